@@ -1,0 +1,97 @@
+"""Reference nets by name, and the door through which a user's own net comes in. torch loads when a net is built."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
+
+CATALOGUE: Mapping[str, str] = {
+    "digits_cnn": "fedprune.models.digits:digits_cnn",
+    "dscnn": "fedprune.models.dscnn:dscnn",
+    "har_cnn": "fedprune.models.har:har_cnn",
+    "mobilenet": "fedprune.models.mobilenet:mobilenet",
+    "resnet8": "fedprune.models.resnet:resnet8",
+    "resnet18": "fedprune.models.resnet:resnet18",
+    "resnet20": "fedprune.models.resnet:resnet20",
+    "vgg11": "fedprune.models.vgg:vgg11",
+}
+"""Name -> "module:function"; each function takes (input_shape, classes) and returns a torch.nn.Module."""
+
+
+class ModelError(ValueError):
+    """A model cannot be had as asked; the one line names the culprit and what is expected."""
+
+
+def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Return a fresh net, in training mode, with torch's own random initial weights.
+
+    Args:
+        name: one of ``CATALOGUE``, or "my_package.nets:tiny", called as ``tiny(input_shape=..., classes=...)``.
+        input_shape: one sample without its batch: (channels, height, width) or (channels, length).
+        classes: number of logits.
+
+    Raises:
+        ModelError: unknown name, or the net does not turn (2, *input_shape) into finite (2, classes) logits.
+    """
+    if classes < 1 or not input_shape or any(extent < 1 for extent in input_shape):
+        raise ModelError(f"{name}: classes {classes} and every extent of input shape {input_shape} must be at least 1")
+    function = _resolve(name)
+    try:
+        model = function(input_shape=input_shape, classes=classes)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"{name}: {name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes}) failed: {_line(error)}"
+        ) from error
+    return _checked(name, model, input_shape, classes)
+
+
+def _resolve(name: str) -> Callable[..., object]:
+    module_name, colon, function_name = CATALOGUE.get(name, name).partition(":")
+    if not (module_name and colon and function_name):
+        raise ModelError(
+            f'{name}: no such model; known are {", ".join(CATALOGUE)}, or your own as "package.module:function"'
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise ModelError(f"{name}: module {module_name} does not import: {_line(error)}") from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise ModelError(f"{name}: {module_name} has no function {function_name}(input_shape, classes)")
+    return function  # type: ignore[no-any-return]
+
+
+def _checked(name: str, model: object, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    import torch
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"{name}: returned {type(model).__name__}, expected a torch.nn.Module")
+    # A generator of its own: checking a net leaves the caller's random stream where it was.
+    batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    training = model.training
+    try:
+        with torch.no_grad():
+            logits = model.eval()(batch)
+    except Exception as error:
+        raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {_line(error)}") from error
+    finally:
+        model.train(training)
+    if not isinstance(logits, torch.Tensor):
+        raise ModelError(f"{name}: forward returned {type(logits).__name__}, expected logits shaped (2, {classes})")
+    if tuple(logits.shape) != (2, classes):
+        raise ModelError(f"{name}: logits have shape {tuple(logits.shape)}, expected (2, {classes})")
+    if not bool(torch.isfinite(logits).all()):
+        raise ModelError(f"{name}: logits of a fresh model are not finite, expected finite (2, {classes})")
+    return model
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
