@@ -4,7 +4,7 @@ A tensor is a numpy array everywhere but inside training and tracing, so that a 
 merge without torch. Mappings are keyed by parameter name, as in ``torch.nn.Module.state_dict``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +39,21 @@ Schedule = Callable[[int], float]
 """Value at a step (a round of the server, or a step of an optimiser: whoever calls it says which)."""
 
 
+class Moments(NamedTuple):
+    """Mean and variance of each channel of one normalisation layer, over ``examples`` examples."""
+
+    mean: Tensor
+    variance: Tensor
+    examples: int
+
+
+class TopK(NamedTuple):
+    """The largest entries of a flattened tensor: distinct positions and their signed values."""
+
+    position: Tensor
+    value: Tensor
+
+
 class Granularity(NamedTuple):
     """What is kept or dropped together: units pooled from scores, and masks spread from kept units."""
 
@@ -48,6 +63,10 @@ class Granularity(NamedTuple):
     """(kept units, any masks of the weights' shapes) -> masks of the weights."""
 
 
+def _grows_nothing(masks: Masks, step: int) -> Mapping[str, int]:
+    return {}
+
+
 class Pruner(NamedTuple):
     """A rule that turns masks into new masks, given evidence. It holds no state."""
 
@@ -55,3 +74,18 @@ class Pruner(NamedTuple):
     """Kinds of evidence that ``update`` reads."""
     update: Callable[[Masks, Evidence, int], Masks]
     """(masks, evidence, step) -> masks."""
+    grows: Callable[[Masks, int], Mapping[str, int]] = _grows_nothing
+    """(masks, step) -> how many pruned positions of each layer ``update`` would grow; layers left out grow none. It
+    lets a device send only so many of its largest gradients."""
+
+
+class Method(NamedTuple):
+    """What a published method decides; the rooms above run it, in a simulation or over a fleet."""
+
+    candidates: Callable[[Params], Sequence[Masks]]
+    """Prunable weights, pretrained on public data -> coarse masks to choose among; one means no choice, an empty mask
+    a dense model."""
+    update: Pruner | None = None
+    """How the masks change after each round; None keeps them."""
+    merge: Callable[[Sequence[Moments]], Moments] | None = None
+    """How devices' batch-norm statistics are merged before candidates are compared; None compares them as pretrained."""

@@ -1,0 +1,106 @@
+"""Joining what devices send: weights over whoever owns them, statistics and top-k lists exactly.
+
+Sums are taken in float64 and in the order given; callers order replies by device, so that a result does not depend on
+who answered first.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.types import Masks, Moments, Params, Tensor, TopK
+
+
+class Share(NamedTuple):
+    """What one device brings to an average."""
+
+    params: Params
+    masks: Masks
+    """Positions of ``params`` that the device owns; a parameter without a mask is owned whole."""
+    weight: float
+    """Its weight before normalisation, usually its number of training examples; not negative."""
+
+
+def coverage_mean(server: Params, shares: Sequence[Share]) -> Params:
+    """Every position averaged over the devices that own it; one that nobody owns keeps the server's value.
+
+    With every device owning everything this is FedAvg: Σ_k n_k θ_k / Σ_k n_k. Integer and boolean buffers are counters
+    and flags, not means: they keep their type and take the largest value. Raises ValueError where a share's names or
+    shapes are not the server's, or a weight is negative or not finite.
+    """
+    for share in shares:
+        _check(server, share)
+    shares = [share for share in shares if share.weight > 0]
+    return {name: _mean(name, value, shares) for name, value in server.items()}
+
+
+def _mean(name: str, value: Tensor, shares: Sequence[Share]) -> Tensor:
+    if not shares:
+        return value
+    if not np.issubdtype(value.dtype, np.floating):
+        largest: Tensor = np.maximum.reduce([share.params[name] for share in shares])
+        return largest.astype(value.dtype)
+    if not any(name in share.masks for share in shares):
+        total = sum(share.weight for share in shares)
+        summed = sum(share.params[name].astype(np.float64) * share.weight for share in shares)
+        return np.asarray(summed / total, dtype=value.dtype)
+    summed, owned = np.zeros(value.shape), np.zeros(value.shape)
+    for share in shares:
+        mask = share.masks.get(name, True)
+        summed += np.where(mask, share.params[name] * np.float64(share.weight), 0.0)
+        owned += np.where(mask, share.weight, 0.0)
+    averaged: Tensor = np.where(owned > 0, summed / np.where(owned > 0, owned, 1.0), value)
+    return averaged.astype(value.dtype)
+
+
+def _check(server: Params, share: Share) -> None:
+    if not (np.isfinite(share.weight) and share.weight >= 0):
+        raise ValueError(f"a share's weight is {share.weight}")
+    if share.params.keys() != server.keys():
+        raise ValueError(f"a share's names differ from the server's: {sorted(share.params.keys() ^ server.keys())[:3]}")
+    for name, value in share.params.items():
+        if value.shape != server[name].shape:
+            raise ValueError(f"{name}: a share has shape {value.shape}, the server {server[name].shape}")
+        if name in share.masks and share.masks[name].shape != value.shape:
+            raise ValueError(f"{name}: a share's mask has shape {share.masks[name].shape}, its value {value.shape}")
+
+
+def mean_of_variances(parts: Sequence[Moments]) -> Moments:
+    """μ = Σ w_k μ_k, σ² = Σ w_k σ²_k, w_k = n_k / Σ n: the paper's BN aggregation (FedTiny, eq. 4–5)."""
+    weights = _weights(parts)
+    mean = sum(w * part.mean.astype(np.float64) for w, part in zip(weights, parts, strict=True))
+    variance = sum(w * part.variance.astype(np.float64) for w, part in zip(weights, parts, strict=True))
+    return Moments(np.asarray(mean), np.asarray(variance), sum(part.examples for part in parts))
+
+
+def pooled(parts: Sequence[Moments]) -> Moments:
+    """The exact moments of the union: σ² = Σ w_k (σ²_k + (μ_k − μ)²), the between-device part included."""
+    within = mean_of_variances(parts)
+    between = sum(
+        w * (part.mean.astype(np.float64) - within.mean) ** 2 for w, part in zip(_weights(parts), parts, strict=True)
+    )
+    return Moments(within.mean, within.variance + between, within.count)
+
+
+def _weights(parts: Sequence[Moments]) -> list[float]:
+    total = sum(part.examples for part in parts)
+    if total <= 0:
+        raise ValueError("no examples behind the statistics to merge")
+    return [part.examples / total for part in parts]
+
+
+def merge_top_k(lists: Sequence[tuple[TopK, float]], shape: tuple[int, ...]) -> Tensor:
+    """g̃_i = Σ_k λ_k g_ki as a dense float64 tensor of ``shape``, λ_k = w_k / Σ w; a missing index counts 0 (eq. 8)."""
+    total = sum(weight for _, weight in lists)
+    merged = np.zeros(int(np.prod(shape)))
+    for entries, weight in lists:
+        # indices within one list are distinct, so fancy assignment loses nothing
+        merged[entries.position] += entries.value.astype(np.float64) * (weight / total)
+    return merged.reshape(shape)
+
+
+def merge_counts(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """Sum of each named count over the devices; a missing name counts 0."""
+    names = dict.fromkeys(name for part in parts for name in part)
+    return {name: sum(part.get(name, 0) for part in parts) for name in names}

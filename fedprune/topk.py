@@ -1,0 +1,36 @@
+"""The one top-k of the library: an exact count, ties to the first position."""
+
+import numpy as np
+
+from fedprune.types import BoolTensor, Tensor
+
+# Below this relative error a product density · size counts as the whole number that was meant (0.29 · 100 = 28.999…).
+_ROUNDING = 1e-9
+
+
+def kept_count(density: float, size: int) -> int:
+    """How many of ``size`` positions a density keeps: ⌊density · size⌋, but a positive density keeps at least 1."""
+    if not 0 <= density <= 1:
+        raise ValueError(f"density {density} is outside [0, 1]")
+    return min(size, max(density > 0, int(density * size * (1 + _ROUNDING))))
+
+
+def top_k(scores: Tensor, k: int) -> BoolTensor:
+    """Mask of the shape of ``scores`` with exactly ``k`` True: the largest scores, ties to the first in C order.
+
+    A score of −inf is never worth keeping, but is kept where ``k`` asks for more than there are others.
+    Raises ValueError where ``k`` is outside [0, scores.size] or a score is NaN.
+    """
+    flat = np.ascontiguousarray(scores).reshape(-1)
+    if not 0 <= k <= flat.size:
+        raise ValueError(f"cannot keep {k} of {flat.size} positions")
+    mask = np.zeros(flat.size, dtype=np.bool_)
+    if k == 0:
+        return mask.reshape(scores.shape)
+    threshold = np.partition(flat, flat.size - k)[flat.size - k]
+    if np.isnan(flat.sum(dtype=np.float64)) and np.isnan(flat).any():
+        raise ValueError("scores hold NaN")
+    np.greater(flat, threshold, out=mask)
+    short = k - int(np.count_nonzero(mask))
+    mask[np.flatnonzero(flat == threshold)[:short]] = True
+    return mask.reshape(scores.shape)
