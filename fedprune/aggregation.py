@@ -80,7 +80,7 @@ def pooled(parts: Sequence[Moments]) -> Moments:
     between = sum(
         w * (part.mean.astype(np.float64) - within.mean) ** 2 for w, part in zip(_weights(parts), parts, strict=True)
     )
-    return Moments(within.mean, within.variance + between, within.count)
+    return Moments(within.mean, within.variance + between, within.examples)
 
 
 def _weights(parts: Sequence[Moments]) -> list[float]:

@@ -88,4 +88,4 @@ class Method(NamedTuple):
     update: Pruner | None = None
     """How the masks change after each round; None keeps them."""
     merge: Callable[[Sequence[Moments]], Moments] | None = None
-    """How devices' batch-norm statistics are merged before candidates are compared; None compares them as pretrained."""
+    """How devices' BN statistics are merged before candidates are compared; None compares with the pretrained ones."""

@@ -1,0 +1,192 @@
+"""A simulation or a fleet's run as one typed, checked value, read from one TOML file."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Positive = Annotated[int, Meta(ge=1)]
+Natural = Annotated[int, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+Rate = Annotated[float, Meta(gt=0)]
+
+
+class ExperimentError(ValueError):
+    """An experiment that cannot be run. Its message is one line: the file, the key, and what would be right."""
+
+
+class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which examples there are and who holds them."""
+
+    name: str
+    """digits, cifar10, ucihar, keywords, or a dotted name of one's own loader."""
+    partition: Literal["iid", "dirichlet", "shards", "natural"] = "dirichlet"
+    devices: Natural = 0
+    """How many devices share the data; a natural partition has one a person and wants 0 here."""
+    alpha: Rate = 0.5
+    """Concentration of the label Dirichlet; the smaller, the more skewed."""
+    shards_per_device: Positive = 2
+    examples: Natural = 0
+    """Use a fixed stratified part of that many training examples; 0 uses all."""
+    public: Share = 0.05
+    """Part of the training data that the server holds, to pretrain and to calibrate with."""
+    development: Share = 0.1
+    """Part of a device's training data that it sets aside to choose candidates with."""
+    test: Share = 0.2
+    """Part of a device's data that it sets aside to test, where the data set has no test split of its own."""
+    official_test: bool = False
+    """Natural partitions alone: test on the people of the official test split, who then never train."""
+
+
+class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A device's local training."""
+
+    epochs: Positive = 1
+    batch: Positive = 64
+    learning_rate: Rate = 0.05
+    final_learning_rate: Rate | None = None
+    """Learning rate of the last round, reached by a cosine; the same as the first where left out."""
+    momentum: Share = 0.9
+    weight_decay: Annotated[float, Meta(ge=0)] = 5e-4
+    augment: bool = True
+    """Random crops and flips, for images that bear them."""
+    participation: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """Part of the devices that trains in a round."""
+    grow_batch: Positive = 128
+    """Examples behind the gradients of pruned weights that a device sends."""
+
+
+class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The server's dense training on its public examples."""
+
+    epochs: Natural = 10
+    batch: Positive = 32
+    learning_rate: Rate = 0.05
+
+
+class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that decides a run; with the data and the versions, its result follows."""
+
+    data: Data
+    model: str
+    """A shipped model, or a dotted name such as my_package.nets:tiny."""
+    method: dict[str, Any]
+    """``name`` and the method's own parameters."""
+    rounds: Positive
+    name: str = ""
+    seed: Natural = 0
+    evaluate_every: Positive = 1
+    prune_first: bool = False
+    prune_last: bool = False
+    least_replies: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Part of the asked devices that must answer well, or the round fails and the run stops, saved."""
+    training: Training = Training()
+    pretraining: Pretraining = Pretraining()
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) -> Experiment:
+    """Read an experiment from a TOML file, with ``key.subkey=value`` overrides. ExperimentError says what is wrong."""
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    if seed is not None:
+        table["seed"] = seed
+    table.setdefault("name", path.stem)
+    return parse(table, str(path))
+
+
+def parse(table: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment from plain tables; ``source`` names them in errors."""
+    try:
+        experiment = msgspec.convert(table, Experiment)
+    except msgspec.ValidationError as error:
+        raise ExperimentError(f"{source}: {_explain(str(error))}") from error
+    for key, problem in _contradictions(experiment):
+        raise ExperimentError(f"{source}: {key}: {problem}")
+    return experiment
+
+
+def to_json(experiment: Experiment) -> str:
+    """A compact, stable text of an experiment, for the link and for a run's folder."""
+    return msgspec.json.encode(experiment, order="deterministic").decode()
+
+
+def from_json(text: str | bytes) -> Experiment:
+    """The experiment of ``to_json``."""
+    return msgspec.json.decode(text, type=Experiment)
+
+
+def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
+    data, problems = experiment.data, []
+    if data.partition == "natural" and data.devices:
+        problems.append(("data.devices", "a natural partition has one device a person; leave it out"))
+    if data.partition != "natural" and not data.devices:
+        problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
+    if data.official_test and data.partition != "natural":
+        problems.append(
+            ("data.official_test", 'only for partition = "natural"; others test on the official split anyway')
+        )
+    if not isinstance(experiment.method.get("name"), str):
+        problems.append(("method.name", "missing; expected the name of a method, such as fedtiny"))
+    if not re.fullmatch(r"[\w.-]+", experiment.name):
+        problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
+    return problems
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ExperimentError(f"--set {override}: expected key=value, for example training.epochs=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text  # a bare word is a string
+    *path, last = key.strip().split(".")
+    for part in path:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ExperimentError(f"--set {override}: {part} is not a table")
+        table = inner
+    table[last] = value
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining,
+}  # fmt: skip
+_NAMES = {"int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false",
+          "object": "a table", "array": "a list", "null": "nothing"}  # fmt: skip
+
+
+def _explain(message: str) -> str:
+    """msgspec's message as ``key: what is wrong and what would be right``."""
+    text, _, where = message.partition(" - at ")
+    path = where.strip("`").removeprefix("$").strip(".")
+    if unknown := re.search(r"unknown field `(.+)`", text):
+        name, keys = unknown[1], list(_TABLES.get(path, Experiment).__struct_fields__)
+        close = difflib.get_close_matches(name, keys, 1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(keys))}"
+        return f"{'.'.join(filter(None, [path, name]))}: unknown key; {hint}"
+    if missing := re.search(r"missing required field `(.+)`", text):
+        return f"{'.'.join(filter(None, [path, missing[1]]))}: missing; it has no default"
+    if wrong := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", text):
+        kinds = " or ".join(_NAMES.get(kind.strip(), kind) for kind in wrong[1].split("|") if kind.strip() != "null")
+        return f"{path}: expected {kinds}, got {_NAMES.get(wrong[2], wrong[2])}"
+    if choice := re.fullmatch(r"Invalid enum value '?(.+?)'?", text):
+        field = path.rsplit(".", 1)[-1]
+        options = next(f.type for f in msgspec.structs.fields(_TABLES[path.rpartition(".")[0]]) if f.name == field)
+        return f"{path}: {choice[1]!r} is not one of {', '.join(options.__args__)}"
+    if bound := re.fullmatch(r"Expected `(\w+)` (.+)", text):
+        return f"{path}: expected {_NAMES.get(bound[1], bound[1])} {bound[2]}"
+    return f"{path}: {text}"

@@ -1,0 +1,83 @@
+"""The catalogue: one published method a file, named as in its paper. A line here and the file are all a method takes."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fedprune.types import Method
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Prunable layers in forward order -> shape of their weight."""
+
+CATALOGUE = {
+    "fedavg": "fedprune.methods.fedavg:fedavg",
+    "fedtiny": "fedprune.methods.fedtiny:fedtiny",
+    "magnitude": "fedprune.methods.magnitude:magnitude",
+    "random_erk": "fedprune.methods.random_erk:random_erk",
+}
+
+
+class MethodError(ValueError):
+    """A method that does not exist, or that does not take what it was given; one line says what would be right."""
+
+
+def build(table: Mapping[str, Any], layers: Shapes, seed: int) -> Method:
+    """The method ``table["name"]`` with the table's other keys as its parameters.
+
+    A method is a function of ``layers`` and of keyword parameters, each annotated int, float, bool or str; the run's
+    seed is passed to one that has a parameter ``seed``. A dotted name such as ``my_package.methods:mine`` is imported.
+    """
+    name, given = table["name"], {key: value for key, value in table.items() if key != "name"}
+    function = find(name)
+    parameters = {p.name: p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    if "seed" in parameters:
+        given.setdefault("seed", seed)
+    for key, value in given.items():
+        if key not in parameters:
+            takes = ", ".join(sorted(parameters)) or "no parameters"
+            raise MethodError(f"method.{key}: unknown key; {name} takes {takes}")
+        _check(key, value, parameters[key].annotation)
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in given:
+            raise MethodError(f"method.{key}: missing; {name} has no default for it")
+    try:
+        method = function(layers, **given)
+    except ValueError as error:
+        raise MethodError(f"method: {error}") from error
+    if not isinstance(method, Method):
+        raise MethodError(f"method.name: {name} returned {type(method).__name__}, expected a fedprune.types.Method")
+    return method
+
+
+def find(name: str) -> Callable[..., Any]:
+    """The function of a shipped or dotted method name."""
+    target = CATALOGUE.get(name, name)
+    module, colon, attribute = target.partition(":")
+    if not colon:
+        known = ", ".join(sorted(CATALOGUE))
+        raise MethodError(
+            f"method.name: {name!r} is not one of {known}, nor a dotted name like my_package.methods:mine"
+        )
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise MethodError(f"method.name: {name} cannot be imported: {error}") from error
+    if not callable(function):
+        raise MethodError(f"method.name: {name} is not a function")
+    return function  # type: ignore[no-any-return]
+
+
+def _check(key: str, value: object, annotation: object) -> None:
+    expected = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    kind = annotation if isinstance(annotation, type) else type(value)
+    right = isinstance(value, int | float) if kind is float else isinstance(value, kind)
+    if not right or (kind is not bool and isinstance(value, bool)):
+        raise MethodError(f"method.{key}: expected {expected.get(kind, kind.__name__)}, got {value!r}")
+
+
+def density_in_range(density: float) -> float:
+    """``density`` itself; ValueError where it is outside (0, 1]."""
+    if not 0 < density <= 1:
+        raise ValueError(f"density {density} is outside (0, 1]")
+    return density

@@ -1,0 +1,61 @@
+"""FedTiny: adaptive batch-norm selection, then progressive pruning (Huang et al., ICDCS 2023, arXiv 2212.01977)."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from fedprune import bn_selection, criteria, progressive
+from fedprune.aggregation import mean_of_variances, pooled
+from fedprune.methods import Shapes, density_in_range
+from fedprune.pruners import regrow
+from fedprune.schedules import cosine
+from fedprune.types import Masks, Method, Params
+
+Choice = TypeVar("Choice")
+
+
+def fedtiny(
+    layers: Shapes,
+    *,
+    density: float,
+    pool: int = 0,
+    noise: str = "uniform",
+    statistics: str = "mean",
+    period: int = 10,
+    stop: int = 100,
+    fraction: float = 0.3,
+    blocks: int = 5,
+    granularity: str = "block",
+    order: str = "backward",
+    seed: int = 0,
+) -> Method:
+    """Choose among ``pool`` coarse masks (0: 0.1/density), then swap weights block by block until round ``stop``.
+
+    At every ``period``-th round r one block swaps a_l = fraction/2 · (1 + cos(πr/stop)) of each layer's kept weights:
+    grown by the devices' averaged gradients, dropped by magnitude. Ablations: ``noise`` uniform or erk; ``statistics``
+    mean (the paper's), pooled (exact) or vanilla (candidates are compared without recalibration); ``granularity``
+    block, layer or entire; ``order`` backward (from the output) or forward.
+    """
+    density_in_range(density)
+    shapes, names = dict(layers), tuple(layers)
+    draw = _named("noise", noise, {"uniform": bn_selection.around_uniform(), "erk": bn_selection.around_erk()})
+    merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
+    parts = _named("granularity", granularity, {
+        "block": lambda: progressive.blocks_by_name(names, blocks),
+        "layer": lambda: progressive.by_layer(names),
+        "entire": lambda: progressive.entire(names),
+    })()  # fmt: skip
+    turns = _named("order", order, {"backward": progressive.backward(parts), "forward": parts})
+
+    def candidates(weights: Params) -> list[Masks]:
+        size = pool or bn_selection.pool_size(density)
+        pool_counts = bn_selection.candidate_counts(shapes, density, size, seed=seed, noise=draw)
+        return [bn_selection.candidate_masks(weights, counts) for counts in pool_counts]
+
+    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
+    return Method(candidates, progressive.in_turn(turns, period, swap, until=stop), merge)
+
+
+def _named(key: str, name: str, choices: Mapping[str, Choice]) -> Choice:
+    if name not in choices:
+        raise ValueError(f"{key} {name!r} is not one of {', '.join(choices)}")
+    return choices[name]

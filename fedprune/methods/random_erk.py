@@ -1,0 +1,18 @@
+"""Random+ERK: a fixed random mask with Erdős–Rényi-kernel densities (Liu et al., 2022); a seed says all of it."""
+
+from fedprune import criteria, evidence, masks
+from fedprune.allocation import erk, uniform
+from fedprune.methods import Shapes, density_in_range
+from fedprune.pruners import prune
+from fedprune.schedules import constant
+from fedprune.types import Masks, Method, Params
+
+
+def random_erk(layers: Shapes, *, density: float, by_erk: bool = True, seed: int = 0) -> Method:
+    """A random mask kept throughout; ``by_erk = false`` gives every layer the same density."""
+    pruner = prune(criteria.random, constant(density_in_range(density)), allocate=erk(layers) if by_erk else uniform)
+
+    def candidates(weights: Params) -> list[Masks]:
+        return [pruner.update(masks.ones_like(layers), {"noise": evidence.noise(layers, seed)}, 0)]
+
+    return Method(candidates)
