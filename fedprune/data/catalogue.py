@@ -1,0 +1,55 @@
+"""Names of data sets become loaders here, once, at the door; a dotted name brings the user's own."""
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from fedprune.data import cifar10, digits, keywords, ucihar
+from fedprune.data.examples import DataError, Dataset, validate
+from fedprune.data.hub import load_from_hub
+
+FROM_FILES: dict[str, Callable[[Path], Dataset]] = {
+    "cifar10": cifar10.load,
+    "keywords": keywords.load,
+    "ucihar": ucihar.load,
+}
+"""Data sets that lie in a folder."""
+
+NAMES = ("digits", *FROM_FILES)
+"""Every name that `load` knows by itself."""
+
+
+def load(name: str, data_dir: Path | None = None) -> Dataset:
+    """Returns the data set called `name`: one of `NAMES`, or "my_package.data:load", called as load(data_dir=...).
+
+    A set that lies in files is read from `data_dir`, or fetched through Flower Datasets where that is None.
+    Raises `DataError` with one line that names the culprit and what would be right.
+    """
+    if ":" in name:
+        return _load_own(name, data_dir)
+    if name == "digits":
+        return validate(digits.load(data_dir))
+    if name not in FROM_FILES:
+        known = ", ".join(NAMES)
+        raise DataError(
+            f"no data set is called {name!r}: choose one of {known}, or name your own as my_package.data:load"
+        )
+    return load_from_hub(name) if data_dir is None else validate(FROM_FILES[name](data_dir))
+
+
+def _load_own(name: str, data_dir: Path | None) -> Dataset:
+    module_name, _, function_name = name.partition(":")
+    try:
+        loader = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, ValueError) as error:
+        raise DataError(
+            f"{name}: {module_name!r} cannot be imported ({error}); is it installed or on PYTHONPATH?"
+        ) from error
+    except AttributeError as error:
+        raise DataError(f"{name}: {error}; expected a function that takes data_dir and returns a Dataset") from error
+    if not callable(loader):
+        raise DataError(f"{name} is a {type(loader).__name__}, expected a function that takes data_dir")
+    dataset = loader(data_dir=data_dir)
+    if not isinstance(dataset, Dataset):
+        raise DataError(f"{name} returned a {type(dataset).__name__}, expected a fedprune.data.Dataset")
+    return validate(dataset)

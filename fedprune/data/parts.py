@@ -1,0 +1,73 @@
+"""The parts of a federation as indices into one data set; examples are copied only when a part is read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedprune.data.examples import Examples, IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Both splits of a data set under one index: training examples first, official test examples after them."""
+
+    train: Examples
+    test: Examples | None
+
+    @property
+    def labels(self) -> IntArray:
+        """(n,) labels of both splits."""
+        return np.concatenate([self.train.labels, *([] if self.test is None else [self.test.labels])])
+
+    def take(self, indices: IntArray) -> Examples:
+        """Returns a copy of the examples at `indices` (m,), in that order."""
+        first = indices < len(self.train)
+        if first.all() or self.test is None:
+            return self.train.take(indices)
+        if not first.any():
+            return self.test.take(indices - len(self.train))
+        one, other = self.train.take(indices[first]), self.test.take(indices[~first] - len(self.train))
+        people = None if one.people is None or other.people is None else np.concatenate([one.people, other.people])
+        both = Examples(np.concatenate([one.inputs, other.inputs]), np.concatenate([one.labels, other.labels]), people)
+        return both.take(np.argsort(np.concatenate([np.flatnonzero(first), np.flatnonzero(~first)])))
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceData:
+    """One device's three disjoint parts. Only indices are held: each access of a part copies its examples anew."""
+
+    pool: Pool
+    train_indices: IntArray
+    development_indices: IntArray
+    test_indices: IntArray
+
+    @property
+    def train(self) -> Examples:
+        """What the device trains on."""
+        return self.pool.take(self.train_indices)
+
+    @property
+    def development(self) -> Examples:
+        """Training data kept aside to select by, as for FedTiny's candidates; never trained on. May be empty."""
+        return self.pool.take(self.development_indices)
+
+    @property
+    def test(self) -> Examples:
+        """What the device evaluates on, and nothing else is done with. May be empty."""
+        return self.pool.take(self.test_indices)
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """A data set spread over a server and its devices. Cheap to make: let each process make its own from the seed."""
+
+    pool: Pool
+    public_indices: IntArray
+    devices: tuple[DeviceData, ...]
+    unused_indices: IntArray
+    """Examples nobody holds: they share raw samples with a test example, or `examples` left them out."""
+
+    @property
+    def public(self) -> Examples:
+        """The server's public set, copied at each access."""
+        return self.pool.take(self.public_indices)
