@@ -92,8 +92,14 @@ def validate(dataset: Dataset) -> Dataset:
         if not np.issubdtype(examples.inputs.dtype, np.integer) and not np.isfinite(examples.inputs).all():
             raise DataError(f"{name}: {split} inputs hold values that are not finite numbers")
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
-        if np.broadcast_shapes(values.shape, expected) != expected or not np.isfinite(values).all():
+        if not _broadcasts(values.shape, expected) or not np.isfinite(values).all():
             raise DataError(f"{name}: {what} of shape {values.shape} must be finite and broadcast to {expected}")
     if not (dataset.std > 0).all() or not dataset.scale > 0:
         raise DataError(f"{name}: std and scale must be greater than 0")
     return dataset
+
+
+def _broadcasts(shape: tuple[int, ...], onto: tuple[int, ...]) -> bool:
+    return len(shape) <= len(onto) and all(
+        mine in (1, other) for mine, other in zip(reversed(shape), reversed(onto), strict=False)
+    )

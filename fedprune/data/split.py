@@ -33,7 +33,8 @@ def federate(
       With `official_test` every person does: those of the test split evaluate and never train, the others only train.
     - `examples` limits the training data, stratified by label (and person), before anything else is drawn from it.
     - The server's public set is a fraction `public` of the training data, stratified by label; no device holds it.
-    - A random fraction `development` of each device's remaining training examples is set aside to select by.
+    - A random fraction `development` of each device's remaining training examples is set aside to select by. Where
+      examples overlap it may share samples with what is trained on, as any random draw would; a test part never does.
 
     Raises `DataError` on a fraction outside [0, 1), a data set without what is asked of it, or a device left with
     nothing to train on.
