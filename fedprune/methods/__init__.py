@@ -1,4 +1,4 @@
-"""The catalogue: one published method a file, named as in its paper. A line here and the file are all a method takes."""
+"""The catalogue: one published method a file, named as in its paper. A file and a line here make a method."""
 
 import importlib
 import inspect

@@ -39,11 +39,8 @@ def fedtiny(
     shapes, names = dict(layers), tuple(layers)
     draw = _named("noise", noise, {"uniform": bn_selection.around_uniform(), "erk": bn_selection.around_erk()})
     merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
-    parts = _named("granularity", granularity, {
-        "block": lambda: progressive.blocks_by_name(names, blocks),
-        "layer": lambda: progressive.by_layer(names),
-        "entire": lambda: progressive.entire(names),
-    })()  # fmt: skip
+    cut = {"block": progressive.blocks_by_name(names, blocks), "layer": progressive.by_layer(names)}
+    parts = _named("granularity", granularity, {**cut, "entire": progressive.entire(names)})
     turns = _named("order", order, {"backward": progressive.backward(parts), "forward": parts})
 
     def candidates(weights: Params) -> list[Masks]:

@@ -1,0 +1,81 @@
+"""A run's folder: what was asked, how far it came, a line for each phase; written so that nothing half-done is read."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedprune import experiment as _experiment
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.federated.state import State, read, save, write_atomically
+
+
+class RunFolder:
+    """``runs/NAME``: experiment.json, checkpoint.fedprune, metrics.jsonl, and what the end adds."""
+
+    def __init__(self, path: Path) -> None:
+        """A folder that may not exist yet."""
+        self.path = path
+        self.checkpoint = path / "checkpoint.fedprune"
+        self.metrics = path / "metrics.jsonl"
+        self.result = path / "result.json"
+        self._asked = path / "experiment.json"
+
+    def begin(self, experiment: Experiment) -> None:
+        """Start afresh. What an earlier run left under the same names goes, so that old and new are never mixed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for stale in (self.checkpoint, self.result, self.path / "report.html"):
+            stale.unlink(missing_ok=True)
+        write_atomically(self._asked, (_experiment.to_json(experiment) + "\n").encode())
+        write_atomically(self.metrics, b"")
+
+    def resume(self, experiment: Experiment) -> State | None:
+        """The last complete round, or None where none is. ExperimentError where the folder holds another experiment."""
+        if not self.checkpoint.exists():
+            return None
+        if self.experiment() != experiment:
+            raise ExperimentError(
+                f"{self.path}: holds another experiment; resume with the same file and options, or choose --out"
+            )
+        try:
+            state = read(self.checkpoint)
+        except ValueError as error:
+            raise ExperimentError(f"{self.checkpoint}: damaged ({error}); run again without --resume") from error
+        rows = [row for row in self.rows() if row["round"] <= state.round]
+        write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
+        return state
+
+    def experiment(self) -> Experiment:
+        """What this folder is a run of. ExperimentError where it is no run's folder."""
+        try:
+            return _experiment.from_json(self._asked.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ExperimentError(f"{self.path}: not a run's folder: no readable experiment.json") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Lines of metrics; one that a crash cut short is left out."""
+        found = []
+        for line in self.metrics.read_text().splitlines() if self.metrics.exists() else []:
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a line of metrics."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def save(self, state: State) -> None:
+        """Keep a complete round."""
+        save(state, self.checkpoint)
+
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """The outcome."""
+        write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def total(rows: Sequence[Mapping[str, Any]], key: str) -> int:
+    """Sum of a count over all lines that have it."""
+    return sum(row.get(key) or 0 for row in rows)

@@ -1,0 +1,75 @@
+"""What crosses the link: scalars, masks and tensors in our own encoding, inside Flower's records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from fedprune import wire
+from fedprune.types import Masks, Params
+
+_TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
+
+
+class Payload(NamedTuple):
+    """Content of a message, as the phases see it."""
+
+    values: Mapping[str, Any] = MappingProxyType({})
+    """Numbers, texts, lists and tables of them."""
+    tensors: Params = MappingProxyType({})
+    """Named tensors; one named in ``masks`` travels as its kept values alone."""
+    masks: Masks = MappingProxyType({})
+    """Masks that the receiver does not have yet."""
+
+
+def to_records(payload: Payload, known: Masks | None = None) -> RecordDict:
+    """Flower's records of a payload. ``known`` are masks that the receiver holds: they shorten the tensors."""
+    known = {**(known or {}), **payload.masks}
+    arrays = {
+        "masks": wire.encode(payload.masks) if payload.masks else b"",
+        "tensors": wire.encode(payload.tensors, {k: v for k, v in known.items() if k in payload.tensors})
+        if payload.tensors
+        else b"",
+    }
+    record = ArrayRecord({name: _as_array(data) for name, data in arrays.items() if data})
+    values = ConfigRecord({"json": msgspec.json.encode(dict(payload.values))})
+    return RecordDict({_TENSORS: record, _VALUES: values})
+
+
+def from_records(records: RecordDict, known: Masks | None = None) -> Payload:
+    """The payload of ``to_records``. ValueError (or wire.WireError, its subclass) where it is damaged."""
+    try:
+        arrays, text = records.array_records[_TENSORS], records.config_records[_VALUES]["json"]
+        values = msgspec.json.decode(text if isinstance(text, bytes | str) else b"")
+        blobs = {name: array.data for name, array in arrays.items()}
+    except (KeyError, msgspec.DecodeError) as error:
+        raise ValueError(f"not a fedprune message: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError("not a fedprune message: its values are no table")
+    masks = wire.decode(blobs["masks"]) if "masks" in blobs else {}
+    tensors = wire.decode(blobs["tensors"], {**(known or {}), **masks}) if "tensors" in blobs else {}
+    return Payload(values, tensors, masks)
+
+
+def size(records: RecordDict) -> int:
+    """Bytes of a message's content, names included."""
+    return sum(record.count_bytes() for record in records.values())
+
+
+def number(payload: Payload, key: str, *, least: float = -math.inf) -> float:
+    """A finite number among the values; ValueError where it is missing, no number, or below ``least``."""
+    value = payload.values.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        raise ValueError(
+            f"{key} is {value!r}, expected a finite number" + (f" ≥ {least:g}" if least > -math.inf else "")
+        )
+    return value
+
+
+def _as_array(data: bytes) -> Array:
+    return Array(dtype="uint8", shape=(len(data),), stype="fedprune.wire", data=data)

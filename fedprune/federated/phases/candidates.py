@@ -1,0 +1,139 @@
+"""Phases candidate_statistics and candidate_loss: adaptive batch-norm selection among coarse masks (FedTiny)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedprune import evidence, masks, training
+from fedprune.bn_selection import candidate_masks, choose
+from fedprune.federated.device import Device
+from fedprune.federated.payload import Payload, number
+from fedprune.federated.phases import Phase, Reply
+from fedprune.federated.state import State
+from fedprune.types import Masks, Moments, Params, Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STATISTICS, LOSS = "query.candidate_statistics", "query.candidate_loss"
+_BATCH = 128
+
+
+def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[Moments]], Moments]) -> Phase:
+    """Every candidate's BN statistics over all development parts, merged into the state's memory."""
+
+    def reduce(state: State, replies: Sequence[Reply]) -> State:
+        merged: dict[str, Tensor] = {}
+        # a device without development examples has nothing to say
+        replies = [reply for reply in replies if number(reply.payload, "examples") > 0]
+        names = [name.removesuffix(".mean") for name in (replies[0].payload.tensors if replies else {})]
+        for name in (name for name in names if not name.endswith(".var")):
+            moments = merge([_moments(reply.payload, name) for reply in replies])
+            merged[f"{name}.mean"] = moments.mean.astype(np.float32)
+            merged[f"{name}.var"] = moments.variance.astype(np.float32)
+        return State(state.round, state.params, state.masks, {**state.memory, **merged})
+
+    return Phase(STATISTICS, functools.partial(_request, candidates), statistics_device, reduce, _check_statistics)
+
+
+def candidate_loss(candidates: Sequence[Masks]) -> Phase:
+    """Choose the candidate of the least development loss under the merged statistics; it becomes the model."""
+
+    def request(state: State) -> Payload:
+        asked = _request(candidates, state)
+        return Payload(asked.values, {**asked.tensors, **state.memory}, asked.masks)
+
+    def reduce(state: State, replies: Sequence[Reply]) -> State:
+        chosen = choose([(r.payload.values["losses"], int(number(r.payload, "examples"))) for r in replies])
+        params = {**state.params, **_statistics_of(chosen, state.memory)}
+        return State(0, masks.apply(params, candidates[chosen]), candidates[chosen], {"chosen": np.asarray(chosen)})
+
+    def check(state: State, payload: Payload) -> None:
+        number(payload, "examples", least=0)
+        losses = payload.values.get("losses")
+        if not isinstance(losses, list) or len(losses) != len(candidates):
+            raise ValueError(f"expected {len(candidates)} losses")
+        for loss in losses:
+            # null stands for a loss that is not finite, which JSON cannot say
+            if loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
+                raise ValueError(f"expected a number for a loss, got {loss!r}")
+
+    return Phase(LOSS, request, loss_device, reduce, check)
+
+
+def _request(candidates: Sequence[Masks], state: State) -> Payload:
+    """θ on the union of the candidates, and each candidate as counts where it is the top of |θ|, else as masks."""
+    everything = functools.reduce(masks.union, candidates)
+    weights = masks.apply(state.params, everything)
+    values: dict[str, Mapping[str, int] | None] = {}
+    apart: dict[str, Tensor] = {}
+    for index, candidate in enumerate(candidates):
+        counts = {name: int(np.count_nonzero(mask)) for name, mask in candidate.items()}
+        nested = masks.equal(candidate_masks(weights, counts), candidate)
+        values[str(index)] = counts if nested else None
+        apart |= {} if nested else {_mask_name(index, name): mask for name, mask in candidate.items()}
+    return Payload({"candidates": values}, {**weights, **apart}, everything)
+
+
+def _candidates(request: Payload) -> list[tuple[Params, Masks]]:
+    """(the model's own tensors, masks) of every candidate in a request."""
+    own = {name: value for name, value in request.tensors.items() if "/" not in name}
+    found = []
+    for index, counts in enumerate(request.values["candidates"].values()):
+        if counts is None:
+            found.append({name: request.tensors[_mask_name(index, name)] for name in request.masks})
+        else:
+            found.append(dict(candidate_masks(own, counts)))
+    return [(masks.apply(own, candidate), candidate) for candidate in found]
+
+
+def statistics_device(self: Device, request: Payload) -> Payload:
+    """Re-estimate the BN statistics of every candidate on the development part: two floats a channel each."""
+    examples, tensors = self.parts.development, {}
+    for index, (params, _) in enumerate(_candidates(request) if len(examples) else []):
+        model: nn.Module = self.model(params)
+        for name, moments in evidence.bn_statistics(model, self.batches(examples, _BATCH)).items():
+            tensors[f"{index}/{name}.mean"], tensors[f"{index}/{name}.var"] = moments.mean, moments.variance
+    return Payload({"examples": len(examples)}, tensors)
+
+
+def loss_device(self: Device, request: Payload) -> Payload:
+    """Loss sum of every candidate on the development part, in evaluation mode, with the statistics that were sent."""
+    examples, losses = self.parts.development, []
+    for index, (params, _) in enumerate(_candidates(request)):
+        model = self.model({**params, **_statistics_of(index, request.tensors)})
+        loss = training.evaluate(model, self.batches(examples, _BATCH)).loss
+        losses.append(loss if np.isfinite(loss) else None)
+    return Payload({"examples": len(examples), "losses": losses})
+
+
+def _statistics_of(index: int, tensors: Params) -> Params:
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        number_, _, key = name.partition("/")
+        if number_ == str(index) and key.endswith((".mean", ".var")):
+            layer, _, kind = key.rpartition(".")
+            found[f"{layer}.running_{kind}"] = value
+    return found
+
+
+def _moments(payload: Payload, name: str) -> Moments:
+    tensors = payload.tensors
+    return Moments(tensors[f"{name}.mean"], tensors[f"{name}.var"], int(number(payload, "examples")))
+
+
+def _check_statistics(state: State, payload: Payload) -> None:
+    if number(payload, "examples", least=0) == 0:
+        return
+    for name, value in payload.tensors.items():
+        key = name.partition("/")[2].replace(".mean", ".running_mean").replace(".var", ".running_var")
+        if key not in state.params or value.shape != state.params[key].shape or not np.isfinite(value).all():
+            raise ValueError(f"{name}: not the finite statistics of a batch-norm layer")
+
+
+def _mask_name(index: int, name: str) -> str:
+    return f"{index}/mask/{name}"

@@ -1,0 +1,34 @@
+"""Phase evaluate: devices test the global model on their test parts; the server adds up losses and hits."""
+
+from collections.abc import Sequence
+
+from fedprune import training
+from fedprune.federated.device import Device
+from fedprune.federated.payload import Payload, number
+from fedprune.federated.phases import Phase, Reply
+from fedprune.federated.state import State
+
+ROUTE = "evaluate"
+_BATCH = 250
+
+
+def evaluate() -> Phase:
+    """Test the current model; the state stays as it is."""
+    return Phase(ROUTE, lambda state: Payload({}, state.params, state.masks), device, reduce, check)
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Loss sum, hits and count over the device's test part."""
+    outcome = training.evaluate(self.model(request.tensors), self.batches(self.parts.test, _BATCH))
+    return Payload({"loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples})
+
+
+def reduce(state: State, replies: Sequence[Reply]) -> State:
+    """The state, unchanged."""
+    return state
+
+
+def check(state: State, payload: Payload) -> None:
+    """Sums are numbers, and no more hits than examples. A loss may be infinite in a model that has diverged."""
+    if number(payload, "correct", least=0) > number(payload, "seen", least=0):
+        raise ValueError("more hits than examples")

@@ -1,0 +1,81 @@
+"""Phase grow: devices send the largest gradients of pruned weights, the server changes the masks (FedTiny)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fedprune import evidence, masks
+from fedprune.aggregation import merge_top_k
+from fedprune.counter_rng import generator
+from fedprune.federated.device import Device
+from fedprune.federated.payload import Payload, number
+from fedprune.federated.phases import Phase, Reply
+from fedprune.federated.state import State
+from fedprune.types import Pruner, TopK
+
+ROUTE = "query.grow"
+_AT, _GRAD = "at/", "grad/"
+
+
+def grow(pruner: Pruner, counts: Mapping[str, int], round: int, seed: int) -> Phase:
+    """Let ``pruner`` act in ``round`` on the devices' ``counts[layer]`` largest gradients of each layer."""
+
+    def request(state: State) -> Payload:
+        return Payload({"round": round, "counts": dict(counts)}, state.params, state.masks)
+
+    def reduce(state: State, replies: Sequence[Reply]) -> State:
+        grads = {
+            name: merge_top_k(
+                [(_top_k(r.payload, name), number(r.payload, "examples")) for r in replies], state.masks[name].shape
+            )
+            for name in counts
+        }
+        return update(state, pruner, {"grad": grads}, round, seed)
+
+    def check(state: State, payload: Payload) -> None:
+        number(payload, "examples", least=1)
+        for name, count in counts.items():
+            at, value = payload.tensors.get(_AT + name), payload.tensors.get(_GRAD + name)
+            if at is None or at.dtype != np.bool_ or at.shape != state.masks[name].shape:
+                raise ValueError(f"{name}: expected positions as a mask of shape {state.masks[name].shape}")
+            kept = int(np.count_nonzero(at))
+            if value is None or value.dtype != np.float32 or value.shape != (kept,) or not np.isfinite(value).all():
+                raise ValueError(f"{name}: expected {kept} finite gradients")
+            if kept > count or np.any(at & state.masks[name]):
+                raise ValueError(f"{name}: expected at most {count} gradients, all of pruned weights")
+
+    return Phase(ROUTE, request, device, reduce, check)
+
+
+def update(
+    state: State, pruner: Pruner, measured: Mapping[str, Mapping[str, np.ndarray]], round: int, seed: int
+) -> State:
+    """The state with masks updated by ``pruner`` from what was measured, the weights and counter-based noise."""
+    shapes = {name: mask.shape for name, mask in state.masks.items()}
+    weights = {name: state.params[name] for name in shapes}
+    drawn = {"noise": evidence.noise(shapes, seed + round)} if "noise" in pruner.needs else {}
+    new = pruner.update(state.masks, {"weight": weights, **drawn, **measured}, round)
+    masks.check(new, state.params)
+    # a pruned weight is 0 already, so one that is grown starts at 0
+    return State(state.round, masks.apply(state.params, new), new, state.memory)
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Positions and signed gradients of the largest |∂L/∂θ| among the pruned weights of each layer asked for."""
+    counts = {str(name): int(count) for name, count in request.values["counts"].items()}
+    examples = self.parts.train
+    rng = generator(self.experiment.seed, "device", self.index, "grow", int(request.values["round"]))
+    chosen = examples.take(rng.permutation(len(examples))[: self.experiment.training.grow_batch])
+    found = evidence.top_gradients(
+        self.model(request.tensors), self.dataset.normalise(chosen.inputs), chosen.labels, request.masks, counts
+    )
+    tensors = {}
+    for name, top in found.items():
+        at = np.zeros(request.masks[name].size, np.bool_)
+        at[top.position] = True  # positions ascend, so the values keep their order
+        tensors[_AT + name], tensors[_GRAD + name] = at.reshape(request.masks[name].shape), top.value
+    return Payload({"examples": len(examples)}, tensors)
+
+
+def _top_k(payload: Payload, name: str) -> TopK:
+    return TopK(np.flatnonzero(payload.tensors[_AT + name]), payload.tensors[_GRAD + name])

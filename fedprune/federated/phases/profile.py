@@ -1,0 +1,39 @@
+"""Phase profile: a device says who it is and what it holds; Flower's server cannot see either."""
+
+from collections.abc import Sequence
+
+from fedprune import __version__
+from fedprune.federated.device import Device
+from fedprune.federated.payload import Payload, number
+from fedprune.federated.phases import Phase, Reply
+from fedprune.federated.state import State
+
+ROUTE = "query.profile"
+
+
+def profile() -> Phase:
+    """Ask every device for its index, its version and the sizes of its parts."""
+    return Phase(ROUTE, lambda state: Payload(), device, reduce, check)
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Index, version, and number of training, development and test examples."""
+    parts = self.parts
+    sizes = {
+        "train": len(parts.train_indices),
+        "development": len(parts.development_indices),
+        "test": len(parts.test_indices),
+    }
+    return Payload({"device": self.index, "version": __version__, **sizes})
+
+
+def reduce(state: State, replies: Sequence[Reply]) -> State:
+    """The state, unchanged: who the devices are is no part of the model."""
+    return state
+
+
+def check(state: State, payload: Payload) -> None:
+    """The device runs this version of fedprune: another may train something else."""
+    number(payload, "device", least=0)
+    if payload.values.get("version") != __version__:
+        raise ValueError(f"the device runs fedprune {payload.values.get('version')}, the server {__version__}")

@@ -1,0 +1,94 @@
+"""What the server prepares once from an experiment: data, the model's layers, the method, a first model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedprune import models, training
+from fedprune.counter_rng import generator
+from fedprune.coupling import layer_shapes
+from fedprune.data import DataError, Dataset, Federation
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.federated import device as _device
+from fedprune.federated.state import State
+from fedprune.methods import MethodError, build
+from fedprune.models import ModelError
+from fedprune.progressive import prunable
+from fedprune.training import Optimiser
+from fedprune.types import Method, Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """An experiment with everything that its names stand for."""
+
+    experiment: Experiment
+    dataset: Dataset
+    federation: Federation
+    layers: Mapping[str, tuple[int, ...]]
+    """Prunable layers in forward order -> shape of their weight."""
+    method: Method
+
+    def model(self, params: Params | None = None) -> nn.Module:
+        """The experiment's model with these parameters, or with the initial ones that the seed gives."""
+        import torch
+
+        torch.manual_seed(self.experiment.seed)
+        model = models.build(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
+        if params is not None:
+            training.load_state(model, params)
+        return model.eval()
+
+
+def prepare(experiment: Experiment, source: str, data_dir: str | None = None) -> Setting:
+    """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails."""
+    import torch
+
+    _device.one_thread()
+    try:
+        dataset = _device.load_dataset(experiment.data.name, data_dir)
+        federation = _device.federation(experiment, data_dir)
+    except DataError as error:
+        raise ExperimentError(f"{source}: data: {error}") from error
+    try:
+        model = models.build(experiment.model, dataset.input_shape, len(dataset.classes))
+    except ModelError as error:
+        raise ExperimentError(f"{source}: model: {error}") from error
+    shapes = layer_shapes(model, torch.zeros(2, *dataset.input_shape))
+    names = prunable(shapes, first=experiment.prune_first, last=experiment.prune_last)
+    layers = {name: shapes[name] for name in names}
+    if not layers:
+        raise ExperimentError(
+            f"{source}: model: {experiment.model} has no layer to prune between its first and its last"
+        )
+    try:
+        method = build(experiment.method, layers, experiment.seed)
+    except MethodError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    return Setting(experiment, dataset, federation, layers, method)
+
+
+def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
+    """Dense training on the server's public examples, from the seed's initial weights: the state before round 0."""
+    settings, seed = setting.experiment.pretraining, setting.experiment.seed
+    model, public = setting.model(), setting.federation.public
+    for epoch in range(settings.epochs if len(public) else 0):
+        rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
+        batches = _device.shuffled(
+            setting.dataset,
+            public,
+            settings.batch,
+            generator(seed, "pretraining", epoch),
+            augment=setting.experiment.training.augment,
+        )
+        optimiser = Optimiser(float(rate), weight_decay=setting.experiment.training.weight_decay)
+        outcome = training.train(model, batches, optimiser)
+        progress({"epoch": epoch + 1, "epochs": settings.epochs, "accuracy": outcome.correct / outcome.examples})
+    return State(-1, training.state_of(model))
