@@ -1,0 +1,1 @@
+"""Experiments, one TOML each, and the benchmarks of the library's rooms."""

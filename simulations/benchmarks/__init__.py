@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table beside its peers and writes its figures to results/."""
