@@ -32,8 +32,8 @@ from fedprune.graph.operations import (
     producers,
 )
 from fedprune.graph.rewrites import fold_batch_norm, fuse, inference
-from fedprune.graph.run import run
-from fedprune.graph.trace import trace
+from fedprune.graph.running import run
+from fedprune.graph.tracing import trace
 
 __all__ = [
     "FREE",

@@ -30,7 +30,7 @@ from fedprune.graph.operations import (
     Softmax,
     Tanh,
 )
-from fedprune.graph.trace import Call, Read
+from fedprune.graph.tracing import Call, Read
 
 
 def conv(call: Call) -> Operation:

@@ -37,7 +37,8 @@ def fold_batch_norm(graph: Graph) -> Graph:
     """Return the graph with every `BatchNorm` folded into the convolution or linear layer that feeds it alone.
 
     ``W' = W s`` and ``b' = (b - mean) s + beta`` with ``s = gamma / sqrt(variance + epsilon)``. One that follows
-    anything else (an addition, say) becomes a depthwise convolution of one cell, whose weight keeps the norm's name.
+    anything else (an addition, say) becomes a depthwise convolution of one cell, whose weight keeps the norm's name:
+    folded into what reads it, a channel of little variance would take the int8 range of all the others.
     """
     return _until_done(graph, _fold_one)
 

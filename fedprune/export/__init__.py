@@ -1,0 +1,1 @@
+"""Models as files that run elsewhere: `.tflite` for LiteRT, C sources for microcontrollers."""

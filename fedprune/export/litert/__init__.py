@@ -1,0 +1,51 @@
+"""Writing a graph as a .tflite file, float32 or int8, without a converter, and running such files."""
+
+import gzip
+
+from fedprune.export.litert.flatbuffer import pack
+from fedprune.export.litert.interpreter import Port, Ports, arrange, quantisation, results, run
+from fedprune.export.litert.lowering import lower
+from fedprune.export.litert.numbers import Floats, Integers
+from fedprune.export.litert.quantise import Affine, Ranges, calibrate, grids, to_float, to_int8
+from fedprune.graph import Graph
+
+__all__ = [
+    "Affine",
+    "Port",
+    "Ports",
+    "Ranges",
+    "arrange",
+    "calibrate",
+    "gzip_bytes",
+    "quantisation",
+    "results",
+    "run",
+    "to_float",
+    "to_int8",
+    "write_float",
+    "write_int8",
+]
+
+
+def write_float(graph: Graph) -> bytes:
+    """Return the float32 .tflite of a graph without batch norms (see `fedprune.graph.inference`).
+
+    Its input is channels last with a batch of one, ``(1, H, W, C)``; a one-dimensional net takes ``(1, 1, L, C)``. A
+    vector is ``(1, 1, 1, F)``, the classes among them.
+    Raises ``UnsupportedOperation`` for what the format cannot say.
+    """
+    return pack(lower(graph, Floats()))
+
+
+def write_int8(graph: Graph, ranges: Ranges) -> bytes:
+    """Return the full-integer .tflite of a graph without batch norms: int8 in, int8 out, shaped as in `write_float`.
+
+    ``ranges`` is what `calibrate` found for the same graph. Weights have one scale an output channel, biases are int32.
+    Raises as `write_float`, and ``ValueError`` for missing ranges.
+    """
+    return pack(lower(graph, Integers(grids(graph, ranges))))
+
+
+def gzip_bytes(content: bytes) -> int:
+    """Return how many bytes ``content`` takes compressed by gzip, as a download would."""
+    return len(gzip.compress(content, 9, mtime=0))

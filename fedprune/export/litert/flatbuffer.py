@@ -1,0 +1,170 @@
+"""The bytes of a .tflite file: plain tensors and operators packed by the schema, every buffer aligned and inside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fedprune.types import FloatTensor, Tensor
+
+ALIGNMENT = 16
+"""Of each buffer in the file, in bytes: what SIMD kernels of a microcontroller load from flash."""
+
+_FILE_VERSION = 3
+
+
+@dataclass(frozen=True, eq=False)
+class FileTensor:
+    """One tensor of the file; ``data`` is None for an activation, ``scales`` for floats and shapes."""
+
+    shape: tuple[int, ...]
+    dtype: "np.dtype[Any]"
+    data: Tensor | None = None
+    scales: FloatTensor | None = None
+    zero_point: int = 0
+    axis: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FileOperator:
+    """One operator of the file: builtin code and version, indices of tensors, and its options."""
+
+    code: int
+    version: int
+    inputs: tuple[int, ...]
+    output: int
+    options: Any
+    options_type: int
+
+
+@dataclass(frozen=True, eq=False)
+class File:
+    """A whole model: its tensors, its operators in running order, and which tensors it reads and gives."""
+
+    tensors: Sequence[FileTensor]
+    operators: Sequence[FileOperator]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def pack(file: File) -> bytes:
+    """Return the .tflite bytes; the same file gives the same bytes.
+
+    Equal buffers and equal vectors are stored once.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    builder: Any = flatbuffers.Builder(1024)
+    vectors = _Vectors(builder)
+    codes = sorted({(op.code, op.version) for op in file.operators})
+    contents = list(dict.fromkeys(_bytes(tensor) for tensor in file.tensors if tensor.data is not None))
+    numbers = {content: 1 + position for position, content in enumerate(contents)}
+
+    buffers = [_buffer(builder, schema, b""), *(_buffer(builder, schema, content) for content in contents)]
+    tensors = [_tensor(builder, schema, vectors, tensor, numbers) for tensor in file.tensors]
+    operators = [_operator(builder, schema, vectors, op, codes.index((op.code, op.version))) for op in file.operators]
+    tables = (_table(builder, tensors), _table(builder, operators))
+    inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (file.inputs, file.outputs))
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tables[0])
+    schema.SubGraphAddInputs(builder, inputs)
+    schema.SubGraphAddOutputs(builder, outputs)
+    schema.SubGraphAddOperators(builder, tables[1])
+    subgraphs = _table(builder, [schema.SubGraphEnd(builder)])
+    listed = _table(builder, [_code(builder, schema, *code) for code in codes])
+    stored = _table(builder, buffers)
+    schema.ModelStart(builder)
+    schema.ModelAddVersion(builder, _FILE_VERSION)
+    schema.ModelAddOperatorCodes(builder, listed)
+    schema.ModelAddSubgraphs(builder, subgraphs)
+    schema.ModelAddBuffers(builder, stored)
+    builder.Finish(schema.ModelEnd(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+class _Vectors:
+    """Vectors of numbers, each stored once however many tables point at it."""
+
+    def __init__(self, builder: Any) -> None:
+        self._builder = builder
+        self._known: dict[tuple[str, bytes], int] = {}
+
+    def of(self, values: Tensor) -> int:
+        key = (values.dtype.str, values.tobytes())
+        if key not in self._known:
+            self._known[key] = self._builder.CreateNumpyVector(values)
+        return self._known[key]
+
+
+def _bytes(tensor: FileTensor) -> bytes:
+    assert tensor.data is not None
+    return np.ascontiguousarray(tensor.data, tensor.dtype.newbyteorder("<")).tobytes()
+
+
+def _buffer(builder: Any, schema: Any, content: bytes) -> int:
+    data = 0
+    if content:
+        builder.StartVector(1, len(content), ALIGNMENT)
+        builder.head = builder.head - len(content)
+        builder.Bytes[builder.head : builder.head + len(content)] = content
+        data = builder.EndVector()
+    schema.BufferStart(builder)
+    if content:
+        schema.BufferAddData(builder, data)
+    return int(schema.BufferEnd(builder))
+
+
+def _tensor(builder: Any, schema: Any, vectors: _Vectors, tensor: FileTensor, buffers: dict[bytes, int]) -> int:
+    quantisation = 0
+    if tensor.scales is not None:
+        scales = vectors.of(tensor.scales.astype(np.float32))
+        zero_points = vectors.of(np.full(len(tensor.scales), tensor.zero_point, np.int64))
+        schema.QuantizationParametersStart(builder)
+        schema.QuantizationParametersAddScale(builder, scales)
+        schema.QuantizationParametersAddZeroPoint(builder, zero_points)
+        schema.QuantizationParametersAddQuantizedDimension(builder, tensor.axis)
+        quantisation = schema.QuantizationParametersEnd(builder)
+    name = builder.CreateString(tensor.name) if tensor.name else 0
+    shape = vectors.of(np.array(tensor.shape, np.int32))
+    kinds = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
+    schema.TensorStart(builder)
+    schema.TensorAddShape(builder, shape)
+    schema.TensorAddType(builder, kinds[tensor.dtype.name])
+    schema.TensorAddBuffer(builder, 0 if tensor.data is None else buffers[_bytes(tensor)])
+    if name:
+        schema.TensorAddName(builder, name)
+    if quantisation:
+        schema.TensorAddQuantization(builder, quantisation)
+    return int(schema.TensorEnd(builder))
+
+
+def _operator(builder: Any, schema: Any, vectors: _Vectors, operator: FileOperator, code: int) -> int:
+    options = 0 if operator.options is None else operator.options.Pack(builder)
+    inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (operator.inputs, (operator.output,)))
+    schema.OperatorStart(builder)
+    schema.OperatorAddOpcodeIndex(builder, code)
+    schema.OperatorAddInputs(builder, inputs)
+    schema.OperatorAddOutputs(builder, outputs)
+    if options:
+        schema.OperatorAddBuiltinOptionsType(builder, operator.options_type)
+        schema.OperatorAddBuiltinOptions(builder, options)
+    return int(schema.OperatorEnd(builder))
+
+
+def _code(builder: Any, schema: Any, code: int, version: int) -> int:
+    schema.OperatorCodeStart(builder)
+    # Readers take the larger of the two: old ones know only the deprecated byte, which ends at 127.
+    schema.OperatorCodeAddDeprecatedBuiltinCode(builder, min(code, 127))
+    schema.OperatorCodeAddBuiltinCode(builder, code)
+    schema.OperatorCodeAddVersion(builder, version)
+    return int(schema.OperatorCodeEnd(builder))
+
+
+def _table(builder: Any, offsets: Sequence[int]) -> int:
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())

@@ -1,0 +1,89 @@
+"""The two kinds of numbers a file may hold: how floats and how int8 store activations, weights and biases."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from fedprune.export.litert.flatbuffer import FileTensor
+from fedprune.export.litert.quantise import Affine, weight_scales
+from fedprune.types import FloatTensor
+
+
+class Constants(NamedTuple):
+    """Weight and bias of one operator, as the file holds them."""
+
+    weight: FileTensor
+    bias: FileTensor
+
+
+class Numbers(Protocol):
+    """How a file stores a graph's numbers."""
+
+    integer: bool
+    """Whether operators need their int8 versions."""
+
+    def activation(self, name: str, shape: tuple[int, ...]) -> FileTensor:
+        """Return the tensor of an activation."""
+        ...
+
+    def constants(
+        self, weight: FloatTensor, bias: FloatTensor, channel_axis: int, source: str, result: str
+    ) -> Constants:
+        """Return weight and bias of an operator from ``source`` to ``result``, with a scale for each output channel."""
+        ...
+
+    def least(self, name: str) -> FileTensor:
+        """Return a scalar no larger than any value of the activation."""
+        ...
+
+
+@dataclass(frozen=True)
+class Floats:
+    """Everything in float32."""
+
+    integer = False
+
+    def activation(self, name: str, shape: tuple[int, ...]) -> FileTensor:
+        return FileTensor(shape, np.dtype(np.float32))
+
+    def constants(
+        self, weight: FloatTensor, bias: FloatTensor, channel_axis: int, source: str, result: str
+    ) -> Constants:
+        single = np.dtype(np.float32)
+        return Constants(FileTensor(weight.shape, single, weight), FileTensor(bias.shape, single, bias))
+
+    def least(self, name: str) -> FileTensor:
+        return FileTensor((), np.dtype(np.float32), np.array(np.finfo(np.float32).min))
+
+
+@dataclass(frozen=True)
+class Integers:
+    """Int8 activations on their grids, symmetric int8 weights, int32 biases."""
+
+    grids: Mapping[str, Affine]
+    integer = True
+
+    def activation(self, name: str, shape: tuple[int, ...]) -> FileTensor:
+        grid = self.grids[name]
+        return FileTensor(shape, np.dtype(np.int8), None, np.array([grid.scale]), grid.zero_point)
+
+    def constants(
+        self, weight: FloatTensor, bias: FloatTensor, channel_axis: int, source: str, result: str
+    ) -> Constants:
+        ends = (self.grids[source], self.grids[result])
+        rows = np.moveaxis(weight, channel_axis, 0)
+        scales = weight_scales(rows.reshape(len(rows), -1), bias, *ends)
+        bias_scales = (np.float32(ends[0].scale) * scales).astype(np.float32)
+        spread = scales.reshape(-1, *[1] * (weight.ndim - 1 - channel_axis))
+        levels = np.clip(np.rint(weight / spread), -127, 127)
+        whole = np.rint(bias.astype(np.float64) / bias_scales)
+        return Constants(
+            FileTensor(weight.shape, np.dtype(np.int8), levels, scales, axis=channel_axis),
+            FileTensor(bias.shape, np.dtype(np.int32), whole, bias_scales),
+        )
+
+    def least(self, name: str) -> FileTensor:
+        grid = self.grids[name]
+        return FileTensor((), np.dtype(np.int8), np.array(-128), np.array([grid.scale]), grid.zero_point)

@@ -1,0 +1,135 @@
+"""Int8 arithmetic: ranges of a graph's tensors from data, and the scales and zero points that follow from them."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.graph import (
+    AvgPool,
+    Concat,
+    Graph,
+    MaxPool,
+    Pad,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+    UnsupportedOperation,
+    run,
+)
+from fedprune.types import FloatTensor, Tensor
+
+Ranges = Mapping[str, tuple[float, float]]
+"""Tensor -> its smallest and largest value; zero is always within."""
+
+
+class Affine(NamedTuple):
+    """``real = scale (integer - zero_point)``."""
+
+    scale: float
+    zero_point: int
+
+
+_FIXED = {Softmax: Affine(1 / 256, -128), Sigmoid: Affine(1 / 256, -128), Tanh: Affine(1 / 128, 0)}
+# These kernels copy or compare integers: scales of input and output must be equal.
+_COPYING = (MaxPool, AvgPool, Pad, Slice, Reshape, Concat)
+
+_FINEST = 2.0**-24
+"""Least step of a product in steps of the output: what is smaller cannot move it, and XNNPACK refuses below 2^-32."""
+_BIAS_LIMIT = 2.0**30
+
+
+def calibrate(graph: Graph, inputs: Tensor, *, batch_size: int = 64) -> dict[str, tuple[float, float]]:
+    """Return the true range of every tensor over ``inputs`` ``(n, C, H, W)`` or ``(n, C, L)``, zero included.
+
+    The names are those of ``graph``: calibrate the graph that will be written. Raises ``ValueError`` for no inputs and
+    for values that are not finite.
+    """
+    if len(inputs) == 0:
+        raise ValueError("calibration needs at least one input")
+    low = dict.fromkeys(graph.shapes, 0.0)
+    high = dict(low)
+    for start in range(0, len(inputs), batch_size):
+        for name, value in run(graph, inputs[start : start + batch_size]).items():
+            low[name] = min(low[name], float(value.min()))
+            high[name] = max(high[name], float(value.max()))
+            if not np.isfinite((value.min(), value.max())).all():
+                raise ValueError(f"tensor {name} is not finite on the calibration inputs")
+    return {name: (low[name], high[name]) for name in graph.shapes}
+
+
+def affine(low: float, high: float) -> Affine:
+    """Return the int8 grid over [low, high] and zero, with zero exactly on it; a range of nothing has scale 1."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    if low == high:
+        return Affine(1.0, 0)
+    scale = float(np.float32((high - low) / 255))
+    return Affine(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
+def grids(graph: Graph, ranges: Ranges) -> dict[str, Affine]:
+    """Return the grid of every tensor: its own, or one of all tensors that an integer kernel copies between.
+
+    Raises ``ValueError`` for a tensor without a range, and ``UnsupportedOperation`` where a kernel that fixes its
+    output's grid (softmax, sigmoid, tanh) feeds one that would have to widen it.
+    """
+    missing = graph.shapes.keys() - ranges.keys()
+    if missing:
+        raise ValueError(f"no range for {sorted(missing)}: calibrate the very graph that is written")
+    leader = {name: name for name in graph.shapes}
+
+    def root(name: str) -> str:
+        while leader[name] != name:
+            name = leader[name]
+        return name
+
+    for op in graph.operations:
+        if isinstance(op, _COPYING):
+            for name in op.inputs:
+                leader[root(name)] = root(op.output)
+    groups: dict[str, list[str]] = {}
+    for name in graph.shapes:
+        groups.setdefault(root(name), []).append(name)
+    fixed = {op.output: _FIXED[type(op)] for op in graph.operations if type(op) in _FIXED}
+    found: dict[str, Affine] = {}
+    for names in groups.values():
+        low, high = min(ranges[name][0] for name in names), max(ranges[name][1] for name in names)
+        wanted = {fixed[name] for name in names if name in fixed}
+        grid = affine(low, high) if not wanted else wanted.pop()
+        if wanted or not _covers(grid, low, high):
+            raise UnsupportedOperation(
+                f"tensors {names} must share one int8 grid, which a softmax, sigmoid or tanh fixes"
+            )
+        found.update(dict.fromkeys(names, grid))
+    return found
+
+
+def _covers(grid: Affine, low: float, high: float) -> bool:
+    first, last = grid.scale * (-128 - grid.zero_point), grid.scale * (127 - grid.zero_point)
+    return first - grid.scale <= low and high <= last + grid.scale
+
+
+def weight_scales(weight: FloatTensor, bias: FloatTensor, source: Affine, result: Affine) -> FloatTensor:
+    """Return the symmetric scale of each row of ``weight`` (rows, values): ``max |w| / 127``.
+
+    It is larger where the bias ``b / (source scale * scale)`` would leave 31 bits, or where the products could not move
+    the output: a row that pruning has emptied keeps a usable scale.
+    """
+    largest = np.abs(weight).max(axis=1).astype(np.float64) / 127
+    for_bias = np.abs(bias) / (source.scale * _BIAS_LIMIT)
+    finest = _FINEST * result.scale / source.scale
+    scales: FloatTensor = np.maximum(np.maximum(largest, for_bias), finest).astype(np.float32)
+    return scales
+
+
+def to_int8(values: FloatTensor, grid: Affine) -> Tensor:
+    """Return ``values`` on the grid, saturated, int8."""
+    levels: Tensor = np.clip(np.rint(values / np.float32(grid.scale)) + grid.zero_point, -128, 127)
+    return levels.astype(np.int8)
+
+
+def to_float(integers: Tensor, grid: Affine) -> FloatTensor:
+    """Return the real values of ``integers`` on the grid, float32."""
+    return (integers.astype(np.float32) - grid.zero_point) * np.float32(grid.scale)

@@ -1,0 +1,102 @@
+"""Charts of a run as inline SVG: accuracy, bytes and densities."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+_INK, _PALE = "#1f2937", "#d1d5db"
+_ONE, _TWO, _THREE = "#2563eb", "#ea580c", "#64748b"
+
+
+def accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Test accuracy of the global model, and training accuracy on devices, by round."""
+    with _axes("round", "accuracy, %") as (axes, svg):
+        for phase, label, colour, style in (
+            ("train", "devices, while training", _PALE, "-"),
+            ("evaluate", "test", _ONE, "o-"),
+        ):
+            points = [
+                (row["round"], 100 * row["accuracy"])
+                for row in rows
+                if row["phase"] == phase and row.get("accuracy") is not None
+            ]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=3.5)
+        for row in rows:
+            if row["phase"] == "grow":
+                axes.axvline(row["round"], color=_TWO, linewidth=0.8, linestyle=":", zorder=0)
+        axes.plot([], [], ":", color=_TWO, label="masks change")
+        axes.legend(frameon=False)
+    return svg[0]
+
+
+def traffic(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Bytes up and down by round, all devices and phases together."""
+    rounds = sorted({row["round"] for row in rows})
+    with _axes("round", "KB, all devices") as (axes, svg):
+        for key, label, colour, shift in (
+            ("bytes_down", "to devices", _THREE, -0.2),
+            ("bytes_up", "from devices", _ONE, 0.2),
+        ):
+            heights = [sum(row.get(key) or 0 for row in rows if row["round"] == r) / 1e3 for r in rounds]
+            axes.bar([r + shift for r in rounds], heights, width=0.4, color=colour, label=label)
+        axes.legend(frameon=False)
+    return svg[0]
+
+
+def densities(before: Mapping[str, float], after: Mapping[str, float], moved: Mapping[str, float]) -> str:
+    """Density of each layer when training began and at the end, and the share of kept weights that moved between."""
+    names = list(after)
+    with _axes("", "%", width=max(6.4, 0.55 * len(names))) as (axes, svg):
+        for values, label, colour, shift in (
+            (before, "density at the start", _PALE, -0.27),
+            (after, "density at the end", _ONE, 0.0),
+            (moved, "kept weights that moved", _TWO, 0.27),
+        ):
+            axes.bar(
+                [i + shift for i in range(len(names))],
+                [100 * values.get(n, 0) for n in names],
+                width=0.27,
+                color=colour,
+                label=label,
+            )
+        axes.set_xticks(range(len(names)), [n.removesuffix(".weight") for n in names], rotation=40, ha="right")
+        axes.legend(frameon=False)
+    return svg[0]
+
+
+def sizes(forms: Mapping[str, int]) -> str:
+    """Bytes of the model in every form."""
+    names = list(forms)[::-1]
+    with _axes("KB", "", height=0.42 * len(names) + 0.9) as (axes, svg):
+        axes.barh(names, [forms[name] / 1e3 for name in names], color=_ONE)
+        for i, name in enumerate(names):
+            axes.annotate(f" {forms[name] / 1e3:,.1f}", (forms[name] / 1e3, i), va="center", color=_INK, fontsize=9)
+        axes.margins(x=0.15)
+    return svg[0]
+
+
+@contextmanager
+def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on; the list holds the SVG once the block ends."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    svg: list[str] = []
+    # a fixed salt and no date: the same run gives the same page
+    with matplotlib.rc_context({"svg.hashsalt": "fedprune", "svg.fonttype": "none", "font.size": 10}):
+        figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel(x)
+        axes.set_ylabel(y)
+        yield axes, svg
+        file = io.StringIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        pyplot.close(figure)
+    svg.append(re.sub(r"^.*?(?=<svg)", "", file.getvalue(), flags=re.DOTALL))

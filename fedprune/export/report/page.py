@@ -1,0 +1,139 @@
+"""The page itself: what a run ended in, first in numbers, then in charts, then line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from importlib import resources
+from typing import Any
+
+from fedprune.export.report import charts
+
+
+def page(
+    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], layers: Mapping[str, Mapping[str, float]], asked: str
+) -> str:
+    """One HTML page that needs nothing beside it.
+
+    ``result`` and ``rows`` are result.json and metrics.jsonl; ``layers`` holds before, after and moved (fractions by
+    layer); ``asked`` is the experiment as text.
+    """
+    body = [
+        f"<h1>{escape(result['name'])}</h1>",
+        f"<p class=dim>{escape(_subtitle(result))}</p>",
+        _tiles(result),
+        "<h2>Accuracy by round</h2>",
+        _figure(
+            charts.accuracy(rows),
+            "Over the test parts of all devices together; no test example is trained on or selected by.",
+        ),
+        "<h2>Density by layer</h2>",
+        _densities(layers),
+        "<h2>Bytes by round</h2>",
+        _figure(
+            charts.traffic(rows),
+            f"Content of Flower's messages: {_kb(result['bytes_up'])} up, {_kb(result['bytes_down'])} down in all.",
+        ),
+        "<h2>The model in every form</h2>",
+        _figure(
+            charts.sizes(result["bytes"]),
+            "Stock kernels store zeros, so a masked file is small only to download (gzip), or by channels that nothing "
+            "needs any more and that are left out (compacted).",
+        ),
+        "<h2>The exported file against torch</h2>",
+        _checks(result),
+        "<h2>Rounds</h2>",
+        _rounds(rows),
+        "<h2>The experiment</h2>",
+        f"<pre>{escape(asked)}</pre>",
+    ]
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(result["name"])} · fedprune</title>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    style = resources.files(__package__).joinpath("page.css").read_text()
+    return f"{head}{viewport}<style>\n{style}</style>\n" + "\n".join(body) + "\n</html>\n"
+
+
+def _subtitle(result: Mapping[str, Any]) -> str:
+    parts = [result["method"], result["model"], result["data"], f"{result['devices']} devices"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return " · ".join([*parts, f"{result['rounds']} rounds", f"seed {result['seed']}", versions])
+
+
+def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
+    if not layers["after"]:
+        return "<p>The model is dense.</p>"
+    caption = (
+        "Layers that are not shown are dense. Progressive pruning moves kept weights within a layer; its density stays."
+    )
+    return _figure(charts.densities(**layers), caption)
+
+
+def _checks(result: Mapping[str, Any]) -> str:
+    checks = result["checks"]
+    lines = [
+        ("torch, float32", checks["examples"], _percent(result["accuracy_float"]), ""),
+        *(
+            (name, checks[f"{key}_examples"], _percent(checks[f"{key}_accuracy"]), _percent(checks[f"{key}_agreement"]))
+            for name, key in (
+                ("LiteRT, float32", "litert_float"),
+                ("LiteRT, int8", "litert_int8"),
+                ("TensorFlow Lite Micro, int8", "tflm"),
+            )
+            if checks[f"{key}_examples"]
+        ),
+    ]
+    return _table(("", "examples", "accuracy", "same class as torch"), lines)
+
+
+def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("round", "phase", "accuracy, %", "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
+    return f'<div class="wide">{_table(head, map(_line, rows))}</div>'
+
+
+def _tiles(result: Mapping[str, Any]) -> str:
+    arena = f"{result['arena_bytes'] / 1e3:,.1f} KB" if result["arena_bytes"] else "not measured"
+    tiles = (
+        ("accuracy, torch", _percent(result["accuracy_float"])),
+        ("accuracy, int8", _percent(result["accuracy_int8"])),
+        ("density of prunable weights", f"{result['density']:.3f}"),
+        ("density of all", f"{result['density_all']:.3f}"),
+        ("parameters kept", f"{result['parameters_kept']:,}"),
+        ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"])),
+        ("arena on a microcontroller", arena),
+    )
+    return '<div class="tiles">' + "".join(f"<div><b>{value}</b>{label}</div>" for label, value in tiles) + "</div>"
+
+
+def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
+    number = lambda key, scale, form: "" if row.get(key) is None else format(row[key] * scale, form)  # noqa: E731
+    faults = "; ".join(f"device {device}: {reason}" for device, reason in (row.get("faults") or {}).items())
+    return (
+        row["round"],
+        row["phase"],
+        number("accuracy", 100, ".2f"),
+        number("loss", 1, ".4f"),
+        number("density", 1, ".4f"),
+        number("bytes_up", 1e-3, ",.1f"),
+        number("bytes_down", 1e-3, ",.1f"),
+        number("seconds", 1, ".2f"),
+        row.get("devices", ""),
+        faults,
+    )
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    cells = lambda tag, line: "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in line)  # noqa: E731
+    rows = "".join(f"<tr>{cells('td', line)}</tr>" for line in lines)
+    return f"<table><tr>{cells('th', head)}</tr>{rows}</table>"
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _kb(count: int) -> str:
+    return f"{count / 1e3:,.1f} KB"
