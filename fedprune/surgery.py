@@ -221,8 +221,14 @@ def _silence(net: nn.Module, group: Group, channels: Tensor) -> None:
 
     parameters = dict(net.named_parameters())
     for member in group.members:
-        if member.produces and member.name in parameters:
-            parameters[member.name][torch.from_numpy(member.positions[channels].ravel())] = 0
+        for name in _tensors(member):
+            if member.produces and name in parameters:
+                parameters[name][torch.from_numpy(member.positions[channels].ravel())] = 0
+
+
+def _tensors(member: Member) -> list[str]:
+    # The bias that folding gave a layer is not yet in the traced groups, but lies along its rows.
+    return [member.name, f"{member.layer}.bias"] if member.produces else [member.name]
 
 
 def _cut(net: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor]) -> None:
@@ -233,13 +239,15 @@ def _cut(net: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor])
     gone: dict[tuple[str, int], list[int]] = {}
     for group in groups:
         for member in group.members:
-            gone.setdefault((member.name, member.dim), []).extend(member.positions[removed[group.name]].ravel())
+            for tensor_name in _tensors(member):
+                places = gone.setdefault((tensor_name, member.dim), [])
+                places.extend(member.positions[removed[group.name]].ravel())
     for name, module in net.named_modules():
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for key, tensor in tensors:
             for dim in (0, 1):
-                if places := gone.get((f"{name}.{key}", dim)):
-                    keep = np.setdiff1d(np.arange(tensor.shape[dim]), places)
+                if lost := gone.get((f"{name}.{key}", dim)):
+                    keep = np.setdiff1d(np.arange(tensor.shape[dim]), lost)
                     tensor = tensor.detach().index_select(dim, torch.from_numpy(keep))
                     setattr(module, key, nn.Parameter(tensor) if key in module._parameters else tensor)
         if isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:

@@ -54,6 +54,24 @@ def test_a_layer_without_a_bias_is_given_one() -> None:
     assert smaller.second.bias.requires_grad
 
 
+def test_a_bias_that_a_layer_is_given_is_cut_with_its_rows() -> None:
+    net = nn.Sequential(
+        OrderedDict(
+            first=nn.Conv2d(1, 2, 1), second=nn.Conv2d(2, 2, 1, bias=False), relu=nn.ReLU(), third=nn.Conv2d(2, 1, 1)
+        )
+    )
+    with torch.no_grad():
+        net.first.bias.copy_(torch.tensor([1.0, 0.5]))
+        net.second.weight.copy_(torch.tensor([[1.0, 2.0], [0.0, 4.0]]).reshape(2, 2, 1, 1))
+        net.third.weight.copy_(torch.tensor([1.0, 8.0]).reshape(1, 2, 1, 1))
+        net.third.bias.fill_(0.25)
+    # The second layer's channel 1 only ever sees the constant 0.5.
+    smaller = shrink(net, FIRST_ROW_ONLY, EXAMPLE)
+    assert smaller.second.weight.shape == (1, 1, 1, 1)
+    assert smaller.second.bias.tolist() == [2 * 0.5]
+    assert smaller.third.bias.tolist() == [0.25 + 8 * 4 * 0.5]
+
+
 def test_under_zero_padding_a_constant_is_no_constant_and_stays() -> None:
     net = two_convolutions(bias=0.5, padding=1)
     assert removable(net, FIRST_ROW_ONLY, EXAMPLE) == {}
@@ -273,6 +291,13 @@ def test_operations_on_every_channel_apart_are_told_from_others() -> None:
     example = torch.zeros(1, 3, 6, 6)
     assert couple(Awkward(lambda net, x: net.a(x).relu(), 3), example).per_channel
     assert not couple(AWKWARD["a product with a gate"], example).per_channel
+
+
+def test_no_constant_is_claimed_behind_a_product() -> None:
+    # The product of a constant with a gate varies, though the constant's own zero pattern says otherwise.
+    net = AWKWARD["a product with a gate"]
+    masks = {"a.weight": np.zeros((3, 3, 3, 3), dtype=np.bool_)}
+    assert removable(net, masks, torch.zeros(2, 3, 6, 6)) == {}
 
 
 def test_a_wrong_mask_is_named() -> None:
