@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -121,6 +122,16 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
 def to_json(experiment: Experiment) -> str:
     """A compact, stable text of an experiment, for the link and for a run's folder."""
     return msgspec.json.encode(experiment, order="deterministic").decode()
+
+
+def to_toml(experiment: Experiment) -> str:
+    """All settings as a TOML text that gives this experiment again."""
+    table = {key: value for key, value in msgspec.to_builtins(experiment).items() if value is not None}
+    scalars = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for key, inner in table.items():
+        if isinstance(inner, dict):
+            scalars += ["", f"[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in inner.items() if v is not None)]
+    return "\n".join(scalars) + "\n"
 
 
 def from_json(text: str | bytes) -> Experiment:

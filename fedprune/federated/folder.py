@@ -71,6 +71,14 @@ class RunFolder:
         """Keep a complete round."""
         save(state, self.checkpoint)
 
+    def read_result(self) -> dict[str, Any]:
+        """The outcome. ExperimentError where the run has none yet."""
+        try:
+            found: dict[str, Any] = json.loads(self.result.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ExperimentError(f"{self.path}: no result yet; go on with fedprune simulate --resume") from error
+        return found
+
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The outcome."""
         write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())

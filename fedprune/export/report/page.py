@@ -70,16 +70,13 @@ def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
 
 def _checks(result: Mapping[str, Any]) -> str:
     checks = result["checks"]
+    names = {"litert_float": "LiteRT, float32", "litert_int8": "LiteRT, int8", "tflm": "TensorFlow Lite Micro, int8"}
     lines = [
-        ("torch, float32", checks["examples"], _percent(result["accuracy_float"]), ""),
+        ("torch, float32", checks["litert_float"]["examples"], _percent(result["accuracy_float"]), ""),
         *(
-            (name, checks[f"{key}_examples"], _percent(checks[f"{key}_accuracy"]), _percent(checks[f"{key}_agreement"]))
-            for name, key in (
-                ("LiteRT, float32", "litert_float"),
-                ("LiteRT, int8", "litert_int8"),
-                ("TensorFlow Lite Micro, int8", "tflm"),
-            )
-            if checks[f"{key}_examples"]
+            (names[key], found["examples"], _percent(found["accuracy"]), _percent(found["agreement"]))
+            for key, found in checks.items()
+            if found["examples"]
         ),
     ]
     return _table(("", "examples", "accuracy", "same class as torch"), lines)
@@ -105,7 +102,9 @@ def _tiles(result: Mapping[str, Any]) -> str:
 
 
 def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
-    number = lambda key, scale, form: "" if row.get(key) is None else format(row[key] * scale, form)  # noqa: E731
+    def number(key: str, scale: float, form: str) -> str:
+        return "" if row.get(key) is None else format(row[key] * scale, form)
+
     faults = "; ".join(f"device {device}: {reason}" for device, reason in (row.get("faults") or {}).items())
     return (
         row["round"],
@@ -122,9 +121,11 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    cells = lambda tag, line: "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in line)  # noqa: E731
-    rows = "".join(f"<tr>{cells('td', line)}</tr>" for line in lines)
-    return f"<table><tr>{cells('th', head)}</tr>{rows}</table>"
+    return f"<table>{_cells('th', head)}{''.join(_cells('td', line) for line in lines)}</table>"
+
+
+def _cells(tag: str, line: Sequence[object]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in line) + "</tr>"
 
 
 def _figure(svg: str, caption: str) -> str:

@@ -1,0 +1,124 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedprune.experiment import ExperimentError, load
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Federated pruning: train on private data over unequal devices, end in models small enough to run on them.",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Engine(StrEnum):
+    """Where the devices of a simulation run."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Target(StrEnum):
+    """What an export is for."""
+
+    litert = "litert"
+    microcontroller = "microcontroller"
+
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the data sets that lie in files.", envvar="FEDPRUNE_DATA_DIR")
+]
+Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.", metavar="RUN")]
+
+
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file.", metavar="FILE")],
+    set: Annotated[
+        list[str], typer.Option(help="Change a key, e.g. --set training.epochs=2.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME")] = None,
+    engine: Annotated[Engine, typer.Option(help="These processes, or Flower's simulation on Ray.")] = Engine.local,
+    data_dir: DataDir = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
+) -> None:
+    """Run a federation on this machine, from private data to a tiny model."""
+    from fedprune.cli_progress import Display, summary
+    from fedprune.federated import engines
+    from fedprune.federated.simulate import simulate as run
+
+    experiment = load(file, set, seed=seed)
+    folder = out or Path("runs") / experiment.name
+    over = engines.ray if engine is Engine.ray else functools.partial(engines.local, workers=workers)
+    with Display(console, experiment, folder) as display:
+        try:
+            result = run(
+                experiment, folder, source=str(file), data_dir=str(data_dir) if data_dir else None,
+                engine=over, resume=resume, fresh=fresh, progress=display,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            display.stop()
+            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {_again()}")
+            raise typer.Exit(130) from None
+    summary(console, result, folder)
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: a C array.")],
+    data_dir: DataDir = None,
+) -> None:
+    """Write a run's model again for a kind of device."""
+    from fedprune.federated.outcome import export as write
+
+    for path in write(run, to.value == "microcontroller", str(data_dir) if data_dir else None):
+        console.print(f"{path}  {path.stat().st_size:,} bytes")
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Draw a run's report again."""
+    from fedprune.federated.folder import RunFolder
+    from fedprune.federated.outcome import report as draw
+
+    console.print(str(draw(RunFolder(run))))
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on standard error, and exit code 2."""
+    from fedprune.federated.link import RunStopped
+
+    try:
+        app()
+    except ExperimentError as error:
+        errors.print(str(error), markup=False)
+        sys.exit(2)
+    except RunStopped as error:
+        errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {_again()}", markup=False)
+        sys.exit(1)
+
+
+def _again() -> str:
+    import shlex
+
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
+    return shlex.join(["fedprune", *words, "--resume"])

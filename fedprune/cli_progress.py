@@ -1,0 +1,122 @@
+"""What a simulation shows while it runs: a bar, and a line a round; and the table it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedprune.experiment import Experiment
+
+_HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
+
+
+class Display:
+    """Takes each line of metrics as it comes; use it as a context."""
+
+    def __init__(self, console: Console, experiment: Experiment, folder: Path) -> None:
+        """Nothing is shown before the first line."""
+        self._console, self._rounds, self._folder, self._name = console, experiment.rounds, folder, experiment.name
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("preparing", total=None)
+        self._round: dict[str, Any] = {}
+
+    def __enter__(self) -> Display:
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar, leave the lines."""
+        self._progress.stop()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """A line of metrics, an epoch of pretraining, or the phase export."""
+        if "epoch" in row:
+            text = f"pretraining on public examples, {100 * row['accuracy']:.0f} %"
+            self._progress.update(self._task, description=text, completed=row["epoch"], total=row["epochs"])
+            return
+        if self._round and row.get("round") != self._round["round"]:
+            self._print()
+        if row["phase"] == "export":
+            self._progress.update(self._task, description="exporting and checking", total=None)
+            return
+        if not self._round:
+            self._round = {"round": row["round"], "up": 0, "down": 0, "seconds": 0.0, "phases": [], "faults": []}
+        line = self._round
+        line["up"] += row.get("bytes_up") or 0
+        line["down"] += row.get("bytes_down") or 0
+        line["seconds"] += row.get("seconds") or 0.0
+        line["phases"].append(row["phase"])
+        line["density"] = row["density"]
+        line["faults"] += [
+            f"device {device}, {row['phase']}: {why}" for device, why in (row.get("faults") or {}).items()
+        ]
+        if row["phase"] == "evaluate":
+            line["accuracy"], line["loss"] = row["accuracy"], row["loss"]
+        self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
+
+    def _print(self) -> None:
+        line, self._round = self._round, {}
+        if line["round"] == 0 or not getattr(self, "_headed", False):
+            self._headed = True
+            self._console.print(f"{self._name} -> {self._folder}\n[bold]{_HEAD}[/bold]")
+        accuracy = "" if line.get("accuracy") is None else f"{100 * line['accuracy']:.2f} %"
+        loss = "" if line.get("loss") is None else f"{line['loss']:.4f}"
+        self._console.print(
+            f"{line['round']:>6} {accuracy:>9} {loss:>8} {line['density']:>8.4f} {line['up'] / 1e3:>10,.1f} "
+            f"{line['down'] / 1e3:>10,.1f} {line['seconds']:>8.1f}  {_remark(line['phases'])}",
+            soft_wrap=True,
+        )
+        for fault in line["faults"]:
+            self._console.print(f"       [yellow]{fault}[/yellow]")
+
+
+def _remark(phases: list[str]) -> str:
+    """What else happened in a round, besides training and testing."""
+    if "candidate_loss" in phases:
+        return "a candidate is chosen"
+    return "masks change" if "grow" in phases else ""
+
+
+def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
+    """The outcome as a short table, and where everything lies."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
+    arena = f"{result['arena_bytes']:,} bytes" if result["arena_bytes"] else "not measured here"
+    file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
+    for key, value in (
+        ("accuracy, torch", f"{100 * result['accuracy_float']:.2f} %"),
+        ("accuracy, model.tflite", f"{100 * result['accuracy_int8']:.2f} %; torch's class on {100 * agreement:.2f} %"),
+        ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
+        ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
+        ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
+        ("microcontroller arena", arena),
+        ("on the link", f"{result['bytes_up'] / 1e6:.2f} MB up, {result['bytes_down'] / 1e6:.2f} MB down, all devices"),
+    ):
+        table.add_row(key, value)
+    console.print(table)
+    for name, what in (
+        ("model.npz", "the masked model, as numpy arrays"),
+        ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
+        ("microcontroller/model_data.h", "the same as a C array, with its card"),
+        ("metrics.jsonl", "a line for each round and phase"),
+        ("result.json", "the outcome"),
+        ("report.html", "all of it, drawn"),
+    ):
+        console.print(f"  {folder / name!s:<46} {what}", soft_wrap=True)

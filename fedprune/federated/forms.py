@@ -1,0 +1,116 @@
+"""A trained model in every form that leaves the server, and the check of each against torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from fedprune import training
+from fedprune.experiment import ExperimentError
+from fedprune.federated.setting import Setting
+from fedprune.federated.state import State
+from fedprune.types import Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_CALIBRATION = 500  # public examples that give the ranges of activations
+_BATCH = 250
+_MICRO_MACS = 4e9  # the reference kernels of TensorFlow Lite Micro are slow: so much takes them some ten seconds
+
+
+class Forms(NamedTuple):
+    """One model: as trained, and as files."""
+
+    model: nn.Module
+    compact: nn.Module
+    """Without the channels that nothing needs; the same function."""
+    litert_float: bytes
+    litert_int8: bytes
+    """The compacted model, all integers: what is shipped."""
+    litert_int8_dense: bytes
+    """The same without compaction, to compare."""
+    macs: int
+    """Multiply-adds of the compacted model."""
+
+
+class Check(NamedTuple):
+    """How each form does on the test parts of all devices together."""
+
+    accuracy: float
+    """Of torch."""
+    forms: dict[str, Any]
+    """For litert_float, litert_int8 and tflm: examples, accuracy, and agreement (the same class as torch)."""
+    arena_bytes: int | None
+    """Working memory on a microcontroller; None where it could not be measured."""
+
+
+def make(setting: Setting, state: State) -> Forms:
+    """Shrink, trace and quantise, with ranges from the public set. ExperimentError for what cannot be exported."""
+    import torch
+
+    from fedprune.budgets import macs
+    from fedprune.export import litert
+    from fedprune.graph import UnsupportedOperation, inference, trace
+    from fedprune.surgery import SurgeryError, shrink
+
+    public = setting.federation.public
+    if not len(public):
+        raise ExperimentError(
+            "data.public: an export takes the ranges of activations from public examples; set it above 0"
+        )
+    seen = setting.dataset.normalise(public.inputs[:_CALIBRATION])
+    model = compact = setting.model(state.params)
+    example = torch.zeros(1, *setting.dataset.input_shape)
+    try:
+        if state.masks:
+            compact = shrink(model, state.masks, example)
+    except SurgeryError:
+        compact = model  # a model whose channels cannot be told apart is exported whole
+    try:
+        whole, small = (inference(trace(form, example)) for form in (model, compact))
+        dense_file = litert.write_int8(whole, litert.calibrate(whole, seen))
+        file = litert.write_int8(small, litert.calibrate(small, seen))
+        return Forms(model, compact, litert.write_float(small), file, dense_file, macs(small))
+    except UnsupportedOperation as error:
+        raise ExperimentError(f"model: {setting.experiment.model} cannot be exported: {error}") from error
+
+
+def check(setting: Setting, forms: Forms) -> Check:
+    """Run every form on the devices' test parts, TensorFlow Lite Micro on as many of them as ten seconds allow."""
+    from fedprune.export import litert, microcontroller
+
+    inputs, labels = test_set(setting)
+    everything = np.arange(len(labels))
+    batches = training.in_batches(lambda part: inputs[part], labels, everything, _BATCH)
+    wanted = training.predict(forms.model, batches).argmax(1)
+    # spread over all devices, whose parts lie one after the other
+    few = np.unique(np.linspace(0, len(labels) - 1, max(1, int(_MICRO_MACS / max(forms.macs, 1)))).astype(np.int64))
+
+    def compare(outputs: Tensor, at: Tensor) -> dict[str, Any]:
+        found = outputs.argmax(1)
+        return {
+            "examples": len(at),
+            "accuracy": float(np.mean(found == labels[at])),
+            "agreement": float(np.mean(found == wanted[at])),
+        }
+
+    found = {
+        "litert_float": compare(litert.run(forms.litert_float, inputs), everything),
+        "litert_int8": compare(litert.run(forms.litert_int8, inputs), everything),
+    }
+    arena_bytes: int | None = None
+    try:
+        outputs, arena_bytes = microcontroller.run(forms.litert_int8, inputs[few])
+        found["tflm"] = compare(outputs, few)
+    except RuntimeError as error:  # no interpreter on this machine, or one that refuses the model
+        found["tflm"] = {"examples": 0, "accuracy": None, "agreement": None, "why": str(error)}
+    return Check(float(np.mean(wanted == labels)), found, arena_bytes)
+
+
+def test_set(setting: Setting) -> tuple[Tensor, Tensor]:
+    """(normalised inputs, labels) of every device's test part, in the order of devices."""
+    parts = [device.test for device in setting.federation.devices]
+    inputs = setting.dataset.normalise(np.concatenate([part.inputs for part in parts]))
+    return inputs, np.concatenate([part.labels for part in parts])

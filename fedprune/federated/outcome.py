@@ -1,0 +1,141 @@
+"""What a run ends in: the files of its folder, the numbers of result.json, and the report."""
+
+from __future__ import annotations
+
+import io
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedprune import __version__, masks, wire
+from fedprune import experiment as _experiment
+from fedprune.export.report import page
+from fedprune.federated import forms as _forms
+from fedprune.federated.folder import RunFolder, total
+from fedprune.federated.forms import Check, Forms
+from fedprune.federated.setting import Setting, prepare
+from fedprune.federated.state import State, read, write_atomically
+from fedprune.federated.strategy import SELECTED
+
+_PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
+
+
+def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
+    """Export, check and report a run that is complete; returns result.json, and writes it last."""
+    model = io.BytesIO()
+    np.savez_compressed(model, **state.params, **{f"mask/{name}": mask for name, mask in state.masks.items()})  # type: ignore[arg-type]
+    write_atomically(folder.path / "model.npz", model.getvalue())
+    forms = _forms.make(setting, state)
+    checked = _forms.check(setting, forms)
+    result = _result(setting, folder, state, forms, checked)
+    write_litert(folder.path, forms)
+    write_microcontroller(setting, folder.path, forms, result)
+    folder.write_result(result)
+    report(folder)
+    return result
+
+
+def report(folder: RunFolder) -> Path:
+    """Write report.html from the folder's result, metrics and masks; returns its path."""
+    result = folder.read_result()
+    state = read(folder.checkpoint)
+    selected = {name.removeprefix(SELECTED): m for name, m in state.memory.items() if name.startswith(SELECTED)}
+    moved = {
+        name: int(np.count_nonzero(mask & ~selected[name])) / max(1, int(np.count_nonzero(mask)))
+        for name, mask in state.masks.items()
+        if name in selected
+    }
+    layers = {"before": masks.densities(selected), "after": masks.densities(state.masks), "moved": moved}
+    asked = _experiment.to_toml(folder.experiment())
+    path = folder.path / "report.html"
+    write_atomically(path, page(result, folder.rows(), layers, asked).encode())
+    return path
+
+
+def write_litert(path: Path, forms: Forms) -> list[Path]:
+    """model.tflite (int8, for a phone, a Pi or TensorFlow Lite Micro), and model_float.tflite."""
+    files = {"model.tflite": forms.litert_int8, "model_float.tflite": forms.litert_float}
+    for name, content in files.items():
+        write_atomically(path / name, content)
+    return [path / name for name in files]
+
+
+def write_microcontroller(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> list[Path]:
+    """A C array, its header and a model card, in ``microcontroller/``."""
+    from fedprune.export import microcontroller
+
+    dataset = setting.dataset
+    card = {
+        "name": result["name"],
+        "labels": list(dataset.classes),
+        "mean": dataset.mean.reshape(-1).tolist(),
+        "std": dataset.std.reshape(-1).tolist(),
+        "scale": dataset.scale,
+        "accuracy": result["accuracy_int8"],
+        "arena_bytes": result["arena_bytes"],
+        "bytes": result["bytes"],
+    }
+    return list(microcontroller.write_c(forms.litert_int8, path / "microcontroller", card))
+
+
+def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, checked: Check) -> dict[str, Any]:
+    from fedprune.export import litert
+
+    experiment, rows = setting.experiment, folder.rows()
+    parameters = {name: value for name, value in state.params.items() if name in dict(forms.model.named_parameters())}
+    size = sum(value.size for value in parameters.values())
+    kept = size - sum(mask.size for mask in state.masks.values()) + masks.kept(state.masks)
+    return {
+        "name": experiment.name,
+        "method": experiment.method["name"],
+        "model": experiment.model,
+        "data": experiment.data.name,
+        "devices": len(setting.federation.devices),
+        "rounds": state.round,
+        "seed": experiment.seed,
+        "accuracy_float": checked.accuracy,
+        "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        "density": state.density(),
+        "density_all": masks.density_all(parameters, state.masks),
+        "parameters": size,
+        "parameters_kept": kept,
+        "parameters_compact": sum(value.numel() for value in forms.compact.parameters()),
+        "macs": forms.macs,
+        "arena_bytes": checked.arena_bytes,
+        "bytes": {
+            "float32, dense": 4 * size,
+            "masked, coded for the link": len(wire.encode(state.masks) + wire.encode(state.params, state.masks)),
+            "float32 .tflite, compacted": len(forms.litert_float),
+            "int8 .tflite, dense": len(forms.litert_int8_dense),
+            "int8 .tflite, compacted": len(forms.litert_int8),
+            "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
+        },
+        "bytes_up": total(rows, "bytes_up"),
+        "bytes_down": total(rows, "bytes_down"),
+        "seconds": sum(row.get("seconds") or 0 for row in rows),
+        "checks": checked.forms,
+        "versions": {"fedprune": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def export(path: Path, to_microcontroller: bool, data_dir: str | None) -> list[Path]:
+    """Write the files for one kind of device from a finished run's folder; returns their paths."""
+    folder = RunFolder(path)
+    result = folder.read_result()
+    setting = prepare(folder.experiment(), str(path / "experiment.json"), data_dir)
+    forms = _forms.make(setting, read(folder.checkpoint))
+    return write_microcontroller(setting, path, forms, result) if to_microcontroller else write_litert(path, forms)

@@ -1,0 +1,54 @@
+"""A whole simulation: prepare, run over an engine, finish; from a fresh start or from where it stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.federated.engines import Engine, local
+from fedprune.federated.folder import RunFolder
+from fedprune.federated.outcome import finish
+from fedprune.federated.server import Progress, drive
+from fedprune.federated.setting import prepare
+from fedprune.federated.state import State, read
+
+
+def simulate(
+    experiment: Experiment,
+    out: Path,
+    *,
+    source: str = "experiment",
+    data_dir: str | None = None,
+    engine: Engine = local,
+    resume: bool = False,
+    fresh: bool = False,
+    progress: Progress = lambda row: None,
+) -> dict[str, Any]:
+    """Run an experiment into the folder ``out`` and return its result.
+
+    Everything is checked before the folder is touched. ``resume`` goes on after the last complete round, to the same
+    model bit for bit. Without it an unfinished run in ``out`` is not overwritten, unless ``fresh``.
+
+    Raises ExperimentError for what cannot be run, RunStopped where too few devices answered.
+    """
+    setting = prepare(experiment, source, data_dir)
+    folder = RunFolder(out)
+    state: State | None = None
+    if resume:
+        state = folder.resume(experiment)
+    elif not fresh and folder.checkpoint.exists() and not folder.result.exists():
+        raise ExperimentError(
+            f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over"
+        )
+    if state is None:
+        folder.begin(experiment)
+
+    def serve(grid: Grid) -> None:
+        drive(grid, setting, folder, state, progress)
+
+    engine(len(setting.federation.devices), data_dir, serve)
+    progress({"phase": "export"})
+    return finish(setting, folder, read(folder.checkpoint))
