@@ -28,12 +28,12 @@ def ranked(*, floor: float = 0.0) -> Allocation:
         least = {name: min(size, int(np.ceil(floor * size - 1e-9))) for name, size in sizes.items()}
         if sum(least.values()) > total:
             raise ValueError(f"a floor of {floor} in every layer keeps more than the density {density} allows")
-        # What the floor guarantees is kept first; the rest of the ranking fills up the total.
-        guaranteed = {name: top_k(value, least[name]) for name, value in scores.items()}
-        flat = np.concatenate([np.where(guaranteed[n], np.inf, v).reshape(-1) for n, v in scores.items()])
-        mask = top_k(flat, total)
-        counts = np.add.reduceat(mask, np.cumsum([0, *sizes.values()])[:-1], dtype=np.int64)
-        return {name: int(count) / sizes[name] for name, count in zip(sizes, counts, strict=True)}
+        # What the floor guarantees is kept first, whatever its score; the others' ranking fills up the total.
+        others = [value[~top_k(value, least[name])] for name, value in scores.items()]
+        mask = top_k(np.concatenate(others), total - sum(least.values()))
+        parts = np.split(mask, np.cumsum([len(other) for other in others])[:-1])
+        counts = {name: least[name] + int(np.count_nonzero(part)) for name, part in zip(sizes, parts, strict=True)}
+        return {name: count / sizes[name] for name, count in counts.items()}
 
     return allocate
 

@@ -25,11 +25,12 @@ def top_k(scores: Tensor, k: int) -> BoolTensor:
     if not 0 <= k <= flat.size:
         raise ValueError(f"cannot keep {k} of {flat.size} positions")
     mask = np.zeros(flat.size, dtype=np.bool_)
+    largest = np.partition(flat, flat.size - k)[flat.size - k :] if k else flat
+    if np.isnan(largest).any():  # NaN sorts last, so it is among the largest if it is anywhere
+        raise ValueError("scores hold NaN")
     if k == 0:
         return mask.reshape(scores.shape)
-    threshold = np.partition(flat, flat.size - k)[flat.size - k]
-    if np.isnan(flat.sum(dtype=np.float64)) and np.isnan(flat).any():
-        raise ValueError("scores hold NaN")
+    threshold = largest[0]
     np.greater(flat, threshold, out=mask)
     short = k - int(np.count_nonzero(mask))
     mask[np.flatnonzero(flat == threshold)[:short]] = True
