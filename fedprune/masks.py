@@ -54,8 +54,8 @@ def density_all(params: Params, masks: Masks) -> float:
 
 
 def nested(small: Masks, large: Masks) -> bool:
-    """Whether every position kept in ``small`` is kept in ``large``."""
-    return all(not np.any(small[name] & ~large[name]) for name in small if name in large)
+    """Whether every position kept in ``small`` is kept in ``large``; a parameter without a mask is kept whole."""
+    return all(not np.any(small.get(name, np.True_) & ~mask) for name, mask in large.items())
 
 
 def equal(a: Masks, b: Masks) -> bool:
