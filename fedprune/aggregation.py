@@ -39,8 +39,8 @@ def _mean(name: str, value: Tensor, shares: Sequence[Share]) -> Tensor:
     if not shares:
         return value
     if not np.issubdtype(value.dtype, np.floating):
-        largest: Tensor = np.maximum.reduce([share.params[name] for share in shares])
-        return largest.astype(value.dtype)
+        # asarray: a reduction of scalars is no array
+        return np.asarray(np.maximum.reduce([share.params[name] for share in shares]), dtype=value.dtype)
     if not any(name in share.masks for share in shares):
         total = sum(share.weight for share in shares)
         summed = sum(share.params[name].astype(np.float64) * share.weight for share in shares)
@@ -48,7 +48,7 @@ def _mean(name: str, value: Tensor, shares: Sequence[Share]) -> Tensor:
     summed, owned = np.zeros(value.shape), np.zeros(value.shape)
     for share in shares:
         mask = share.masks.get(name, True)
-        summed += np.where(mask, share.params[name] * np.float64(share.weight), 0.0)
+        summed += np.where(mask, share.params[name].astype(np.float64) * share.weight, 0.0)
         owned += np.where(mask, share.weight, 0.0)
     averaged: Tensor = np.where(owned > 0, summed / np.where(owned > 0, owned, 1.0), value)
     return averaged.astype(value.dtype)
