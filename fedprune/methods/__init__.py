@@ -61,7 +61,7 @@ def find(name: str) -> Callable[..., Any]:
         )
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # whatever one's own module raises while it is imported
         raise MethodError(f"method.name: {name} cannot be imported: {error}") from error
     if not callable(function):
         raise MethodError(f"method.name: {name} is not a function")

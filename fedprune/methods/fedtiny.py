@@ -36,6 +36,11 @@ def fedtiny(
     block, layer or entire; ``order`` backward (from the output) or forward.
     """
     density_in_range(density)
+    for key, value, least in (("pool", pool, 0), ("stop", stop, 0), ("blocks", blocks, 1)):
+        if value < least:
+            raise ValueError(f"{key} {value} is below {least}")
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"fraction {fraction} is outside [0, 1]")
     shapes, names = dict(layers), tuple(layers)
     draw = _named("noise", noise, {"uniform": bn_selection.around_uniform(), "erk": bn_selection.around_erk()})
     merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
