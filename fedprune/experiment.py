@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from msgspec import Meta
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
-Rate = Annotated[float, Meta(gt=0)]
+Rate = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
 class ExperimentError(ValueError):
@@ -55,7 +56,7 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     final_learning_rate: Rate | None = None
     """Learning rate of the last round, reached by a cosine; the same as the first where left out."""
     momentum: Share = 0.9
-    weight_decay: Annotated[float, Meta(ge=0)] = 5e-4
+    weight_decay: Annotated[float, Meta(ge=0, le=sys.float_info.max)] = 5e-4
     augment: bool = True
     """Random crops and flips, for images that bear them."""
     participation: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -151,7 +152,11 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         )
     if not isinstance(experiment.method.get("name"), str):
         problems.append(("method.name", "missing; expected the name of a method, such as fedtiny"))
-    if not re.fullmatch(r"[\w.-]+", experiment.name):
+    for key, value in experiment.method.items():
+        # the link and the run's folder speak JSON and flat TOML
+        if isinstance(value, dict) or msgspec.json.decode(msgspec.json.encode(value)) != value:
+            problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {value}"))
+    if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):
         problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
     return problems
 
@@ -184,8 +189,9 @@ def _explain(message: str) -> str:
     """msgspec's message as ``key: what is wrong and what would be right``."""
     text, _, where = message.partition(" - at ")
     path = where.strip("`").removeprefix("$").strip(".")
-    if unknown := re.search(r"unknown field `(.+)`", text):
-        name, keys = unknown[1], list(_TABLES.get(path, Experiment).__struct_fields__)
+    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
+        name = unknown[1] if re.fullmatch(r"[\w-]+", unknown[1]) else repr(unknown[1])
+        keys = list(_TABLES.get(path, Experiment).__struct_fields__)
         close = difflib.get_close_matches(name, keys, 1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(keys))}"
         return f"{'.'.join(filter(None, [path, name]))}: unknown key; {hint}"
