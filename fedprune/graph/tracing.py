@@ -1,6 +1,5 @@
 """From a torch model to a graph: the model is exported by torch, and each aten operation is read into a typed one."""
 
-import copy
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class Call:
         if node.name not in self.constants:
             raise self.unsupported(f"has a {key} that depends on the input")
         name, value = self.constants[node.name]
-        return Parameter(name, value.detach().float().numpy().copy())
+        return Parameter(name, value.detach().cpu().float().numpy().copy())
 
     def weight(self, key: str = "weight") -> Parameter:
         """Return the constant passed as ``key``; raise if there is none."""
@@ -81,11 +80,15 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
 
     from fedprune.graph.readers import READERS
 
-    still = copy.deepcopy(model).cpu().float().eval()
-    sample = torch.as_tensor(example[:1]).detach().cpu().float()
-    with torch.no_grad():
-        program = torch.export.export(still, (sample,))
-        return _read(program, READERS)
+    like = next(model.parameters(), torch.zeros(()))
+    sample = torch.as_tensor(example[:1]).detach().to(like.device, like.dtype)
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            return _read(torch.export.export(model.eval(), (sample,)), READERS)
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) -> Graph:

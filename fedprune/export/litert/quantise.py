@@ -39,6 +39,8 @@ _COPYING = (MaxPool, AvgPool, Pad, Slice, Reshape, Concat)
 _FINEST = 2.0**-24
 """Least step of a product in steps of the output: what is smaller cannot move it, and XNNPACK refuses below 2^-32."""
 _BIAS_LIMIT = 2.0**30
+_NOTHING = 1e-20
+"""A range below which products of scales would leave float32."""
 
 
 def calibrate(graph: Graph, inputs: Tensor, *, batch_size: int = 64) -> dict[str, tuple[float, float]]:
@@ -61,9 +63,12 @@ def calibrate(graph: Graph, inputs: Tensor, *, batch_size: int = 64) -> dict[str
 
 
 def affine(low: float, high: float) -> Affine:
-    """Return the int8 grid over [low, high] and zero, with zero exactly on it; a range of nothing has scale 1."""
+    """Return the int8 grid over [low, high] and zero, with zero exactly on it; a range of nothing has scale 1.
+
+    ``scale = (high - low) / 255`` and ``zero point = round(-128 - low / scale)``.
+    """
     low, high = min(low, 0.0), max(high, 0.0)
-    if low == high:
+    if high - low < _NOTHING:
         return Affine(1.0, 0)
     scale = float(np.float32((high - low) / 255))
     return Affine(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
