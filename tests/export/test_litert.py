@@ -161,6 +161,23 @@ def test_calibration_takes_true_extremes_and_always_zero() -> None:
         litert.calibrate(graph, inputs * np.float32("inf"))
 
 
+def test_more_branches_than_a_microcontroller_joins_at_once() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branches = nn.ModuleList(nn.Conv2d(2, 1 + index % 3, 1) for index in range(23))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([branch(x) for branch in self.branches], 1)
+
+    torch.manual_seed(0)
+    model, inputs = Wide(), torch.randn(4, 2, 3, 3)
+    file = written_int8(model, inputs)
+    operators = schema.ModelT.InitFromPackedBuf(file).subgraphs[0].operators
+    assert max(len(operator.inputs) for operator in operators) == 10
+    assert signal_to_noise_db(model(inputs).detach().numpy(), litert.run(file, inputs.numpy())) > 30
+
+
 def test_what_a_file_cannot_say_is_refused() -> None:
     model, inputs = made(Plain)
     traced = graphs.trace(model, inputs)

@@ -4,9 +4,9 @@ import gzip
 
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.interpreter import Port, Ports, arrange, quantisation, results, run
-from fedprune.export.litert.lowering import lower
 from fedprune.export.litert.numbers import Floats, Integers
 from fedprune.export.litert.quantise import Affine, Ranges, calibrate, grids, to_float, to_int8
+from fedprune.export.litert.rules import lower
 from fedprune.graph import Graph
 
 __all__ = [
