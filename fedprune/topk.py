@@ -12,7 +12,7 @@ def kept_count(density: float, size: int) -> int:
     """How many of ``size`` positions a density keeps: ⌊density · size⌋, but a positive density keeps at least 1."""
     if not 0 <= density <= 1:
         raise ValueError(f"density {density} is outside [0, 1]")
-    return min(size, max(density > 0, int(density * size * (1 + _ROUNDING))))
+    return min(size, max(int(density > 0), int(density * size * (1 + _ROUNDING))))
 
 
 def top_k(scores: Tensor, k: int) -> BoolTensor:
