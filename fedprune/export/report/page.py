@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from importlib import resources
 from typing import Any
 
 from fedprune.export.report import charts
+from fedprune.export.report.style import STYLE
 
 
 def page(
@@ -49,8 +49,7 @@ def page(
     ]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(result["name"])} · fedprune</title>'
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    style = resources.files(__package__).joinpath("page.css").read_text()
-    return f"{head}{viewport}<style>\n{style}</style>\n" + "\n".join(body) + "\n</html>\n"
+    return f"{head}{viewport}<style>{STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
 
 
 def _subtitle(result: Mapping[str, Any]) -> str:

@@ -1,3 +1,6 @@
+"""The look of a report."""
+
+STYLE = """
 body {
   font: 16px/1.5 system-ui, sans-serif;
   color: #1f2937;
@@ -18,3 +21,4 @@ th:first-child, td:first-child { text-align: left; padding-left: 0; }
 figure, .wide { margin: 0; overflow-x: auto; }
 svg { max-width: 100%; height: auto; }
 pre { background: #f1f5f9; padding: 1rem; border-radius: 0.5rem; overflow-x: auto; font-size: 0.8rem; }
+"""

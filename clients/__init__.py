@@ -1,0 +1,1 @@
+"""The devices as a Flower app, and their deployment kits."""

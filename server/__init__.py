@@ -1,0 +1,1 @@
+"""The server as a Flower app, and its deployment kit."""
