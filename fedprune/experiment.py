@@ -128,11 +128,16 @@ def to_json(experiment: Experiment) -> str:
 def to_toml(experiment: Experiment) -> str:
     """All settings as a TOML text that gives this experiment again."""
     table = {key: value for key, value in msgspec.to_builtins(experiment).items() if value is not None}
-    scalars = [f"{key} = {json.dumps(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    scalars = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
     for key, inner in table.items():
         if isinstance(inner, dict):
-            scalars += ["", f"[{key}]", *(f"{k} = {json.dumps(v)}" for k, v in inner.items() if v is not None)]
+            scalars += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in inner.items() if v is not None)]
     return "\n".join(scalars) + "\n"
+
+
+def _toml(value: Any) -> str:
+    # JSON's values are TOML's, but for surrogate pairs and a bare DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def from_json(text: str | bytes) -> Experiment:
