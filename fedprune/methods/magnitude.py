@@ -10,9 +10,9 @@ from fedprune.types import Masks, Method, Params
 
 def magnitude(layers: Shapes, *, density: float, floor: float = 0.0) -> Method:
     """Keep the largest |θ| of all layers together; ``floor`` is the least density of a layer (their threshold MT)."""
-    if floor > density:
+    if floor > density_in_range(density):
         raise ValueError(f"floor {floor} is above the density {density}")
-    pruner = prune(criteria.magnitude, constant(density_in_range(density)), allocate=ranked(floor=floor))
+    pruner = prune(criteria.magnitude, constant(density), allocate=ranked(floor=floor))
 
     def candidates(weights: Params) -> list[Masks]:
         return [pruner.update(masks.ones_like(layers), {"weight": weights}, 0)]
