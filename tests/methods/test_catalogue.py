@@ -1,0 +1,157 @@
+"""Every method of the catalogue, and the door through which an experiment's table becomes one."""
+
+import inspect
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedprune import masks, methods
+from fedprune.methods import CATALOGUE, MethodError, build, find
+from fedprune.topk import kept_count
+from fedprune.types import Method, Params, Pruner
+
+LAYERS = {"a.weight": (6, 4, 3, 3), "b.weight": (8, 6, 3, 3), "c.weight": (10, 8)}
+SIZE = sum(math.prod(shape) for shape in LAYERS.values())
+
+
+def weights() -> Params:
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in LAYERS.items()}
+
+
+def table(name: str, **given: Any) -> dict[str, Any]:
+    takes = inspect.signature(find(name)).parameters
+    return {"name": name, **({"density": 0.2} if "density" in takes else {}), **given}
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_methods_candidates_fit_its_weights_and_its_density(name: str) -> None:
+    theta = weights()
+    candidates = build(table(name), LAYERS, seed=1).candidates(theta)
+    assert candidates
+    for candidate in candidates:
+        masks.check(candidate, theta)
+        assert list(candidate) in ([], list(LAYERS))
+        if candidate:
+            assert masks.density(candidate) == pytest.approx(0.2, rel=0.02)
+    assert all(np.array_equal(theta[n], weights()[n]) for n in theta)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_methods_rule_keeps_its_density(name: str) -> None:
+    method = build(table(name), LAYERS, seed=1)
+    now = method.candidates(weights())[0]
+    if method.update is None:
+        return
+    assert isinstance(method.update, Pruner)
+    found = {"weight": weights(), "grad": {n: -v for n, v in weights().items()}}
+    for round in range(25):
+        after = method.update.update(now, found, round)
+        assert masks.densities(after) == masks.densities(now)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_same_table_gives_the_same_candidates(name: str) -> None:
+    one, other = (build(table(name), LAYERS, seed=4).candidates(weights()) for _ in range(2))
+    assert all(masks.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", [n for n in CATALOGUE if "density" in inspect.signature(find(n)).parameters])
+@pytest.mark.parametrize("density", [0, 0.0, -0.5, 1.5, float("nan")])
+def test_a_density_out_of_range_is_refused_at_the_door(name: str, density: float) -> None:
+    with pytest.raises(MethodError, match=rf"^method: density {density} is outside \(0, 1\]$"):
+        build({"name": name, "density": density}, LAYERS, 0)
+
+
+def test_fedavg_is_dense() -> None:
+    method = build({"name": "fedavg"}, LAYERS, 0)
+    assert method.candidates(weights()) == [{}]
+    assert method.update is None
+    assert method.merge is None
+
+
+def test_magnitude_keeps_the_largest_of_all() -> None:
+    theta = weights()
+    (mask,) = build({"name": "magnitude", "density": 0.1}, LAYERS, 0).candidates(theta)
+    every = np.sort(np.abs(np.concatenate([value.reshape(-1) for value in theta.values()])))[::-1]
+    threshold = every[kept_count(0.1, SIZE) - 1]
+    assert all(np.array_equal(mask[name], np.abs(value) >= threshold) for name, value in theta.items())
+    theta["c.weight"] *= 1e-6
+    (starved,) = build({"name": "magnitude", "density": 0.1}, LAYERS, 0).candidates(theta)
+    (floored,) = build({"name": "magnitude", "density": 0.1, "floor": 0.05}, LAYERS, 0).candidates(theta)
+    assert masks.kept(starved) == masks.kept(floored) == kept_count(0.1, SIZE)
+    assert starved["c.weight"].sum() == 0
+    assert floored["c.weight"].sum() == 4
+
+
+def test_random_masks_are_the_seeds_and_not_the_weights() -> None:
+    given = {"name": "random_erk", "density": 0.2}
+    (one,) = build(given, LAYERS, seed=1).candidates(weights())
+    (same,) = build({**given, "seed": 1}, LAYERS, seed=9).candidates({n: -v + 3 for n, v in weights().items()})
+    (other,) = build(given, LAYERS, seed=2).candidates(weights())
+    (even,) = build({**given, "by_erk": False}, LAYERS, seed=1).candidates(weights())
+    assert masks.equal(one, same)
+    assert not masks.equal(one, other)
+    assert masks.densities(one)["c.weight"] > masks.densities(one)["b.weight"]
+    assert {n: int(m.sum()) for n, m in even.items()} == {n: int(0.2 * math.prod(s)) for n, s in LAYERS.items()}
+
+
+# the door
+
+
+def mine(
+    layers: methods.Shapes, *, size: int, ratio: float = 0.5, fast: bool = False, word: str = "x", seed: int
+) -> Method:
+    """A method of one's own; its candidates tell what it was given."""
+    return Method(candidates=lambda weights: [{str((size, ratio, fast, word, seed, tuple(layers))): np.ones(1, bool)}])
+
+
+def wrong(layers: methods.Shapes) -> str:
+    return "no method"
+
+
+def given_to(given: dict[str, Any], seed: int = 3) -> str:
+    ((name,),) = build({"name": f"{__name__}:mine", **given}, {"l": (1,)}, seed).candidates({})
+    return name
+
+
+def test_a_dotted_name_is_imported_and_gets_its_parameters() -> None:
+    assert given_to({"size": 2}) == str((2, 0.5, False, "x", 3, ("l",)))
+    given = {"size": -1, "ratio": 1, "fast": True, "word": "", "seed": 8}
+    assert given_to(given) == str((-1, 1, True, "", 8, ("l",)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": "nope"}, r"method\.name: 'nope' is not one of fedavg, fedtiny, .*, nor a dotted name"),
+        ({"name": ""}, r"method\.name: '' is not one of"),
+        ({"name": "no_such_package:x"}, r"method\.name: no_such_package:x cannot be imported: No module named"),
+        ({"name": "json:nope"}, r"method\.name: json:nope cannot be imported: .*no attribute 'nope'"),
+        ({"name": ":nope"}, r"method\.name: :nope cannot be imported"),
+        ({"name": ".json:nope"}, r"method\.name: \.json:nope cannot be imported"),
+        ({"name": "json:__name__"}, r"method\.name: json:__name__ is not a function"),
+        ({"name": f"{__name__}:wrong"}, r"method\.name: .*:wrong returned str, expected a fedprune\.types\.Method"),
+        ({"name": "fedavg", "density": 0.1}, r"method\.density: unknown key; fedavg takes no parameters"),
+        ({"name": "magnitude", "densty": 0.1}, r"method\.densty: unknown key; magnitude takes density, floor"),
+        ({"name": "magnitude", "density": 0.1, "layers": 1}, r"method\.layers: unknown key"),
+        ({"name": "magnitude"}, r"method\.density: missing; magnitude has no default for it"),
+        ({"name": "magnitude", "density": "0.1"}, r"method\.density: expected a number, got '0\.1'"),
+        ({"name": "magnitude", "density": True}, r"method\.density: expected a number, got True"),
+        ({"name": "magnitude", "density": [0.1]}, r"method\.density: expected a number, got \[0\.1\]"),
+        ({"name": "magnitude", "density": 0.1, "floor": 0.2}, r"method: floor 0\.2 is above the density 0\.1"),
+        ({"name": "magnitude", "density": 0.1, "floor": -0.2}, r"method: floor -0\.2 is outside \[0, 1\]"),
+        ({"name": "random_erk", "density": 0.1, "by_erk": 1}, r"method\.by_erk: expected true or false, got 1"),
+        ({"name": "fedtiny", "density": 0.1, "pool": 2.0}, r"method\.pool: expected a whole number, got 2\.0"),
+        ({"name": "fedtiny", "density": 0.1, "pool": True}, r"method\.pool: expected a whole number, got True"),
+        ({"name": "fedtiny", "density": 0.1, "noise": 3}, r"method\.noise: expected a text, got 3"),
+        ({"name": "fedtiny", "density": 0.1, "noise": "x"}, r"method: noise 'x' is not one of uniform, erk"),
+        ({"name": "fedtiny", "density": 0.1, "seed": "x"}, r"method\.seed: expected a whole number, got 'x'"),
+    ],
+)
+def test_a_table_that_is_wrong_is_refused_in_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(MethodError, match=f"^{message}") as error:
+        build(given, LAYERS, 0)
+    assert "\n" not in str(error.value)
