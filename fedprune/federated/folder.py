@@ -10,6 +10,9 @@ from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated.state import State, read, save, write_atomically
 
 
+_OUTCOME = ("model.npz", "model.tflite", "model_float.tflite", "report.html")
+
+
 class RunFolder:
     """``runs/NAME``: experiment.json, checkpoint.fedprune, metrics.jsonl, and what the end adds."""
 
@@ -24,7 +27,7 @@ class RunFolder:
     def begin(self, experiment: Experiment) -> None:
         """Start afresh. What an earlier run left under the same names goes, so that old and new are never mixed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for stale in (self.checkpoint, self.result, self.path / "report.html"):
+        for stale in (self.checkpoint, self.result, *(self.path / name for name in _OUTCOME)):
             stale.unlink(missing_ok=True)
         write_atomically(self._asked, (_experiment.to_json(experiment) + "\n").encode())
         write_atomically(self.metrics, b"")
@@ -37,13 +40,19 @@ class RunFolder:
             raise ExperimentError(
                 f"{self.path}: holds another experiment; resume with the same file and options, or choose --out"
             )
-        try:
-            state = read(self.checkpoint)
-        except ValueError as error:
-            raise ExperimentError(f"{self.checkpoint}: damaged ({error}); run again without --resume") from error
+        state = self.state()
         rows = [row for row in self.rows() if row["round"] <= state.round]
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return state
+
+    def state(self) -> State:
+        """The last complete round. ExperimentError where there is none, or where its file is damaged."""
+        try:
+            return read(self.checkpoint)
+        except OSError as error:
+            raise ExperimentError(f"{self.checkpoint}: cannot be read ({error.strerror})") from error
+        except ValueError as error:
+            raise ExperimentError(f"{self.checkpoint}: damaged ({error}); start over with --fresh") from error
 
     def experiment(self) -> Experiment:
         """What this folder is a run of. ExperimentError where it is no run's folder."""
@@ -72,10 +81,11 @@ class RunFolder:
         save(state, self.checkpoint)
 
     def read_result(self) -> dict[str, Any]:
-        """The outcome. ExperimentError where the run has none yet."""
+        """The outcome. ExperimentError where the run has none yet, or where this is no run's folder."""
         try:
             found: dict[str, Any] = json.loads(self.result.read_bytes())
         except (OSError, ValueError) as error:
+            self.experiment()
             raise ExperimentError(f"{self.path}: no result yet; go on with fedprune simulate --resume") from error
         return found
 

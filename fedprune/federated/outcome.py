@@ -18,8 +18,9 @@ from fedprune.federated import forms as _forms
 from fedprune.federated.folder import RunFolder, total
 from fedprune.federated.forms import Check, Forms
 from fedprune.federated.setting import Setting, prepare
-from fedprune.federated.state import State, read, write_atomically
+from fedprune.federated.state import State, write_atomically
 from fedprune.federated.strategy import SELECTED
+from fedprune.types import Tensor
 
 _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
 
@@ -33,7 +34,8 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     checked = _forms.check(setting, forms)
     result = _result(setting, folder, state, forms, checked)
     write_litert(folder.path, forms)
-    write_microcontroller(setting, folder.path, forms, result)
+    if result["arena_bytes"] is not None:  # a C array without its arena would be of little use
+        write_microcontroller(setting, folder.path, forms, result)
     folder.write_result(result)
     report(folder)
     return result
@@ -42,7 +44,7 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
 def report(folder: RunFolder) -> Path:
     """Write report.html from the folder's result, metrics and masks; returns its path."""
     result = folder.read_result()
-    state = read(folder.checkpoint)
+    state = folder.state()
     selected = {name.removeprefix(SELECTED): m for name, m in state.memory.items() if name.startswith(SELECTED)}
     moved = {
         name: int(np.count_nonzero(mask & ~selected[name])) / max(1, int(np.count_nonzero(mask)))
@@ -69,17 +71,27 @@ def write_microcontroller(setting: Setting, path: Path, forms: Forms, result: Ma
     from fedprune.export import microcontroller
 
     dataset = setting.dataset
+    # of raw values, so that a caller has no scale to know of
+    mean, std = _in_turn(dataset.input_shape, dataset.mean / dataset.scale, dataset.std / dataset.scale)
     card = {
         "name": result["name"],
         "labels": list(dataset.classes),
-        "mean": dataset.mean.reshape(-1).tolist(),
-        "std": dataset.std.reshape(-1).tolist(),
-        "scale": dataset.scale,
+        "mean": mean,
+        "std": std,
         "accuracy": result["accuracy_int8"],
         "arena_bytes": result["arena_bytes"],
-        "bytes": result["bytes"],
+        "size_bytes": result["bytes"],
     }
     return list(microcontroller.write_c(forms.litert_int8, path / "microcontroller", card))
+
+
+def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
+    """The shortest lists of one length that, repeated, give an input's elements their values, channels last."""
+    flat = [np.moveaxis(np.broadcast_to(value, shape), 0, -1).reshape(-1) for value in values]
+    size = flat[0].size
+    lengths = (n for n in range(1, size + 1) if size % n == 0)
+    shortest = next(n for n in lengths if all(np.array_equal(each, np.resize(each[:n], size)) for each in flat))
+    return [[float(value) for value in each[:shortest]] for each in flat]
 
 
 def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, checked: Check) -> dict[str, Any]:
@@ -137,5 +149,5 @@ def export(path: Path, to_microcontroller: bool, data_dir: str | None) -> list[P
     folder = RunFolder(path)
     result = folder.read_result()
     setting = prepare(folder.experiment(), str(path / "experiment.json"), data_dir)
-    forms = _forms.make(setting, read(folder.checkpoint))
+    forms = _forms.make(setting, folder.state())
     return write_microcontroller(setting, path, forms, result) if to_microcontroller else write_litert(path, forms)

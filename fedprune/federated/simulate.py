@@ -13,7 +13,7 @@ from fedprune.federated.folder import RunFolder
 from fedprune.federated.outcome import finish
 from fedprune.federated.server import Progress, drive
 from fedprune.federated.setting import prepare
-from fedprune.federated.state import State, read
+from fedprune.federated.state import State
 
 
 def simulate(
@@ -51,4 +51,4 @@ def simulate(
 
     engine(len(setting.federation.devices), data_dir, serve)
     progress({"phase": "export"})
-    return finish(setting, folder, read(folder.checkpoint))
+    return finish(setting, folder, folder.state())

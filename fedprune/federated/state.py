@@ -42,10 +42,14 @@ def save(state: State, path: Path) -> None:
 def read(path: Path) -> State:
     """The state of ``save``; bit for bit. ValueError where the file is damaged."""
     tensors = wire.decode(path.read_bytes())
+    if "round" not in tensors or tensors["round"].shape != ():
+        raise ValueError("it says no round")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
     for key, value in tensors.items():
         part, slash, name = key.partition("/")
         if slash:
+            if part not in parts:
+                raise ValueError(f"it holds an unknown part {part[:40]!r}")
             parts[part][name] = value
     return State(int(tensors["round"]), parts["params"], parts["masks"], parts["memory"])
 

@@ -104,7 +104,7 @@ def test_a_card_that_does_not_fit_is_refused(residual: bytes, tmp_path: Path) ->
         microcontroller.write_c(residual, tmp_path, {"std": [1, 1, 1]})
     with pytest.raises(ValueError, match="2 labels"):
         microcontroller.write_c(residual, tmp_path, {**CARD, "labels": ["a", "b"], "arena_bytes": 1})
-    with pytest.raises(ValueError, match="3 channels"):
+    with pytest.raises(ValueError, match="mean of 1 and std of 3"):
         microcontroller.write_c(residual, tmp_path, {**CARD, "mean": [0], "arena_bytes": 1})
     floats = litert.write_float(graphs.inference(graphs.trace(*made(Residual))))
     with pytest.raises(ValueError, match="floats"):

@@ -30,9 +30,10 @@ def write_c(model: bytes, directory: Path | str, card: Mapping[str, Any]) -> Wri
     Args:
         model: the .tflite bytes.
         directory: made if it is not there.
-        card: ``labels`` of the outputs; ``mean`` and ``std`` of each input channel, by which inputs were normalised in
-            training. Optional: ``accuracy`` in [0, 1], ``name``, ``arena_bytes`` (else measured in TensorFlow Lite
-            Micro), ``size_bytes`` (form -> bytes, of other forms of the model). All else it holds goes into the card.
+        card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
+            the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1], ``name``,
+            ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other forms of
+            the model). All else it holds goes into the card.
 
     Raises:
         ValueError: a key is missing, the model is not int8, or the card does not fit it.

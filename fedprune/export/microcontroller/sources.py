@@ -27,8 +27,9 @@ def sources(
 ) -> Sources:
     """Return ``model_data.h`` and ``model_data.c`` of an int8 model.
 
-    ``mean`` and ``std`` are those of each input channel, ``labels`` name the outputs. Raises ``ValueError`` if the
-    model is not int8, or if their numbers do not fit it.
+    ``mean`` and ``std`` normalise the input's elements in turn, channels last: one a channel, or one a column and
+    channel, and so on, repeating. ``labels`` name the outputs. Raises ``ValueError`` if the model is not int8, or if
+    their numbers do not fit it.
     """
     source, result = ports.input, ports.output
     if source.grid is None or result.grid is None:
@@ -36,15 +37,17 @@ def sources(
     channels, classes = source.shape[-1], result.shape[-1]
     if len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for a model of {classes} outputs")
-    if len(mean) != channels or len(std) != channels:
-        raise ValueError(f"mean of {len(mean)} and std of {len(std)} values for an input of {channels} channels")
+    elements = source.shape[1] * source.shape[2] * channels
+    if len(mean) != len(std) or not mean or elements % len(mean):
+        raise ValueError(f"mean of {len(mean)} and std of {len(std)} values for an input of {elements} elements")
     macros = {
         "MODEL_DATA_BYTES": len(model),
         "MODEL_ARENA_BYTES": -(-arena_bytes // _ALIGNMENT) * _ALIGNMENT,
         "MODEL_INPUT_HEIGHT": source.shape[1],
         "MODEL_INPUT_WIDTH": source.shape[2],
         "MODEL_INPUT_CHANNELS": channels,
-        "MODEL_INPUT_BYTES": source.shape[1] * source.shape[2] * channels,
+        "MODEL_INPUT_BYTES": elements,
+        "MODEL_INPUT_MEANS": len(mean),
         **_grid("MODEL_INPUT", source.grid),
         "MODEL_OUTPUT_COUNT": classes,
         **_grid("MODEL_OUTPUT", result.grid),
@@ -83,8 +86,8 @@ def _string(text: str) -> str:
 
 _HEADER = """\
 /* A model for TensorFlow Lite Micro. Input and output are int8: real = scale * (integer - zero point).
-   Give input (x, y, c) as round(((value - mean[c]) / std[c]) / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT,
-   saturated to -128..127, rows first, channels last. */
+   Element i of the input, rows first and channels last, is, with j = i % MODEL_INPUT_MEANS,
+   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to -128..127. */
 #ifndef MODEL_DATA_H
 #define MODEL_DATA_H
 
@@ -95,8 +98,8 @@ extern "C" {{
 #endif
 
 extern const unsigned char model_data[MODEL_DATA_BYTES]; /* aligned to 16 bytes */
-extern const float model_input_mean[MODEL_INPUT_CHANNELS];
-extern const float model_input_std[MODEL_INPUT_CHANNELS];
+extern const float model_input_mean[MODEL_INPUT_MEANS];
+extern const float model_input_std[MODEL_INPUT_MEANS];
 extern const char *const model_labels[MODEL_OUTPUT_COUNT];
 
 #ifdef __cplusplus
@@ -124,8 +127,8 @@ MODEL_ALIGNED const unsigned char model_data[MODEL_DATA_BYTES] = {{
 {bytes}
 }};
 
-const float model_input_mean[MODEL_INPUT_CHANNELS] = {{{mean}}};
-const float model_input_std[MODEL_INPUT_CHANNELS] = {{{std}}};
+const float model_input_mean[MODEL_INPUT_MEANS] = {{{mean}}};
+const float model_input_std[MODEL_INPUT_MEANS] = {{{std}}};
 
 const char *const model_labels[MODEL_OUTPUT_COUNT] = {{
     {labels}
