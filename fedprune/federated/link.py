@@ -11,10 +11,14 @@ from flwr.serverapp import Grid
 
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment
-from fedprune.federated.payload import Payload, from_records, size, to_records
+from fedprune.federated.payload import Payload, from_records, number, size, to_records
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.phases.profile import profile
 from fedprune.federated.state import State
+
+
+_SUMS = ("loss", "correct", "seen")
+"""Values that any phase may report, summed over examples."""
 
 
 class RunStopped(RuntimeError):
@@ -111,10 +115,14 @@ class Link(NamedTuple):
             try:
                 payload = from_records(message.content, request.masks)
                 phase.check(state, payload)
+                for key in _SUMS:
+                    if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
+                        number(payload, key)
+                device = int(number(payload, "device")) if "device" in payload.values else -1
             except ValueError as error:
                 faults[node] = str(error)
             else:
-                good.append((node, Reply(int(payload.values.get("device", -1)), payload)))
+                good.append((node, Reply(device, payload)))
                 del faults[node]
         return good, faults, down, up
 
@@ -126,7 +134,7 @@ def round_seconds(seconds: float) -> float:
 
 def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
     """Accuracy and loss over all examples seen, where the phase reports them."""
-    sums = {key: sum(payload.values.get(key) or 0 for payload in payloads) for key in ("loss", "correct", "seen")}
+    sums = {key: sum(payload.values.get(key) or 0 for payload in payloads) for key in _SUMS}
     if not sums["seen"]:
         return {"accuracy": None, "loss": None}
     return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}

@@ -80,12 +80,14 @@ class LocalGrid(Grid):
                 yield _answer(self._app, message, self._devices)
             return
         futures = [self._submit(message) for message in messages]
+        broken = self._pool
         for message, future in zip(messages, futures, strict=True):
             try:
                 yield future.result()
             except BrokenProcessPool:
-                self._pool = None  # the next message starts new workers
-                yield Message(Error(_CRASHED, "the worker process of this device died"), reply_to=message)
+                if self._pool is broken:
+                    self._pool = None  # the next message starts new workers
+                yield self._alone(message)
 
     def close(self) -> None:
         """End the workers."""
@@ -100,6 +102,17 @@ class LocalGrid(Grid):
     def __exit__(self, *_: object) -> None:
         """End the workers."""
         self.close()
+
+    def _alone(self, message: Message) -> Message:
+        """Ask again with no other message under way: a worker that dies takes all with it, and none says whose it was.
+
+        A device keeps nothing between messages, so asking twice changes nothing.
+        """
+        try:
+            return self._submit(message).result()
+        except BrokenProcessPool:
+            self._pool = None
+            return Message(Error(_CRASHED, "the worker process of this device died"), reply_to=message)
 
     def _submit(self, message: Message) -> Future[Message]:
         if self._pool is None:

@@ -14,6 +14,7 @@ from fedprune import wire
 from fedprune.types import Masks, Params
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
+_LARGEST = 2.0**63
 
 
 class Payload(NamedTuple):
@@ -64,9 +65,11 @@ def size(records: RecordDict) -> int:
 def number(payload: Payload, key: str, *, least: float = -math.inf) -> float:
     """A finite number among the values; ValueError where it is missing, no number, or below ``least``."""
     value = payload.values.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+    # JSON has whole numbers that no float holds
+    known = isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
+    if not known or value < least:
         raise ValueError(
-            f"{key} is {value!r}, expected a finite number" + (f" ≥ {least:g}" if least > -math.inf else "")
+            f"{key} is {repr(value)[:40]}, expected a finite number" + (f" ≥ {least:g}" if least > -math.inf else "")
         )
     return value
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STATISTICS, LOSS = "query.candidate_statistics", "query.candidate_loss"
 _BATCH = 128
+_RUNNING = ".running_"
 
 
 def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[Moments]], Moments]) -> Phase:
@@ -37,7 +38,25 @@ def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[
             merged[f"{name}.var"] = moments.variance.astype(np.float32)
         return State(state.round, state.params, state.masks, {**state.memory, **merged})
 
-    return Phase(STATISTICS, functools.partial(_request, candidates), statistics_device, reduce, _check_statistics)
+    def check(state: State, payload: Payload) -> None:
+        if number(payload, "examples", least=0) == 0:
+            return
+        expected = {
+            f"{index}/{name.removesuffix(_RUNNING + kind)}.{kind}": value.shape
+            for index in range(len(candidates))
+            for name, value in state.params.items()
+            for kind in ("mean", "var")
+            if name.endswith(_RUNNING + kind)
+        }
+        if payload.tensors.keys() != expected.keys():
+            differ = sorted(payload.tensors.keys() ^ expected.keys())[:3]
+            raise ValueError(f"expected the statistics of every batch-norm layer; these differ: {differ}")
+        for name, value in payload.tensors.items():
+            finite = value.dtype == np.float32 and value.shape == expected[name] and np.isfinite(value).all()
+            if not finite or (name.endswith(".var") and (value < 0).any()):
+                raise ValueError(f"{name}: not the finite statistics of a batch-norm layer")
+
+    return Phase(STATISTICS, functools.partial(_request, candidates), statistics_device, reduce, check)
 
 
 def candidate_loss(candidates: Sequence[Masks]) -> Phase:
@@ -59,8 +78,8 @@ def candidate_loss(candidates: Sequence[Masks]) -> Phase:
             raise ValueError(f"expected {len(candidates)} losses")
         for loss in losses:
             # null stands for a loss that is not finite, which JSON cannot say
-            if loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
-                raise ValueError(f"expected a number for a loss, got {loss!r}")
+            if loss is not None:
+                number(Payload({"loss": loss}), "loss")
 
     return Phase(LOSS, request, loss_device, reduce, check)
 
@@ -124,15 +143,6 @@ def _statistics_of(index: int, tensors: Params) -> Params:
 def _moments(payload: Payload, name: str) -> Moments:
     tensors = payload.tensors
     return Moments(tensors[f"{name}.mean"], tensors[f"{name}.var"], int(number(payload, "examples")))
-
-
-def _check_statistics(state: State, payload: Payload) -> None:
-    if number(payload, "examples", least=0) == 0:
-        return
-    for name, value in payload.tensors.items():
-        key = name.partition("/")[2].replace(".mean", ".running_mean").replace(".var", ".running_var")
-        if key not in state.params or value.shape != state.params[key].shape or not np.isfinite(value).all():
-            raise ValueError(f"{name}: not the finite statistics of a batch-norm layer")
 
 
 def _mask_name(index: int, name: str) -> str:

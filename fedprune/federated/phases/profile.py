@@ -34,6 +34,7 @@ def reduce(state: State, replies: Sequence[Reply]) -> State:
 
 def check(state: State, payload: Payload) -> None:
     """The device runs this version of fedprune: another may train something else."""
-    number(payload, "device", least=0)
+    for key in ("device", "train", "development", "test"):
+        number(payload, key, least=0)
     if payload.values.get("version") != __version__:
         raise ValueError(f"the device runs fedprune {payload.values.get('version')}, the server {__version__}")
