@@ -122,3 +122,7 @@ def _again() -> str:
 
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
     return shlex.join(["fedprune", *words, "--resume"])
+
+
+if __name__ == "__main__":
+    main()

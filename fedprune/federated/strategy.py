@@ -64,11 +64,11 @@ def _round(link: Link, fleet: Fleet, method: Method, state: State, round: int) -
     step = link.ask(train(experiment, round), state, fleet, devices, round)
     state = step.state
     yield step
-    if pruner is not None and "grad" in pruner.needs:
-        if counts := pruner.grows(state.masks, round):
-            step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, devices, round)
-            state = step.state
-            yield step
+    counts = pruner.grows(state.masks, round) if pruner is not None and "grad" in pruner.needs else {}
+    if pruner is not None and counts:
+        step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, devices, round)
+        state = step.state
+        yield step
     elif pruner is not None:
         state = update(state, pruner, {}, round, experiment.seed)
     state = State(round, state.params, state.masks, state.memory)

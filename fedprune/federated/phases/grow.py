@@ -11,7 +11,7 @@ from fedprune.federated.device import Device
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
-from fedprune.types import Pruner, TopK
+from fedprune.types import Params, Pruner, TopK
 
 ROUTE = "query.grow"
 _AT, _GRAD = "at/", "grad/"
@@ -30,7 +30,7 @@ def grow(pruner: Pruner, counts: Mapping[str, int], round: int, seed: int) -> Ph
             )
             for name in counts
         }
-        return update(state, pruner, {"grad": grads}, round, seed)
+        return update(state, pruner, grads, round, seed)
 
     def check(state: State, payload: Payload) -> None:
         number(payload, "examples", least=1)
@@ -47,14 +47,18 @@ def grow(pruner: Pruner, counts: Mapping[str, int], round: int, seed: int) -> Ph
     return Phase(ROUTE, request, device, reduce, check)
 
 
-def update(
-    state: State, pruner: Pruner, measured: Mapping[str, Mapping[str, np.ndarray]], round: int, seed: int
-) -> State:
-    """The state with masks updated by ``pruner`` from what was measured, the weights and counter-based noise."""
-    shapes = {name: mask.shape for name, mask in state.masks.items()}
-    weights = {name: state.params[name] for name in shapes}
-    drawn = {"noise": evidence.noise(shapes, seed + round)} if "noise" in pruner.needs else {}
-    new = pruner.update(state.masks, {"weight": weights, **drawn, **measured}, round)
+def update(state: State, pruner: Pruner, grads: Params, round: int, seed: int) -> State:
+    """The state with masks updated by ``pruner`` from the weights, counter-based noise, and what gradients were sent.
+
+    A gradient that nobody sent counts 0, as a missing entry of a top-k list does.
+    """
+    weights = {name: state.params[name] for name in state.masks}
+    found: dict[str, Params] = {"weight": weights}
+    if "grad" in pruner.needs:
+        found["grad"] = {**{name: np.zeros(value.shape) for name, value in weights.items()}, **grads}
+    if "noise" in pruner.needs:
+        found["noise"] = evidence.noise({name: value.shape for name, value in weights.items()}, seed + round)
+    new = pruner.update(state.masks, found, round)
     masks.check(new, state.params)
     # a pruned weight is 0 already, so one that is grown starts at 0
     return State(state.round, masks.apply(state.params, new), new, state.memory)
