@@ -87,6 +87,8 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evaluate_every: Positive = 1
     prune_first: bool = False
     prune_last: bool = False
+    prune_depthwise: bool = False
+    """Depthwise layers hold few weights and lose much by pruning, so they stay dense by default."""
     least_replies: Annotated[float, Meta(gt=0, le=1)] = 0.5
     """Part of the asked devices that must answer well, or the round fails and the run stops, saved."""
     training: Training = Training()

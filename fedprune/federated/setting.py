@@ -63,7 +63,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         raise ExperimentError(f"{source}: model: {error}") from error
     shapes = layer_shapes(model, torch.zeros(2, *dataset.input_shape))
     names = prunable(shapes, first=experiment.prune_first, last=experiment.prune_last)
-    layers = {name: shapes[name] for name in names}
+    modules = dict(model.named_modules())
+    grouped = {name for name in names if getattr(modules[name.removesuffix(".weight")], "groups", 1) > 1}
+    layers = {name: shapes[name] for name in names if experiment.prune_depthwise or name not in grouped}
     if not layers:
         raise ExperimentError(
             f"{source}: model: {experiment.model} has no layer to prune between its first and its last"

@@ -30,7 +30,8 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int) -> Method:
     """
     name, given = table["name"], {key: value for key, value in table.items() if key != "name"}
     function = find(name)
-    parameters = {p.name: p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    signature = inspect.signature(function, eval_str=True)
+    parameters = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
     if "seed" in parameters:
         given.setdefault("seed", seed)
     for key, value in given.items():
