@@ -1,0 +1,103 @@
+"""Runs of the tiny world, made once and read by many tests."""
+
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import tiny_world
+from flwr.app import Message
+from flwr.clientapp import ClientApp
+
+from fedprune.experiment import Experiment
+from fedprune.federated import server
+from fedprune.federated.client import client_app
+from fedprune.federated.folder import RunFolder
+from fedprune.federated.local_grid import LocalGrid
+from fedprune.federated.setting import prepare
+from fedprune.federated.state import State, read
+
+
+class Recorder(LocalGrid):
+    """A local grid that remembers what crossed it, and may change a reply on its way."""
+
+    def __init__(
+        self,
+        make_app: Callable[[], ClientApp],
+        devices: int,
+        workers: int = 1,
+        change: Callable[[Message, Message], Message] | None = None,
+    ) -> None:
+        super().__init__(make_app, devices, workers)
+        self.change = change or (lambda asked, reply: reply)
+        self.crossed: list[tuple[Message, Message]] = []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Any:
+        """Every (request, reply as it left the device) is kept; the server sees the changed reply."""
+        messages = list(messages)
+        for asked, reply in zip(messages, super().send_and_receive(messages, timeout=timeout), strict=True):
+            self.crossed.append((asked, reply))
+            yield self.change(asked, reply)
+
+
+class Run(NamedTuple):
+    """What a run left."""
+
+    folder: RunFolder
+    rows: list[dict[str, Any]]
+    states: list[State]
+    """The checkpoint after each complete round."""
+    crossed: list[tuple[Message, Message]]
+
+    @property
+    def state(self) -> State:
+        """The last."""
+        return read(self.folder.checkpoint)
+
+
+def run(
+    path: Path,
+    experiment: Experiment,
+    *,
+    make_app: Callable[[], ClientApp] = client_app,
+    workers: int = 1,
+    resume: bool = False,
+    progress: Callable[[dict[str, Any]], None] = lambda row: None,
+    change: Callable[[Message, Message], Message] | None = None,
+) -> Run:
+    """A whole run over the local grid, without the export that ends a simulation."""
+    setting = prepare(experiment, "test")
+    folder = RunFolder(path)
+    state = folder.resume(experiment) if resume else None
+    if state is None:
+        folder.begin(experiment)
+    states: list[State] = []
+    keep = folder.save
+
+    def save(state: State) -> None:
+        keep(state)
+        states.append(read(folder.checkpoint))
+
+    folder.save = save  # type: ignore[method-assign]
+    with Recorder(make_app, len(setting.federation.devices), workers, change) as grid:
+        server.drive(grid, setting, folder, state, progress)
+        return Run(folder, folder.rows(), states, grid.crossed)
+
+
+@pytest.fixture(scope="session")
+def in_tmp(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """``run`` into a folder of its own."""
+    return lambda experiment, **options: run(tmp_path_factory.mktemp("run") / "run", experiment, **options)
+
+
+@pytest.fixture(scope="session")
+def whole(in_tmp: Callable[..., Run]) -> Run:
+    """The tiny experiment, run in one go in this process."""
+    return in_tmp(tiny_world.experiment())
+
+
+@pytest.fixture
+def go(tmp_path: Path) -> Callable[..., Run]:
+    """``run`` into this test's folder."""
+    return functools.partial(run, tmp_path / "run")
