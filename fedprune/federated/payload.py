@@ -65,13 +65,11 @@ def size(records: RecordDict) -> int:
 def number(payload: Payload, key: str, *, least: float = -math.inf) -> float:
     """A finite number among the values; ValueError where it is missing, no number, or below ``least``."""
     value = payload.values.get(key)
-    # JSON has whole numbers that no float holds
-    known = isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST
-    if not known or value < least:
-        raise ValueError(
-            f"{key} is {repr(value)[:40]}, expected a finite number" + (f" ≥ {least:g}" if least > -math.inf else "")
-        )
-    return value
+    # NaN is in no range, and JSON has whole numbers that no float holds
+    if isinstance(value, int | float) and not isinstance(value, bool) and max(least, -_LARGEST) <= value <= _LARGEST:
+        return value
+    wanted = "a finite number" + (f" ≥ {least:g}" if least > -math.inf else "")
+    raise ValueError(f"{key} is {repr(value)[:40]}, expected {wanted}")
 
 
 def _as_array(data: bytes) -> Array:
