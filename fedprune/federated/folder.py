@@ -9,7 +9,6 @@ from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated.state import State, read, save, write_atomically
 
-
 _OUTCOME = ("model.npz", "model.tflite", "model_float.tflite", "report.html")
 
 

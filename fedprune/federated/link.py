@@ -16,7 +16,6 @@ from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.phases.profile import profile
 from fedprune.federated.state import State
 
-
 _SUMS = ("loss", "correct", "seen")
 """Values that any phase may report, summed over examples."""
 
