@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune.counter_rng import uniforms
+from fedprune.tensors import Batches, as_input
 from fedprune.topk import top_k
-from fedprune.training import Batches, as_input
 from fedprune.types import Masks, Moments, Params, Tensor, TopK
 
 if TYPE_CHECKING:

@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fedprune.tensors import Batches, as_input
 from fedprune.types import Masks, Params, Tensor
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""(inputs float32 (n, C, ...), labels int64 (n,)), one a step."""
 
 Named = Mapping[str, "torch.Tensor"]
 
@@ -118,7 +116,14 @@ def load_state(model: nn.Module, state: Params) -> None:
     """Set every parameter and buffer of ``model``, in place. RuntimeError where names or shapes differ."""
     import torch
 
-    model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()})
+    own = model.state_dict()
+    if own.keys() != state.keys():
+        raise RuntimeError(f"not the model's state; these names differ: {sorted(own.keys() ^ state.keys())[:3]}")
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise RuntimeError(f"{name} has shape {state[name].shape}, the model {tuple(tensor.shape)}")
+    for name, tensor in own.items():
+        tensor.copy_(torch.from_numpy(np.asarray(state[name], order="C")))
 
 
 def state_of(model: nn.Module) -> Params:
@@ -133,11 +138,3 @@ def in_batches(
     order = np.asarray(order)
     for part in np.array_split(order, -(-len(order) // size)) if len(order) else []:
         yield inputs(part), labels[part]
-
-
-def as_input(inputs: Tensor) -> torch.Tensor:
-    """A batch as the model wants it: channel-last in memory where it is an image."""
-    import torch
-
-    tensor = torch.from_numpy(np.ascontiguousarray(inputs))
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
