@@ -95,11 +95,11 @@ class Link(NamedTuple):
         """(good replies by node, reason by node for the others, bytes down, bytes up)."""
         request = phase.request(state)
         request = request._replace(values={**request.values, "experiment": _experiment.to_json(self.experiment)})
+        content = to_records(request)  # one for all: encoding and holding it for each costs time and a model apiece
         messages = [
-            Message(content=to_records(request), dst_node_id=node, message_type=phase.route, group_id=str(round))
-            for node in nodes
+            Message(content=content, dst_node_id=node, message_type=phase.route, group_id=str(round)) for node in nodes
         ]
-        down = sum(size(message.content) for message in messages)
+        down = size(content) * len(messages)
         good: list[tuple[int, Reply]] = []
         faults = dict.fromkeys(nodes, "no reply")
         up = 0
