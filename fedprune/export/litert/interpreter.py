@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedprune.export.litert.quantise import Affine, to_float, to_int8
+from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
 
 
@@ -30,7 +31,7 @@ def run(model: bytes, inputs: Tensor, *, reference: bool = False) -> FloatTensor
     else the fast ones (XNNPACK), each of which may differ by one step. One thread.
     """
     interpreter = _interpreter(model, reference)
-    interpreter.allocate_tensors()
+    caught(interpreter.allocate_tensors)  # where the runtime greets every model with a line of its own
     ports = _ports(interpreter)
     samples = arrange(inputs, ports.input)
     source, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]

@@ -1,14 +1,12 @@
 """Running a model in TensorFlow Lite Micro on this machine, and measuring the memory it works in."""
 
-import os
 import re
-import tempfile
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fedprune.export.litert import Affine, Port, arrange, results
+from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
 
 
@@ -59,22 +57,8 @@ def _port(details: dict[str, Any]) -> Port:
 
 
 def _arena_bytes(interpreter: Any) -> int:
-    report = _stderr_of(interpreter.print_allocations)
+    _, report = caught(interpreter.print_allocations)
     found = re.search(r"Arena allocation total (\d+) bytes", report)
     if found is None:
         raise RuntimeError(f"TensorFlow Lite Micro reported no arena: {report[:200]!r}")
     return int(found[1])
-
-
-def _stderr_of(action: Callable[[], object]) -> str:
-    # The C++ side writes to file descriptor 2 itself, past sys.stderr.
-    with tempfile.TemporaryFile() as caught:
-        saved = os.dup(2)
-        try:
-            os.dup2(caught.fileno(), 2)
-            action()
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-        caught.seek(0)
-        return caught.read().decode(errors="replace")
