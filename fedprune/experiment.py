@@ -16,6 +16,7 @@ from msgspec import Meta
 
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
 Share = Annotated[float, Meta(ge=0, lt=1)]
 Rate = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
@@ -83,7 +84,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name`` and the method's own parameters."""
     rounds: Positive
     name: str = ""
-    seed: Natural = 0
+    seed: Seed = 0
     evaluate_every: Positive = 1
     prune_first: bool = False
     prune_last: bool = False

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _CALIBRATION = 500  # public examples that give the ranges of activations
 _BATCH = 250
+_NO_PUBLIC = "data.public: an export takes the ranges of activations from public examples; set it above 0"
 _MICRO_MACS = 4e9  # the reference kernels of TensorFlow Lite Micro are slow: so much takes them some ten seconds
 
 
@@ -46,6 +47,23 @@ class Check(NamedTuple):
     """Working memory on a microcontroller; None where it could not be measured."""
 
 
+def ready(setting: Setting, source: str) -> None:
+    """ExperimentError, before any training, for what could not be exported or checked after it."""
+    import torch
+
+    from fedprune.export import litert
+    from fedprune.graph import UnsupportedOperation, inference, trace
+
+    if not len(setting.federation.public_indices):
+        raise ExperimentError(f"{source}: {_NO_PUBLIC}")
+    if not any(len(device.test_indices) for device in setting.federation.devices):
+        raise ExperimentError(f"{source}: data.test: no device has an example to test the model on; set it above 0")
+    try:
+        litert.write_float(inference(trace(setting.model(), torch.zeros(1, *setting.dataset.input_shape))))
+    except UnsupportedOperation as error:
+        raise ExperimentError(f"{source}: model: {setting.experiment.model} cannot be exported: {error}") from error
+
+
 def make(setting: Setting, state: State) -> Forms:
     """Shrink, trace and quantise, with ranges from the public set. ExperimentError for what cannot be exported."""
     import torch
@@ -57,9 +75,7 @@ def make(setting: Setting, state: State) -> Forms:
 
     public = setting.federation.public
     if not len(public):
-        raise ExperimentError(
-            "data.public: an export takes the ranges of activations from public examples; set it above 0"
-        )
+        raise ExperimentError(_NO_PUBLIC)
     seen = setting.dataset.normalise(public.inputs[:_CALIBRATION])
     model = compact = setting.model(state.params)
     example = torch.zeros(1, *setting.dataset.input_shape)

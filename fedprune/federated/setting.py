@@ -74,6 +74,13 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         method = build(experiment.method, layers, experiment.seed)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
+    nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
+    if nothing_to_choose_by and len(method.candidates(zeros)) > 1:
+        raise ExperimentError(
+            f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
+            "development examples, and there are none; set it above 0"
+        )
     return Setting(experiment, dataset, federation, layers, method)
 
 

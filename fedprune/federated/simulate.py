@@ -8,12 +8,14 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedprune.experiment import Experiment, ExperimentError
+from fedprune.federated import forms
 from fedprune.federated.engines import Engine, local
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.outcome import finish
 from fedprune.federated.server import Progress, drive
 from fedprune.federated.setting import prepare
 from fedprune.federated.state import State
+from fedprune.methods import MethodError
 
 
 def simulate(
@@ -35,6 +37,7 @@ def simulate(
     Raises ExperimentError for what cannot be run, RunStopped where too few devices answered.
     """
     setting = prepare(experiment, source, data_dir)
+    forms.ready(setting, source)
     folder = RunFolder(out)
     state: State | None = None
     if resume:
@@ -49,6 +52,9 @@ def simulate(
     def serve(grid: Grid) -> None:
         drive(grid, setting, folder, state, progress)
 
-    engine(len(setting.federation.devices), data_dir, serve)
+    try:
+        engine(len(setting.federation.devices), data_dir, serve)
+    except MethodError as error:
+        raise ExperimentError(f"{source}: {error}") from error
     progress({"phase": "export"})
     return finish(setting, folder, folder.state())

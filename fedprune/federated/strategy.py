@@ -14,6 +14,7 @@ from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
 from fedprune.federated.phases.train import train
 from fedprune.federated.state import State
+from fedprune.methods import MethodError
 from fedprune.types import Method
 
 SELECTED = "selected/"
@@ -40,7 +41,10 @@ def run(link: Link, method: Method, layers: Sequence[str], devices: int, state: 
 def _choose(link: Link, fleet: Fleet, method: Method, layers: Sequence[str], state: State) -> Steps:
     """Round 0: coarse masks, one of them chosen, and how it does before any training."""
     started = time.perf_counter()
-    candidates = method.candidates({name: state.params[name] for name in layers})
+    try:
+        candidates = method.candidates({name: state.params[name] for name in layers})
+    except ValueError as error:
+        raise MethodError(f"method: {error}") from error
     if len(candidates) > 1:
         if method.merge is not None:
             step = link.ask(candidate_statistics(candidates, method.merge), state, fleet, fleet.trainers, 0)
