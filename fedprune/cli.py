@@ -76,7 +76,7 @@ def simulate(
             )  # fmt: skip
         except KeyboardInterrupt:
             display.stop()
-            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {_again()}")
+            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {_again()}", markup=False)
             raise typer.Exit(130) from None
     summary(console, result, folder)
 
@@ -91,7 +91,7 @@ def export(
     from fedprune.federated.outcome import export as write
 
     for path in write(run, to.value == "microcontroller", str(data_dir) if data_dir else None):
-        console.print(f"{path}  {path.stat().st_size:,} bytes")
+        console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -100,7 +100,7 @@ def report(run: Run) -> None:
     from fedprune.federated.folder import RunFolder
     from fedprune.federated.outcome import report as draw
 
-    console.print(str(draw(RunFolder(run))))
+    console.print(str(draw(RunFolder(run))), markup=False, soft_wrap=True)
 
 
 def main() -> None:

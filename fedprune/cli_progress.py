@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -75,7 +76,7 @@ class Display:
         line, self._round = self._round, {}
         if line["round"] == 0 or not getattr(self, "_headed", False):
             self._headed = True
-            self._console.print(f"{self._name} -> {self._folder}\n[bold]{_HEAD}[/bold]")
+            self._console.print(f"{self._name} -> {escape(str(self._folder))}\n[bold]{_HEAD}[/bold]", soft_wrap=True)
         accuracy = "" if line.get("accuracy") is None else f"{100 * line['accuracy']:.2f} %"
         loss = "" if line.get("loss") is None else f"{line['loss']:.4f}"
         self._console.print(
@@ -84,7 +85,7 @@ class Display:
             soft_wrap=True,
         )
         for fault in line["faults"]:
-            self._console.print(f"       [yellow]{fault}[/yellow]")
+            self._console.print(f"       [yellow]{escape(fault)}[/yellow]", soft_wrap=True)
 
 
 def _remark(phases: list[str]) -> str:
@@ -119,4 +120,4 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         ("result.json", "the outcome"),
         ("report.html", "all of it, drawn"),
     ):
-        console.print(f"  {folder / name!s:<46} {what}", soft_wrap=True)
+        console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
