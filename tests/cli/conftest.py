@@ -1,5 +1,6 @@
 """A user's own folder with a tiny net and tiny data, and one finished run in it that many tests read."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -74,6 +75,7 @@ partition = "iid"
 public = 0.2
 
 [training]
+epochs = 20  # long enough to be stopped in
 batch = 8
 grow_batch = 16
 
@@ -115,6 +117,12 @@ def start(world: Path, *words: str) -> "subprocess.Popen[str]":
         command, cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
+
+
+@pytest.fixture
+def running(world: Path) -> "Callable[..., subprocess.Popen[str]]":
+    """Starts the command line as a process of its own, and does not wait."""
+    return functools.partial(start, world)
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,12 @@ def whole(in_tmp: Callable[..., Run]) -> Run:
 
 
 @pytest.fixture
+def recorder() -> type[Recorder]:
+    """The grid that ``run`` runs over, for a test that breaks it."""
+    return Recorder
+
+
+@pytest.fixture
 def go(tmp_path: Path) -> Callable[..., Run]:
     """``run`` into this test's folder."""
     return functools.partial(run, tmp_path / "run")

@@ -228,10 +228,10 @@ def test_how_many_replies_are_enough_is_the_experiments(go: Callable[..., Any]) 
         go(tiny_world.experiment(least_replies=1.0), make_app=tiny_world.raising_app)
 
 
-def test_devices_that_do_not_answer_leave_a_fault(go: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import conftest
-
-    send = conftest.Recorder.send_and_receive
+def test_devices_that_do_not_answer_leave_a_fault(
+    go: Callable[..., Any], recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = recorder.send_and_receive
 
     def lossy(self: Any, messages: Any, *, timeout: float | None = None) -> Any:
         for reply in send(self, messages, timeout=timeout):
@@ -239,7 +239,7 @@ def test_devices_that_do_not_answer_leave_a_fault(go: Callable[..., Any], monkey
                 yield reply
                 yield reply  # and a link may deliver twice
 
-    monkeypatch.setattr(conftest.Recorder, "send_and_receive", lossy)
+    monkeypatch.setattr(recorder, "send_and_receive", lossy)
     run = go(tiny_world.experiment(rounds=1))
     assert [row["faults"] for row in run.rows if row["phase"] == "train"] == [{"1": "no reply"}]
     assert all(row["devices"] <= 4 for row in run.rows)

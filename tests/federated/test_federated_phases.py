@@ -278,3 +278,13 @@ def test_devices_without_training_examples_only_evaluate(go: Callable[..., Any])
     assert [reply.values["seen"] for reply in replies] == [len(member.test_indices) for member in members]
     assert [reply.values["seen"] for reply in replies][:4] == [0, 0, 0, 0]
     assert rows(run, "evaluate")[-1]["accuracy"] == sum(r.values["correct"] for r in replies) / 30
+
+
+def test_layers_may_be_called_as_their_statistics_are(whole: Any, go: Callable[..., Any]) -> None:
+    run = go(tiny_world.experiment(model="tiny_world:oddly_named", rounds=1))
+    assert all(row["faults"] == {} for row in run.rows)
+    for one, other in (("0.1", "mean.1"), ("1.1", "var.mean.1"), ("2.1", "x.var.1")):
+        for kind in ("running_mean", "running_var"):
+            np.testing.assert_array_equal(
+                whole.states[0].params[f"{one}.{kind}"], run.states[0].params[f"{other}.{kind}"]
+            )

@@ -5,6 +5,7 @@ Worker processes and Flower's engines import it as ``tiny_world``, as they would
 
 import os
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,21 @@ def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
         nn.Linear(10, classes),
+    )
+
+
+def oddly_named(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """``net`` with batch norms in modules that are called as their statistics are."""
+    one, two, three, *head = net(input_shape, classes)
+    return nn.Sequential(
+        OrderedDict(
+            {
+                "mean": one,
+                "var": nn.Sequential(OrderedDict(mean=two)),
+                "x": nn.Sequential(OrderedDict(var=three)),
+                **{f"head{index}": layer for index, layer in enumerate(head)},
+            }
+        )
     )
 
 
