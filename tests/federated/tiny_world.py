@@ -73,16 +73,8 @@ def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 def oddly_named(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """``net`` with batch norms in modules that are called as their statistics are."""
     one, two, three, *head = net(input_shape, classes)
-    return nn.Sequential(
-        OrderedDict(
-            {
-                "mean": one,
-                "var": nn.Sequential(OrderedDict(mean=two)),
-                "x": nn.Sequential(OrderedDict(var=three)),
-                **{f"head{index}": layer for index, layer in enumerate(head)},
-            }
-        )
-    )
+    parts = {"mean": one, "var": nn.Sequential(OrderedDict(mean=two)), "x": nn.Sequential(OrderedDict(var=three))}
+    return nn.Sequential(OrderedDict(parts | {f"head{index}": layer for index, layer in enumerate(head)}))
 
 
 def random_candidates(layers: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> Method:
