@@ -152,9 +152,10 @@ def dying_app() -> ClientApp:
 
     def wrap(half: Half) -> Half:
         def device(self: Device, request: Payload) -> Payload:
-            if self.index == 1 and request.values["round"] == 2:
-                time.sleep(0.2)  # others are being computed, or wait
-                os._exit(9)
+            if request.values["round"] == 2:
+                if self.index == 1:
+                    os._exit(9)
+                time.sleep(0.3)  # so that the others are under way, or wait, when it dies
             return half(self, request)
 
         return device
