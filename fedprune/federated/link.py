@@ -48,10 +48,14 @@ class Link(NamedTuple):
 
     grid: Grid
     experiment: Experiment
+    patience_s: float = 30.0
+    """How long to wait for devices that have not connected yet."""
 
     def meet(self, devices: int, state: State) -> Fleet:
         """Ask every node who it is. RunStopped where the nodes are not the experiment's ``devices`` devices."""
-        nodes = sorted(self.grid.get_node_ids())
+        until = time.monotonic() + self.patience_s
+        while len(nodes := sorted(self.grid.get_node_ids())) < devices and time.monotonic() < until:
+            time.sleep(0.1)
         replies, faults, _, _ = self._exchange(profile(), state, nodes, 0)
         found = {reply.device: (node, reply.payload.values) for node, reply in replies}
         if missing := sorted(set(range(devices)) - set(found)):
