@@ -1,6 +1,7 @@
 """What the server knows between phases, and its checkpoint: one file, written whole or not at all."""
 
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +37,16 @@ def save(state: State, path: Path) -> None:
     """Write a state; a reader sees the old file or the new one, whatever happens in between."""
     flat = {f"{part}/{name}": value for part in _PARTS for name, value in getattr(state, part).items()}
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
-    write_atomically(path, data)
+    write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
 
 
 def read(path: Path) -> State:
     """The state of ``save``; bit for bit. ValueError where the file is damaged."""
-    tensors = wire.decode(path.read_bytes())
+    content = path.read_bytes()
+    data, checksum = content[:-4], content[-4:]
+    if zlib.crc32(data).to_bytes(4, "little") != checksum:
+        raise ValueError("its checksum does not fit")
+    tensors = wire.decode(data)
     if "round" not in tensors or tensors["round"].shape != ():
         raise ValueError("it says no round")
     parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}

@@ -41,17 +41,19 @@ def fedtiny(
             raise ValueError(f"{key} {value} is below {least}")
     if not 0 <= fraction <= 1:
         raise ValueError(f"fraction {fraction} is outside [0, 1]")
-    shapes, names = dict(layers), tuple(layers)
+    names = tuple(layers)
     draw = _named("noise", noise, {"uniform": bn_selection.around_uniform(), "erk": bn_selection.around_erk()})
     merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
     cut = {"block": progressive.blocks_by_name(names, blocks), "layer": progressive.by_layer(names)}
     parts = _named("granularity", granularity, {**cut, "entire": progressive.entire(names)})
     turns = _named("order", order, {"backward": progressive.backward(parts), "forward": parts})
 
+    # Drawn here, so that a density that no candidate meets is refused before anything is trained.
+    size = pool or bn_selection.pool_size(density)
+    drawn = bn_selection.candidate_counts(dict(layers), density, size, seed=seed, noise=draw)
+
     def candidates(weights: Params) -> list[Masks]:
-        size = pool or bn_selection.pool_size(density)
-        pool_counts = bn_selection.candidate_counts(shapes, density, size, seed=seed, noise=draw)
-        return [bn_selection.candidate_masks(weights, counts) for counts in pool_counts]
+        return [bn_selection.candidate_masks(weights, counts) for counts in drawn]
 
     swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
     return Method(candidates, progressive.in_turn(turns, period, swap, until=stop), merge)

@@ -56,8 +56,6 @@ def over_grid(experiment: Experiment, drive: Callable[[Round], None], *, engine:
 
     def serve(grid: Grid) -> None:
         link = Link(grid, experiment)
-        while len(grid.get_node_ids()) < experiment.data.devices:  # Ray's grid is handed over while it still fills
-            time.sleep(0.05)
         fleet = link.meet(experiment.data.devices, State(0, {}))
 
         def one(state: State, round: int) -> State:

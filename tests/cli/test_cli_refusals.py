@@ -109,9 +109,11 @@ def test_a_folder_is_no_experiment(fedprune: Callable[..., tuple[int, str, str]]
 def test_a_method_that_cannot_draw_its_masks(
     fedprune: Callable[..., tuple[int, str, str]], world: Path, tmp_path: Path
 ) -> None:
-    """Found only with the pretrained weights in hand, so a folder is there by then; still one line and no traceback."""
+    """Refused before anything is trained, let alone written."""
     file = str(world / "tiny.toml")
+    before = sorted(tmp_path.iterdir())
     ended = fedprune("simulate", file, "--set", "method.density=0.00001", "--workers", "1")
+    assert sorted(tmp_path.iterdir()) == before
     assert_refused(ended, file, "method: no candidate of density")
 
 
