@@ -9,7 +9,7 @@ demo: venv  ## a federated FedTiny run on handwritten digits, to a tiny model
 	$(BIN)/fedprune simulate simulations/digits.toml --fresh
 
 test: venv  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: venv  ## style, types, import directions
 	$(BIN)/ruff check .
