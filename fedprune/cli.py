@@ -60,7 +60,7 @@ def simulate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
 ) -> None:
-    """Run a federation on this machine, from private data to a tiny model."""
+    """Run a federation on this machine, from private data to a tiny model. FILE is the experiment, in TOML."""
     from fedprune.cli_progress import Display, summary
     from fedprune.federated import engines
     from fedprune.federated.simulate import simulate as run
@@ -87,7 +87,7 @@ def export(
     to: Annotated[Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: a C array.")],
     data_dir: DataDir = None,
 ) -> None:
-    """Write a run's model again for a kind of device."""
+    """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits."""
     from fedprune.federated.outcome import export as write
 
     for path in write(run, to.value == "microcontroller", str(data_dir) if data_dir else None):
@@ -96,7 +96,7 @@ def export(
 
 @app.command()
 def report(run: Run) -> None:
-    """Draw a run's report again."""
+    """Draw a run's report again. RUN is its folder, such as runs/digits."""
     from fedprune.federated.folder import RunFolder
     from fedprune.federated.outcome import report as draw
 

@@ -1,5 +1,6 @@
 """The same data sets by name through Flower Datasets, where there is a network."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ def load_from_hub(name: str) -> Dataset:
         reason = UNFAITHFUL.get(name, "no such data set; the hub serves cifar10")
         raise DataError(f"{name}: not available through Flower Datasets: {reason}")
     federated = require("flwr_datasets", "hub").FederatedDataset
+    # Without a network its client would report each of its attempts; what is raised in the end says it in one line.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         # Unshuffled, so that an index means the same example as in files.
         source = federated(dataset=CIFAR10, partitioners={}, shuffle=False)
