@@ -93,6 +93,8 @@ def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterato
     with matplotlib.rc_context({"svg.hashsalt": "fedprune", "svg.fonttype": "none", "font.size": 10}):
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
         axes.spines[["top", "right"]].set_visible(False)
+        if x == "round":
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         yield axes, svg
