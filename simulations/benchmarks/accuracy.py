@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from simulations.benchmarks._report import Figure, write
+from simulations.benchmarks._report import RESULTS, Figure, write
 
 _QUICK = Path("simulations/digits.toml")
 
@@ -64,6 +64,8 @@ def main() -> None:
     jobs = sorted(runs.items(), key=lambda job: job[0][1])
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, jobs))
+    RESULTS.mkdir(exist_ok=True)
+    _draw(RESULTS / f"accuracy_{name}.svg", options.methods, runs)
     _show(
         name, options.methods, {key: json.loads((folder / "result.json").read_text()) for key, folder in runs.items()}
     )
@@ -106,6 +108,33 @@ def _show(name: str, methods: list[str], results: dict[tuple[str, int], dict[str
             )
     console.print(table)
     write(f"accuracy_{name}", figures, f"python -m simulations.benchmarks.accuracy simulations/{name}.toml")
+
+
+def _draw(path: Path, methods: list[str], runs: dict[tuple[str, int], Path]) -> None:
+    """Test accuracy by round: each method's mean over seeds, and one standard deviation either way."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context({"svg.hashsalt": "fedprune", "font.size": 10}):
+        figure, axes = pyplot.subplots(figsize=(6.4, 3.4), layout="constrained")
+        for method, colour in zip(methods, ("#2563eb", "#ea580c", "#64748b", "#16a34a", "#9333ea"), strict=False):
+            curves = []
+            for (which, _), folder in runs.items():
+                if which == method:
+                    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+                    curves.append({row["round"]: 100 * row["accuracy"] for row in rows if row["phase"] == "evaluate"})
+            rounds = sorted(curves[0])
+            mean = [statistics.mean(curve[r] for curve in curves) for r in rounds]
+            spread = [statistics.stdev([curve[r] for curve in curves]) if len(curves) > 1 else 0.0 for r in rounds]
+            axes.errorbar(rounds, mean, spread, marker="o", markersize=4, capsize=3, color=colour, label=method)
+        axes.set_xlabel("round")
+        axes.set_ylabel("test accuracy, %")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+        pyplot.close(figure)
 
 
 def _values(results: dict[tuple[str, int], dict[str, object]], method: str, key: str) -> list[float]:
