@@ -86,7 +86,7 @@ def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterato
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     svg: list[str] = []
     # a fixed salt and no date: the same run gives the same page
@@ -94,7 +94,7 @@ def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterato
         figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
         axes.spines[["top", "right"]].set_visible(False)
         if x == "round":
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
         axes.set_xlabel(x)
         axes.set_ylabel(y)
         yield axes, svg
