@@ -100,7 +100,7 @@ def merge_top_k(lists: Sequence[tuple[TopK, float]], shape: tuple[int, ...]) -> 
     return merged.reshape(shape)
 
 
-def merge_counts(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """Sum of each named count over the devices; a missing name counts 0."""
+def merge_counts(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sum of each named count (or sum of losses) over the devices; a missing name counts 0."""
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: sum(part.get(name, 0) for part in parts) for name in names}

@@ -32,6 +32,7 @@ class Display:
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("preparing", total=None)
         self._round: dict[str, Any] = {}
+        self._headed = False
 
     def __enter__(self) -> Display:
         """Show the bar."""
@@ -74,7 +75,7 @@ class Display:
 
     def _print(self) -> None:
         line, self._round = self._round, {}
-        if line["round"] == 0 or not getattr(self, "_headed", False):
+        if not self._headed:
             self._headed = True
             self._console.print(f"{self._name} -> {escape(str(self._folder))}\n[bold]{_HEAD}[/bold]", soft_wrap=True)
         accuracy = "" if line.get("accuracy") is None else f"{100 * line['accuracy']:.2f} %"

@@ -10,6 +10,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedprune import experiment as _experiment
+from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
 from fedprune.federated.payload import Payload, from_records, number, size, to_records
 from fedprune.federated.phases import Phase, Reply
@@ -137,8 +138,8 @@ def round_seconds(seconds: float) -> float:
 
 def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
     """Accuracy and loss over all examples seen, where the phase reports them."""
-    sums = {key: sum(payload.values.get(key) or 0 for payload in payloads) for key in _SUMS}
-    if not sums["seen"]:
+    sums = merge_counts([{key: payload.values.get(key) or 0 for key in _SUMS} for payload in payloads])
+    if not sums.get("seen"):
         return {"accuracy": None, "loss": None}
     return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
 

@@ -98,7 +98,7 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
     from fedprune.export import litert
 
     experiment, rows = setting.experiment, folder.rows()
-    parameters = {name: value for name, value in state.params.items() if name in dict(forms.model.named_parameters())}
+    parameters = {name: state.params[name] for name, _ in forms.model.named_parameters()}
     size = sum(value.size for value in parameters.values())
     kept = size - sum(mask.size for mask in state.masks.values()) + masks.kept(state.masks)
     return {

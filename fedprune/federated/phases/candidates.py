@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -98,22 +98,20 @@ def _request(candidates: Sequence[Masks], state: State) -> Payload:
     return Payload({"candidates": values}, {**weights, **apart}, everything)
 
 
-def _candidates(request: Payload) -> list[tuple[Params, Masks]]:
-    """(the model's own tensors, masks) of every candidate in a request."""
+def _candidates(request: Payload) -> Iterator[Params]:
+    """The model's own tensors in every candidate of a request; one at a time, since a device may not hold them all."""
     own = {name: value for name, value in request.tensors.items() if "/" not in name}
-    found = []
     for index, counts in enumerate(request.values["candidates"].values()):
         if counts is None:
-            found.append({name: request.tensors[_mask_name(index, name)] for name in request.masks})
+            yield masks.apply(own, {name: request.tensors[_mask_name(index, name)] for name in request.masks})
         else:
-            found.append(dict(candidate_masks(own, counts)))
-    return [(masks.apply(own, candidate), candidate) for candidate in found]
+            yield masks.apply(own, candidate_masks(own, counts))
 
 
 def statistics_device(self: Device, request: Payload) -> Payload:
     """Re-estimate the BN statistics of every candidate on the development part: two floats a channel each."""
     examples, tensors = self.parts.development, {}
-    for index, (params, _) in enumerate(_candidates(request) if len(examples) else []):
+    for index, params in enumerate(_candidates(request) if len(examples) else []):
         model: nn.Module = self.model(params)
         for name, moments in evidence.bn_statistics(model, self.batches(examples, _BATCH)).items():
             tensors[f"{index}/{name}.mean"], tensors[f"{index}/{name}.var"] = moments.mean, moments.variance
@@ -123,7 +121,7 @@ def statistics_device(self: Device, request: Payload) -> Payload:
 def loss_device(self: Device, request: Payload) -> Payload:
     """Loss sum of every candidate on the development part, in evaluation mode, with the statistics that were sent."""
     examples, losses = self.parts.development, []
-    for index, (params, _) in enumerate(_candidates(request)):
+    for index, params in enumerate(_candidates(request)):
         model = self.model({**params, **_statistics_of(index, request.tensors)})
         loss = training.evaluate(model, self.batches(examples, _BATCH)).loss
         losses.append(loss if np.isfinite(loss) else None)

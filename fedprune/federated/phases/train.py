@@ -1,6 +1,5 @@
 """Phase train: devices train the sparse model locally, the server averages what they own."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from fedprune.federated.device import Device
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
+from fedprune.schedules import cosine
 from fedprune.training import Optimiser
 from fedprune.types import Params
 
@@ -76,5 +76,4 @@ def learning_rate(experiment: Experiment, round: int) -> float:
     first, last = experiment.training.learning_rate, experiment.training.final_learning_rate
     if last is None or experiment.rounds == 1:
         return first
-    progress = (round - 1) / (experiment.rounds - 1)
-    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
+    return cosine(first, last, end=experiment.rounds - 1)(round - 1)
