@@ -29,7 +29,7 @@ class FileTensor:
 
 @dataclass(frozen=True, eq=False)
 class FileOperator:
-    """One operator of the file: builtin code and version, indices of tensors, and its options."""
+    """One operator of the file: builtin code and version, indices of tensors, its options; a custom one has a name."""
 
     code: int
     version: int
@@ -37,6 +37,7 @@ class FileOperator:
     output: int
     options: Any
     options_type: int
+    custom: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +60,13 @@ def pack(file: File) -> bytes:
 
     builder: Any = flatbuffers.Builder(1024)
     vectors = _Vectors(builder)
-    codes = sorted({(op.code, op.version) for op in file.operators})
+    codes = sorted({_kind(op) for op in file.operators})
     contents = list(dict.fromkeys(_bytes(tensor) for tensor in file.tensors if tensor.data is not None))
     numbers = {content: 1 + position for position, content in enumerate(contents)}
 
     buffers = [_buffer(builder, schema, b""), *(_buffer(builder, schema, content) for content in contents)]
     tensors = [_tensor(builder, schema, vectors, tensor, numbers) for tensor in file.tensors]
-    operators = [_operator(builder, schema, vectors, op, codes.index((op.code, op.version))) for op in file.operators]
+    operators = [_operator(builder, schema, vectors, op, codes.index(_kind(op))) for op in file.operators]
     tables = (_table(builder, tensors), _table(builder, operators))
     inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (file.inputs, file.outputs))
     schema.SubGraphStart(builder)
@@ -99,6 +100,10 @@ class _Vectors:
         return self._known[key]
 
 
+def _kind(operator: FileOperator) -> tuple[int, int, str]:
+    return operator.code, operator.version, operator.custom
+
+
 def _bytes(tensor: FileTensor) -> bytes:
     assert tensor.data is not None
     return np.ascontiguousarray(tensor.data, tensor.dtype.newbyteorder("<")).tobytes()
@@ -129,10 +134,9 @@ def _tensor(builder: Any, schema: Any, vectors: _Vectors, tensor: FileTensor, bu
         quantisation = schema.QuantizationParametersEnd(builder)
     name = builder.CreateString(tensor.name) if tensor.name else 0
     shape = vectors.of(np.array(tensor.shape, np.int32))
-    kinds = {"float32": schema.TensorType.FLOAT32, "int8": schema.TensorType.INT8, "int32": schema.TensorType.INT32}
     schema.TensorStart(builder)
     schema.TensorAddShape(builder, shape)
-    schema.TensorAddType(builder, kinds[tensor.dtype.name])
+    schema.TensorAddType(builder, getattr(schema.TensorType, tensor.dtype.name.upper()))
     schema.TensorAddBuffer(builder, 0 if tensor.data is None else buffers[_bytes(tensor)])
     if name:
         schema.TensorAddName(builder, name)
@@ -154,8 +158,11 @@ def _operator(builder: Any, schema: Any, vectors: _Vectors, operator: FileOperat
     return int(schema.OperatorEnd(builder))
 
 
-def _code(builder: Any, schema: Any, code: int, version: int) -> int:
+def _code(builder: Any, schema: Any, code: int, version: int, custom: str) -> int:
+    name = builder.CreateString(custom) if custom else 0
     schema.OperatorCodeStart(builder)
+    if custom:
+        schema.OperatorCodeAddCustomCode(builder, name)
     # Readers take the larger of the two: old ones know only the deprecated byte, which ends at 127.
     schema.OperatorCodeAddDeprecatedBuiltinCode(builder, min(code, 127))
     schema.OperatorCodeAddBuiltinCode(builder, code)

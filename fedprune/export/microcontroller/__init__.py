@@ -1,4 +1,4 @@
-"""Models on microcontrollers: run in TensorFlow Lite Micro, and written as C sources with a card beside them."""
+"""Models on microcontrollers: without their zeros, run in TensorFlow Lite Micro, and as C sources with a card."""
 
 import json
 from collections.abc import Mapping
@@ -9,10 +9,13 @@ import numpy as np
 
 from fedprune.export.litert import quantisation
 from fedprune.export.microcontroller.card import facts, page
+from fedprune.export.microcontroller.decode import flash_bytes
 from fedprune.export.microcontroller.interpreter import run
+from fedprune.export.microcontroller.operators import operators
 from fedprune.export.microcontroller.sources import sources
+from fedprune.export.microcontroller.sparse import decoded, sram_bytes, write_sparse
 
-__all__ = ["Written", "run", "write_c"]
+__all__ = ["Written", "decoded", "flash_bytes", "operators", "run", "sram_bytes", "write_c", "write_sparse"]
 
 
 class Written(NamedTuple):

@@ -5,12 +5,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedprune.export.litert import Port, Ports, gzip_bytes
+from fedprune.export.microcontroller.operators import operators
 
 
 def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card as plain data, ready for JSON: what is ``given``, and what the model itself says.
 
-    Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept.
+    Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept. ``operators`` are
+    those that a firmware must register.
     """
     forms = {**given.get("size_bytes", {}), "int8 .tflite": len(model), "int8 .tflite, gzip": gzip_bytes(model)}
     return {
@@ -19,6 +21,7 @@ def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]
         "output": _port(ports.output),
         "flash_bytes": len(model),
         "arena_bytes": arena_bytes,
+        "operators": list(operators(model)),
         "size_bytes": forms,
         "sha256": hashlib.sha256(model).hexdigest(),
     }
@@ -35,6 +38,7 @@ def page(card: Mapping[str, Any]) -> str:
         ("Output numbers", _numbers(result)),
         ("Flash for the model", f"{card['flash_bytes']:,} bytes"),
         ("Arena (working memory)", f"{card['arena_bytes']:,} bytes, measured in TensorFlow Lite Micro on 64 bits"),
+        ("Operators to register", ", ".join(card["operators"])),
         ("SHA-256 of the model", f"`{card['sha256']}`"),
     ]
     if card.get("accuracy") is not None:
@@ -48,6 +52,7 @@ def page(card: Mapping[str, Any]) -> str:
         "accuracy",
         "flash_bytes",
         "arena_bytes",
+        "operators",
         "size_bytes",
         "sha256",
     }

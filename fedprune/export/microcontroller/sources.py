@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fedprune.export.litert import Affine, Ports
+from fedprune.export.microcontroller.operators import operators, registration
 
 _ALIGNMENT = 16
 _PER_LINE = 20
@@ -40,6 +41,7 @@ def sources(
     elements = source.shape[1] * source.shape[2] * channels
     if len(mean) != len(std) or not mean or elements % len(mean):
         raise ValueError(f"mean of {len(mean)} and std of {len(std)} values for an input of {elements} elements")
+    needed = operators(model)
     macros = {
         "MODEL_DATA_BYTES": len(model),
         "MODEL_ARENA_BYTES": -(-arena_bytes // _ALIGNMENT) * _ALIGNMENT,
@@ -51,6 +53,8 @@ def sources(
         **_grid("MODEL_INPUT", source.grid),
         "MODEL_OUTPUT_COUNT": classes,
         **_grid("MODEL_OUTPUT", result.grid),
+        "MODEL_OPERATORS": len(needed),
+        "MODEL_ADD_OPERATORS(resolver)": f"({' || '.join(f'(resolver).{registration(name)}()' for name in needed)})",
     }
     defined = "\n".join(f"#define {name} {value}" for name, value in macros.items())
     source_text = _SOURCE.format(
@@ -87,7 +91,9 @@ def _string(text: str) -> str:
 _HEADER = """\
 /* A model for TensorFlow Lite Micro. Input and output are int8: real = scale * (integer - zero point).
    Element i of the input, rows first and channels last, is, with j = i % MODEL_INPUT_MEANS,
-   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to -128..127. */
+   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to -128..127.
+   Its operators, and no others, must be registered: tflite::MicroMutableOpResolver<MODEL_OPERATORS> resolver;
+   MODEL_ADD_OPERATORS(resolver) is false where that went well. */
 #ifndef MODEL_DATA_H
 #define MODEL_DATA_H
 
