@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fedprune import lean_training
+from fedprune.lean_training import PLAIN, Lean, SubModel
 from fedprune.tensors import Batches, as_input
 from fedprune.types import Masks, Params, Tensor
 
@@ -45,46 +47,77 @@ def train(
     penalty: Callable[[Named], torch.Tensor] | None = None,
     after_backward: Callable[[Named, Named], None] | None = None,
     after_step: Callable[[Named], None] | None = None,
+    lean: Lean = PLAIN,
+    inner: Sequence[SubModel] = (),
+    turn: Callable[[int], int] | None = None,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
     ``penalty(params)`` is added to the loss, ``after_backward(params, grads)`` may change gradients in place,
-    ``after_step(params)`` the parameters. Returns the mean-loss sum and hits over the examples as trained on.
+    ``after_step(params)`` the parameters. ``lean`` trades time for memory: recomputed and sparse training end in the
+    same bits, micro-batches in the same weights to rounding where there is no batch norm, which sees each of them
+    alone; the three functions then see a sparse parameter as its kept values, flat. Step i trains the whole model
+    where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the mean-loss sum and hits over the examples as
+    trained on. RuntimeError where a parameter has no part in the loss.
     """
     import torch
     from torch.nn import functional
 
-    params: Named = dict(model.named_parameters())
-    names, tensors = list(params), list(params.values())
-    masked = [names.index(name) for name in masks or {}]
-    keep = [torch.from_numpy(np.asarray(mask, np.float32)) for mask in (masks or {}).values()]
-    velocity = [torch.zeros_like(tensor) for tensor in tensors]
-    decayed = [i for i, tensor in enumerate(tensors) if tensor.ndim > 1]
+    masks = masks or {}
     loss_sum, correct, examples = 0.0, 0, 0
     model.train()
-    for inputs, labels in batches:
-        target = torch.from_numpy(labels)
-        logits = model(as_input(inputs))
-        loss = functional.cross_entropy(logits, target)
-        grads = list(torch.autograd.grad(loss if penalty is None else loss + penalty(params), tensors))
-        with torch.no_grad():
-            if after_backward is not None:
-                after_backward(params, dict(zip(names, grads, strict=True)))
-            if optimiser.weight_decay:
-                torch._foreach_add_(
-                    [grads[i] for i in decayed], [tensors[i] for i in decayed], alpha=optimiser.weight_decay
-                )
-            if masked:
-                torch._foreach_mul_([grads[i] for i in masked], keep)
-            torch._foreach_mul_(velocity, optimiser.momentum)
-            torch._foreach_add_(velocity, grads)
-            torch._foreach_add_(tensors, velocity, alpha=-optimiser.learning_rate)
-            if after_step is not None:
-                after_step(params)
-        loss_sum += loss.item() * len(labels)
-        correct += int((logits.argmax(1) == target).sum())
-        examples += len(labels)
+    matrices = {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
+    with lean_training.prepared(model, masks, lean, inner) as (params, choose):
+        names, tensors = list(params), list(params.values())
+        decayed = [i for i, name in enumerate(names) if name in matrices]
+        masked = [] if lean.sparse else [names.index(name) for name in masks]
+        keep = [torch.from_numpy(np.asarray(masks[names[i]], np.float32)) for i in masked]
+        velocity = [torch.zeros_like(tensor) for tensor in tensors]
+        _forget(tensors)
+        for step, (inputs, labels) in enumerate(batches):
+            choose(turn(step) if turn is not None else 0)
+            for part, (some, few, share) in enumerate(lean_training.parts(inputs, labels, lean.micro_batch)):
+                target = torch.from_numpy(few)
+                logits = model(as_input(some))
+                loss = functional.cross_entropy(logits, target)
+                objective = loss if share == 1 else loss * share
+                objective = objective if penalty is None or part else objective + penalty(params)
+                # Adds up in place; torch.autograd.grad would hold the sum and a whole gradient besides.
+                torch.autograd.backward(objective, inputs=tensors)
+                loss_sum += loss.item() * len(few)
+                correct += int((logits.argmax(1) == target).sum())
+                examples += len(few)
+            grads = _gradients(names, tensors)
+            with torch.no_grad():
+                if after_backward is not None:
+                    after_backward(params, dict(zip(names, grads, strict=True)))
+                if optimiser.weight_decay:
+                    torch._foreach_add_(
+                        [grads[i] for i in decayed], [tensors[i] for i in decayed], alpha=optimiser.weight_decay
+                    )
+                if masked:
+                    torch._foreach_mul_([grads[i] for i in masked], keep)
+                torch._foreach_mul_(velocity, optimiser.momentum)
+                torch._foreach_add_(velocity, grads)
+                torch._foreach_add_(tensors, velocity, alpha=-optimiser.learning_rate)
+                if after_step is not None:
+                    after_step(params)
+            del grads
+            _forget(tensors)
     return Outcome(loss_sum, correct, examples)
+
+
+def _gradients(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    grads = [tensor.grad for tensor in tensors]
+    for name, grad in zip(names, grads, strict=True):
+        if grad is None:
+            raise RuntimeError(f"{name} has no part in the loss, so it cannot be trained")
+    return [grad for grad in grads if grad is not None]
+
+
+def _forget(tensors: Sequence[torch.Tensor]) -> None:
+    for tensor in tensors:
+        tensor.grad = None
 
 
 def evaluate(model: nn.Module, batches: Batches) -> Outcome:

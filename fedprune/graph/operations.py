@@ -6,7 +6,7 @@ height 1 and no reader needs both.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import NamedTuple
 
@@ -189,6 +189,8 @@ class Graph:
     operations: tuple[Operation, ...]
     shapes: Mapping[str, Shape]
     """Shape of every tensor, with a batch of one."""
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """Tensor -> dotted name of the innermost module of the model that made it, as traced; rewrites drop it."""
 
 
 class UnsupportedOperation(NotImplementedError):

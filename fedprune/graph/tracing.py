@@ -95,6 +95,7 @@ def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) 
     constants = _constants(program)
     tensors: dict[str, str] = {}
     shapes: dict[str, Shape] = {}
+    modules: dict[str, str] = {}
     operations: list[Operation] = []
     (source,) = program.graph_signature.user_inputs
     outputs: tuple[str, ...] = ()
@@ -120,9 +121,16 @@ def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) 
             for op in result if isinstance(result, tuple) else (result,):
                 operations.append(op)
                 shapes[op.output] = call.shape if op.output == call.output else _between(op, shapes)
+                modules[op.output] = _module(node)
             tensors[node.name] = call.output
     assert isinstance(source, str)
-    return Graph(source, outputs, tuple(operations), shapes)
+    return Graph(source, outputs, tuple(operations), shapes, modules)
+
+
+def _module(node: "Node") -> str:
+    # The stack goes from the model, whose name is empty, to the innermost module.
+    stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
+    return str(stack[-1][0]).removeprefix("L['self']").lstrip(".")
 
 
 def canonical(shape: Shape) -> Shape:

@@ -1,0 +1,123 @@
+"""A parameter as its kept values, whole only while the module that owns it computes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedprune.types import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class Sparse:
+    """A parameter as its kept values; flat tensors are in the order of the parameter's memory."""
+
+    def __init__(self, parameter: torch.Tensor, mask: Tensor) -> None:
+        self.shape, self.stride = parameter.shape, parameter.stride()
+        self.keep = flat(like(parameter, mask))
+        self.values = flat(parameter.detach()).masked_select(self.keep).requires_grad_()
+
+    def dense(self, values: torch.Tensor) -> torch.Tensor:
+        """The whole parameter, zeros where it is pruned; its gradient is gathered as soon as it is there."""
+        made: torch.Tensor = _densify().apply(values, self)
+        return made
+
+    def scatter(self, values: torch.Tensor) -> torch.Tensor:
+        """The whole parameter as a new tensor."""
+        import torch
+
+        made = torch.empty_strided(self.shape, self.stride, dtype=values.dtype).zero_()
+        flat(made).masked_scatter_(self.keep, values)
+        return made
+
+    def gather(self, gradient: torch.Tensor) -> torch.Tensor:
+        """What of a whole gradient belongs to kept values."""
+        import torch
+
+        if gradient.stride() != self.stride:
+            gradient = torch.empty_strided(self.shape, self.stride, dtype=gradient.dtype).copy_(gradient)
+        return flat(gradient).masked_select(self.keep)
+
+    def restore(self, parameter: torch.Tensor) -> None:
+        """Make ``parameter`` whole again, with the values as they are."""
+        parameter.data = self.scatter(self.values.detach())
+
+
+def flat(tensor: torch.Tensor) -> torch.Tensor:
+    """All values in the order of memory, as a view of a tensor without gaps."""
+    return tensor.as_strided((tensor.numel(),), (1,))
+
+
+def like(parameter: torch.Tensor, mask: Tensor) -> torch.Tensor:
+    """The mask as a tensor, laid out in memory as ``parameter``."""
+    import torch
+
+    return torch.empty_like(parameter, dtype=torch.bool, requires_grad=False).copy_(torch.from_numpy(np.asarray(mask)))
+
+
+def with_weights(
+    module: nn.Module,
+    own: Mapping[str, str],
+    current: Callable[[str], torch.Tensor],
+    sparse: Mapping[str, Sparse],
+    forward: Callable[..., Any],
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """``forward`` of ``module`` with its parameters ``own`` (attribute -> name) made by ``current``.
+
+    Of a sparse one nothing whole is kept for the backward pass; it is made again there.
+    """
+    # An attribute of the instance comes before torch's table of parameters.
+    import torch
+
+    made = {key: current(name) for key, name in own.items()}
+    again = {made[key].data_ptr(): (current, name) for key, name in own.items() if name in sparse}
+
+    def pack(tensor: torch.Tensor) -> Any:
+        # What is kept for the backward pass may be a view, such as a linear layer's transposed weight.
+        found = again.get(tensor.data_ptr())
+        return tensor if found is None else (*found, tensor.size(), tensor.stride())
+
+    try:
+        module.__dict__.update(made)
+        del made
+        with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
+            return forward(*args, **kwargs)
+    finally:
+        for key in own:
+            module.__dict__.pop(key, None)
+
+
+def _unpack(packed: Any) -> torch.Tensor:
+    import torch
+
+    if isinstance(packed, torch.Tensor):
+        return packed
+    current, name, size, stride = packed
+    with torch.no_grad():
+        tensor: torch.Tensor = current(name).as_strided(size, stride)
+    return tensor
+
+
+@functools.cache
+def _densify() -> Any:
+    import torch
+
+    class Densify(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, values: torch.Tensor, kept: Sparse) -> torch.Tensor:
+            ctx.kept = kept
+            return kept.scatter(values)
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> Any:
+            return ctx.kept.gather(gradient), None
+
+    return Densify

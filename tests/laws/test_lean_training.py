@@ -1,0 +1,207 @@
+"""Laws of training in little memory: the same bits with less kept, and sub-models that move nothing but their own."""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedprune import training
+from fedprune.lean_training import Lean, SubModel, blocks, prepared
+from fedprune.models import build
+from fedprune.training import Optimiser, train
+from fedprune.types import Masks
+
+torch.set_num_threads(1)
+
+SHAPES = {"digits_cnn": (1, 8, 8), "resnet8": (3, 8, 8), "dscnn": (1, 12, 10), "har_cnn": (3, 16)}
+STILL = Optimiser(0.1, momentum=0.0, weight_decay=0.0)
+
+
+def net(name: str, channels_last: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    made = build(name, SHAPES[name], 5)
+    return made.to(memory_format=torch.channels_last) if channels_last and len(SHAPES[name]) == 3 else made
+
+
+def masks_of(model: nn.Module, density: float, seed: int = 0) -> Masks:
+    rng = np.random.default_rng(seed)
+    found = {n: rng.random(tuple(p.shape)) < density for n, p in model.named_parameters() if p.ndim > 1}
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name in found:
+                parameter[torch.from_numpy(~found[name])] = 0
+    return found
+
+
+def batches(name: str, number: int = 3, size: int = 6) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(1)
+    shape = SHAPES[name]
+    return [(rng.normal(size=(size, *shape)).astype(np.float32), rng.integers(0, 5, size)) for _ in range(number)]
+
+
+def assert_same(one: nn.Module, other: nn.Module) -> None:
+    wanted = other.state_dict()
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+        assert value.stride() == wanted[name].stride(), name
+
+
+def inner_of(model: nn.Module, masks: Masks, density: float = 0.5) -> SubModel:
+    """Half of what is kept, and half of every bias and every batch norm's scale."""
+    rng = np.random.default_rng(7)
+    inside = {
+        name: masks.get(name, np.True_) & (rng.random(tuple(p.shape)) < density)
+        for name, p in model.named_parameters()
+        if not name.startswith("head")
+    }
+    return SubModel(inside, {name: buffer.clone() for name, buffer in model.named_buffers()})
+
+
+# the same bits
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("lean", [Lean(recompute=True), Lean(sparse=True), Lean(sparse=True, recompute=True)])
+def test_less_memory_trains_the_same_bits(name: str, lean: Lean, channels_last: bool) -> None:
+    plain, small = net(name, channels_last), net(name, channels_last)
+    masks, _ = masks_of(plain, 0.3), masks_of(small, 0.3)
+    optimiser = Optimiser(0.1, 0.9, 0.01)
+    assert train(plain, batches(name), optimiser, masks) == train(small, batches(name), optimiser, masks, lean=lean)
+    assert_same(small, plain)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+@pytest.mark.parametrize("lean", [Lean(recompute=True), Lean(sparse=True), Lean(sparse=True, recompute=True)])
+def test_so_does_it_with_micro_batches_and_sub_models(lean: Lean, micro_batch: int) -> None:
+    plain, small = net("resnet8"), net("resnet8")
+    masks, _ = masks_of(plain, 0.4), masks_of(small, 0.4)
+    ones, others = [inner_of(plain, masks)], [inner_of(small, masks)]
+    optimiser, given = Optimiser(0.1, 0.9, 0.01), batches("resnet8", 4)
+    plainly = Lean(micro_batch)
+    wanted = train(plain, given, optimiser, masks, lean=plainly, inner=ones, turn=lambda step: step % 2)
+    lean = lean._replace(micro_batch=micro_batch)
+    assert train(small, given, optimiser, masks, lean=lean, inner=others, turn=lambda step: step % 2) == wanted
+    assert_same(small, plain)
+    for name, buffer in ones[0].buffers.items():
+        assert torch.equal(buffer, others[0].buffers[name])
+
+
+@pytest.mark.parametrize("density", [0.0, 1.0])
+def test_sparse_training_at_the_ends_of_density(density: float) -> None:
+    plain, small = net("digits_cnn"), net("digits_cnn")
+    masks, _ = masks_of(plain, density), masks_of(small, density)
+    masks = {name: mask for name, mask in masks.items() if not name.startswith("head")}
+    train(plain, batches("digits_cnn"), Optimiser(0.1), masks)
+    train(small, batches("digits_cnn"), Optimiser(0.1), masks, lean=Lean(sparse=True))
+    assert_same(small, plain)
+
+
+def test_dropout_drops_the_same_when_computed_again() -> None:
+    def dropping() -> nn.Module:
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU())
+        return nn.Sequential(block, nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.2)), nn.Linear(8, 5))
+
+    given = [(np.random.default_rng(i).normal(size=(7, 6)).astype(np.float32), np.arange(7) % 5) for i in range(3)]
+    nets = [dropping(), dropping()]
+    for made, recompute in zip(nets, (False, True), strict=True):
+        torch.manual_seed(4)
+        train(made, given, Optimiser(0.1), lean=Lean(recompute=recompute))
+    assert_same(*nets)
+
+
+# micro-batches
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 5, 7, 100])
+def test_micro_batches_add_up_to_the_batchs_gradient(micro_batch: int) -> None:
+    def plain() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(64, 5))
+
+    given = [(np.random.default_rng(0).normal(size=(7, 1, 6, 6)).astype(np.float32), np.arange(7) % 5)]
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def look(_: training.Named, grads: training.Named) -> None:
+        seen.append({name: grad.clone() for name, grad in grads.items()})
+
+    def penalty(params: training.Named) -> torch.Tensor:
+        return sum((p**2).sum() for p in params.values())  # type: ignore[return-value]
+
+    for size in (0, micro_batch):
+        lean = Lean(micro_batch=size)
+        outcome = train(plain(), given, Optimiser(0.1), penalty=penalty, after_backward=look, lean=lean)
+        assert outcome.examples == 7
+    for name, grad in seen[0].items():
+        torch.testing.assert_close(seen[1][name], grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+# sub-models
+
+
+@pytest.mark.parametrize("lean", [Lean(*way) for way in itertools.product((0, 4), (False, True), (False, True))])
+def test_a_sub_models_steps_move_nothing_but_its_own(lean: Lean) -> None:
+    model = net("resnet8")
+    masks = masks_of(model, 0.5)
+    inner, before = inner_of(model, masks), copy.deepcopy(model.state_dict())
+    own = {name: buffer.clone() for name, buffer in inner.buffers.items()}
+    train(model, batches("resnet8"), STILL, masks, lean=lean, inner=[inner], turn=lambda step: 1)
+    for name, parameter in model.named_parameters():
+        inside = torch.from_numpy(inner.masks.get(name, np.ones(tuple(parameter.shape), bool)))
+        assert torch.equal(parameter[~inside], before[name][~inside]), name
+        assert not torch.equal(parameter[inside], before[name][inside]), name
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+        assert not torch.equal(inner.buffers[name], own[name]), name
+
+
+def test_a_sub_models_step_is_that_of_the_masked_model() -> None:
+    whole, alone = net("digits_cnn"), net("digits_cnn")
+    inner = inner_of(whole, {})
+    with torch.no_grad():
+        for name, parameter in alone.named_parameters():
+            if name in inner.masks:
+                parameter[torch.from_numpy(~inner.masks[name])] = 0
+    wanted = train(alone, batches("digits_cnn", 1), STILL, inner.masks)
+    found = train(whole, batches("digits_cnn", 1), STILL, inner=[inner], turn=lambda step: 1)
+    assert found == pytest.approx(wanted, rel=1e-5)
+    for name, parameter in whole.named_parameters():
+        inside = torch.from_numpy(inner.masks.get(name, np.ones(tuple(parameter.shape), bool)))
+        torch.testing.assert_close(parameter[inside], dict(alone.named_parameters())[name][inside])
+    for name, buffer in alone.named_buffers():
+        torch.testing.assert_close(inner.buffers[name], buffer)
+
+
+# what is left behind
+
+
+def test_pruned_weights_take_no_room_while_training_and_the_model_comes_back() -> None:
+    model = net("resnet8")
+    masks, parameters = masks_of(model, 0.1), dict(model.named_parameters())
+    before, names = copy.deepcopy(model), list(vars(model.stem.conv))
+    with prepared(model, masks, Lean(sparse=True, recompute=True)) as (params, _):
+        assert all(parameters[name].numel() == 0 for name in masks)
+        assert {name: params[name].shape for name in masks} == {n: (int(m.sum()),) for n, m in masks.items()}
+    assert_same(model, before)
+    assert list(vars(model.stem.conv)) == names
+    assert all(parameter is parameters[name] for name, parameter in model.named_parameters())
+
+
+def test_blocks_are_residual_blocks_and_innermost_sequences() -> None:
+    assert blocks(net("resnet8")) == ("stem", "stage1.0", "stage2.0", "stage3.0", "head")
+    assert blocks(net("digits_cnn"))[:3] == ("stem", "stage1.0", "stage1.1")
+    assert blocks(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) == ()
+
+
+def test_what_cannot_be_trained_is_named() -> None:
+    model = net("digits_cnn")
+    inner = SubModel({}, {"nothing.running_mean": torch.zeros(1)})
+    with pytest.raises(KeyError, match=r"nothing\.running_mean"):
+        train(model, batches("digits_cnn"), STILL, inner=[inner], turn=lambda step: 1)
+    model.spare = nn.Parameter(torch.zeros(3))
+    with pytest.raises(RuntimeError, match="spare has no part in the loss"):
+        train(model, batches("digits_cnn"), STILL)
