@@ -89,3 +89,7 @@ class Method(NamedTuple):
     """How the masks change after each round; None keeps them."""
     merge: Callable[[Sequence[Moments]], Moments] | None = None
     """How devices' BN statistics are merged before candidates are compared; None compares with the pretrained ones."""
+    structured: bool = False
+    """Masks are blocks of whole channels over all parameters and buffers: a device holds a narrower model."""
+    ordered_dropout: bool = False
+    """A device also trains, step by step, the smaller models nested in its own, each as often (FjORD)."""

@@ -2,17 +2,24 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedprune.coupling import Group
 from fedprune.types import Method
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Prunable layers in forward order -> shape of their weight."""
 
+Channels = Callable[[], tuple[Sequence[Group], Shapes]]
+"""() -> (groups of coupled channels, full shape of every parameter and buffer); it traces the model when called."""
+
 CATALOGUE = {
     "fedavg": "fedprune.methods.fedavg:fedavg",
+    "fedrolex": "fedprune.methods.fedrolex:fedrolex",
     "fedtiny": "fedprune.methods.fedtiny:fedtiny",
+    "fjord": "fedprune.methods.fjord:fjord",
+    "heterofl": "fedprune.methods.heterofl:heterofl",
     "magnitude": "fedprune.methods.magnitude:magnitude",
     "random_erk": "fedprune.methods.random_erk:random_erk",
 }
@@ -22,16 +29,18 @@ class MethodError(ValueError):
     """A method that does not exist, or that does not take what it was given; one line says what would be right."""
 
 
-def build(table: Mapping[str, Any], layers: Shapes, seed: int) -> Method:
+def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Channels | None = None) -> Method:
     """The method ``table["name"]`` with the table's other keys as its parameters.
 
     A method is a function of ``layers`` and of keyword parameters, each annotated int, float, bool or str; the run's
-    seed is passed to one that has a parameter ``seed``. A dotted name such as ``my_package.methods:mine`` is imported.
+    seed is passed to one that has a parameter ``seed``. ``channels`` is passed to one that has a keyword parameter of
+    that name, which no table can give. A dotted name such as ``my_package.methods:mine`` is imported.
     """
     name, given = table["name"], {key: value for key, value in table.items() if key != "name"}
     function = find(name)
     signature = inspect.signature(function, eval_str=True)
     parameters = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+    traced = parameters.pop("channels", None)
     if "seed" in parameters:
         given.setdefault("seed", seed)
     for key, value in given.items():
@@ -42,6 +51,10 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int) -> Method:
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in given:
             raise MethodError(f"method.{key}: missing; {name} has no default for it")
+    if traced is not None and channels is not None:
+        given["channels"] = channels
+    elif traced is not None and traced.default is traced.empty:
+        raise MethodError(f"method.name: {name} needs the coupled channels of a model, and there is none here")
     try:
         method = function(layers, **given)
     except ValueError as error:
@@ -49,6 +62,12 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int) -> Method:
     if not isinstance(method, Method):
         raise MethodError(f"method.name: {name} returned {type(method).__name__}, expected a fedprune.types.Method")
     return method
+
+
+def size_parameter(name: str) -> str | None:
+    """The parameter by which a method's model is smaller: ``density`` or ``width``; None where it has neither."""
+    parameters = inspect.signature(find(name)).parameters
+    return next((key for key in ("density", "width") if key in parameters), None)
 
 
 def find(name: str) -> Callable[..., Any]:

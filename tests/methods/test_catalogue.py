@@ -8,12 +8,26 @@ import numpy as np
 import pytest
 
 from fedprune import masks, methods
+from fedprune.coupling import Group, Member
 from fedprune.methods import CATALOGUE, MethodError, build, find
 from fedprune.topk import kept_count
 from fedprune.types import Method, Params, Pruner
 
 LAYERS = {"a.weight": (6, 4, 3, 3), "b.weight": (8, 6, 3, 3), "c.weight": (10, 8)}
+NEEDED = {"density": 0.2, "width": 0.5}
 SIZE = sum(math.prod(shape) for shape in LAYERS.values())
+
+
+def channels() -> tuple[list[Group], methods.Shapes]:
+    """a's channels are read by b, b's by c; those of c are the output's."""
+
+    def group(name: str, reader: str, size: int) -> Group:
+        places = np.arange(size)[:, None]
+        rows, columns = f"{name}.weight", f"{reader}.weight"
+        members = Member(rows, LAYERS[rows], 0, places, True), Member(columns, LAYERS[columns], 1, places, False)
+        return Group(name, size, members)
+
+    return [group("a", "b", 6), group("b", "c", 8)], LAYERS
 
 
 def weights() -> Params:
@@ -23,25 +37,25 @@ def weights() -> Params:
 
 def table(name: str, **given: Any) -> dict[str, Any]:
     takes = inspect.signature(find(name)).parameters
-    return {"name": name, **({"density": 0.2} if "density" in takes else {}), **given}
+    return {"name": name, **{key: value for key, value in NEEDED.items() if key in takes}, **given}
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_methods_candidates_fit_its_weights_and_its_density(name: str) -> None:
     theta = weights()
-    candidates = build(table(name), LAYERS, seed=1).candidates(theta)
+    candidates = build(table(name), LAYERS, seed=1, channels=channels).candidates(theta)
     assert candidates
     for candidate in candidates:
         masks.check(candidate, theta)
         assert list(candidate) in ([], list(LAYERS))
-        if candidate:
+        if candidate and "density" in table(name):
             assert masks.density(candidate) == pytest.approx(0.2, rel=0.02)
     assert all(np.array_equal(theta[n], weights()[n]) for n in theta)
 
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_methods_rule_keeps_its_density(name: str) -> None:
-    method = build(table(name), LAYERS, seed=1)
+    method = build(table(name), LAYERS, seed=1, channels=channels)
     now = method.candidates(weights())[0]
     if method.update is None:
         return
@@ -54,15 +68,15 @@ def test_a_methods_rule_keeps_its_density(name: str) -> None:
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_same_table_gives_the_same_candidates(name: str) -> None:
-    one, other = (build(table(name), LAYERS, seed=4).candidates(weights()) for _ in range(2))
+    one, other = (build(table(name), LAYERS, seed=4, channels=channels).candidates(weights()) for _ in range(2))
     assert all(masks.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-@pytest.mark.parametrize("name", [n for n in CATALOGUE if "density" in inspect.signature(find(n)).parameters])
-@pytest.mark.parametrize("density", [0, 0.0, -0.5, 1.5, float("nan")])
-def test_a_density_out_of_range_is_refused_at_the_door(name: str, density: float) -> None:
-    with pytest.raises(MethodError, match=rf"^method: density {density} is outside \(0, 1\]$"):
-        build({"name": name, "density": density}, LAYERS, 0)
+@pytest.mark.parametrize(("name", "key"), [(n, key) for n in CATALOGUE for key in NEEDED if key in table(n)])
+@pytest.mark.parametrize("value", [0, 0.0, -0.5, 1.5, float("nan")])
+def test_a_density_or_width_out_of_range_is_refused_at_the_door(name: str, key: str, value: float) -> None:
+    with pytest.raises(MethodError, match=rf"^method: {key} {value} is outside \(0, 1\]$"):
+        build({"name": name, key: value}, LAYERS, 0, channels=channels)
 
 
 def test_fedavg_is_dense() -> None:
@@ -126,7 +140,7 @@ def test_a_dotted_name_is_imported_and_gets_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "nope"}, r"method\.name: 'nope' is not one of fedavg, fedtiny, .*, nor a dotted name"),
+        ({"name": "nope"}, r"method\.name: 'nope' is not one of fedavg, .*, nor a dotted name"),
         ({"name": ""}, r"method\.name: '' is not one of"),
         ({"name": "no_such_package:x"}, r"method\.name: no_such_package:x cannot be imported: No module named"),
         ({"name": "json:nope"}, r"method\.name: json:nope cannot be imported: .*no attribute 'nope'"),
@@ -148,6 +162,9 @@ def test_a_dotted_name_is_imported_and_gets_its_parameters() -> None:
         ({"name": "fedtiny", "density": 0.1, "pool": True}, r"method\.pool: expected a whole number, got True"),
         ({"name": "fedtiny", "density": 0.1, "noise": 3}, r"method\.noise: expected a text, got 3"),
         ({"name": "fedtiny", "density": 0.1, "noise": "x"}, r"method: noise 'x' is not one of uniform, erk"),
+        ({"name": "heterofl", "width": 0.5, "channels": 1}, r"method\.channels: unknown key; heterofl takes width$"),
+        ({"name": "fjord"}, r"method\.width: missing; fjord has no default for it$"),
+        ({"name": "fedrolex", "width": 0.5}, r"method\.name: fedrolex needs the coupled channels of a model"),
         ({"name": "fedtiny", "density": 0.1, "seed": "x"}, r"method\.seed: expected a whole number, got 'x'"),
     ],
 )
