@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.types import Masks, Moments, Params, Tensor, TopK
+from fedprune.types import Masks, Moments, Params, Scores, Tensor, TopK
 
 
 class Share(NamedTuple):
@@ -64,6 +64,35 @@ def _check(server: Params, share: Share) -> None:
             raise ValueError(f"{name}: a share has shape {value.shape}, the server {server[name].shape}")
         if name in share.masks and share.masks[name].shape != value.shape:
             raise ValueError(f"{name}: a share's mask has shape {share.masks[name].shape}, its value {value.shape}")
+
+
+def mean_scores(proposals: Sequence[tuple[Scores, Masks, float]]) -> dict[str, Tensor]:
+    """Σ w_k s_ki / Σ w_k over the devices k that own position i; −∞ where none does, so that it is never preferred.
+
+    Each proposal is (scores, positions that the device owns, weight). With devices that own the same, this is the plain
+    weighted mean.
+    """
+    return _over_owners(proposals)
+
+
+def votes(proposals: Sequence[tuple[Masks, Masks, float]]) -> dict[str, Tensor]:
+    """The weighted share, in [0, 1], of the position's owners whose mask keeps it; −∞ where it has no owner.
+
+    Each proposal is (proposed masks, positions that the device owns, weight).
+    """
+    return _over_owners(proposals)
+
+
+def _over_owners(proposals: Sequence[tuple[Params, Masks, float]]) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name in proposals[0][0] if proposals else {}:
+        summed, owned = np.zeros(()), np.zeros(())
+        for values, owns, weight in proposals:
+            here = owns.get(name, np.True_)
+            summed = summed + np.where(here, values[name].astype(np.float64) * weight, 0.0)
+            owned = owned + np.where(here, weight, 0.0)
+        found[name] = np.where(owned > 0, summed / np.where(owned > 0, owned, 1.0), -np.inf)
+    return found
 
 
 def mean_of_variances(parts: Sequence[Moments]) -> Moments:

@@ -62,6 +62,12 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Random crops and flips, for images that bear them."""
     participation: Annotated[float, Meta(gt=0, le=1)] = 1.0
     """Part of the devices that trains in a round."""
+    inner_steps: Natural = 2
+    """In a fleet of unequal tiers: after each step on its own part, a device takes one on each of so many smaller parts
+    nested in it, with the same examples, so that all who hold a part train it; 0 leaves it to its own tier."""
+    join: Literal["average", "scores", "votes"] = "average"
+    """How a smaller part's masks are drawn again once the largest part's have changed: by magnitude of the averaged
+    weights; by the devices' magnitudes, averaged; or by the devices' votes, each for the largest of its own weights."""
     grow_batch: Positive = 128
     """Examples behind the gradients of pruned weights that a device sends."""
 
@@ -72,6 +78,22 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs: Natural = 10
     batch: Positive = 32
     learning_rate: Rate = 0.05
+
+
+class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A class of devices and what each of them may use; 0 is no limit. Sizes may be written as "128 MiB"."""
+
+    devices: Positive
+    trains: bool = True
+    """False for devices that only run the model: they hold no data, and train nothing."""
+    train_memory_bytes: Natural = 0
+    """Resident memory of the device's whole process while it trains."""
+    flash_bytes: Natural = 0
+    """Room for the exported model."""
+    sram_bytes: Natural = 0
+    """Working memory (arena) of the exported model."""
+    density: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """At most this; of a method that narrows the model, the fraction of channels."""
 
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,6 +116,8 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Part of the asked devices that must answer well, or the round fails and the run stops, saved."""
     training: Training = Training()
     pretraining: Pretraining = Pretraining()
+    fleet: dict[str, Tier] = {}
+    """Tiers of unequal devices, by name: the first devices are of the first tier, and so on. Empty: all are equal."""
 
 
 def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) -> Experiment:
@@ -114,13 +138,57 @@ def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) 
 
 def parse(table: Mapping[str, Any], source: str) -> Experiment:
     """An experiment from plain tables; ``source`` names them in errors."""
+    fleet = _fleet(table.get("fleet", {}), source)
     try:
-        experiment = msgspec.convert(table, Experiment)
+        experiment = msgspec.convert({**table, "fleet": {}}, Experiment)
     except msgspec.ValidationError as error:
         raise ExperimentError(f"{source}: {_explain(str(error))}") from error
+    experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
     for key, problem in _contradictions(experiment):
         raise ExperimentError(f"{source}: {key}: {problem}")
     return experiment
+
+
+def _fleet(tables: Any, source: str) -> dict[str, Tier]:
+    if not isinstance(tables, Mapping):
+        raise ExperimentError(f"{source}: fleet: expected a table of tiers, such as [fleet.pi]")
+    fleet = {}
+    for name, table in tables.items():
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+            raise ExperimentError(f"{source}: fleet: {name!r} names a folder; use letters, digits, '_' and '-'")
+        if not isinstance(table, Mapping):
+            raise ExperimentError(f"{source}: fleet.{name}: expected a table, such as {{ devices = 4 }}")
+        plain = {key: _bytes(value, f"{source}: fleet.{name}.{key}") for key, value in table.items()}
+        try:
+            fleet[name] = msgspec.convert(plain, Tier)
+        except msgspec.ValidationError as error:
+            raise ExperimentError(f"{source}: fleet.{name}.{_explain(str(error), Tier)}") from error
+    return fleet
+
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _bytes(value: Any, where: str) -> Any:
+    """A size in bytes; a text such as "128 MiB" is turned into a number, anything but a text is left to be checked."""
+    if not isinstance(value, str) or not where.endswith("_bytes"):
+        return value
+    given = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", value.strip())
+    if not given or given[2] not in _UNITS:
+        raise ExperimentError(f'{where}: {value!r} is no size; write bytes as a number, or e.g. "128 MiB"')
+    return round(float(given[1]) * _UNITS[given[2]])
+
+
+def _with_devices(data: Data, fleet: Mapping[str, Tier]) -> Data:
+    """``data``, with as many devices as the fleet has that train, where it says no number itself."""
+    if data.devices or data.partition == "natural" or not fleet:
+        return data
+    return msgspec.structs.replace(data, devices=training_devices(fleet))
+
+
+def training_devices(fleet: Mapping[str, Tier]) -> int:
+    """How many devices of a fleet train."""
+    return sum(tier.devices for tier in fleet.values() if tier.trains)
 
 
 def to_json(experiment: Experiment) -> str:
@@ -131,6 +199,7 @@ def to_json(experiment: Experiment) -> str:
 def to_toml(experiment: Experiment) -> str:
     """All settings as a TOML text that gives this experiment again."""
     table = {key: value for key, value in msgspec.to_builtins(experiment).items() if value is not None}
+    table |= {f"fleet.{name}": tier for name, tier in table.pop("fleet").items()}
     scalars = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
     for key, inner in table.items():
         if isinstance(inner, dict):
@@ -154,6 +223,11 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         problems.append(("data.devices", "a natural partition has one device a person; leave it out"))
     if data.partition != "natural" and not data.devices:
         problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
+    trained = training_devices(experiment.fleet)
+    if experiment.fleet and not trained:
+        problems.append(("fleet", "no tier trains; leave trains = false out of one at least"))
+    elif experiment.fleet and data.devices and data.devices != trained:
+        problems.append(("data.devices", f"{data.devices}, but the tiers that train have {trained}; leave it out"))
     if data.official_test and data.partition != "natural":
         problems.append(
             ("data.official_test", 'only for partition = "natural"; others test on the official split anyway')
@@ -193,13 +267,13 @@ _NAMES = {"int": "a whole number", "float": "a number", "str": "a text in quotes
           "object": "a table", "array": "a list", "null": "nothing"}  # fmt: skip
 
 
-def _explain(message: str) -> str:
+def _explain(message: str, root: type[msgspec.Struct] = Experiment) -> str:
     """msgspec's message as ``key: what is wrong and what would be right``."""
     text, _, where = message.partition(" - at ")
     path = where.strip("`").removeprefix("$").strip(".")
     if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
         name = unknown[1] if re.fullmatch(r"[\w-]+", unknown[1]) else repr(unknown[1])
-        keys = list(_TABLES.get(path, Experiment).__struct_fields__)
+        keys = list((_TABLES.get(path, Experiment) if path else root).__struct_fields__)
         close = difflib.get_close_matches(name, keys, 1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(keys))}"
         return f"{'.'.join(filter(None, [path, name]))}: unknown key; {hint}"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedprune import experiment as _experiment
+from fedprune.budgets import memory_bytes
 from fedprune.federated import device as _device
 from fedprune.federated.device import Device
-from fedprune.federated.payload import Payload, from_records, to_records
+from fedprune.federated.jobs import Job
+from fedprune.federated.payload import MEMORY, REFUSED, Payload, from_records, to_records, values_of
 from fedprune.federated.phases import candidates, evaluate, grow, profile, train
 
 ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
@@ -36,9 +38,39 @@ def client_app() -> ClientApp:
 
 
 def _handle(half: Callable[[Device, Payload], Payload], message: Message, context: Context) -> Message:
-    request = from_records(message.content)
-    reply = half(_this_device(str(request.values["experiment"]), context), request)
-    return Message(to_records(reply, request.masks), reply_to=message)
+    stated = context.node_config.get("memory-mb")
+    has = min(memory_bytes(), int(float(stated) * 2**20)) if stated is not None else memory_bytes()
+
+    def compute() -> RecordDict:
+        request = from_records(message.content)
+        reply = half(_this_device(str(request.values["experiment"]), context), request)
+        if MEMORY in reply.values or "job" in request.values:  # so that the server plans by what there is now
+            reply = reply._replace(values={**reply.values, MEMORY: has})
+        return to_records(reply, request.masks)
+
+    return Message(_within(has, compute, Job.of(values_of(message.content)).needs_bytes), reply_to=message)
+
+
+def _within(has: int, compute: Callable[[], RecordDict], needs: int) -> RecordDict:
+    """The reply, or a refusal where the job would need more than the bytes that this process may use."""
+    if needs > has:
+        return to_records(Payload({REFUSED: needs, MEMORY: has}))
+    try:
+        return compute()
+    except Exception as error:
+        if not needs or not _short_of_memory(error):
+            raise
+        return to_records(Payload({REFUSED: max(needs, has + 1), MEMORY: has}))
+
+
+def _short_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is memory that the system does not give: torch has no type of its own."""
+    while error is not None:
+        words = ("alloc", "could not create a primitive", "could not create a memory")
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _this_device(text: str, context: Context) -> Device:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import data, models, training
+from fedprune import data, models, training, width
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, DeviceData, Examples, Federation
 from fedprune.experiment import Data, Experiment
@@ -34,8 +34,15 @@ class Device:
     parts: DeviceData
 
     def model(self, params: Params) -> nn.Module:
-        """The experiment's model with these parameters and buffers. One model serves a process: the last call's."""
-        model = _model(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
+        """The experiment's model with these parameters and buffers, narrower where they are.
+
+        One model serves a process: the last call's.
+        """
+        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes)
+        model = _model(*what)
+        whole = {name: value.shape for name, value in model.state_dict().items()}
+        if whole.keys() == params.keys() and any(params[name].shape != shape for name, shape in whole.items()):
+            model = _narrow(*what, tuple((name, value.shape) for name, value in params.items()))
         training.load_state(model, params)
         return model
 
@@ -118,3 +125,10 @@ def _model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     one_thread()
     model = models.build(name, input_shape, classes)
     return model.to(memory_format=torch.channels_last) if len(input_shape) == 3 else model  # type: ignore[call-overload]
+
+
+@functools.lru_cache(maxsize=4)
+def _narrow(
+    name: str, input_shape: tuple[int, ...], classes: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> nn.Module:
+    return width.fit(_model(name, input_shape, classes), dict(shapes))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _CALIBRATION = 500  # public examples that give the ranges of activations
 _BATCH = 250
 _NO_PUBLIC = "data.public: an export takes the ranges of activations from public examples; set it above 0"
+_MOST_ARENA = 1.25  # of a dense file's working memory, since that is scarcer than flash
 _MICRO_MACS = 4e9  # the reference kernels of TensorFlow Lite Micro are slow: so much takes them some ten seconds
 
 
@@ -32,6 +33,8 @@ class Forms(NamedTuple):
     """The compacted model, all integers: what is shipped."""
     litert_int8_dense: bytes
     """The same without compaction, to compare."""
+    micro: bytes
+    """The compacted model for TensorFlow Lite Micro, which leaves the zeros out of flash."""
     macs: int
     """Multiply-adds of the compacted model."""
 
@@ -64,12 +67,16 @@ def ready(setting: Setting, source: str) -> None:
         raise ExperimentError(f"{source}: model: {setting.experiment.model} cannot be exported: {error}") from error
 
 
-def make(setting: Setting, state: State) -> Forms:
-    """Shrink, trace and quantise, with ranges from the public set. ExperimentError for what cannot be exported."""
+def make(setting: Setting, state: State, sram_bytes: int = 0) -> Forms:
+    """Shrink, trace and quantise, with ranges from the public set. ExperimentError for what cannot be exported.
+
+    Layers whose zeros are left out are unpacked in working memory: as many as ``sram_bytes`` allow, or, where that is
+    0, as cost no more than a quarter of what the dense file takes.
+    """
     import torch
 
     from fedprune.budgets import macs
-    from fedprune.export import litert
+    from fedprune.export import litert, microcontroller
     from fedprune.graph import UnsupportedOperation, inference, trace
     from fedprune.surgery import SurgeryError, shrink
 
@@ -80,15 +87,20 @@ def make(setting: Setting, state: State) -> Forms:
     model = compact = setting.model(state.params)
     example = torch.zeros(1, *setting.dataset.input_shape)
     try:
-        if state.masks:
-            compact = shrink(model, state.masks, example)
+        parameters = {name for name, _ in model.named_parameters()}
+        if masks := {name: mask for name, mask in state.masks.items() if name in parameters}:
+            compact = shrink(model, masks, example)
     except SurgeryError:
         compact = model  # a model whose channels cannot be told apart is exported whole
     try:
         whole, small = (inference(trace(form, example)) for form in (model, compact))
-        dense_file = litert.write_int8(whole, litert.calibrate(whole, seen))
-        file = litert.write_int8(small, litert.calibrate(small, seen))
-        return Forms(model, compact, litert.write_float(small), file, dense_file, macs(small))
+        whole_ranges, ranges = litert.calibrate(whole, seen), litert.calibrate(small, seen)
+        dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
+        allowed = sram_bytes or int(_MOST_ARENA * microcontroller.sram_bytes(small))
+        # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24
+        both = ((small, ranges), (whole, whole_ranges))
+        micro = min((microcontroller.write_sparse(*each, allowed) for each in both), key=len)
+        return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
     except UnsupportedOperation as error:
         raise ExperimentError(f"model: {setting.experiment.model} cannot be exported: {error}") from error
 
@@ -118,7 +130,7 @@ def check(setting: Setting, forms: Forms) -> Check:
     }
     arena_bytes: int | None = None
     try:
-        outputs, arena_bytes = microcontroller.run(forms.litert_int8, inputs[few])
+        outputs, arena_bytes = microcontroller.run(forms.micro, inputs[few])
         found["tflm"] = compare(outputs, few)
     except RuntimeError as error:  # no interpreter on this machine, or one that refuses the model
         found["tflm"] = {"examples": 0, "accuracy": None, "agreement": None, "why": str(error)}

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedprune import experiment as _experiment
 from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
-from fedprune.federated.payload import Payload, from_records, number, size, to_records
-from fedprune.federated.phases import Phase, Reply
+from fedprune.federated.jobs import Job
+from fedprune.federated.payload import MEMORY, REFUSED, Payload, from_records, number, size, to_records
+from fedprune.federated.phases import Phase, Reply, evaluate
 from fedprune.federated.phases.profile import profile
 from fedprune.federated.state import State
 
@@ -33,6 +35,8 @@ class Step(NamedTuple):
     state: State
     complete: bool = False
     """Whether its round is complete, so that a run may stop here and go on later."""
+    memory_bytes: Mapping[int, int] = MappingProxyType({})
+    """What devices said that their process may use, those that refused among them."""
 
 
 class Fleet(NamedTuple):
@@ -42,6 +46,8 @@ class Fleet(NamedTuple):
     """Device -> Flower's node."""
     trainers: tuple[int, ...]
     """Devices that hold training examples, in order."""
+    memory_bytes: Mapping[int, int] = MappingProxyType({})
+    """What each device's process may use, as it says itself."""
 
 
 class Link(NamedTuple):
@@ -57,7 +63,7 @@ class Link(NamedTuple):
         until = time.monotonic() + self.patience_s
         while len(nodes := sorted(self.grid.get_node_ids())) < devices and time.monotonic() < until:
             time.sleep(0.1)
-        replies, faults, _, _ = self._exchange(profile(), state, nodes, 0)
+        replies, faults, _, _ = self._exchange(profile(), state, dict.fromkeys(nodes, Job()), 0)
         found = {reply.device: (node, reply.payload.values) for node, reply in replies}
         if missing := sorted(set(range(devices)) - set(found)):
             why = f"; {next(iter(faults.values()))}" if faults else ""
@@ -66,21 +72,33 @@ class Link(NamedTuple):
                 f"(device {missing[0]} is missing){why}"
             )
         holders = tuple(index for index in range(devices) if found[index][1].get("train", 0) > 0)
-        return Fleet({index: found[index][0] for index in range(devices)}, holders)
+        memory = {index: int(values["memory_bytes"]) for index, (_, values) in found.items()}
+        return Fleet({index: found[index][0] for index in range(devices)}, holders, memory)
 
-    def ask(self, phase: Phase, state: State, fleet: Fleet, devices: Sequence[int], round: int) -> Step:
-        """Run one phase on these devices. RunStopped where too few answer well."""
+    def ask(self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int) -> Step:
+        """Run one phase on these devices, each with its job. RunStopped where too few answer well.
+
+        A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
+        """
         started = time.perf_counter()
-        index_of = {fleet.nodes[index]: index for index in devices}
-        answered, faults, down, up = self._exchange(phase, state, list(index_of), round)
-        replies = sorted((Reply(index_of[node], reply.payload) for node, reply in answered), key=lambda r: r.device)
+        index_of = {fleet.nodes[index]: index for index in jobs}
+        asked = {node: jobs[index] for node, index in index_of.items()}
+        answered, faults, down, up = self._exchange(phase, state, asked, round)
+        everyone = sorted((reply._replace(device=index_of[node]) for node, reply in answered), key=lambda r: r.device)
+        replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
+        refused = {
+            str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)}
+            for r in everyone
+            if REFUSED in r.payload.values
+        }
         named = {str(index_of[node]): reason for node, reason in faults.items()}
-        if len(replies) < self.experiment.least_replies * len(devices):
+        if len(everyone) < self.experiment.least_replies * len(jobs):
             reasons = "; ".join(f"device {index}: {reason}" for index, reason in sorted(named.items())[:3])
             raise RunStopped(
-                f"round {round}, {phase.route}: {len(replies)} of {len(devices)} devices answered well. {reasons}"
+                f"round {round}, {phase.route}: {len(everyone)} of {len(jobs)} devices answered well. {reasons}"
             )
-        state = phase.reduce(state, replies)
+        if replies:
+            state = phase.reduce(state, replies)
         row = {
             "round": round,
             "phase": phase.route.rpartition(".")[2],
@@ -91,22 +109,30 @@ class Link(NamedTuple):
             "seconds": round_seconds(time.perf_counter() - started),
             "devices": len(replies),
             "faults": named,
+            **({"refused": refused} if refused else {}),
+            **(_worst(replies) if phase.route == evaluate.ROUTE else {}),
         }
-        return Step(row, state)
+        memory = {r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values}
+        return Step(row, state, memory_bytes=memory)
 
     def _exchange(
-        self, phase: Phase, state: State, nodes: Sequence[int], round: int
+        self, phase: Phase, state: State, jobs: Mapping[int, Job], round: int
     ) -> tuple[list[tuple[int, Reply]], dict[int, str], int, int]:
         """(good replies by node, reason by node for the others, bytes down, bytes up)."""
-        request = phase.request(state)
-        request = request._replace(values={**request.values, "experiment": _experiment.to_json(self.experiment)})
-        content = to_records(request)  # one for all: encoding and holding it for each costs time and a model apiece
+        requests: dict[Job, Payload] = {}
+        contents: dict[Job, RecordDict] = {}  # one for all with a job: encoding and holding it for each costs a model
+        for job in dict.fromkeys(jobs.values()):
+            request = phase.request(state, job)
+            values = {**request.values, "experiment": _experiment.to_json(self.experiment)}
+            requests[job] = request._replace(values=values)
+            contents[job] = to_records(requests[job])
         messages = [
-            Message(content=content, dst_node_id=node, message_type=phase.route, group_id=str(round)) for node in nodes
+            Message(content=contents[job], dst_node_id=node, message_type=phase.route, group_id=str(round))
+            for node, job in jobs.items()
         ]
-        down = size(content) * len(messages)
+        down = sum(size(contents[job]) for job in jobs.values())
         good: list[tuple[int, Reply]] = []
-        faults = dict.fromkeys(nodes, "no reply")
+        faults = dict.fromkeys(jobs, "no reply")
         up = 0
         for message in self.grid.send_and_receive(messages):
             node = message.metadata.src_node_id
@@ -117,8 +143,13 @@ class Link(NamedTuple):
                 continue
             up += size(message.content)
             try:
-                payload = from_records(message.content, request.masks)
-                phase.check(state, payload)
+                payload = from_records(message.content, requests[jobs[node]].masks)
+                if REFUSED in payload.values:
+                    number(payload, REFUSED, least=0)
+                else:
+                    phase.check(state, jobs[node], payload)
+                if MEMORY in payload.values:
+                    number(payload, MEMORY, least=0)
                 for key in _SUMS:
                     if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
                         number(payload, key)
@@ -126,7 +157,7 @@ class Link(NamedTuple):
             except ValueError as error:
                 faults[node] = str(error)
             else:
-                good.append((node, Reply(device, payload)))
+                good.append((node, Reply(device, payload, jobs[node])))
                 del faults[node]
         return good, faults, down, up
 
@@ -142,6 +173,16 @@ def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
     if not sums.get("seen"):
         return {"accuracy": None, "loss": None}
     return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
+
+
+def _worst(replies: Sequence[Reply]) -> dict[str, Any]:
+    """The device that does worst, where devices test a model."""
+    tested = [r for r in replies if r.payload.values.get("seen") and "correct" in r.payload.values]
+    if len(tested) < 2:
+        return {}
+    shares = {r.device: r.payload.values["correct"] / r.payload.values["seen"] for r in tested}
+    device = min(shares, key=lambda each: shares[each])
+    return {"worst": {"device": device, "accuracy": shares[device]}}
 
 
 def _short(reason: str | None) -> str:

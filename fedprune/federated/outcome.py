@@ -15,6 +15,7 @@ from fedprune import __version__, masks, wire
 from fedprune import experiment as _experiment
 from fedprune.export.report import page
 from fedprune.federated import forms as _forms
+from fedprune.federated import tier_outcome
 from fedprune.federated.folder import RunFolder, total
 from fedprune.federated.forms import Check, Forms
 from fedprune.federated.setting import Setting, prepare
@@ -27,6 +28,7 @@ _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
 
 def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     """Export, check and report a run that is complete; returns result.json, and writes it last."""
+    whole, state = state, state.view(next(iter(state.parts), ""))
     model = io.BytesIO()
     np.savez_compressed(model, **state.params, **{f"mask/{name}": mask for name, mask in state.masks.items()})  # type: ignore[arg-type]
     write_atomically(folder.path / "model.npz", model.getvalue())
@@ -36,6 +38,14 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     write_litert(folder.path, forms)
     if result["arena_bytes"] is not None:  # a C array without its arena would be of little use
         write_microcontroller(setting, folder.path, forms, result)
+    if setting.plan is not None:
+
+        def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> None:
+            write_litert(path, forms)
+            if facts["arena_bytes"] is not None:
+                write_microcontroller(setting, path, forms, facts)
+
+        result["tiers"] = tier_outcome.finish(setting, folder, whole, write)
     folder.write_result(result)
     report(folder)
     return result
@@ -82,7 +92,7 @@ def write_microcontroller(setting: Setting, path: Path, forms: Forms, result: Ma
         "arena_bytes": result["arena_bytes"],
         "size_bytes": result["bytes"],
     }
-    return list(microcontroller.write_c(forms.litert_int8, path / "microcontroller", card))
+    return list(microcontroller.write_c(forms.micro, path / "microcontroller", card))
 
 
 def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
@@ -125,6 +135,7 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
             "int8 .tflite, dense": len(forms.litert_int8_dense),
             "int8 .tflite, compacted": len(forms.litert_int8),
             "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
+            "int8, zeros left out, for microcontrollers": len(forms.micro),
         },
         "bytes_up": total(rows, "bytes_up"),
         "bytes_down": total(rows, "bytes_down"),
@@ -145,9 +156,18 @@ def _versions() -> dict[str, str]:
 
 
 def export(path: Path, to_microcontroller: bool, data_dir: str | None) -> list[Path]:
-    """Write the files for one kind of device from a finished run's folder; returns their paths."""
+    """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths."""
     folder = RunFolder(path)
-    result = folder.read_result()
+    result, state = folder.read_result(), folder.state()
     setting = prepare(folder.experiment(), str(path / "experiment.json"), data_dir)
-    forms = _forms.make(setting, folder.state())
-    return write_microcontroller(setting, path, forms, result) if to_microcontroller else write_litert(path, forms)
+
+    def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:
+        forms = _forms.make(setting, state.view(part), sram_bytes)
+        return write_microcontroller(setting, to, forms, facts) if to_microcontroller else write_litert(to, forms)
+
+    written = write(path, next(iter(state.parts), ""), 0, result)
+    for name, plan in setting.plan.tiers.items() if setting.plan is not None else ():
+        tier = path / "tiers" / name
+        tier.mkdir(parents=True, exist_ok=True)
+        written += write(tier, plan.part, setting.experiment.fleet[name].sram_bytes, result["tiers"][name])
+    return written

@@ -15,6 +15,8 @@ from fedprune.types import Masks, Params
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
 _LARGEST = 2.0**63
+REFUSED, MEMORY = "refused", "memory_bytes"
+"""Values of a reply: what the job would have needed, where it did not fit; and what the device's process may use."""
 
 
 class Payload(NamedTuple):
@@ -42,16 +44,25 @@ def to_records(payload: Payload, known: Masks | None = None) -> RecordDict:
     return RecordDict({_TENSORS: record, _VALUES: values})
 
 
-def from_records(records: RecordDict, known: Masks | None = None) -> Payload:
-    """The payload of ``to_records``. ValueError (or wire.WireError, its subclass) where it is damaged."""
+def values_of(records: RecordDict) -> dict[str, Any]:
+    """The values of a payload alone, which need next to no memory. ValueError where they are damaged."""
     try:
-        arrays, text = records.array_records[_TENSORS], records.config_records[_VALUES]["json"]
+        text = records.config_records[_VALUES]["json"]
         values = msgspec.json.decode(text if isinstance(text, bytes | str) else b"")
-        blobs = {name: array.data for name, array in arrays.items()}
     except (KeyError, msgspec.DecodeError) as error:
         raise ValueError(f"not a fedprune message: {error}") from error
     if not isinstance(values, dict):
         raise ValueError("not a fedprune message: its values are no table")
+    return values
+
+
+def from_records(records: RecordDict, known: Masks | None = None) -> Payload:
+    """The payload of ``to_records``. ValueError (or wire.WireError, its subclass) where it is damaged."""
+    values = values_of(records)
+    try:
+        blobs = {name: array.data for name, array in records.array_records[_TENSORS].items()}
+    except KeyError as error:
+        raise ValueError(f"not a fedprune message: {error}") from error
     masks = wire.decode(blobs["masks"]) if "masks" in blobs else {}
     tensors = wire.decode(blobs["tensors"], {**(known or {}), **masks}) if "tensors" in blobs else {}
     return Payload(values, tensors, masks)

@@ -22,9 +22,8 @@ def drive(grid: Grid, setting: Setting, folder: RunFolder, state: State | None, 
     """Run to the last round, saving every complete one. ``state`` is what a resumed run goes on from."""
     if state is None:
         state = pretrain(setting, progress)
-    steps = run(
-        Link(grid, setting.experiment), setting.method, list(setting.layers), len(setting.federation.devices), state
-    )
+    link = Link(grid, setting.experiment)
+    steps = run(link, setting.tiers(), list(setting.layers), len(setting.federation.devices), state)
     for step in steps:
         if step.row:
             folder.add(step.row)

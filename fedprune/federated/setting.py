@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedprune import models, training
 from fedprune.counter_rng import generator
-from fedprune.coupling import layer_shapes
+from fedprune.coupling import Group, coupled_channels, layer_shapes
 from fedprune.data import DataError, Dataset, Federation
-from fedprune.experiment import Experiment, ExperimentError
+from fedprune.experiment import Experiment, ExperimentError, training_devices
 from fedprune.federated import device as _device
+from fedprune.federated import planning
+from fedprune.federated.costs import Costs
+from fedprune.federated.planning import FleetPlan
 from fedprune.federated.state import State
-from fedprune.methods import MethodError, build
+from fedprune.federated.tiers import Tiers, one_part
+from fedprune.methods import MethodError, build, size_parameter
 from fedprune.models import ModelError
 from fedprune.progressive import prunable
 from fedprune.training import Optimiser
@@ -35,6 +40,13 @@ class Setting:
     layers: Mapping[str, tuple[int, ...]]
     """Prunable layers in forward order -> shape of their weight."""
     method: Method
+    """Of the largest part, where tiers hold unequal ones."""
+    plan: FleetPlan | None = None
+    """Of the experiment's fleet, where it has one."""
+
+    def tiers(self) -> Tiers:
+        """How the model is shared among the devices."""
+        return self.plan.shared() if self.plan is not None else one_part(self.method)
 
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
@@ -70,8 +82,16 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         raise ExperimentError(
             f"{source}: model: {experiment.model} has no layer to prune between its first and its last"
         )
+
+    def channels() -> tuple[Sequence[Group], Mapping[str, tuple[int, ...]]]:
+        groups = coupled_channels(model, torch.zeros(2, *dataset.input_shape))
+        return groups, {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+    once = functools.cache(channels)
+    key = size_parameter(experiment.method["name"]) if experiment.fleet else None
+    table = {key: 1.0, **experiment.method} if key else experiment.method
     try:
-        method = build(experiment.method, layers, experiment.seed)
+        method = build(table, layers, experiment.seed, channels=once)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
@@ -81,7 +101,25 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             "development examples, and there are none; set it above 0"
         )
-    return Setting(experiment, dataset, federation, layers, method)
+    setting = Setting(experiment, dataset, federation, layers, method)
+    if not experiment.fleet:
+        return setting
+    if (trained := training_devices(experiment.fleet)) != len(federation.devices):
+        raise ExperimentError(
+            f"{source}: fleet: {len(federation.devices)} devices hold data, but the tiers that train have {trained}"
+        )
+    if key is None:
+        raise ExperimentError(
+            f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
+        )
+
+    def sized(size: float) -> Method:
+        return build({**table, key: size}, layers, experiment.seed, channels=once)
+
+    asked = float(table[key])
+    costs = Costs(experiment, dataset, federation, layers, setting.model, sized, asked)
+    plan = planning.make(experiment, costs, source)
+    return replace(setting, method=next(iter(plan.methods.values())), plan=plan)
 
 
 def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:

@@ -1,16 +1,32 @@
 """What the server knows between phases, and its checkpoint: one file, written whole or not at all."""
 
+from __future__ import annotations
+
 import os
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fedprune import masks as _masks
 from fedprune import wire
 from fedprune.types import Masks, Params, Tensor
+
+
+class Part(NamedTuple):
+    """A model nested in the global one, as the devices of a tier train it."""
+
+    masks: Masks
+    """What it keeps. Those of a smaller part are nested in those of every larger one."""
+    buffers: Params
+    """Its own batch-norm statistics: at another density activations are distributed differently."""
+
+
+ORDER = "order/"
+"""Prefix, in a state's memory, of the scores by which a part's masks are drawn again: part/layer."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +40,41 @@ class State:
     masks: Masks = field(default_factory=dict)
     memory: Mapping[str, Tensor] = field(default_factory=dict)
     """What one phase leaves for a later one, by name."""
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    """Parts that tiers of unequal devices train, by name, the largest first; none where every device trains all."""
 
     def density(self) -> float:
         """Kept fraction of the prunable weights; 1.0 for a dense model."""
         return _masks.density(self.masks)
 
+    def masks_of(self, part: str) -> Masks:
+        """Masks of a part; ``""`` is the whole."""
+        return self.parts[part].masks if part else self.masks
 
-_PARTS = ("params", "masks", "memory")
+    def view(self, part: str) -> State:
+        """The state as the devices of a part see it: its masks, its statistics, its weights; ``""`` is the whole."""
+        if not part:
+            return self
+        own = self.parts[part]
+        params = _masks.apply({**self.params, **own.buffers}, own.masks)
+        return replace(self, params=params, masks=own.masks, parts={})
+
+
+def statistics(params: Params) -> Params:
+    """The running statistics of batch norms among a model's tensors."""
+    return {name: value for name, value in params.items() if name.endswith(_STATISTICS)}
+
+
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+_SECTIONS = ("params", "masks", "memory")
+_PART = ("masks", "buffers")
 
 
 def save(state: State, path: Path) -> None:
     """Write a state; a reader sees the old file or the new one, whatever happens in between."""
-    flat = {f"{part}/{name}": value for part in _PARTS for name, value in getattr(state, part).items()}
+    flat = {f"{section}/{name}": value for section in _SECTIONS for name, value in getattr(state, section).items()}
+    for part, own in state.parts.items():
+        flat |= {f"part/{part}/{kind}/{name}": v for kind in _PART for name, v in getattr(own, kind).items()}
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
     write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
 
@@ -49,14 +88,21 @@ def read(path: Path) -> State:
     tensors = wire.decode(data)
     if "round" not in tensors or tensors["round"].shape != ():
         raise ValueError("it says no round")
-    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    sections: dict[str, dict[str, Tensor]] = {section: {} for section in _SECTIONS}
+    held: dict[str, dict[str, dict[str, Tensor]]] = {}
     for key, value in tensors.items():
-        part, slash, name = key.partition("/")
-        if slash:
-            if part not in parts:
-                raise ValueError(f"it holds an unknown part {part[:40]!r}")
-            parts[part][name] = value
-    return State(int(tensors["round"]), parts["params"], parts["masks"], parts["memory"])
+        section, slash, name = key.partition("/")
+        if section == "part" and name.count("/") >= 2:
+            part, kind, name = name.split("/", 2)
+            if kind not in _PART:
+                raise ValueError(f"it holds an unknown part {kind[:40]!r}")
+            held.setdefault(part, {each: {} for each in _PART})[kind][name] = value
+        elif slash:
+            if section not in sections:
+                raise ValueError(f"it holds an unknown part {section[:40]!r}")
+            sections[section][name] = value
+    parts = {part: Part(**kinds) for part, kinds in held.items()}
+    return State(int(tensors["round"]), sections["params"], sections["masks"], sections["memory"], parts)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

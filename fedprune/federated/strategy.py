@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 
 from fedprune import masks
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
-from fedprune.federated.link import Fleet, Link, Step, round_seconds
+from fedprune.federated.jobs import Job
+from fedprune.federated.link import Fleet, Link, RunStopped, Step, round_seconds
 from fedprune.federated.phases.candidates import candidate_loss, candidate_statistics
 from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
 from fedprune.federated.phases.train import train
 from fedprune.federated.state import State
+from fedprune.federated.tiers import Tiers, drawn, joined, renested
 from fedprune.methods import MethodError
-from fedprune.types import Method
 
 SELECTED = "selected/"
 """Prefix, in a state's memory, of the masks that training began with."""
@@ -24,7 +26,7 @@ Steps = Generator[Step, None, State]
 """Yields each phase as it is done; returns the state after the last."""
 
 
-def run(link: Link, method: Method, layers: Sequence[str], devices: int, state: State) -> Steps:
+def run(link: Link, tiers: Tiers, layers: Sequence[str], devices: int, state: State) -> Steps:
     """Take ``state`` to the experiment's last round, phase by phase.
 
     A state of round −1 is a dense pretrained model: candidates over ``layers`` are drawn and one is chosen first. A
@@ -32,55 +34,96 @@ def run(link: Link, method: Method, layers: Sequence[str], devices: int, state: 
     """
     fleet = link.meet(devices, state)
     if state.round < 0:
-        state = yield from _choose(link, fleet, method, layers, state)
+        state = yield from _choose(link, fleet, tiers, layers, state)
     for round in range(state.round + 1, link.experiment.rounds + 1):
-        state = yield from _round(link, fleet, method, state, round)
+        state, fleet = yield from _round(link, fleet, tiers, state, round)
     return state
 
 
-def _choose(link: Link, fleet: Fleet, method: Method, layers: Sequence[str], state: State) -> Steps:
-    """Round 0: coarse masks, one of them chosen, and how it does before any training."""
-    started = time.perf_counter()
-    try:
-        candidates = method.candidates({name: state.params[name] for name in layers})
-    except ValueError as error:
-        raise MethodError(f"method: {error}") from error
-    if len(candidates) > 1:
-        if method.merge is not None:
-            step = link.ask(candidate_statistics(candidates, method.merge), state, fleet, fleet.trainers, 0)
-            yield step
-            state = step.state
-        step = link.ask(candidate_loss(candidates), state, fleet, fleet.trainers, 0)
-        state = step.state
-        yield step
-    else:
-        state = State(0, masks.apply(state.params, candidates[0]), candidates[0])
-        row = {"round": 0, "phase": "choose", "density": state.density()}
-        yield Step({**row, "seconds": round_seconds(time.perf_counter() - started)}, state)
-    state = State(0, state.params, state.masks, {**state.memory, **{SELECTED + n: m for n, m in state.masks.items()}})
-    yield link.ask(evaluate(), state, fleet, list(fleet.nodes), 0)._replace(complete=True)
+def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state: State) -> Steps:
+    """Round 0: of every part coarse masks, one of them chosen; and how they do before any training."""
+    chosen: dict[str, State] = {}
+    jobs = tiers.jobs(fleet.trainers, fleet.memory_bytes)
+    for part, method in tiers.methods.items():
+        started = time.perf_counter()
+        larger = next(reversed(chosen.values())).masks if chosen else None
+        try:
+            candidates = drawn(method, {name: state.params[name] for name in layers}, larger)
+        except ValueError as error:
+            raise MethodError(f"method: {error}") from error
+        named = {"part": part} if part else {}
+        if len(candidates) > 1:
+            asked = {device: Job(batch=job.batch) for device, job in tiers.holders(part, jobs).items()}
+            told = state
+            if method.merge is not None:
+                step = link.ask(candidate_statistics(candidates, method.merge), told, fleet, asked, 0)
+                yield step._replace(row={**step.row, **named})
+                told = step.state
+            step = link.ask(candidate_loss(candidates), told, fleet, asked, 0)
+            chosen[part] = step.state
+            yield step._replace(row={**step.row, **named})
+        else:
+            chosen[part] = State(0, masks.apply(state.params, candidates[0]), candidates[0])
+            row = {"round": 0, "phase": "choose", "density": chosen[part].density(), **named}
+            yield Step({**row, "seconds": round_seconds(time.perf_counter() - started)}, chosen[part])
+    state = chosen[""] if "" in chosen else joined(state, chosen, next(iter(tiers.methods.values())))
+    state = replace(state, memory={**state.memory, **{SELECTED + n: m for n, m in state.masks.items()}})
+    yield from _evaluated(link, fleet, tiers, state, 0)
     return state
 
 
-def _round(link: Link, fleet: Fleet, method: Method, state: State, round: int) -> Steps:
-    experiment, pruner = link.experiment, method.update
-    devices = participants(experiment, fleet.trainers, round)
-    step = link.ask(train(experiment, round), state, fleet, devices, round)
-    state = step.state
-    yield step
+def _round(
+    link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int
+) -> Generator[Step, None, tuple[State, Fleet]]:
+    experiment, pruner = link.experiment, next(iter(tiers.methods.values())).update
+    asked = participants(experiment, fleet.trainers, round)
+    jobs = tiers.jobs(asked, fleet.memory_bytes)
+    if not jobs:
+        raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
+    step = link.ask(train(experiment, round), state, fleet, jobs, round)
+    fleet = fleet._replace(memory_bytes={**fleet.memory_bytes, **step.memory_bytes})
+    row = {**step.row, **_changes(jobs, {k: tiers.job(k, fleet.memory_bytes.get(k)) for k in asked})}
+    before = state = step.state
+    yield step._replace(row=row)
+    largest = next(iter(tiers.methods))
+    owners = {device: job for device, job in jobs.items() if job.part == largest}
     counts = pruner.grows(state.masks, round) if pruner is not None and "grad" in pruner.needs else {}
-    if pruner is not None and counts:
-        step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, devices, round)
+    if pruner is not None and counts and owners:
+        # a device that holds a smaller part knows nothing of weights beyond it, so it is not asked
+        step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, owners, round)
         state = step.state
         yield step
-    elif pruner is not None:
+    elif pruner is not None and not counts and not tiers.methods[largest].structured:
         state = update(state, pruner, {}, round, experiment.seed)
-    state = State(round, state.params, state.masks, state.memory)
+    state = replace(renested(before, state, tiers, round), round=round)
     if round % experiment.evaluate_every == 0 or round == experiment.rounds:
-        yield link.ask(evaluate(), state, fleet, list(fleet.nodes), round)._replace(complete=True)
+        fleet = yield from _evaluated(link, fleet, tiers, state, round)
     else:
         yield Step({}, state, complete=True)
-    return state
+    return state, fleet
+
+
+def _evaluated(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Generator[Step, None, Fleet]:
+    """Every part on every device's test part; the round is complete after the last.
+
+    Returns the fleet with what devices say of their memory: one that sat out may have more by now.
+    """
+    batch = {device: job.batch for device, job in tiers.jobs(list(fleet.nodes), fleet.memory_bytes).items()}
+    for index, (part, method) in enumerate(tiers.methods.items(), 1):
+        jobs = {device: Job(part, method.structured, batch=batch.get(device, 0)) for device in fleet.nodes}
+        if not part:
+            jobs = dict.fromkeys(fleet.nodes, Job())
+        step = link.ask(evaluate(), state, fleet, jobs, round)
+        row = {**step.row, **({"part": part, "density": state.view(part).density()} if part else {})}
+        yield Step(row, state, complete=index == len(tiers.methods))
+        fleet = fleet._replace(memory_bytes={**fleet.memory_bytes, **step.memory_bytes})
+    return fleet
+
+
+def _changes(jobs: Mapping[int, Job], next_jobs: Mapping[int, Job | None]) -> dict[str, dict[str, str]]:
+    """What devices will do from the next round on, where that differs, since their memory does."""
+    found = {str(k): job.words() if job else "nothing: none fits" for k, job in next_jobs.items() if job != jobs.get(k)}
+    return {"replanned": found} if found else {}
 
 
 def participants(experiment: Experiment, trainers: Sequence[int], round: int) -> list[int]:

@@ -21,6 +21,7 @@ from fedprune.experiment import Experiment
 from fedprune.federated import engines
 from fedprune.federated.device import load_dataset, one_thread
 from fedprune.federated.engines import Engine
+from fedprune.federated.jobs import Job
 from fedprune.federated.link import Link
 from fedprune.federated.local_grid import cores
 from fedprune.federated.phases.train import train
@@ -59,7 +60,7 @@ def over_grid(experiment: Experiment, drive: Callable[[Round], None], *, engine:
         fleet = link.meet(experiment.data.devices, State(0, {}))
 
         def one(state: State, round: int) -> State:
-            step = link.ask(train(experiment, round), state, fleet, fleet.trainers, round)
+            step = link.ask(train(experiment, round), state, fleet, dict.fromkeys(fleet.trainers, Job()), round)
             if step.row["faults"]:
                 raise AssertionError(f"round {round}: {step.row['faults']}")
             return step.state

@@ -47,7 +47,10 @@ CASES = {
         ["--set", "model=own_world:not_exportable"],
         r"model: own_world:not_exportable cannot be exported: .*sort",
     ),
-    "unknown method": (["--set", "method.name=fedtine"], r"method\.name: 'fedtine' is not one of fedavg, fedtiny"),
+    "unknown method": (
+        ["--set", "method.name=fedtine"],
+        r"method\.name: 'fedtine' is not one of fedavg, fedrolex, fedtiny",
+    ),
     "unknown parameter": (["--set", "method.densiti=0.1"], r"method\.densiti: unknown key; fedtiny takes .*density"),
     "wrong parameter": (["--set", "method.noise=pink"], r"method: noise 'pink' is not one of uniform, erk"),
     "no public examples": (["--set", "data.public=0"], r"data\.public: .*set it above 0"),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fedprune.federated.device import Device
+from fedprune.federated.jobs import Job
 from fedprune.federated.payload import Payload
 from fedprune.federated.state import State
 
@@ -13,9 +14,11 @@ class Reply(NamedTuple):
 
     device: int
     payload: Payload
+    job: Job = Job()
+    """What it was asked to do."""
 
 
-def _anything(state: State, payload: Payload) -> None:
+def _anything(state: State, job: Job, payload: Payload) -> None:
     """Accept every reply."""
 
 
@@ -24,11 +27,11 @@ class Phase(NamedTuple):
 
     route: str
     """Flower's message type."""
-    request: Callable[[State], Payload]
-    """What the server asks; every asked device gets the same."""
+    request: Callable[[State, Job], Payload]
+    """What the server asks; devices with the same job get the same."""
     device: Callable[[Device, Payload], Payload]
     """The device's half: a pure function of the device and the request."""
     reduce: Callable[[State, Sequence[Reply]], State]
     """The server's half, over replies in the order of devices."""
-    check: Callable[[State, Payload], None] = _anything
+    check: Callable[[State, Job, Payload], None] = _anything
     """Raises ValueError for a reply that must not be used."""

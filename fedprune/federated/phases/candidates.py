@@ -11,6 +11,7 @@ import numpy as np
 from fedprune import evidence, masks, training
 from fedprune.bn_selection import candidate_masks, choose
 from fedprune.federated.device import Device
+from fedprune.federated.jobs import Job
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
@@ -38,7 +39,7 @@ def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[
             merged[f"{name}.var"] = moments.variance.astype(np.float32)
         return State(state.round, state.params, state.masks, {**state.memory, **merged})
 
-    def check(state: State, payload: Payload) -> None:
+    def check(state: State, job: Job, payload: Payload) -> None:
         if number(payload, "examples", least=0) == 0:
             return
         expected = {
@@ -62,8 +63,8 @@ def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[
 def candidate_loss(candidates: Sequence[Masks]) -> Phase:
     """Choose the candidate of the least development loss under the merged statistics; it becomes the model."""
 
-    def request(state: State) -> Payload:
-        asked = _request(candidates, state)
+    def request(state: State, job: Job) -> Payload:
+        asked = _request(candidates, state, job)
         return Payload(asked.values, {**asked.tensors, **state.memory}, asked.masks)
 
     def reduce(state: State, replies: Sequence[Reply]) -> State:
@@ -71,7 +72,7 @@ def candidate_loss(candidates: Sequence[Masks]) -> Phase:
         params = {**state.params, **_statistics_of(chosen, state.memory)}
         return State(0, masks.apply(params, candidates[chosen]), candidates[chosen], {"chosen": np.asarray(chosen)})
 
-    def check(state: State, payload: Payload) -> None:
+    def check(state: State, job: Job, payload: Payload) -> None:
         number(payload, "examples", least=0)
         losses = payload.values.get("losses")
         if not isinstance(losses, list) or len(losses) != len(candidates):
@@ -84,7 +85,7 @@ def candidate_loss(candidates: Sequence[Masks]) -> Phase:
     return Phase(LOSS, request, loss_device, reduce, check)
 
 
-def _request(candidates: Sequence[Masks], state: State) -> Payload:
+def _request(candidates: Sequence[Masks], state: State, job: Job) -> Payload:
     """θ on the union of the candidates, and each candidate as counts where it is the top of |θ|, else as masks."""
     everything = functools.reduce(masks.union, candidates)
     weights = masks.apply(state.params, everything)
@@ -95,7 +96,7 @@ def _request(candidates: Sequence[Masks], state: State) -> Payload:
         nested = masks.equal(candidate_masks(weights, counts), candidate)
         values[str(index)] = counts if nested else None
         apart |= {} if nested else {_mask_name(index, name): mask for name, mask in candidate.items()}
-    return Payload({"candidates": values}, {**weights, **apart}, everything)
+    return Payload({"candidates": values, **job.to_values()}, {**weights, **apart}, everything)
 
 
 def _candidates(request: Payload) -> Iterator[Params]:
@@ -111,9 +112,10 @@ def _candidates(request: Payload) -> Iterator[Params]:
 def statistics_device(self: Device, request: Payload) -> Payload:
     """Re-estimate the BN statistics of every candidate on the development part: two floats a channel each."""
     examples, tensors = self.parts.development, {}
+    batch = Job.of(request.values).batch or _BATCH
     for index, params in enumerate(_candidates(request) if len(examples) else []):
         model: nn.Module = self.model(params)
-        for name, moments in evidence.bn_statistics(model, self.batches(examples, _BATCH)).items():
+        for name, moments in evidence.bn_statistics(model, self.batches(examples, batch)).items():
             tensors[f"{index}/{name}.mean"], tensors[f"{index}/{name}.var"] = moments.mean, moments.variance
     return Payload({"examples": len(examples)}, tensors)
 
@@ -121,9 +123,10 @@ def statistics_device(self: Device, request: Payload) -> Payload:
 def loss_device(self: Device, request: Payload) -> Payload:
     """Loss sum of every candidate on the development part, in evaluation mode, with the statistics that were sent."""
     examples, losses = self.parts.development, []
+    batch = Job.of(request.values).batch or _BATCH
     for index, params in enumerate(_candidates(request)):
         model = self.model({**params, **_statistics_of(index, request.tensors)})
-        loss = training.evaluate(model, self.batches(examples, _BATCH)).loss
+        loss = training.evaluate(model, self.batches(examples, batch)).loss
         losses.append(loss if np.isfinite(loss) else None)
     return Payload({"examples": len(examples), "losses": losses})
 

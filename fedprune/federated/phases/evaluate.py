@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedprune import training
 from fedprune.federated.device import Device
+from fedprune.federated.jobs import Job, held
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
@@ -13,13 +14,18 @@ _BATCH = 250
 
 
 def evaluate() -> Phase:
-    """Test the current model; the state stays as it is."""
-    return Phase(ROUTE, lambda state: Payload({}, state.params, state.masks), device, reduce, check)
+    """Test the current model, or a part of it; the state stays as it is."""
+    return Phase(ROUTE, _request, device, reduce, check)
+
+
+def _request(state: State, job: Job) -> Payload:
+    return Payload(job.to_values(), *held(state, job))
 
 
 def device(self: Device, request: Payload) -> Payload:
     """Loss sum, hits and count over the device's test part."""
-    outcome = training.evaluate(self.model(request.tensors), self.batches(self.parts.test, _BATCH))
+    batch = Job.of(request.values).batch or _BATCH
+    outcome = training.evaluate(self.model(request.tensors), self.batches(self.parts.test, batch))
     return Payload({"loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples})
 
 
@@ -28,7 +34,7 @@ def reduce(state: State, replies: Sequence[Reply]) -> State:
     return state
 
 
-def check(state: State, payload: Payload) -> None:
+def check(state: State, job: Job, payload: Payload) -> None:
     """Sums are numbers, and no more hits than examples. A loss may be infinite in a model that has diverged."""
     if number(payload, "correct", least=0) > number(payload, "seen", least=0):
         raise ValueError("more hits than examples")

@@ -1,6 +1,7 @@
 """Phase grow: devices send the largest gradients of pruned weights, the server changes the masks (FedTiny)."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from fedprune import evidence, masks
 from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.federated.device import Device
+from fedprune.federated.jobs import Job, held
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
@@ -20,8 +22,8 @@ _AT, _GRAD = "at/", "grad/"
 def grow(pruner: Pruner, counts: Mapping[str, int], round: int, seed: int) -> Phase:
     """Let ``pruner`` act in ``round`` on the devices' ``counts[layer]`` largest gradients of each layer."""
 
-    def request(state: State) -> Payload:
-        return Payload({"round": round, "counts": dict(counts)}, state.params, state.masks)
+    def request(state: State, job: Job) -> Payload:
+        return Payload({"round": round, "counts": dict(counts), **job.to_values()}, *held(state, job))
 
     def reduce(state: State, replies: Sequence[Reply]) -> State:
         grads = {
@@ -32,7 +34,7 @@ def grow(pruner: Pruner, counts: Mapping[str, int], round: int, seed: int) -> Ph
         }
         return update(state, pruner, grads, round, seed)
 
-    def check(state: State, payload: Payload) -> None:
+    def check(state: State, job: Job, payload: Payload) -> None:
         number(payload, "examples", least=1)
         for name, count in counts.items():
             at, value = payload.tensors.get(_AT + name), payload.tensors.get(_GRAD + name)
@@ -61,7 +63,7 @@ def update(state: State, pruner: Pruner, grads: Params, round: int, seed: int) -
     new = pruner.update(state.masks, found, round)
     masks.check(new, state.params)
     # a pruned weight is 0 already, so one that is grown starts at 0
-    return State(state.round, masks.apply(state.params, new), new, state.memory)
+    return replace(state, params=masks.apply(state.params, new), masks=new)
 
 
 def device(self: Device, request: Payload) -> Payload:
@@ -69,7 +71,8 @@ def device(self: Device, request: Payload) -> Payload:
     counts = {str(name): int(count) for name, count in request.values["counts"].items()}
     examples = self.parts.train
     rng = generator(self.experiment.seed, "device", self.index, "grow", int(request.values["round"]))
-    chosen = examples.take(rng.permutation(len(examples))[: self.experiment.training.grow_batch])
+    batch = Job.of(request.values).grow_batch or self.experiment.training.grow_batch
+    chosen = examples.take(rng.permutation(len(examples))[:batch])
     found = evidence.top_gradients(
         self.model(request.tensors), self.dataset.normalise(chosen.inputs), chosen.labels, request.masks, counts
     )

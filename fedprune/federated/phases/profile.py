@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 
 from fedprune import __version__
+from fedprune.budgets import memory_bytes
 from fedprune.federated.device import Device
-from fedprune.federated.payload import Payload, number
+from fedprune.federated.jobs import Job
+from fedprune.federated.payload import MEMORY, Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
 
@@ -12,19 +14,19 @@ ROUTE = "query.profile"
 
 
 def profile() -> Phase:
-    """Ask every device for its index, its version and the sizes of its parts."""
-    return Phase(ROUTE, lambda state: Payload(), device, reduce, check)
+    """Ask every device for its index, its version, the sizes of its parts and the memory that it may use."""
+    return Phase(ROUTE, lambda state, job: Payload(), device, reduce, check)
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Index, version, and number of training, development and test examples."""
+    """Index, version, number of training, development and test examples, and bytes that its process may use."""
     parts = self.parts
     sizes = {
         "train": len(parts.train_indices),
         "development": len(parts.development_indices),
         "test": len(parts.test_indices),
     }
-    return Payload({"device": self.index, "version": __version__, **sizes})
+    return Payload({"device": self.index, "version": __version__, MEMORY: memory_bytes(), **sizes})
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> State:
@@ -32,9 +34,9 @@ def reduce(state: State, replies: Sequence[Reply]) -> State:
     return state
 
 
-def check(state: State, payload: Payload) -> None:
+def check(state: State, job: Job, payload: Payload) -> None:
     """The device runs this version of fedprune: another may train something else."""
-    for key in ("device", "train", "development", "test"):
+    for key in ("device", "train", "development", "test", MEMORY):
         number(payload, key, least=0)
     if payload.values.get("version") != __version__:
         raise ValueError(f"the device runs fedprune {payload.values.get('version')}, the server {__version__}")

@@ -1,36 +1,61 @@
-"""Phase train: devices train the sparse model locally, the server averages what they own."""
+"""Phase train: devices train the part that is theirs, the server averages every position over its owners."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from fedprune import masks, training
+from fedprune import masks, training, width
 from fedprune.aggregation import Share, coverage_mean
+from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
 from fedprune.federated.device import Device
+from fedprune.federated.jobs import Job, held, restored
+from fedprune.federated.ordering import Proposal, ordered
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
+from fedprune.lean_training import SubModel
 from fedprune.schedules import cosine
 from fedprune.training import Optimiser
-from fedprune.types import Params
+from fedprune.types import Params, Tensor
 
 ROUTE = "train"
+_INNER = "inner/"
 
 
 def train(experiment: Experiment, round: int) -> Phase:
     """Local masked SGD in ``round``, at the round's learning rate."""
 
-    def request(state: State) -> Payload:
-        return Payload({"round": round, "learning_rate": learning_rate(experiment, round)}, state.params, state.masks)
+    def request(state: State, job: Job) -> Payload:
+        params, kept = held(state, job)
+        values = {"round": round, "learning_rate": learning_rate(experiment, round), **job.to_values()}
+        return Payload(values, {**params, **_inner(state, job)}, kept)
 
-    return Phase(ROUTE, request, device, reduce, check)
+    def joined(state: State, replies: Sequence[Reply]) -> State:
+        new = reduce(state, replies)
+        proposals = [Proposal(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
+        return ordered(new, proposals, experiment.training.join)
+
+    return Phase(ROUTE, request, device, joined, check)
+
+
+def _inner(state: State, job: Job) -> Params:
+    """Each smaller part's masks, on the positions that the device owns alone, and its statistics."""
+    tensors: dict[str, Tensor] = {}
+    own = state.masks_of(job.part)
+    for index, name in enumerate(job.inner):
+        part = state.parts[name]
+        trained = {key: mask for key, mask in part.masks.items() if key not in part.buffers}
+        tensors |= {f"{_INNER}{index}/mask/{key}": mask[own[key]] for key, mask in trained.items()}
+        buffers = width.narrow(part.buffers, own) if job.structured else part.buffers
+        tensors |= {f"{_INNER}{index}/{key}": value for key, value in buffers.items()}
+    return tensors
 
 
 def device(self: Device, request: Payload) -> Payload:
     """Train the epochs asked for; returns all parameters and buffers, and sums over the examples trained on."""
-    settings, round = self.experiment.training, int(request.values["round"])
-    model = self.model(request.tensors)
+    settings, round, job = self.experiment.training, int(request.values["round"]), Job.of(request.values)
+    model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(_INNER)})
     optimiser = Optimiser(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
     examples = self.parts.train
     batches = (
@@ -38,22 +63,112 @@ def device(self: Device, request: Payload) -> Payload:
         for epoch in range(settings.epochs)
         for batch in self.shuffled(examples, settings.batch, "train", round, epoch)
     )
-    outcome = training.train(model, batches, optimiser, request.masks)
+    inner = _inner_models(request, len(job.inner))
+    each = 1 + min(job.inner_steps, len(inner))
+    batches = (batch for batch in batches for _ in range(each))
+    turns = [0] * (1 + len(inner))
+    taken = _turns(len(inner), each, generator(self.experiment.seed, "device", self.index, "turn", round))
+
+    def turn(step: int) -> int:
+        chosen = next(taken)
+        turns[chosen] += 1
+        return chosen
+
+    outcome = training.train(
+        model, batches, optimiser, request.masks, lean=job.lean, inner=inner, turn=turn if inner else None
+    )
     values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
-    return Payload(values, training.state_of(model))
+    buffers = {
+        f"{_INNER}{index}/{name}": value.numpy()
+        for index, each in enumerate(inner)
+        for name, value in each.buffers.items()
+    }
+    return Payload({**values, **({"turns": turns} if inner else {})}, {**training.state_of(model), **buffers})
+
+
+def _turns(inner: int, each: int, rng: np.random.Generator) -> Iterator[int]:
+    """Which model each step trains, 0 the device's own: it and ``each`` - 1 smaller ones in turn, or any at random."""
+    while True:
+        if each > 1:
+            yield from (0, *sorted((1 + rng.permutation(inner)[: each - 1]).tolist()))
+        else:
+            yield int(rng.integers(1 + inner))
+
+
+def _inner_models(request: Payload, count: int) -> list[SubModel]:
+    import torch
+
+    found = []
+    for index in range(count):
+        prefix = f"{_INNER}{index}/"
+        mine = {key.removeprefix(prefix): v for key, v in request.tensors.items() if key.startswith(prefix)}
+        kept, buffers = {}, {}
+        for key, value in mine.items():
+            name = key.removeprefix("mask/")
+            if name == key:
+                buffers[name] = torch.from_numpy(value.copy())
+            elif name in request.masks:
+                kept[name] = np.zeros(request.masks[name].shape, np.bool_)
+                kept[name][request.masks[name]] = value
+            else:
+                kept[name] = value.reshape(request.tensors[name].shape)
+        found.append(SubModel(kept, buffers))
+    return found
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> State:
-    """FedAvg over whoever owns a position, weighted by training examples (McMahan et al., 2017, alg. 1)."""
-    shares = [Share(r.payload.tensors, state.masks, number(r.payload, "examples")) for r in replies]
+    """FedAvg over whoever owns a position, weighted by training examples (McMahan et al., 2017, alg. 1).
+
+    Statistics of batch norms are averaged apart for each part, over the devices that trained it.
+    """
+    shares = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
     params = coverage_mean(state.params, shares)
-    return State(state.round, masks.apply(params, state.masks), state.masks, state.memory)
+    parts = {name: part._replace(buffers=_statistics(state, name, replies)) for name, part in state.parts.items()}
+    for part in list(parts.values())[:1]:
+        params = {**params, **part.buffers}
+    return State(state.round, masks.apply(params, state.masks), state.masks, state.memory, parts)
 
 
-def check(state: State, payload: Payload) -> None:
+def _in_full(state: State, reply: Reply) -> Params:
+    """The device's own part, in the server's shapes."""
+    own = {name: value for name, value in reply.payload.tensors.items() if not name.startswith(_INNER)}
+    return restored(state, reply.job, own)
+
+
+def _examples(reply: Reply) -> float:
+    return number(reply.payload, "examples")
+
+
+def _statistics(state: State, name: str, replies: Sequence[Reply]) -> Params:
+    """A part's statistics, over the devices that trained it, weighted by the examples that they trained it with."""
+    part, shares = state.parts[name], []
+    kept = {key: mask for key, mask in part.masks.items() if key in part.buffers}
+    for payload, job in ((reply.payload, reply.job) for reply in replies):
+        trained = (job.part, *job.inner)
+        if name not in trained:
+            continue
+        index = trained.index(name)
+        turns = payload.values.get("turns", [1])
+        prefix = f"{_INNER}{index - 1}/" if index else ""
+        found = restored(state, job, {key: payload.tensors[prefix + key] for key in part.buffers})
+        shares.append(Share(found, kept, number(payload, "examples") * turns[index] / sum(turns)))
+    return coverage_mean(part.buffers, shares)
+
+
+def check(state: State, job: Job, payload: Payload) -> None:
     """A reply's numbers are plausible, its tensors are the model's and finite."""
     number(payload, "examples", least=1)
-    like(state.params, payload.tensors)
+    expected, _ = held(state, job)
+    buffers = _inner(state, job)
+    like({**expected, **{key: value for key, value in buffers.items() if "/mask/" not in key}}, payload.tensors)
+    if job.inner:
+        turns = payload.values.get("turns")
+        if not isinstance(turns, list) or len(turns) != 1 + len(job.inner) or sum(_counts(turns)) < 1:
+            raise ValueError(f"turns is {turns!r:.40}, expected {1 + len(job.inner)} counts of steps")
+
+
+def _counts(values: Sequence[object]) -> list[float]:
+    return [number(Payload({"turns": value}), "turns", least=0) for value in values]
 
 
 def like(expected: Params, given: Params) -> None:

@@ -1,0 +1,57 @@
+"""The order by which smaller parts are drawn again, where devices decide it: by their scores, or by their votes."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.aggregation import mean_scores, votes
+from fedprune.federated.state import ORDER, State
+from fedprune.nesting import counts, nested
+from fedprune.types import Masks, Params, Tensor
+
+_TIE = 1e-9
+
+
+class Proposal(NamedTuple):
+    """What a device says of the order of weights, by the weights that it has trained."""
+
+    params: Params
+    owns: Masks
+    examples: float
+
+
+def ordered(state: State, proposals: Sequence[Proposal], join: str) -> State:
+    """The state, with an order for every part but the largest in its memory where ``join`` is scores or votes."""
+    make = {"scores": _scores, "votes": _votes}.get(join)
+    if make is None:
+        return state
+    orders = {
+        f"{ORDER}{part}/{layer}": order
+        for part in list(state.parts)[1:]
+        for layer, order in make(state, part, proposals).items()
+    }
+    return replace(state, memory={**state.memory, **orders})
+
+
+def _scores(state: State, part: str, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
+    """The devices' magnitudes, averaged over the owners by their examples."""
+    return mean_scores([(_magnitudes(state, each.params), each.owns, each.examples) for each in proposals])
+
+
+def _votes(state: State, part: str, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
+    """Votes of the owners, each for as many of its own largest weights as the part keeps; ties by magnitude."""
+    wanted = counts({name: state.parts[part].masks[name] for name in state.masks})
+    ballots = [
+        (nested(_magnitudes(state, each.params), wanted, each.owns), each.owns, each.examples) for each in proposals
+    ]
+    sizes = _magnitudes(state, state.params)
+    return {
+        name: share + _TIE * sizes[name].astype(np.float64) / max(float(sizes[name].max()), _TIE)
+        for name, share in votes(ballots).items()
+    }
+
+
+def _magnitudes(state: State, params: Params) -> dict[str, Tensor]:
+    return {name: np.abs(params[name]) for name in state.masks}
