@@ -82,6 +82,50 @@ def simulate(
 
 
 @app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file with a fleet.", metavar="FILE")],
+    set: Annotated[
+        list[str], typer.Option(help="Change a key, e.g. --set fleet.pi.devices=2.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What each tier of a fleet will train and why, before anything runs. FILE is the experiment, in TOML."""
+    from fedprune.budgets import measure
+    from fedprune.cli_plan import show_plan
+    from fedprune.federated.setting import prepare
+
+    experiment = load(file, set, seed=seed)
+    if not experiment.fleet:
+        raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
+    with console.status("tracing the model"):
+        made = prepare(experiment, str(file), str(data_dir) if data_dir else None).plan
+        speed = measure().macs_per_second
+    assert made is not None
+    show_plan(console, experiment, made, speed)
+
+
+@app.command()
+def profile(
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON, for programs.")] = False,
+) -> None:
+    """Memory, cores and measured speed of this device, as the server will see them."""
+    from fedprune.budgets import measure
+    from fedprune.cli_plan import show_profile
+
+    try:
+        found = measure()
+    except ModuleNotFoundError as error:
+        raise ExperimentError(f"{error.name} is not installed here: pip install 'fedprune[device]'") from error
+    if json:
+        import json as _json
+
+        print(_json.dumps(found._asdict()))
+    else:
+        show_profile(console, found)
+
+
+@app.command()
 def export(
     run: Run,
     to: Annotated[Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: a C array.")],

@@ -59,18 +59,26 @@ class Display:
             self._progress.update(self._task, description="exporting and checking", total=None)
             return
         if not self._round:
-            self._round = {"round": row["round"], "up": 0, "down": 0, "seconds": 0.0, "phases": [], "faults": []}
+            self._round = {
+                "round": row["round"],
+                "up": 0,
+                "down": 0,
+                "seconds": 0.0,
+                "phases": [],
+                "said": [],
+                "parts": {},
+            }
         line = self._round
         line["up"] += row.get("bytes_up") or 0
         line["down"] += row.get("bytes_down") or 0
         line["seconds"] += row.get("seconds") or 0.0
         line["phases"].append(row["phase"])
-        line["density"] = row["density"]
-        line["faults"] += [
-            f"device {device}, {row['phase']}: {why}" for device, why in (row.get("faults") or {}).items()
-        ]
+        line.setdefault("density", row["density"])
+        line["said"] += _said(row)
         if row["phase"] == "evaluate":
-            line["accuracy"], line["loss"] = row["accuracy"], row["loss"]
+            line["parts"][row.get("part", "")] = row["accuracy"]
+            if len(line["parts"]) == 1:
+                line["accuracy"], line["loss"], line["density"] = row["accuracy"], row["loss"], row["density"]
         self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
 
     def _print(self) -> None:
@@ -82,18 +90,38 @@ class Display:
         loss = "" if line.get("loss") is None else f"{line['loss']:.4f}"
         self._console.print(
             f"{line['round']:>6} {accuracy:>9} {loss:>8} {line['density']:>8.4f} {line['up'] / 1e3:>10,.1f} "
-            f"{line['down'] / 1e3:>10,.1f} {line['seconds']:>8.1f}  {_remark(line['phases'])}",
+            f"{line['down'] / 1e3:>10,.1f} {line['seconds']:>8.1f}  {_remark(line)}",
             soft_wrap=True,
         )
-        for fault in line["faults"]:
-            self._console.print(f"       [yellow]{escape(fault)}[/yellow]", soft_wrap=True)
+        for said in line["said"]:
+            self._console.print(f"       [yellow]{escape(said)}[/yellow]", soft_wrap=True)
 
 
-def _remark(phases: list[str]) -> str:
-    """What else happened in a round, besides training and testing."""
-    if "candidate_loss" in phases:
-        return "a candidate is chosen"
-    return "masks change" if "grow" in phases else ""
+def _said(row: Mapping[str, Any]) -> list[str]:
+    """What the operator should know of a phase: faults, refusals, and who trains something else from now on."""
+    faults = [f"device {device}, {row['phase']}: {why}" for device, why in (row.get("faults") or {}).items()]
+    refused = [
+        f"device {device}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; left out"
+        for device, said in (row.get("refused") or {}).items()
+    ]
+    replanned = [f"device {device} trains from now on: {job}" for device, job in (row.get("replanned") or {}).items()]
+    return [*faults, *refused, *replanned]
+
+
+def mib(size: float) -> str:
+    """Bytes in MiB, to a tenth below ten."""
+    return f"{size / 2**20:,.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"
+
+
+def _remark(line: Mapping[str, Any]) -> str:
+    """What else happened in a round, besides training and testing; and how smaller parts do."""
+    said = []
+    if "candidate_loss" in line["phases"]:
+        said.append("a candidate is chosen")
+    if "grow" in line["phases"]:
+        said.append("masks change")
+    said += [f"{part} {100 * value:.2f} %" for part, value in list(line["parts"].items())[1:] if value is not None]
+    return ", ".join(said)
 
 
 def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
@@ -113,12 +141,31 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     ):
         table.add_row(key, value)
     console.print(table)
+    if result.get("tiers"):
+        console.print(_tiers(result["tiers"]))
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
         ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
         ("microcontroller/model_data.h", "the same as a C array, with its card"),
+        *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
         ("metrics.jsonl", "a line for each round and phase"),
         ("result.json", "the outcome"),
         ("report.html", "all of it, drawn"),
     ):
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
+
+
+def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The model of each tier."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("tier", "density", "accuracy, int8", "worst device", "flash, bytes", "arena, bytes"):
+        table.add_column(head, justify="left" if head == "tier" else "right")
+    for name, tier in tiers.items():
+        worst = tier["worst_device"]
+        label = name if tier["fits"] else f"{name}, [red]too large[/red]"
+        table.add_row(
+            label, f"{tier['density']:.4f}", f"{100 * tier['accuracy_int8']:.2f} %",
+            f"{100 * worst['accuracy']:.2f} % ({worst['device']})", f"{tier['flash_bytes']:,}",
+            f"{tier['arena_bytes']:,}" if tier["arena_bytes"] else "not measured",
+        )  # fmt: skip
+    return table

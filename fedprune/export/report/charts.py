@@ -10,19 +10,23 @@ from typing import Any
 
 _INK, _PALE = "#1f2937", "#d1d5db"
 _ONE, _TWO, _THREE = "#2563eb", "#ea580c", "#64748b"
+_SEVERAL = (_ONE, "#16a34a", "#9333ea", "#0891b2", "#ca8a04", "#db2777")
 
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Test accuracy of the global model, and training accuracy on devices, by round."""
+    """Test accuracy of the global model or of each of its parts, and training accuracy on devices, by round."""
     with _axes("round", "accuracy, %") as (axes, svg):
-        for phase, label, colour, style in (
-            ("train", "devices, while training", _PALE, "-"),
-            ("evaluate", "test", _ONE, "o-"),
-        ):
+        parts = list(dict.fromkeys(row.get("part", "") for row in rows if row["phase"] == "evaluate"))
+        lines = [("train", "", "devices, while training", _PALE, "-")]
+        lines += [
+            ("evaluate", part, f"test, {part}" if part else "test", _SEVERAL[index % len(_SEVERAL)], "o-")
+            for index, part in enumerate(parts)
+        ]
+        for phase, part, label, colour, style in lines:
             points = [
                 (row["round"], 100 * row["accuracy"])
                 for row in rows
-                if row["phase"] == phase and row.get("accuracy") is not None
+                if row["phase"] == phase and row.get("part", "") == part and row.get("accuracy") is not None
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=3.5)

@@ -22,6 +22,7 @@ def page(
         f"<h1>{escape(result['name'])}</h1>",
         f"<p class=dim>{escape(_subtitle(result))}</p>",
         _tiles(result),
+        *(["<h2>Tiers</h2>", _tiers(result["tiers"])] if result.get("tiers") else []),
         "<h2>Accuracy by round</h2>",
         _figure(
             charts.accuracy(rows),
@@ -67,6 +68,35 @@ def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
     return _figure(charts.densities(**layers), caption)
 
 
+def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a tier: its model, how it does, and what it takes of what it may."""
+    head = ("tier", "devices", "density", "accuracy, torch", "accuracy, int8", "worst device", "flash", "arena",
+            "training memory")  # fmt: skip
+    lines = [
+        (
+            name,
+            tier["devices"],
+            f"{tier['density']:.3f}",
+            _percent(tier["accuracy_float"]),
+            _percent(tier["accuracy_int8"]),
+            f"{_percent(tier['worst_device']['accuracy'])} (device {tier['worst_device']['device']})",
+            _share(tier["flash_bytes"], tier["flash_bytes_allowed"]),
+            _share(tier["arena_bytes"], tier["sram_bytes_allowed"]),
+            _share(tier["train_memory_bytes_predicted"], tier["train_memory_bytes_allowed"]),
+        )
+        for name, tier in tiers.items()
+    ]
+    caption = (
+        "Accuracy over the test parts of all devices together. Training memory is predicted, for a device's whole "
+        "process; flash and arena are the exported model's."
+    )
+    return f'<div class="wide">{_table(head, lines)}</div><p class=dim>{caption}</p>'
+
+
+def _share(size: int | None, allowed: int) -> str:
+    return (_kb(size) if size else "–") + (f" of {_kb(allowed)}" if allowed else "")
+
+
 def _checks(result: Mapping[str, Any]) -> str:
     checks = result["checks"]
     names = {"litert_float": "LiteRT, float32", "litert_int8": "LiteRT, int8", "tflm": "TensorFlow Lite Micro, int8"}
@@ -105,9 +135,12 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
         return "" if row.get(key) is None else format(row[key] * scale, form)
 
     faults = "; ".join(f"device {device}: {reason}" for device, reason in (row.get("faults") or {}).items())
+    named = f"{row['phase']}, {row['part']}" if row.get("part") else row["phase"]
+    refusals = (f"device {device} refused" for device in row.get("refused") or {})
+    replanned = (f"device {device}: {job} from now on" for device, job in (row.get("replanned") or {}).items())
     return (
         row["round"],
-        row["phase"],
+        named,
         number("accuracy", 100, ".2f"),
         number("loss", 1, ".4f"),
         number("density", 1, ".4f"),
@@ -115,7 +148,7 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
         number("bytes_down", 1e-3, ",.1f"),
         number("seconds", 1, ".2f"),
         row.get("devices", ""),
-        faults,
+        "; ".join(filter(None, (faults, *refusals, *replanned))),
     )
 
 
