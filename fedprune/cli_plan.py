@@ -65,11 +65,18 @@ def _rows(experiment: Experiment, plan: FleetPlan, macs_per_second: float) -> di
         "[bold]flash of the model[/bold]": [_limit(tier.flash_bytes, fleet[tier.tier].flash_bytes) for tier in tiers],
         "[bold]SRAM to run it[/bold]": [_limit(tier.sram_bytes, fleet[tier.tier].sram_bytes) for tier in tiers],
         "multiply-adds": [f"{tier.macs / 1e6:.2f} M" for tier in tiers],
+        "  by kept weights": [f"{tier.sparse_macs / 1e6:.2f} M" for tier in tiers],
+        "int8 weights": [_size(tier.stored_bytes["dense"]) for tier in tiers],
     }
+    for encoding, label in _ENCODINGS.items():
+        rows[f"  {label}"] = [_size(tier.stored_bytes[encoding]) for tier in tiers]
     return rows
 
 
 _NAMES = {"top_k": "top-k buffer", "link": "request and reply", "data": "data", "runtime": "runtime"}
+
+
+_ENCODINGS = {"bitmap": "with a bitmap", "gaps4": "4-bit gaps", "gaps8": "8-bit gaps", "entropy": "entropy bound"}
 
 
 def show_profile(console: Console, profile: Profile) -> None:

@@ -143,6 +143,15 @@ class Costs:
         """Multiply-adds of one inference with dense kernels."""
         return budgets.macs(self.traced(size).inference)
 
+    def sparse_macs(self, size: float) -> int:
+        """Multiply-adds of one inference by kept weights alone."""
+        return budgets.sparse_macs(self.traced(size).inference, self.kept(size))
+
+    def stored_bytes(self, size: float) -> dict[str, int]:
+        """Encoding -> bytes of all weights in int8, biases and headers left out."""
+        matrices = {name: value.size for name, value in self.traced(size).state.items() if value.ndim > 1}
+        return budgets.stored_bytes(matrices, self.kept(size))
+
     def link_bytes(self, size: float) -> tuple[int, int]:
         """(down, up) of one training round: weights, and on the way down the masks at their entropy."""
         sizes = {name: value.size for name, value in self.traced(size).state.items()}

@@ -35,6 +35,10 @@ class TierPlan(NamedTuple):
     sram_bytes: int
     macs: int
     """Multiply-adds of an inference with dense kernels."""
+    sparse_macs: int
+    """Those of kept weights alone."""
+    stored_bytes: Mapping[str, int]
+    """Encoding -> bytes of its int8 weights."""
     examples: int
     """That its largest device trains on in an epoch; 0 where it trains nothing."""
     bytes_down: int
@@ -120,10 +124,13 @@ def _size(costs: Costs, tier: str, own: Tier, most: float, examples: int, source
 
 
 def _needs(costs: Costs, own: Tier, size: float, examples: int, inner: int) -> list[Need]:
-    leanest = ways(costs.batch, sparse=not costs.structured)[-1]
     training = 0
     if own.trains and own.train_memory_bytes:
-        training = _with_margin(costs.memory(size, leanest, examples, inner, leanest.micro_batch or costs.batch))
+        # not the last way's: where weights outweigh activations, the gradients that micro-batches add up cost more
+        training = min(
+            _with_margin(costs.memory(size, way, examples, inner, way.micro_batch or costs.batch))
+            for way in ways(costs.batch, sparse=not costs.structured)
+        )
     return [
         Need("train_memory_bytes", training, own.train_memory_bytes),
         Need("flash_bytes", costs.flash_bytes(size, own), own.flash_bytes),
@@ -182,6 +189,8 @@ def _tier_plan(
         costs.flash_bytes(size, own),
         costs.sram_bytes(size, own),
         costs.macs(size),
+        costs.sparse_macs(size),
+        costs.stored_bytes(size),
         examples,
         down,
         up,

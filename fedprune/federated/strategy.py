@@ -16,7 +16,7 @@ from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
 from fedprune.federated.phases.train import train
 from fedprune.federated.state import State
-from fedprune.federated.tiers import Tiers, drawn, joined, renested
+from fedprune.federated.tiers import Tiers, drawn, joined, renested, rolled
 from fedprune.methods import MethodError
 
 SELECTED = "selected/"
@@ -52,8 +52,8 @@ def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state
         except ValueError as error:
             raise MethodError(f"method: {error}") from error
         named = {"part": part} if part else {}
-        if len(candidates) > 1:
-            asked = {device: Job(batch=job.batch) for device, job in tiers.holders(part, jobs).items()}
+        asked = {device: Job(batch=job.batch) for device, job in tiers.holders(part, jobs).items()}
+        if len(candidates) > 1 and asked:  # where no device can hold the part by now, nobody can compare
             told = state
             if method.merge is not None:
                 step = link.ask(candidate_statistics(candidates, method.merge), told, fleet, asked, 0)
@@ -76,6 +76,7 @@ def _round(
     link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int
 ) -> Generator[Step, None, tuple[State, Fleet]]:
     experiment, pruner = link.experiment, next(iter(tiers.methods.values())).update
+    state = rolled(state, tiers, round - 1)
     asked = participants(experiment, fleet.trainers, round)
     jobs = tiers.jobs(asked, fleet.memory_bytes)
     if not jobs:
@@ -95,7 +96,7 @@ def _round(
         yield step
     elif pruner is not None and not counts and not tiers.methods[largest].structured:
         state = update(state, pruner, {}, round, experiment.seed)
-    state = replace(renested(before, state, tiers, round), round=round)
+    state = replace(renested(before, state, tiers, round, experiment.seed), round=round)
     if round % experiment.evaluate_every == 0 or round == experiment.rounds:
         fleet = yield from _evaluated(link, fleet, tiers, state, round)
     else:

@@ -9,9 +9,10 @@ import numpy as np
 
 from fedprune import criteria, masks
 from fedprune.federated.jobs import Job
+from fedprune.federated.phases.grow import evidence_for
 from fedprune.federated.state import ORDER, Part, State, statistics
 from fedprune.nesting import counts, nested
-from fedprune.types import Masks, Method
+from fedprune.types import Masks, Method, Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,8 +36,9 @@ class Tiers:
 
 
 def one_part(method: Method) -> Tiers:
-    """Every device trains the whole model."""
-    return Tiers({"": method}, lambda device, memory_bytes: Job())
+    """Every device trains the whole model; or one part of it, where that is whole channels."""
+    part = "narrow" if method.structured else ""
+    return Tiers({part: method}, lambda device, memory_bytes: Job(part, method.structured))
 
 
 def drawn(method: Method, weights: Mapping[str, np.ndarray], larger: Masks | None) -> list[Masks]:
@@ -49,32 +51,50 @@ def joined(base: State, chosen: Mapping[str, State], method: Method) -> State:
 
     Where parts are whole channels the server keeps every weight: a window that no device trains now may return.
     """
-    parts = {name: Part(state.masks, statistics(state.params)) for name, state in chosen.items()}
+    parts = {
+        name: Part(state.masks, statistics((base if method.structured else state).params))
+        for name, state in chosen.items()
+    }
     largest = next(iter(chosen.values()))
     kept: Masks = {} if method.structured else largest.masks
     params = masks.apply({**base.params, **statistics(largest.params)}, kept)
     return State(0, params, kept, largest.memory, parts)
 
 
-def renested(before: State, state: State, tiers: Tiers, round: int) -> State:
+def rolled(state: State, tiers: Tiers, round: int) -> State:
+    """The state with parts of whole channels as their method has them in ``round``, which counts from 0 here."""
+    parts = dict(state.parts)
+    for name, part in state.parts.items():
+        method = tiers.methods[name]
+        if method.structured and method.update is not None:
+            parts[name] = part._replace(masks=method.update.update(part.masks, {}, round))
+    return replace(state, parts=parts)
+
+
+def renested(before: State, state: State, tiers: Tiers, round: int, seed: int) -> State:
     """The state with every part nested in the next larger one again, after the masks of the largest have changed.
 
-    In the layers that changed, a smaller part keeps as many weights as before: the best of the larger part's, by the
-    order that phase train left, else by magnitude. Parts of whole channels follow their method instead.
+    How many weights a smaller part keeps in each layer its own method says; which ones, in layers whose count or larger
+    mask has changed: the best of the larger part's, by the order that phase train left, else by magnitude. Parts of
+    whole channels are left as they are.
     """
     parts: dict[str, Part] = {}
-    changed = [name for name, mask in state.masks.items() if not np.array_equal(mask, before.masks[name])]
-    scores = {name: criteria.magnitude(state.params[name]) for name in changed}
+    changed = {name for name, mask in state.masks.items() if not np.array_equal(mask, before.masks[name])}
     for name, part in state.parts.items():
-        update = tiers.methods[name].update
-        if tiers.methods[name].structured:
-            new = part.masks if update is None else update.update(part.masks, {}, round)
-        elif not parts:
+        method, new = tiers.methods[name], part.masks
+        if parts and not method.structured:
+            had = counts(part.masks)
+            if method.update is not None:
+                new = method.update.update(new, evidence_for(state, method.update, {}, round, seed), round)
+            kept = {layer: count for layer, count in counts(new).items() if layer in changed or count != had[layer]}
+            order = {layer: _order(state, name, layer) for layer in kept}
+            new = {**part.masks, **nested(order, kept, next(reversed(parts.values())).masks)}
+        elif not method.structured:
             new = state.masks
-        else:
-            order = {layer: state.memory.get(f"{ORDER}{name}/{layer}", scores[layer]) for layer in changed}
-            kept = counts({layer: part.masks[layer] for layer in changed})
-            larger = next(reversed(parts.values())).masks
-            new = {**part.masks, **nested(order, kept, larger)}
         parts[name] = part._replace(masks=new)
     return replace(state, parts=parts)
+
+
+def _order(state: State, part: str, layer: str) -> Tensor:
+    found = state.memory.get(f"{ORDER}{part}/{layer}")
+    return criteria.magnitude(state.params[layer]) if found is None else found

@@ -13,7 +13,7 @@ from fedprune.federated.jobs import Job, held
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
-from fedprune.types import Params, Pruner, TopK
+from fedprune.types import Evidence, Params, Pruner, TopK
 
 ROUTE = "query.grow"
 _AT, _GRAD = "at/", "grad/"
@@ -54,16 +54,22 @@ def update(state: State, pruner: Pruner, grads: Params, round: int, seed: int) -
 
     A gradient that nobody sent counts 0, as a missing entry of a top-k list does.
     """
+    found = evidence_for(state, pruner, grads, round, seed)
+    new = pruner.update(state.masks, found, round)
+    masks.check(new, state.params)
+    # a pruned weight is 0 already, so one that is grown starts at 0
+    return replace(state, params=masks.apply(state.params, new), masks=new)
+
+
+def evidence_for(state: State, pruner: Pruner, grads: Params, round: int, seed: int) -> Evidence:
+    """What ``pruner`` reads: weights, noise by seed and round, and gradients, 0 where nobody sent one."""
     weights = {name: state.params[name] for name in state.masks}
     found: dict[str, Params] = {"weight": weights}
     if "grad" in pruner.needs:
         found["grad"] = {**{name: np.zeros(value.shape) for name, value in weights.items()}, **grads}
     if "noise" in pruner.needs:
         found["noise"] = evidence.noise({name: value.shape for name, value in weights.items()}, seed + round)
-    new = pruner.update(state.masks, found, round)
-    masks.check(new, state.params)
-    # a pruned weight is 0 already, so one that is grown starts at 0
-    return replace(state, params=masks.apply(state.params, new), masks=new)
+    return found
 
 
 def device(self: Device, request: Payload) -> Payload:
