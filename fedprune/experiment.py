@@ -193,7 +193,7 @@ def training_devices(fleet: Mapping[str, Tier]) -> int:
 
 def to_json(experiment: Experiment) -> str:
     """A compact, stable text of an experiment, for the link and for a run's folder."""
-    return msgspec.json.encode(experiment, order="deterministic").decode()
+    return msgspec.json.encode(experiment).decode()  # the order of tiers says which devices are of which
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -221,7 +221,7 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     data, problems = experiment.data, []
     if data.partition == "natural" and data.devices:
         problems.append(("data.devices", "a natural partition has one device a person; leave it out"))
-    if data.partition != "natural" and not data.devices:
+    if data.partition != "natural" and not data.devices and not experiment.fleet:
         problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
     trained = training_devices(experiment.fleet)
     if experiment.fleet and not trained:

@@ -27,7 +27,7 @@ class Need(NamedTuple):
 
 
 def ways(batch: int, *, sparse: bool) -> tuple[Lean, ...]:
-    """Ways to train batches of ``batch`` examples, each in less memory than the one before, and slower.
+    """Ways to train batches of ``batch`` examples, each meant to take less memory than the one before, and slower.
 
     Pruned weights without room (where there are any: ``sparse``) and recomputed blocks leave the result as it is, so
     they come before micro-batches, which batch norm sees one by one; those are halved down to 4 examples.
@@ -51,7 +51,7 @@ def largest(sizes: Sequence[float], fits: Callable[[float], bool]) -> float | No
 
 def densities(most: float) -> tuple[float, ...]:
     """Densities to try, ascending up to ``most``: two digits each, so that a plan reads well."""
-    grid = sorted(digits * 10**power / 1000 for power in (-1, 0, 1) for digits in range(10, 100))
+    grid = sorted(round(digits * 10**power / 1000, 4) for power in (-1, 0, 1) for digits in range(10, 100))
     return (*(value for value in (*grid, 1.0) if value < most), most)
 
 

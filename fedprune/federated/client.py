@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 
 from flwr.app import Context, Message, RecordDict
@@ -27,6 +28,11 @@ ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
 """Flower's message type -> device half. A new phase is a file and a line here."""
 
 
+SIMULATED = "simulated"
+"""Key of a node's config, or environment variable: the device shares its machine, whose free memory says nothing."""
+_UNLIMITED = 2**60
+
+
 def client_app() -> ClientApp:
     """A ClientApp with a route for every phase."""
     app = ClientApp()
@@ -38,8 +44,7 @@ def client_app() -> ClientApp:
 
 
 def _handle(half: Callable[[Device, Payload], Payload], message: Message, context: Context) -> Message:
-    stated = context.node_config.get("memory-mb")
-    has = min(memory_bytes(), int(float(stated) * 2**20)) if stated is not None else memory_bytes()
+    has = _usable_bytes(context)
 
     def compute() -> RecordDict:
         request = from_records(message.content)
@@ -51,6 +56,14 @@ def _handle(half: Callable[[Device, Payload], Payload], message: Message, contex
     return Message(_within(has, compute, Job.of(values_of(message.content)).needs_bytes), reply_to=message)
 
 
+def _usable_bytes(context: Context) -> int:
+    """What this device's process may use in all; a simulated device has what the experiment says that it has."""
+    if SIMULATED in context.node_config or SIMULATED in os.environ:
+        return _UNLIMITED
+    stated = context.node_config.get("memory-mb")
+    return min(memory_bytes(), int(float(stated) * 2**20)) if stated is not None else memory_bytes()
+
+
 def _within(has: int, compute: Callable[[], RecordDict], needs: int) -> RecordDict:
     """The reply, or a refusal where the job would need more than the bytes that this process may use."""
     if needs > has:
@@ -60,13 +73,20 @@ def _within(has: int, compute: Callable[[], RecordDict], needs: int) -> RecordDi
     except Exception as error:
         if not needs or not _short_of_memory(error):
             raise
-        return to_records(Payload({REFUSED: max(needs, has + 1), MEMORY: has}))
+        # with more memory than it needs, as far as anybody can tell: so the server knows that the job failed
+        return to_records(Payload({REFUSED: needs, MEMORY: has}))
 
 
 def _short_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one behind it, is memory that the system does not give: torch has no type of its own."""
     while error is not None:
-        words = ("alloc", "could not create a primitive", "could not create a memory")
+        words = (
+            "bad_alloc",
+            "allocate memory",
+            "Allocator",
+            "could not create a primitive",
+            "could not create a memory",
+        )
         if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words)):
             return True
         error = error.__cause__ or error.__context__

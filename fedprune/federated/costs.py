@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from fedprune import budgets, training, width
 from fedprune.budgets import RUNTIME_BYTES, Memory
 from fedprune.data import Dataset, Federation
@@ -19,9 +21,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 _SEEN = 32  # examples behind the ranges of a file that is only measured
-_MOST_AT_ONCE = 250
 _MOST_KEPT = 1.02  # of the density asked for: a candidate's may differ by so much
-_SLACK = 64  # bytes by which predictions of a file and of its arena may be short
+_SLACK = 64  # bytes by which the prediction of a file may be short
+SRAM_SLACK = 64
+"""Bytes by which the prediction of an arena may be short."""
+
 _MOST_SWAPPED = 0.3  # of a layer's kept weights in one adjustment: RigL's and FedTiny's α
 
 
@@ -54,12 +58,13 @@ class Costs:
         self._experiment, self._dataset, self._federation = experiment, dataset, federation
         self._layers, self._model, self.method, self.asked = layers, model, method, asked
         largest = method(asked)
-        self.structured = largest.structured
+        self.structured, self.ordered_dropout = largest.structured, largest.ordered_dropout
         self.grows = largest.update is not None and "grad" in largest.update.needs
         self.batch = experiment.training.batch
         self.inner_steps = experiment.training.inner_steps
         self.grow_batch = experiment.training.grow_batch
         self._traced = functools.cache(self._trace)
+        self._drawn = functools.cache(self._draw)
 
     def traced(self, size: float) -> Traced:
         """The model at a size; where weights are pruned one by one, it is the same at every density."""
@@ -93,12 +98,32 @@ class Costs:
             return {}
         return {name: kept_count(size, self._size(name)) for name in self._layers}
 
+    def drawn(self, size: float) -> dict[str, int] | None:
+        """The most weights of each layer that a device holds when training begins, where that is more than ``kept``.
+
+        A method may begin dense, and prune along a schedule. None where it cannot be built at this size.
+        """
+        return self._drawn(size)
+
+    def _draw(self, size: float) -> dict[str, int] | None:
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in self._layers.items()}
+        try:
+            candidates = self.method(size).candidates(zeros)
+        except ValueError:
+            return None
+        if self.structured:
+            return {}
+        at_first = [{name: int(np.count_nonzero(mask)) for name, mask in each.items()} for each in candidates]
+        kept = self.kept(size)
+        most = {name: max(each.get(name, self._size(name)) for each in at_first) for name in kept}
+        return most if sum(most.values()) > 2 * sum(kept.values()) else kept
+
     def memory(self, size: float, way: Lean, examples: int, inner: int = 0, grow_batch: int = 0) -> Memory:
         """Peak of a device's process that trains this size in this way, and so many smaller parts with it.
 
         The device holds ``examples`` examples, and takes gradients of pruned weights over ``grow_batch``.
         """
-        traced, kept = self.traced(size), self.kept(size)
+        traced, kept = self.traced(size), self.drawn(size) or {}
         return budgets.training_memory(
             traced.training,
             batch=self.batch,
@@ -114,11 +139,19 @@ class Costs:
             runtime=RUNTIME_BYTES,
         )
 
-    def evaluation_batch(self, size: float, way: Lean) -> int:
-        """Examples at a time whose inference takes no more activations than training in this way does."""
+    def evaluation(self, size: float, batch: int, examples: int) -> int:
+        """Peak of a device's process, in bytes, that only tests this size, so many examples at a time."""
         traced = self.traced(size)
-        room = self.memory(size, way, 0).activations
-        return max(1, min(_MOST_AT_ONCE, room // budgets.arena_bytes(traced.inference, 4)))
+        memory = budgets.training_memory(
+            traced.training,
+            batch=1,
+            kept=self.kept(size),
+            examples=examples,
+            example_bytes=int(self._federation.public.inputs[:1].nbytes),
+            evaluate_batch=batch,
+            runtime=RUNTIME_BYTES,
+        )
+        return memory.total
 
     def flash_bytes(self, size: float, tier: Tier) -> int:
         """Predicted length of the tier's int8 file: without its zeros where a microcontroller runs it."""
@@ -127,7 +160,7 @@ class Costs:
         traced, kept = self.traced(size), self.kept(min(1.0, _MOST_KEPT * size))
         if not tier.sram_bytes or not kept:
             return traced.file_bytes + _SLACK
-        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes)
+        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK)
         sizes = {name: self._size(name) for name in decoded}
         return microcontroller.flash_bytes(traced.file_bytes, sizes, kept) + _SLACK
 
@@ -136,8 +169,9 @@ class Costs:
         from fedprune.export import microcontroller
 
         traced, kept = self.traced(size), self.kept(size)
-        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes) if tier.sram_bytes and kept else ()
-        return microcontroller.sram_bytes(traced.inference, decoded) + _SLACK
+        sparse = tier.sram_bytes and kept
+        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK) if sparse else ()
+        return microcontroller.sram_bytes(traced.inference, decoded) + SRAM_SLACK
 
     def macs(self, size: float) -> int:
         """Multiply-adds of one inference with dense kernels."""
@@ -161,10 +195,12 @@ class Costs:
         values = 4 * sum(kept.values())
         return dense + budgets.stored_bytes(masked, kept, 32)["entropy"], dense + values
 
-    def most_examples(self, devices: range) -> int:
-        """Examples of the device that holds the most."""
+    def examples(self, devices: range) -> tuple[int, int]:
+        """(examples in all, of these to train on) of the device that holds the most of each."""
         parts = [self._federation.devices[device] for device in devices]
-        return max(len(p.train_indices) + len(p.development_indices) + len(p.test_indices) for p in parts)
+        training = [len(part.train_indices) for part in parts]
+        rest = [len(part.development_indices) + len(part.test_indices) for part in parts]
+        return max(map(sum, zip(training, rest, strict=True))), max(training)
 
     def _size(self, name: str) -> int:
         count = 1

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from flwr.app import Context
 from flwr.serverapp import Grid
 
-from fedprune.federated.client import client_app
+from fedprune.federated.client import SIMULATED, client_app
 from fedprune.federated.device import DATA_DIR
 from fedprune.federated.local_grid import LocalGrid, cores
 from fedprune.federated.server import server_app
@@ -40,12 +40,16 @@ def ray(devices: int, data_dir: str | None, drive: Callable[[Grid], None]) -> No
         except BaseException as error:
             raised.append(error)
 
-    run_simulation(
-        server_app(main),
-        client_app(),
-        num_supernodes=devices,
-        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores()}},
-    )
+    os.environ[SIMULATED] = "1"
+    try:
+        run_simulation(
+            server_app(main),
+            client_app(),
+            num_supernodes=devices,
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores()}},
+        )
+    finally:
+        del os.environ[SIMULATED]
     if raised:
         raise raised[0]
 

@@ -1,6 +1,7 @@
 """A run's folder: what was asked, how far it came, a line for each phase; written so that nothing half-done is read."""
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class RunFolder:
     def begin(self, experiment: Experiment) -> None:
         """Start afresh. What an earlier run left under the same names goes, so that old and new are never mixed."""
         self.path.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.path / "tiers", ignore_errors=True)
         for stale in (self.checkpoint, self.result, *(self.path / name for name in _OUTCOME)):
             stale.unlink(missing_ok=True)
         write_atomically(self._asked, (_experiment.to_json(experiment) + "\n").encode())
@@ -35,7 +37,7 @@ class RunFolder:
         """The last complete round, or None where none is. ExperimentError where the folder holds another experiment."""
         if not self.checkpoint.exists():
             return None
-        if self.experiment() != experiment:
+        if _experiment.to_json(self.experiment()) != _experiment.to_json(experiment):
             raise ExperimentError(
                 f"{self.path}: holds another experiment; resume with the same file and options, or choose --out"
             )

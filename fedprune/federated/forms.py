@@ -8,6 +8,7 @@ import numpy as np
 
 from fedprune import training
 from fedprune.experiment import ExperimentError
+from fedprune.federated.costs import SRAM_SLACK
 from fedprune.federated.setting import Setting
 from fedprune.federated.state import State
 from fedprune.types import Tensor
@@ -96,7 +97,7 @@ def make(setting: Setting, state: State, sram_bytes: int = 0) -> Forms:
         whole, small = (inference(trace(form, example)) for form in (model, compact))
         whole_ranges, ranges = litert.calibrate(whole, seen), litert.calibrate(small, seen)
         dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
-        allowed = sram_bytes or int(_MOST_ARENA * microcontroller.sram_bytes(small))
+        allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * microcontroller.sram_bytes(small))
         # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24
         both = ((small, ranges), (whole, whole_ranges))
         micro = min((microcontroller.write_sparse(*each, allowed) for each in both), key=len)

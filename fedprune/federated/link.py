@@ -37,6 +37,8 @@ class Step(NamedTuple):
     """Whether its round is complete, so that a run may stop here and go on later."""
     memory_bytes: Mapping[int, int] = MappingProxyType({})
     """What devices said that their process may use, those that refused among them."""
+    refused: Mapping[int, int] = MappingProxyType({})
+    """What the job of those that refused would have needed, in bytes."""
 
 
 class Fleet(NamedTuple):
@@ -46,8 +48,30 @@ class Fleet(NamedTuple):
     """Device -> Flower's node."""
     trainers: tuple[int, ...]
     """Devices that hold training examples, in order."""
+    selectors: tuple[int, ...] = ()
+    """Devices that hold development examples, in order."""
     memory_bytes: Mapping[int, int] = MappingProxyType({})
     """What each device's process may use, as it says itself."""
+    failed: Mapping[int, tuple[int, int]] = MappingProxyType({})
+    """Device -> (needs of a job that failed although it seemed to fit, the last round in which that counts)."""
+
+    def usable(self, round: int) -> dict[int, int]:
+        """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
+        found = dict(self.memory_bytes)
+        for device, (needed, until) in self.failed.items():
+            if round <= until:
+                found[device] = min(found[device], needed - 1)
+        return found
+
+    def told(self, step: Step, round: int) -> Fleet:
+        """The fleet with what devices said in a step of ``round``."""
+        over = {k: n for k, n in step.refused.items() if step.memory_bytes[k] >= n}
+        failed = {k: (n, round + _DISTRUST) for k, n in over.items()}
+        memory = {**self.memory_bytes, **step.memory_bytes}
+        return self._replace(memory_bytes=memory, failed={**self.failed, **failed})
+
+
+_DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
 
 
 class Link(NamedTuple):
@@ -72,11 +96,16 @@ class Link(NamedTuple):
                 f"(device {missing[0]} is missing){why}"
             )
         holders = tuple(index for index in range(devices) if found[index][1].get("train", 0) > 0)
-        memory = {index: int(values["memory_bytes"]) for index, (_, values) in found.items()}
-        return Fleet({index: found[index][0] for index in range(devices)}, holders, memory)
+        selectors = tuple(index for index in range(devices) if found[index][1].get("development", 0) > 0)
+        memory = {index: int(values[MEMORY]) for index, (_, values) in found.items()}
+        return Fleet({index: found[index][0] for index in range(devices)}, holders, selectors, memory)
 
-    def ask(self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int) -> Step:
+    def ask(
+        self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: float | None = None
+    ) -> Step:
         """Run one phase on these devices, each with its job. RunStopped where too few answer well.
+
+        ``least`` is the part of them that must, by default the experiment's; without any the state stays as it is.
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
@@ -92,7 +121,7 @@ class Link(NamedTuple):
             if REFUSED in r.payload.values
         }
         named = {str(index_of[node]): reason for node, reason in faults.items()}
-        if len(everyone) < self.experiment.least_replies * len(jobs):
+        if len(everyone) < (self.experiment.least_replies if least is None else least) * len(jobs):
             reasons = "; ".join(f"device {index}: {reason}" for index, reason in sorted(named.items())[:3])
             raise RunStopped(
                 f"round {round}, {phase.route}: {len(everyone)} of {len(jobs)} devices answered well. {reasons}"
@@ -113,7 +142,8 @@ class Link(NamedTuple):
             **(_worst(replies) if phase.route == evaluate.ROUTE else {}),
         }
         memory = {r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values}
-        return Step(row, state, memory_bytes=memory)
+        needed = {r.device: r.job.needs_bytes for r in everyone if REFUSED in r.payload.values}
+        return Step(row, state, memory_bytes=memory, refused=needed)
 
     def _exchange(
         self, phase: Phase, state: State, jobs: Mapping[int, Job], round: int
@@ -144,8 +174,11 @@ class Link(NamedTuple):
             up += size(message.content)
             try:
                 payload = from_records(message.content, requests[jobs[node]].masks)
-                if REFUSED in payload.values:
-                    number(payload, REFUSED, least=0)
+                if REFUSED in payload.values and jobs[node].needs_bytes:
+                    number(payload, REFUSED, least=1)
+                    number(payload, MEMORY)
+                elif REFUSED in payload.values:
+                    raise ValueError("refused what needs no memory to speak of")
                 else:
                     phase.check(state, jobs[node], payload)
                 if MEMORY in payload.values:

@@ -152,7 +152,7 @@ def _answer(app: ClientApp, message: Message, devices: int) -> Message:
     context = Context(
         run_id=_RUN,
         node_id=message.metadata.dst_node_id,
-        node_config={"partition-id": index, "num-partitions": devices},
+        node_config={"partition-id": index, "num-partitions": devices, "simulated": True},
         state=RecordDict(),
         run_config={},
     )

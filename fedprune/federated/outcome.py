@@ -109,8 +109,9 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
 
     experiment, rows = setting.experiment, folder.rows()
     parameters = {name: state.params[name] for name, _ in forms.model.named_parameters()}
+    kept_masks = {name: mask for name, mask in state.masks.items() if name in parameters}
     size = sum(value.size for value in parameters.values())
-    kept = size - sum(mask.size for mask in state.masks.values()) + masks.kept(state.masks)
+    kept = size - sum(mask.size for mask in kept_masks.values()) + masks.kept(kept_masks)
     return {
         "name": experiment.name,
         "method": experiment.method["name"],
@@ -121,8 +122,8 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "seed": experiment.seed,
         "accuracy_float": checked.accuracy,
         "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
-        "density": state.density(),
-        "density_all": masks.density_all(parameters, state.masks),
+        "density": masks.density(kept_masks),
+        "density_all": masks.density_all(parameters, kept_masks),
         "parameters": size,
         "parameters_kept": kept,
         "parameters_compact": sum(value.numel() for value in forms.compact.parameters()),

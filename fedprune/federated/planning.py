@@ -16,6 +16,7 @@ from fedprune.federated.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.types import Method
 
+_TEST_BATCHES = (250, 128, 64, 32, 16, 8)
 _MARGIN = 1.05  # of predicted training memory: predictions of lean training were up to 5 % low
 
 
@@ -58,77 +59,117 @@ class FleetPlan:
     """Part -> the method at its size, the largest first."""
     jobs: Mapping[str, Sequence[Job]]
     """Tier -> its job and what to fall back on, in less and less memory, as far as smaller parts."""
+    tests: Mapping[str, Sequence[Job]]
+    """Part -> testing it, in less and less memory."""
+    allowed: Mapping[str, int]
+    """Tier -> bytes that the processes of its devices may come to; 0 is no limit."""
 
     def shared(self) -> Tiers:
         """As the strategy takes it: a device that may use less than its tier states falls back."""
 
         def job(device: int, memory_bytes: int | None) -> Job | None:
-            options = self.jobs[self.members[device]]
-            return next((job for job in options if memory_bytes is None or job.needs_bytes <= memory_bytes), None)
+            return _first(self.jobs[self.members[device]], memory_bytes, 0)
 
-        return Tiers(self.methods, job)
+        def test(part: str, device: int, memory_bytes: int | None) -> Job | None:
+            return _first(self.tests[part], memory_bytes, self.allowed[self.members[device]])
+
+        return Tiers(self.methods, job, test)
+
+
+def _first(options: Sequence[Job], memory_bytes: int | None, allowed: int) -> Job | None:
+    limits = [limit for limit in (memory_bytes, allowed or None) if limit is not None]
+    return next((job for job in options if all(job.needs_bytes <= limit for limit in limits)), None)
+
+
+class _Group(NamedTuple):
+    """A tier as it is asked for."""
+
+    name: str
+    own: Tier
+    examples: int
+    """That its largest device holds."""
+    training: int
+    """Of these, to train on."""
 
 
 def make(experiment: Experiment, costs: Costs, source: str) -> FleetPlan:
     """The plan of an experiment's fleet: the same for the same experiment. ExperimentError for what nothing fits."""
-    asked, inner = costs.asked, len(experiment.fleet) - 1
-    sizes: dict[str, float] = {}
-    # tiers that only run the model come last: none of them holds more than what is trained
-    for tier, own in sorted(experiment.fleet.items(), key=lambda item: not item[1].trains):
-        trained = [size for other, size in sizes.items() if experiment.fleet[other].trains]
-        most = min(own.density, asked if own.trains else max(trained))
-        sizes[tier] = _size(costs, tier, own, most, _examples(costs, experiment, tier), source, inner)
+    groups = _groups(experiment, costs)
+    inner = dict.fromkeys(groups, 0)
+    while True:
+        sizes = _sizes(groups, costs, inner, source)
+        # parts that are trained along take memory as well, which may make a tier's own smaller
+        more = {name: max(inner[name], len(_inner(costs, groups, sizes, sizes[name])[0])) for name in groups}
+        if more == inner:
+            break
+        inner = more
     descending = sorted(set(sizes.values()), reverse=True)
     # a size that several tiers share has the first one's name; the whole model, where all of them do, has none
-    names = {size: next(tier for tier in experiment.fleet if sizes[tier] == size) for size in descending}
+    names = {size: next(tier for tier in groups if sizes[tier] == size) for size in descending}
     if len(names) == 1 and not costs.structured:
         names = dict.fromkeys(names, "")
     try:
         methods = {names[size]: costs.method(size) for size in descending}
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    own_parts = {names[sizes[tier]] for tier, own in experiment.fleet.items() if own.trains}
     jobs: dict[str, tuple[Job, ...]] = {}
     plans: dict[str, TierPlan] = {}
-    for tier, own in experiment.fleet.items():
-        smaller = {names[size]: size for size in descending if size <= sizes[tier]}
-        examples = _examples(costs, experiment, tier)
-        if own.trains:
-            jobs[tier] = _jobs(costs, own, smaller, methods, own_parts, examples)
-        plans[tier] = _tier_plan(costs, tier, own, sizes[tier], names[sizes[tier]], jobs.get(tier, ()), examples)
-    members = tuple(tier for tier, own in experiment.fleet.items() if own.trains for _ in range(own.devices))
-    return FleetPlan(plans, members, methods, jobs)
+    for tier, group in groups.items():
+        if group.own.trains:
+            jobs[tier] = _jobs(costs, groups, sizes, names, group)
+        most = min(group.own.density, costs.asked)
+        bound = "density" if sizes[tier] == most else _bound(costs, group, sizes[tier], inner[tier])
+        plans[tier] = _tier_plan(costs, group, sizes[tier], names[sizes[tier]], jobs.get(tier, ()), bound)
+    members = tuple(tier for tier, each in groups.items() if each.own.trains for _ in range(each.own.devices))
+    largest_group = max(group.examples for group in groups.values())
+    tests = {names[size]: _tests(costs, names[size], size, largest_group) for size in descending}
+    allowed = {tier: group.own.train_memory_bytes for tier, group in groups.items()}
+    return FleetPlan(plans, members, methods, jobs, tests, allowed)
 
 
-def _examples(costs: Costs, experiment: Experiment, tier: str) -> int:
-    """Training examples of the tier's largest device."""
-    first = 0
+def _groups(experiment: Experiment, costs: Costs) -> dict[str, _Group]:
+    groups, first = {}, 0
     for name, own in experiment.fleet.items():
-        if own.trains and name == tier:
-            return costs.most_examples(range(first, first + own.devices))
-        first += own.devices * own.trains
-    return 0
+        count = own.devices * own.trains
+        groups[name] = _Group(name, own, *(costs.examples(range(first, first + count)) if count else (0, 0)))
+        first += count
+    return groups
 
 
-def _size(costs: Costs, tier: str, own: Tier, most: float, examples: int, source: str, inner: int) -> float:
+def _sizes(groups: Mapping[str, _Group], costs: Costs, inner: Mapping[str, int], source: str) -> dict[str, float]:
+    """Every tier's largest size. Tiers that only run the model come last: none holds more than what is trained."""
+    sizes: dict[str, float] = {}
+    for name, group in sorted(groups.items(), key=lambda item: not item[1].own.trains):
+        trained = [size for other, size in sizes.items() if groups[other].own.trains]
+        most = min(group.own.density, costs.asked if group.own.trains else max(trained))
+        sizes[name] = _size(costs, group, most, inner[name], source)
+    return sizes
+
+
+def _size(costs: Costs, group: _Group, most: float, inner: int, source: str) -> float:
     """The largest size of a tier. ExperimentError naming the budget that nothing fits, and the least that would do."""
     grid = widths(most) if costs.structured else densities(most)
-    found = largest(grid, lambda size: all(need.met for need in _needs(costs, own, size, examples, inner)))
+    # below some density a method may have nothing to offer, as where layers would be left without a weight
+    too_small = largest(grid, lambda size: costs.drawn(size) is None)
+    grid = tuple(size for size in grid if too_small is None or size > too_small)
+    if not grid:
+        raise ExperimentError(f"{source}: fleet.{group.name}.density: the method has no masks of {most:g} or below")
+    found = largest(grid, lambda size: all(need.met for need in _needs(costs, group, size, inner)))
     if found is not None:
         return found
-    short = next(need for need in _needs(costs, own, grid[0], examples, inner) if not need.met)
+    short = next(need for need in _needs(costs, group, grid[0], inner) if not need.met)
     raise ExperimentError(
-        f"{source}: fleet.{tier}.{short.budget}: nothing fits in {short.allowed:,} bytes; the least that would do is "
-        f"{short.needed:,} ({short.needed / 2**20:.1f} MiB)"
+        f"{source}: fleet.{group.name}.{short.budget}: nothing fits in {short.allowed:,} bytes; the least that would "
+        f"do is {short.needed:,} ({short.needed / 2**20:.1f} MiB)"
     )
 
 
-def _needs(costs: Costs, own: Tier, size: float, examples: int, inner: int) -> list[Need]:
-    training = 0
+def _needs(costs: Costs, group: _Group, size: float, inner: int) -> list[Need]:
+    training, own = 0, group.own
     if own.trains and own.train_memory_bytes:
         # not the last way's: where weights outweigh activations, the gradients that micro-batches add up cost more
         training = min(
-            _with_margin(costs.memory(size, way, examples, inner, way.micro_batch or costs.batch))
+            _with_margin(costs.memory(size, way, group.examples, inner, way.micro_batch or costs.batch))
             for way in ways(costs.batch, sparse=not costs.structured)
         )
     return [
@@ -138,30 +179,58 @@ def _needs(costs: Costs, own: Tier, size: float, examples: int, inner: int) -> l
     ]
 
 
+def _bound(costs: Costs, group: _Group, size: float, inner: int) -> str:
+    """The budget that the next larger size would not meet."""
+    grid = [each for each in (widths(1.0) if costs.structured else densities(1.0)) if each > size]
+    short = [need.budget for need in _needs(costs, group, grid[0], inner) if not need.met] if grid else []
+    return short[0] if short else "density"
+
+
 def _with_margin(memory: Memory) -> int:
     return ceil(_MARGIN * memory.total)
 
 
+def _inner(
+    costs: Costs, groups: Mapping[str, _Group], sizes: Mapping[str, float], size: float
+) -> tuple[list[float], int]:
+    """(smaller sizes that are trained along with this one, steps on them after each on its own; 0 by turns)."""
+    smaller = sorted({each for each in sizes.values() if each < size}, reverse=True)
+    if costs.ordered_dropout:
+        return smaller, 0
+    if not costs.structured and costs.inner_steps:
+        return smaller, costs.inner_steps
+    # a part that no device trains as its own is trained by those who hold it
+    trained = {sizes[name] for name, group in groups.items() if group.training}
+    orphans = [each for each in smaller if each not in trained]
+    return orphans, len(orphans)
+
+
 def _jobs(
-    costs: Costs, own: Tier, parts: Mapping[str, float], methods: Mapping[str, Method], trained: set[str], examples: int
+    costs: Costs, groups: Mapping[str, _Group], sizes: Mapping[str, float], names: Mapping[float, str], group: _Group
 ) -> tuple[Job, ...]:
     """What a tier's device does, and falls back on: leaner ways first, then smaller parts."""
     found: list[Job] = []
-    names = list(parts)
-    for index, (part, size) in enumerate(parts.items()):
-        smaller = names[index + 1 :]
-        steps = 0 if methods[part].structured else costs.inner_steps
-        # a part that no tier trains as its own is trained by those who hold it
-        every = steps or methods[part].ordered_dropout
-        inner = tuple(smaller if every else [name for name in smaller if name not in trained])
+    allowed = group.own.train_memory_bytes
+    for size, part in names.items():
+        if size > sizes[group.name]:
+            continue
+        smaller, steps = _inner(costs, groups, sizes, size)
+        inner = tuple(names[each] for each in smaller)
         for way in ways(costs.batch, sparse=not costs.structured):
             for grow_batch in _halved(costs.grow_batch, way.micro_batch or costs.batch):
-                needs = _with_margin(costs.memory(size, way, examples, len(inner), grow_batch))
-                if not own.train_memory_bytes or needs <= own.train_memory_bytes:
-                    batch = costs.evaluation_batch(size, way)
-                    found.append(Job(part, costs.structured, inner, steps, way, batch, grow_batch, needs))
+                needs = _with_margin(costs.memory(size, way, group.examples, len(inner), grow_batch))
+                if not allowed or needs <= allowed:
+                    found.append(Job(part, costs.structured, inner, steps, way, 0, grow_batch, needs))
                     break
     return tuple(found)
+
+
+def _tests(costs: Costs, part: str, size: float, examples: int) -> tuple[Job, ...]:
+    """Testing a part, with fewer and fewer examples at a time."""
+    return tuple(
+        Job(part, costs.structured, batch=batch, needs_bytes=ceil(_MARGIN * costs.evaluation(size, batch, examples)))
+        for batch in _TEST_BATCHES
+    )
 
 
 def _halved(most: int, least: int) -> list[int]:
@@ -172,27 +241,22 @@ def _halved(most: int, least: int) -> list[int]:
     return found
 
 
-def _tier_plan(
-    costs: Costs, tier: str, own: Tier, size: float, part: str, jobs: Sequence[Job], examples: int
-) -> TierPlan:
+def _tier_plan(costs: Costs, group: _Group, size: float, part: str, jobs: Sequence[Job], binds: str) -> TierPlan:
     job = jobs[0] if jobs else None
-    grid = [each for each in (widths(1.0) if costs.structured else densities(1.0)) if each > size]
-    inner = len(job.inner) if job else 0
-    short = [need.budget for need in _needs(costs, own, grid[0], examples, inner) if not need.met] if grid else []
     down, up = costs.link_bytes(size) if job else (0, 0)
     return TierPlan(
-        tier,
+        group.name,
         part,
         size,
         job,
-        costs.memory(size, job.lean, examples, inner, job.grow_batch) if job else None,
-        costs.flash_bytes(size, own),
-        costs.sram_bytes(size, own),
+        costs.memory(size, job.lean, group.examples, len(job.inner), job.grow_batch) if job else None,
+        costs.flash_bytes(size, group.own),
+        costs.sram_bytes(size, group.own),
         costs.macs(size),
         costs.sparse_macs(size),
         costs.stored_bytes(size),
-        examples,
+        group.training,
         down,
         up,
-        short[0] if short else "density",
+        binds,
     )

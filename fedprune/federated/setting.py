@@ -20,6 +20,7 @@ from fedprune.federated.costs import Costs
 from fedprune.federated.planning import FleetPlan
 from fedprune.federated.state import State
 from fedprune.federated.tiers import Tiers, one_part
+from fedprune.graph import UnsupportedOperation
 from fedprune.methods import MethodError, build, size_parameter
 from fedprune.models import ModelError
 from fedprune.progressive import prunable
@@ -88,9 +89,10 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         return groups, {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
     once = functools.cache(channels)
-    key = size_parameter(experiment.method["name"]) if experiment.fleet else None
-    table = {key: 1.0, **experiment.method} if key else experiment.method
+    table, sized_by = experiment.method, None
     try:
+        sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
+        table = {sized_by[0]: sized_by[1], **table} if sized_by else table
         method = build(table, layers, experiment.seed, channels=once)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
@@ -108,17 +110,23 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         raise ExperimentError(
             f"{source}: fleet: {len(federation.devices)} devices hold data, but the tiers that train have {trained}"
         )
-    if key is None:
+    if sized_by is None:
         raise ExperimentError(
             f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
         )
 
-    def sized(size: float) -> Method:
-        return build({**table, key: size}, layers, experiment.seed, channels=once)
+    if not len(federation.public_indices):
+        raise ExperimentError(f"{source}: data.public: a plan takes the ranges of activations from it; set it above 0")
 
-    asked = float(table[key])
-    costs = Costs(experiment, dataset, federation, layers, setting.model, sized, asked)
-    plan = planning.make(experiment, costs, source)
+    def sized(size: float) -> Method:
+        return build({**table, sized_by[0]: size}, layers, experiment.seed, channels=once)
+
+    asked = float(table[sized_by[0]])
+    try:
+        costs = Costs(experiment, dataset, federation, layers, setting.model, sized, asked)
+        plan = planning.make(experiment, costs, source)
+    except UnsupportedOperation as error:
+        raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error
     return replace(setting, method=next(iter(plan.methods.values())), plan=plan)
 
 

@@ -75,6 +75,7 @@ def save(state: State, path: Path) -> None:
     flat = {f"{section}/{name}": value for section in _SECTIONS for name, value in getattr(state, section).items()}
     for part, own in state.parts.items():
         flat |= {f"part/{part}/{kind}/{name}": v for kind in _PART for name, v in getattr(own, kind).items()}
+    flat["parts"] = np.frombuffer("\n".join(state.parts).encode(), np.uint8)  # in order, also those that hold nothing
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
     write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
 
@@ -89,7 +90,8 @@ def read(path: Path) -> State:
     if "round" not in tensors or tensors["round"].shape != ():
         raise ValueError("it says no round")
     sections: dict[str, dict[str, Tensor]] = {section: {} for section in _SECTIONS}
-    held: dict[str, dict[str, dict[str, Tensor]]] = {}
+    names = tensors.get("parts", np.empty(0, np.uint8)).tobytes().decode()
+    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {"masks": {}, "buffers": {}} for part in names.splitlines()}
     for key, value in tensors.items():
         section, slash, name = key.partition("/")
         if section == "part" and name.count("/") >= 2:

@@ -14,10 +14,12 @@ from fedprune.federated.link import Fleet, Link, RunStopped, Step, round_seconds
 from fedprune.federated.phases.candidates import candidate_loss, candidate_statistics
 from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
+from fedprune.federated.phases.profile import profile
 from fedprune.federated.phases.train import train
 from fedprune.federated.state import State
 from fedprune.federated.tiers import Tiers, drawn, joined, renested, rolled
 from fedprune.methods import MethodError
+from fedprune.types import Masks
 
 SELECTED = "selected/"
 """Prefix, in a state's memory, of the masks that training began with."""
@@ -43,7 +45,7 @@ def run(link: Link, tiers: Tiers, layers: Sequence[str], devices: int, state: St
 def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state: State) -> Steps:
     """Round 0: of every part coarse masks, one of them chosen; and how they do before any training."""
     chosen: dict[str, State] = {}
-    jobs = tiers.jobs(fleet.trainers, fleet.memory_bytes)
+    jobs, least = tiers.jobs(fleet.trainers, fleet.usable(0)), _least(tiers)
     for part, method in tiers.methods.items():
         started = time.perf_counter()
         larger = next(reversed(chosen.values())).masks if chosen else None
@@ -52,18 +54,20 @@ def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state
         except ValueError as error:
             raise MethodError(f"method: {error}") from error
         named = {"part": part} if part else {}
-        asked = {device: Job(batch=job.batch) for device, job in tiers.holders(part, jobs).items()}
+        selectors = [device for device in tiers.holders(part, jobs) if device in fleet.selectors]
+        tests = tiers.tests(part, tiers.holders(part, jobs), fleet.usable(0))
+        asked = {device: Job(batch=job.batch) for device, job in tests.items()} if selectors or not part else {}
         if len(candidates) > 1 and asked:  # where no device can hold the part by now, nobody can compare
             told = state
             if method.merge is not None:
-                step = link.ask(candidate_statistics(candidates, method.merge), told, fleet, asked, 0)
+                step = link.ask(candidate_statistics(candidates, method.merge), told, fleet, asked, 0, least)
                 yield step._replace(row={**step.row, **named})
                 told = step.state
-            step = link.ask(candidate_loss(candidates), told, fleet, asked, 0)
-            chosen[part] = step.state
+            step = link.ask(candidate_loss(candidates), told, fleet, asked, 0, least)
+            chosen[part] = step.state if step.state.round == 0 else _first(state, candidates)
             yield step._replace(row={**step.row, **named})
         else:
-            chosen[part] = State(0, masks.apply(state.params, candidates[0]), candidates[0])
+            chosen[part] = _first(state, candidates)
             row = {"round": 0, "phase": "choose", "density": chosen[part].density(), **named}
             yield Step({**row, "seconds": round_seconds(time.perf_counter() - started)}, chosen[part])
     state = chosen[""] if "" in chosen else joined(state, chosen, next(iter(tiers.methods.values())))
@@ -77,21 +81,23 @@ def _round(
 ) -> Generator[Step, None, tuple[State, Fleet]]:
     experiment, pruner = link.experiment, next(iter(tiers.methods.values())).update
     state = rolled(state, tiers, round - 1)
+    fleet = _heard(link, fleet, tiers, state, round)
     asked = participants(experiment, fleet.trainers, round)
-    jobs = tiers.jobs(asked, fleet.memory_bytes)
-    if not jobs:
+    jobs, before = tiers.jobs(asked, fleet.usable(round)), state
+    if not tiers.jobs(fleet.trainers, fleet.usable(round)):
         raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
-    step = link.ask(train(experiment, round), state, fleet, jobs, round)
-    fleet = fleet._replace(memory_bytes={**fleet.memory_bytes, **step.memory_bytes})
-    row = {**step.row, **_changes(jobs, {k: tiers.job(k, fleet.memory_bytes.get(k)) for k in asked})}
-    before = state = step.state
-    yield step._replace(row=row)
+    if jobs:
+        step = link.ask(train(experiment, round), state, fleet, jobs, round)
+        fleet = fleet.told(step, round)
+        row = {**step.row, **_changes(jobs, {k: tiers.job(k, fleet.usable(round + 1).get(k)) for k in asked})}
+        before = state = step.state
+        yield step._replace(row=row)
     largest = next(iter(tiers.methods))
     owners = {device: job for device, job in jobs.items() if job.part == largest}
     counts = pruner.grows(state.masks, round) if pruner is not None and "grad" in pruner.needs else {}
     if pruner is not None and counts and owners:
         # a device that holds a smaller part knows nothing of weights beyond it, so it is not asked
-        step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, owners, round)
+        step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, owners, round, _least(tiers))
         state = step.state
         yield step
     elif pruner is not None and not counts and not tiers.methods[largest].structured:
@@ -109,16 +115,33 @@ def _evaluated(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int)
 
     Returns the fleet with what devices say of their memory: one that sat out may have more by now.
     """
-    batch = {device: job.batch for device, job in tiers.jobs(list(fleet.nodes), fleet.memory_bytes).items()}
-    for index, (part, method) in enumerate(tiers.methods.items(), 1):
-        jobs = {device: Job(part, method.structured, batch=batch.get(device, 0)) for device in fleet.nodes}
-        if not part:
-            jobs = dict.fromkeys(fleet.nodes, Job())
+    for index, part in enumerate(tiers.methods, 1):
+        jobs, complete = tiers.tests(part, fleet.nodes, fleet.usable(round)), index == len(tiers.methods)
+        if not jobs:
+            yield Step({}, state, complete)
+            continue
         step = link.ask(evaluate(), state, fleet, jobs, round)
         row = {**step.row, **({"part": part, "density": state.view(part).density()} if part else {})}
-        yield Step(row, state, complete=index == len(tiers.methods))
-        fleet = fleet._replace(memory_bytes={**fleet.memory_bytes, **step.memory_bytes})
+        yield Step(row, state, complete)
+        fleet = fleet.told(step, round)
     return fleet
+
+
+def _heard(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:
+    """The fleet, with word from devices that sit out: nobody else asks whether they have memory again."""
+    able = tiers.jobs(fleet.trainers, fleet.usable(round))
+    if not (idle := [device for device in fleet.trainers if device not in able]):
+        return fleet
+    return fleet.told(link.ask(profile(), state, fleet, dict.fromkeys(idle, Job()), round, 0.0), round)
+
+
+def _first(state: State, candidates: Sequence[Masks]) -> State:
+    return State(0, masks.apply(state.params, candidates[0]), candidates[0])
+
+
+def _least(tiers: Tiers) -> float | None:
+    """The part of the devices that must answer where only those of one part are asked, which may be a single one."""
+    return None if "" in tiers.methods else 0.0
 
 
 def _changes(jobs: Mapping[int, Job], next_jobs: Mapping[int, Job | None]) -> dict[str, dict[str, str]]:

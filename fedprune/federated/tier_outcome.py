@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from fedprune.federated import forms as _forms
 from fedprune.federated.folder import RunFolder
-from fedprune.federated.forms import Forms
+from fedprune.federated.forms import Check, Forms
 from fedprune.federated.planning import TierPlan
 from fedprune.federated.setting import Setting
 from fedprune.federated.state import State, write_atomically
@@ -24,27 +25,38 @@ Write = Callable[[Path, Forms, Mapping[str, Any]], None]
 def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> dict[str, dict[str, Any]]:
     """Write every tier's files; returns, by tier, what result.json says of it."""
     assert setting.plan is not None
-    return {name: _tier(setting, folder.path / "tiers" / name, state, plan, write) for name, plan in
-            setting.plan.tiers.items()}  # fmt: skip
+
+    @functools.cache  # tiers may share a part
+    def made(part: str, sram_bytes: int) -> tuple[Forms, Check]:
+        forms = _forms.make(setting, state.view(part), sram_bytes)
+        return forms, _forms.check(setting, forms)
+
+    found: dict[str, dict[str, Any]] = {}
+    for name, plan in setting.plan.tiers.items():
+        forms, checked = made(plan.part, setting.experiment.fleet[name].sram_bytes)
+        found[name] = _facts(setting, plan, state.view(plan.part).density(), forms, checked)
+        path = folder.path / "tiers" / name
+        path.mkdir(parents=True, exist_ok=True)
+        write(path, forms, found[name])
+        write_atomically(path / "card.json", (json.dumps(found[name], indent=2) + "\n").encode())
+        write_atomically(path / "card.md", _page(found[name]).encode())
+    return found
 
 
-def _tier(setting: Setting, path: Path, state: State, plan: TierPlan, write: Write) -> dict[str, Any]:
+def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, checked: Check) -> dict[str, Any]:
     from fedprune.export import litert
 
     own = setting.experiment.fleet[plan.tier]
-    view = state.view(plan.part)
-    forms = _forms.make(setting, view, own.sram_bytes)
-    checked = _forms.check(setting, forms)
     inputs, _ = _forms.test_set(setting)
     by_device = _by_device(setting, litert.run(forms.litert_int8, inputs).argmax(1))
     tested = {device: value for device, value in by_device.items() if value is not None}
     worst = min(tested, key=lambda device: tested[device])
     file = forms.micro if own.sram_bytes else forms.litert_int8
-    facts = {
+    return {
         "name": f"{setting.experiment.name}, {plan.tier}",
         "part": plan.part,
         "size": plan.size,
-        "density": view.density(),
+        "density": density,
         "devices": own.devices,
         "accuracy_float": checked.accuracy,
         "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
@@ -65,11 +77,6 @@ def _tier(setting: Setting, path: Path, state: State, plan: TierPlan, write: Wri
         },
         "checks": checked.forms,
     }
-    path.mkdir(parents=True, exist_ok=True)
-    write(path, forms, facts)
-    write_atomically(path / "card.json", (json.dumps(facts, indent=2) + "\n").encode())
-    write_atomically(path / "card.md", _page(facts).encode())
-    return facts
 
 
 def _by_device(setting: Setting, found: Tensor) -> dict[int, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,10 +23,17 @@ class Tiers:
     """Part -> the method at its size, the largest part first. One named ``""`` is the whole model, for all alike."""
     job: Callable[[int, int | None], Job | None]
     """(device, bytes that it may use, None where it has not said) -> what it trains; None where nothing fits."""
+    test: Callable[[str, int, int | None], Job | None]
+    """(part, device, bytes that it may use) -> how it tests the part; None where that does not fit."""
 
     def jobs(self, devices: Sequence[int], memory_bytes: Mapping[int, int]) -> dict[int, Job]:
         """The job of each device that can train anything."""
         found = {device: self.job(device, memory_bytes.get(device)) for device in devices}
+        return {device: job for device, job in found.items() if job is not None}
+
+    def tests(self, part: str, devices: Iterable[int], memory_bytes: Mapping[int, int]) -> dict[int, Job]:
+        """How each device that can tests a part."""
+        found = {device: self.test(part, device, memory_bytes.get(device)) for device in devices}
         return {device: job for device, job in found.items() if job is not None}
 
     def holders(self, part: str, jobs: Mapping[int, Job]) -> dict[int, Job]:
@@ -38,7 +45,8 @@ class Tiers:
 def one_part(method: Method) -> Tiers:
     """Every device trains the whole model; or one part of it, where that is whole channels."""
     part = "narrow" if method.structured else ""
-    return Tiers({part: method}, lambda device, memory_bytes: Job(part, method.structured))
+    job = Job(part, method.structured)
+    return Tiers({part: method}, lambda device, memory_bytes: job, lambda part, device, memory_bytes: job)
 
 
 def drawn(method: Method, weights: Mapping[str, np.ndarray], larger: Masks | None) -> list[Masks]:
@@ -92,7 +100,8 @@ def renested(before: State, state: State, tiers: Tiers, round: int, seed: int) -
         elif not method.structured:
             new = state.masks
         parts[name] = part._replace(masks=new)
-    return replace(state, parts=parts)
+    memory = {key: value for key, value in state.memory.items() if not key.startswith(ORDER)}
+    return replace(state, parts=parts, memory=memory)
 
 
 def _order(state: State, part: str, layer: str) -> Tensor:

@@ -64,10 +64,17 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Chan
     return method
 
 
-def size_parameter(name: str) -> str | None:
-    """The parameter by which a method's model is smaller: ``density`` or ``width``; None where it has neither."""
+def size_parameter(name: str) -> tuple[str, float] | None:
+    """(the parameter by which a method's model is smaller, its default): ``density`` or ``width``, by default 1.
+
+    None where it has neither. Raises MethodError for an unknown method.
+    """
     parameters = inspect.signature(find(name)).parameters
-    return next((key for key in ("density", "width") if key in parameters), None)
+    for key in ("density", "width"):
+        if key in parameters:
+            default = parameters[key].default
+            return key, 1.0 if default is inspect.Parameter.empty else float(default)
+    return None
 
 
 def find(name: str) -> Callable[..., Any]:

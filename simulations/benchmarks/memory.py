@@ -19,11 +19,16 @@ from fedprune import masks, models, training
 from fedprune.budgets import Memory, training_memory
 from fedprune.counter_rng import uniforms
 from fedprune.experiment import parse, to_json
+from fedprune.federated.link import Link
 from fedprune.federated.payload import Payload, to_records
+from fedprune.federated.setting import prepare
+from fedprune.federated.state import State
+from fedprune.federated.strategy import run
 from fedprune.graph import trace
 from fedprune.lean_training import Lean, blocks
 from fedprune.progressive import prunable
 from simulations.benchmarks import _memory_device
+from simulations.benchmarks._limited import LimitedGrid
 from simulations.benchmarks._memory_device import EXAMPLES, SHAPES
 from simulations.benchmarks._report import Figure, write
 
@@ -51,6 +56,9 @@ WAYS = {
     "recomputed, 8 at a time": Way(Lean(micro_batch=8, recompute=True)),
     "sparse at 0.1, recomputed, 8 at a time": Way(Lean(micro_batch=8, recompute=True, sparse=True), 0.1),
 }
+TIERS = {"large": 0.3, "middle": 0.1, "small": 0.03}
+LIMITS = {"digits_cnn": (400, 340, 320), "resnet8": (512, 360, 345), "resnet18": (1600, 900, 640)}
+"""MiB for each tier."""
 QUICK = ("digits_cnn", "resnet8")
 
 
@@ -138,6 +146,54 @@ def table(found: dict[tuple[str, str], Outcome]) -> Table:
     return shown
 
 
+def limited(quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """A run whose devices' memory is really limited: (model, tier) -> allowed, predicted and measured bytes.
+
+    Every message of two rounds, growth included, is answered by a fresh process under the tier's limit.
+    """
+    found = {}
+    for name, allowed in (LIMITS if not quick else {"digits_cnn": LIMITS["digits_cnn"]}).items():
+        tiers = {
+            tier: {"devices": 1, "train_memory_bytes": size * 2**20, "density": density}
+            for (tier, density), size in zip(TIERS.items(), allowed, strict=True)
+        }
+        experiment = parse(
+            {
+                "name": "memory",
+                "data": {"name": f"{_memory_device.__name__}:{DATA[SHAPES[name]]}", "partition": "iid", "public": 0.1},
+                "model": name,
+                "method": {"name": "fedtiny", "density": 0.3, "pool": 2, "period": 1, "stop": 2},
+                "rounds": 1 if quick else 2,
+                "evaluate_every": 2,
+                "training": {"batch": 16, "learning_rate": 0.01},
+                "pretraining": {"epochs": 0},
+                "fleet": tiers,
+            },
+            "benchmark",
+        )
+        setting = prepare(experiment, "benchmark")
+        assert setting.plan is not None
+        grid = LimitedGrid({device: size * 2**20 for device, size in enumerate(allowed)})
+        link, start = Link(grid, experiment), State(-1, training.state_of(setting.model()))
+        for step in run(link, setting.tiers(), list(setting.layers), len(allowed), start):
+            assert not {**step.row.get("refused", {}), **step.row.get("faults", {})}, step.row
+        for device, (tier, size) in enumerate(zip(TIERS, allowed, strict=True)):
+            memory = setting.plan.tiers[tier].memory
+            assert memory is not None
+            peak = max(size for (which, _), size in grid.peaks.items() if which == device)
+            found[name, tier] = (size * 2**20, memory.total, peak)
+    return found
+
+
+def limits_table(found: dict[tuple[str, str], tuple[int, int, int]]) -> Table:
+    shown = Table(title="A run under enforced limits, whole processes, all phases, MiB")
+    for column in ("model", "tier", "allowed", "predicted", "measured"):
+        shown.add_column(column, justify="left" if column in ("model", "tier") else "right")
+    for (name, tier), sizes in found.items():
+        shown.add_row(name, tier, *(f"{size / 2**20:,.0f}" for size in sizes), end_section=tier == list(TIERS)[-1])
+    return shown
+
+
 def figures(found: dict[tuple[str, str], Outcome]) -> dict[str, Figure]:
     worst = max(got.error for got in found.values())
     made = {"worst_prediction_error": Figure(worst, "fraction", "lower", TARGET)}
@@ -155,8 +211,15 @@ def main() -> None:
     console = Console()
     found = measure(quick)
     console.print(table(found))
+    kept = limited(quick)
+    console.print(limits_table(kept))
+    over = sum(measured > allowed for allowed, _, measured in kept.values())
     command = "python -m simulations.benchmarks.memory" + " --quick" * quick
-    write("memory", figures(found), command, packages=["torch", "flwr"])
+    made = {**figures(found), "devices_over_budget": Figure(over, "devices", "lower", 0)}
+    for (name, tier), (allowed, predicted, measured) in kept.items():
+        against = {"allowed": allowed / 2**20, "predicted": predicted / 2**20}
+        made[f"{name}, {tier}, limited"] = Figure(measured / 2**20, "MiB", "lower", allowed / 2**20, against)
+    write("memory", made, command, packages=["torch", "flwr"])
     console.print("written to results/memory.json")
 
 

@@ -112,7 +112,7 @@ def _candidates(request: Payload) -> Iterator[Params]:
 def statistics_device(self: Device, request: Payload) -> Payload:
     """Re-estimate the BN statistics of every candidate on the development part: two floats a channel each."""
     examples, tensors = self.parts.development, {}
-    batch = Job.of(request.values).batch or _BATCH
+    batch = min(Job.of(request.values).batch or _BATCH, _BATCH)
     for index, params in enumerate(_candidates(request) if len(examples) else []):
         model: nn.Module = self.model(params)
         for name, moments in evidence.bn_statistics(model, self.batches(examples, batch)).items():
@@ -123,7 +123,7 @@ def statistics_device(self: Device, request: Payload) -> Payload:
 def loss_device(self: Device, request: Payload) -> Payload:
     """Loss sum of every candidate on the development part, in evaluation mode, with the statistics that were sent."""
     examples, losses = self.parts.development, []
-    batch = Job.of(request.values).batch or _BATCH
+    batch = min(Job.of(request.values).batch or _BATCH, _BATCH)
     for index, params in enumerate(_candidates(request)):
         model = self.model({**params, **_statistics_of(index, request.tensors)})
         loss = training.evaluate(model, self.batches(examples, batch)).loss

@@ -184,6 +184,8 @@ def like(expected: Params, given: Params) -> None:
             )
         if np.issubdtype(value.dtype, np.floating) and not np.isfinite(value).all():
             raise ValueError(f"{name} holds a value that is not finite")
+        if name.endswith(".running_var") and (value < 0).any():
+            raise ValueError(f"{name} holds a negative variance")
 
 
 def learning_rate(experiment: Experiment, round: int) -> float:
