@@ -57,7 +57,7 @@ WAYS = {
     "sparse at 0.1, recomputed, 8 at a time": Way(Lean(micro_batch=8, recompute=True, sparse=True), 0.1),
 }
 TIERS = {"large": 0.3, "middle": 0.1, "small": 0.03}
-LIMITS = {"digits_cnn": (400, 340, 320), "resnet8": (512, 360, 345), "resnet18": (1600, 900, 640)}
+LIMITS = {"digits_cnn": (400, 340, 320), "resnet8": (512, 360, 345)}
 """MiB for each tier."""
 QUICK = ("digits_cnn", "resnet8")
 

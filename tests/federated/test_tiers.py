@@ -12,10 +12,11 @@ import tiny_world
 from fleets import DENSITIES, STRUCTURED, assert_same, assert_whole, fleet_of
 
 from fedprune import masks
+from fedprune.federated.ordering import Proposal, ordered
 from fedprune.federated.setting import prepare
 from fedprune.federated.state import ORDER, Part, State, read, save
 from fedprune.federated.strategy import participants
-from fedprune.nesting import counts
+from fedprune.nesting import counts, nested
 
 RUNS = {
     "fedtiny": ("fedtiny", {}),
@@ -92,13 +93,21 @@ def test_of_fedtiny_masks_change_with_growth_and_a_smaller_one_only_where_the_la
         assert all(moved), name
 
 
-def test_what_devices_say_of_the_order_decides_and_is_then_forgotten(ran: Callable[[str], Any]) -> None:
-    average, scores, votes = (ran(name).state for name in ("fedtiny", "fedtiny by scores", "fedtiny by votes"))
-    for state in (average, scores, votes):
-        assert not [name for name in state.memory if name.startswith(ORDER)]
-    small = [state.parts["small"].masks for state in (average, scores, votes)]
-    assert not masks.equal(small[0], small[1])
-    assert not masks.equal(small[0], small[2])
+def test_what_devices_say_of_the_order_is_forgotten_once_it_is_used(ran: Callable[[str], Any]) -> None:
+    for name in ("fedtiny", "fedtiny by scores", "fedtiny by votes"):
+        assert not [key for state in ran(name).states for key in state.memory if key.startswith(ORDER)]
+
+
+@pytest.mark.parametrize(("join", "kept"), [("scores", [1, 2]), ("votes", [0, 1])])
+def test_two_devices_decide_by_their_magnitudes_or_by_their_votes(join: str, kept: list[int]) -> None:
+    """Worked by hand: means 2.4, 5.4, 3.8, 0 of the magnitudes; shares 0.6, 1, 0.4, 0 of the votes."""
+    whole = {"w": np.ones(4, bool)}
+    parts = {"large": Part(whole, {}), "small": Part({"w": np.array([True, True, False, False])}, {})}
+    state = State(1, {"w": np.zeros(4, np.float32)}, whole, parts=parts)
+    first = Proposal({"w": np.array([4, -3, 0, 0], np.float32)}, whole, 3)
+    second = Proposal({"w": np.array([0, 9, -9.5, 0], np.float32)}, whole, 2)
+    order = ordered(state, [first, second], join).memory[f"{ORDER}small/w"]
+    assert np.flatnonzero(nested({"w": order}, {"w": 2}, whole)["w"]).tolist() == kept
 
 
 @pytest.mark.parametrize("name", ["heterofl", "fjord", "fedrolex"])
