@@ -39,9 +39,7 @@ class Device:
         One model serves a process: the last call's.
         """
         what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes)
-        shapes = tuple((name, value.shape) for name, value in params.items())
-        narrower = {name for name, _ in shapes} == set(_shapes(*what)) and dict(shapes) != _shapes(*what)
-        model = _narrow(*what, shapes) if narrower else _model(*what)
+        model = _model(*what, tuple((name, value.shape) for name, value in params.items()))
         training.load_state(model, params)
         return model
 
@@ -117,28 +115,16 @@ def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
     )
 
 
-@functools.lru_cache(maxsize=2)
-def _model(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    one_thread()
-    return _shell(name, input_shape, classes)
-
-
-@functools.lru_cache(maxsize=2)
-def _narrow(
+@functools.lru_cache(maxsize=3)
+def _model(
     name: str, input_shape: tuple[int, ...], classes: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
 ) -> nn.Module:
-    one_thread()
-    return width.fit(_shell(name, input_shape, classes), dict(shapes))
-
-
-@functools.lru_cache(maxsize=2)
-def _shapes(name: str, input_shape: tuple[int, ...], classes: int) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in _shell(name, input_shape, classes).state_dict().items()}
-
-
-def _shell(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """The whole model, which a device that holds a narrower one does not keep."""
     import torch
 
+    one_thread()
     model = models.build(name, input_shape, classes)
-    return model.to(memory_format=torch.channels_last) if len(input_shape) == 3 else model  # type: ignore[call-overload]
+    if len(input_shape) == 3:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
+    return width.fit(model, dict(shapes)) if narrower else model
