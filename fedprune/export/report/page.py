@@ -94,7 +94,10 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _share(size: int | None, allowed: int) -> str:
-    return (_kb(size) if size else "–") + (f" of {_kb(allowed)}" if allowed else "")
+    def form(count: int) -> str:
+        return f"{count / 1e6:,.0f} MB" if count >= 1e7 else _kb(count)
+
+    return (form(size) if size else "–") + (f" of {form(allowed)}" if allowed else "")
 
 
 def _checks(result: Mapping[str, Any]) -> str:
