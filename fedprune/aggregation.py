@@ -72,18 +72,6 @@ def mean_scores(proposals: Sequence[tuple[Scores, Masks, float]]) -> dict[str, T
     Each proposal is (scores, positions that the device owns, weight). With devices that own the same, this is the plain
     weighted mean.
     """
-    return _over_owners(proposals)
-
-
-def votes(proposals: Sequence[tuple[Masks, Masks, float]]) -> dict[str, Tensor]:
-    """The weighted share, in [0, 1], of the position's owners whose mask keeps it; −∞ where it has no owner.
-
-    Each proposal is (proposed masks, positions that the device owns, weight).
-    """
-    return _over_owners(proposals)
-
-
-def _over_owners(proposals: Sequence[tuple[Params, Masks, float]]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name in proposals[0][0] if proposals else {}:
         summed, owned = np.zeros(()), np.zeros(())
@@ -93,6 +81,14 @@ def _over_owners(proposals: Sequence[tuple[Params, Masks, float]]) -> dict[str, 
             owned = owned + np.where(here, weight, 0.0)
         found[name] = np.where(owned > 0, summed / np.where(owned > 0, owned, 1.0), -np.inf)
     return found
+
+
+def votes(proposals: Sequence[tuple[Masks, Masks, float]]) -> dict[str, Tensor]:
+    """The weighted share, in [0, 1], of the position's owners whose mask keeps it; −∞ where it has no owner.
+
+    Each proposal is (proposed masks, positions that the device owns, weight).
+    """
+    return mean_scores(proposals)
 
 
 def mean_of_variances(parts: Sequence[Moments]) -> Moments:

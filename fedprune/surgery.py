@@ -11,6 +11,7 @@ import numpy as np
 from fedprune import masks as masking
 from fedprune.coupling import Coupling, Group, Member, couple
 from fedprune.types import Masks, Tensor
+from fedprune.width import recount
 
 if TYPE_CHECKING:
     import torch
@@ -250,15 +251,7 @@ def _cut(net: nn.Module, groups: Iterable[Group], removed: Mapping[str, Tensor])
                     keep = np.setdiff1d(np.arange(tensor.shape[dim]), lost)
                     tensor = tensor.detach().index_select(dim, torch.from_numpy(keep))
                     setattr(module, key, nn.Parameter(tensor) if key in module._parameters else tensor)
-        if isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:
-            # A depthwise layer has as many groups as channels; other group convolutions are never cut.
-            module.groups = module.weight.shape[0] if module.groups == module.out_channels else module.groups
-            module.out_channels = module.weight.shape[0]
-            module.in_channels = module.weight.shape[1] * module.groups
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None:
-            module.num_features = module.running_mean.shape[0]
+        recount(module)
 
 
 def _compare(masked: nn.Module, smaller: nn.Module, example: torch.Tensor) -> None:

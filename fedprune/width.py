@@ -165,11 +165,12 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
             zeros = torch.zeros_like(tensor.detach()[tuple(map(slice, wanted))])
             trained = isinstance(tensor, nn.Parameter)
             setattr(module, key, nn.Parameter(zeros, requires_grad=tensor.requires_grad) if trained else zeros)
-        _recount(module)
+        recount(module)
     return net
 
 
-def _recount(module: nn.Module) -> None:
+def recount(module: nn.Module) -> None:
+    """Put a module's own counts of channels and groups right, in place, after its tensors have been cut."""
     from torch import nn
 
     if isinstance(module, nn.modules.conv._ConvNd) and not module.transposed:

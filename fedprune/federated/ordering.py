@@ -2,27 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.aggregation import mean_scores, votes
+from fedprune.aggregation import Share, mean_scores, votes
 from fedprune.federated.state import ORDER, State
 from fedprune.nesting import counts, nested
-from fedprune.types import Masks, Params, Tensor
+from fedprune.types import Params, Tensor
 
 _TIE = 1e-9
 
 
-class Proposal(NamedTuple):
-    """What a device says of the order of weights, by the weights that it has trained."""
-
-    params: Params
-    owns: Masks
-    examples: float
-
-
-def ordered(state: State, proposals: Sequence[Proposal], join: str) -> State:
+def ordered(state: State, shares: Sequence[Share], join: str) -> State:
     """The state, with an order for every part but the largest in its memory where ``join`` is scores or votes."""
     make = {"scores": _scores, "votes": _votes}.get(join)
     if make is None:
@@ -30,21 +21,21 @@ def ordered(state: State, proposals: Sequence[Proposal], join: str) -> State:
     orders = {
         f"{ORDER}{part}/{layer}": order
         for part in list(state.parts)[1:]
-        for layer, order in make(state, part, proposals).items()
+        for layer, order in make(state, part, shares).items()
     }
     return replace(state, memory={**state.memory, **orders})
 
 
-def _scores(state: State, part: str, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
+def _scores(state: State, part: str, shares: Sequence[Share]) -> dict[str, Tensor]:
     """The devices' magnitudes, averaged over the owners by their examples."""
-    return mean_scores([(_magnitudes(state, each.params), each.owns, each.examples) for each in proposals])
+    return mean_scores([(_magnitudes(state, each.params), each.masks, each.weight) for each in shares])
 
 
-def _votes(state: State, part: str, proposals: Sequence[Proposal]) -> dict[str, Tensor]:
+def _votes(state: State, part: str, shares: Sequence[Share]) -> dict[str, Tensor]:
     """Votes of the owners, each for as many of its own largest weights as the part keeps; ties by magnitude."""
     wanted = counts({name: state.parts[part].masks[name] for name in state.masks})
     ballots = [
-        (nested(_magnitudes(state, each.params), wanted, each.owns), each.owns, each.examples) for each in proposals
+        (nested(_magnitudes(state, each.params), wanted, each.masks), each.masks, each.weight) for each in shares
     ]
     sizes = _magnitudes(state, state.params)
     return {

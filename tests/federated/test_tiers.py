@@ -12,7 +12,8 @@ import tiny_world
 from fleets import DENSITIES, STRUCTURED, assert_same, assert_whole, fleet_of
 
 from fedprune import masks
-from fedprune.federated.ordering import Proposal, ordered
+from fedprune.aggregation import Share
+from fedprune.federated.ordering import ordered
 from fedprune.federated.setting import prepare
 from fedprune.federated.state import ORDER, Part, State, read, save
 from fedprune.federated.strategy import participants
@@ -104,8 +105,8 @@ def test_two_devices_decide_by_their_magnitudes_or_by_their_votes(join: str, kep
     whole = {"w": np.ones(4, bool)}
     parts = {"large": Part(whole, {}), "small": Part({"w": np.array([True, True, False, False])}, {})}
     state = State(1, {"w": np.zeros(4, np.float32)}, whole, parts=parts)
-    first = Proposal({"w": np.array([4, -3, 0, 0], np.float32)}, whole, 3)
-    second = Proposal({"w": np.array([0, 9, -9.5, 0], np.float32)}, whole, 2)
+    first = Share({"w": np.array([4, -3, 0, 0], np.float32)}, whole, 3)
+    second = Share({"w": np.array([0, 9, -9.5, 0], np.float32)}, whole, 2)
     order = ordered(state, [first, second], join).memory[f"{ORDER}small/w"]
     assert np.flatnonzero(nested({"w": order}, {"w": 2}, whole)["w"]).tolist() == kept
 

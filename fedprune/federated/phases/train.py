@@ -10,7 +10,7 @@ from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job, held, restored
-from fedprune.federated.ordering import Proposal, ordered
+from fedprune.federated.ordering import ordered
 from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
@@ -31,12 +31,11 @@ def train(experiment: Experiment, round: int) -> Phase:
         values = {"round": round, "learning_rate": learning_rate(experiment, round), **job.to_values()}
         return Payload(values, {**params, **_inner(state, job)}, kept)
 
-    def joined(state: State, replies: Sequence[Reply]) -> State:
-        new = reduce(state, replies)
-        proposals = [Proposal(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
-        return ordered(new, proposals, experiment.training.join)
+    def reduce(state: State, replies: Sequence[Reply]) -> State:
+        shares = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
+        return ordered(_averaged(state, replies, shares), shares, experiment.training.join)
 
-    return Phase(ROUTE, request, device, joined, check)
+    return Phase(ROUTE, request, device, reduce, check)
 
 
 def _inner(state: State, job: Job) -> Params:
@@ -116,12 +115,11 @@ def _inner_models(request: Payload, count: int) -> list[SubModel]:
     return found
 
 
-def reduce(state: State, replies: Sequence[Reply]) -> State:
+def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share]) -> State:
     """FedAvg over whoever owns a position, weighted by training examples (McMahan et al., 2017, alg. 1).
 
     Statistics of batch norms are averaged apart for each part, over the devices that trained it.
     """
-    shares = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
     params = coverage_mean(state.params, shares)
     parts = {name: part._replace(buffers=_statistics(state, name, replies)) for name, part in state.parts.items()}
     for part in list(parts.values())[:1]:
