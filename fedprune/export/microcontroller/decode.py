@@ -1,4 +1,4 @@
-"""Weights with zeros in a file: a bitmap and the values left, which TensorFlow Lite Micro's DECODE unpacks."""
+"""Weights packed in a file, as a bitmap and the values left or as indices, which TensorFlow Lite Micro unpacks."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -6,18 +6,24 @@ from dataclasses import replace
 import numpy as np
 
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
+from fedprune.export.microcontroller.lookup import lookup
 from fedprune.types import Tensor
 
 DECODE = "TFLM_DECODE"
 """The custom operator's name."""
 
 LAYER_BYTES = 124
-"""What a layer behind DECODE adds to a file besides bitmap and values, measured: header, operator, tensors."""
+"""What a layer behind DECODE adds to a file besides its packed weights, measured: header, operator, tensors."""
 FIRST_BYTES = 96
 """What the first such layer adds beyond that: the operator's name and code."""
 
+HEADER_BYTES = 16
+"""Of what it takes to decode a weight, the part that says how; in `LAYER_BYTES`."""
+
 _CUSTOM = 32
-_PRUNING = bytes((2, 1, 0, 0, 1)) + bytes(11)  # decoder, its header's version, two reserved, its own version, reserved
+_PRUNING = bytes((2, 1, 0, 0, 1)) + bytes(
+    HEADER_BYTES - 5
+)  # decoder, its header's version, two reserved, its own version, reserved
 
 
 def saved_bytes(size: int, kept: int) -> int:
@@ -30,6 +36,8 @@ def saved_bytes(size: int, kept: int) -> int:
 
 def flash_bytes(dense_file: int, sizes: Mapping[str, int], kept: Mapping[str, int]) -> int:
     """Return the predicted length of what `write_sparse` writes, in bytes, each layer dense where that is shorter.
+
+    The file may be shorter still: weights of few values take fewer bytes as indices, which counts alone cannot tell.
 
     Args:
         dense_file: length of the same model's dense int8 file, whatever its weights.
@@ -50,7 +58,7 @@ def weight_of(file: File, operator: FileOperator) -> int | None:
 
 
 def behind_decode(file: File, chosen: Collection[int]) -> File:
-    """Return an int8 file with the weights of the operators at the positions ``chosen`` behind DECODE.
+    """Return an int8 file with the weights of the operators at the positions ``chosen`` behind DECODE, packed.
 
     Each is decoded just before it is used, into the arena, where it stays no longer.
     """
@@ -59,9 +67,9 @@ def behind_decode(file: File, chosen: Collection[int]) -> File:
         weight = weight_of(file, operator) if position in chosen else None
         if weight is not None:
             dense = file.tensors[weight]
-            bits, values = _packed(dense)
-            tensors[weight] = FileTensor(bits.shape, bits.dtype, bits)
-            tensors += [FileTensor(values.shape, values.dtype, values), replace(dense, data=None)]
+            encoded, ancillary = packed(dense)
+            tensors[weight] = FileTensor(encoded.shape, encoded.dtype, encoded)
+            tensors += [FileTensor(ancillary.shape, ancillary.dtype, ancillary), replace(dense, data=None)]
             decoded = len(tensors) - 1
             operators.append(FileOperator(_CUSTOM, 1, (weight, decoded - 1), decoded, None, 0, DECODE))
             inputs = tuple(decoded if index == weight else index for index in operator.inputs)
@@ -70,8 +78,21 @@ def behind_decode(file: File, chosen: Collection[int]) -> File:
     return replace(file, tensors=tensors, operators=operators)
 
 
-def _packed(weight: FileTensor) -> tuple[Tensor, Tensor]:
+def packed(weight: FileTensor) -> tuple[Tensor, Tensor]:
+    """Return an int8 weight as DECODE takes it, uint8: encoded, and what it takes to decode it, after a header.
+
+    It is a bitmap and the values that are not zero, or indices into tables, whichever is shorter.
+    """
     assert weight.data is not None
     levels = np.asarray(weight.data, np.int8).ravel()
     values = levels[levels != 0].tobytes()
-    return np.packbits(levels != 0), np.frombuffer(_PRUNING + values, np.uint8)
+    forms = [(np.packbits(levels != 0), np.frombuffer(_PRUNING + values, np.uint8))]
+    if found := lookup(weight):
+        forms.append(found)
+    return min(forms, key=lambda form: sum(map(len, form)))
+
+
+def gain_bytes(weight: FileTensor) -> int:
+    """Return how many bytes shorter a file is with an int8 weight behind DECODE; negative where it is longer."""
+    assert weight.data is not None
+    return weight.data.size + HEADER_BYTES - LAYER_BYTES - sum(map(len, packed(weight)))

@@ -1,5 +1,7 @@
-"""The int8 file that stores only weights that are not zero, and what it will cost before it is written."""
+"""The int8 file that stores weights packed, without their zeros, and what it will cost before it is written."""
 
+import math
+from collections import Counter
 from collections.abc import Collection, Mapping
 
 import numpy as np
@@ -9,10 +11,9 @@ from fedprune.export.litert.flatbuffer import File, pack
 from fedprune.export.litert.numbers import Floats, Integers
 from fedprune.export.litert.quantise import grids
 from fedprune.export.litert.rules import lower
-from fedprune.export.microcontroller.decode import FIRST_BYTES, behind_decode, saved_bytes, weight_of
+from fedprune.export.microcontroller.decode import FIRST_BYTES, behind_decode, gain_bytes, saved_bytes, weight_of
 from fedprune.export.microcontroller.memory import arena_bytes
 from fedprune.graph import Conv2d, Graph, Linear
-from fedprune.types import Tensor
 
 
 def write_sparse(graph: Graph, ranges: Ranges, sram_limit_bytes: int | None = None) -> bytes:
@@ -26,9 +27,21 @@ def write_sparse(graph: Graph, ranges: Ranges, sram_limit_bytes: int | None = No
 
     Raises as `litert.write_int8`.
     """
-    file = lower(graph, Integers(grids(graph, ranges)))
-    kept = {position: int(np.count_nonzero(_weight(file, position))) for position in _layers(graph, file)}
-    sparse = behind_decode(file, _chosen(file, kept, sram_limit_bytes))
+    return pack_sparse(lower(graph, Integers(grids(graph, ranges))), sram_limit_bytes)
+
+
+def pack_sparse(file: File, sram_limit_bytes: int | None = None) -> bytes:
+    """Return the .tflite of an int8 file, dense or with weights behind DECODE operators, as `write_sparse` chooses.
+
+    Weights that several operators share stay dense, and so does what is not int8.
+    """
+    users = Counter(index for operator in file.operators for index in operator.inputs)
+    gains = {
+        at: gain_bytes(file.tensors[index])
+        for at, index in _weights(file).items()
+        if users[index] == 1 and file.tensors[index].dtype == np.int8
+    }
+    sparse = behind_decode(file, _chosen(file, gains, sram_limit_bytes))
     return min((pack(file), pack(sparse)), key=len)
 
 
@@ -40,8 +53,9 @@ def decoded(graph: Graph, kept: Mapping[str, int], sram_limit_bytes: int | None 
     """
     file = lower(graph, Floats())
     names = _layers(graph, file)
-    counts = {at: kept.get(name, _weight(file, at).size) for at, name in names.items()}
-    return frozenset(names[at] for at in _chosen(file, counts, sram_limit_bytes))
+    sizes = {at: math.prod(file.tensors[index].shape) for at, index in _weights(file).items()}
+    gains = {at: saved_bytes(sizes[at], kept.get(name, sizes[at])) for at, name in names.items()}
+    return frozenset(names[at] for at in _chosen(file, gains, sram_limit_bytes))
 
 
 def sram_bytes(graph: Graph, decoded: Collection[str] = ()) -> int:
@@ -54,8 +68,7 @@ def sram_bytes(graph: Graph, decoded: Collection[str] = ()) -> int:
     return arena_bytes(file, [at for at, name in _layers(graph, file).items() if name in decoded])
 
 
-def _chosen(file: File, kept: Mapping[int, int], sram_limit_bytes: int | None) -> frozenset[int]:
-    gains = {at: saved_bytes(_weight(file, at).size, count) for at, count in kept.items()}
+def _chosen(file: File, gains: Mapping[int, int], sram_limit_bytes: int | None) -> frozenset[int]:
     chosen: list[int] = []
     for at in sorted(gains, key=lambda at: -gains[at]):
         fits = sram_limit_bytes is None or arena_bytes(file, [*chosen, at]) <= sram_limit_bytes
@@ -67,13 +80,10 @@ def _chosen(file: File, kept: Mapping[int, int], sram_limit_bytes: int | None) -
 def _layers(graph: Graph, file: File) -> dict[int, str]:
     # Every such operation becomes one operator with a weight, in the same order.
     names = (op.weight.name for op in graph.operations if isinstance(op, Conv2d | Linear))
-    positions = (at for at, operator in enumerate(file.operators) if weight_of(file, operator) is not None)
-    return dict(zip(positions, names, strict=True))
+    return dict(zip(_weights(file), names, strict=True))
 
 
-def _weight(file: File, position: int) -> Tensor:
-    index = weight_of(file, file.operators[position])
-    assert index is not None
-    data = file.tensors[index].data
-    assert data is not None
-    return data
+def _weights(file: File) -> dict[int, int]:
+    """Return the position of each operator that has a weight -> the weight."""
+    found = ((at, weight_of(file, operator)) for at, operator in enumerate(file.operators))
+    return {at: weight for at, weight in found if weight is not None}

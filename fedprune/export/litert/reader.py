@@ -1,0 +1,160 @@
+"""Reading any .tflite file into plain tensors and operators, the reverse of packing, whoever wrote it."""
+
+import struct
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.litert.flatbuffer import File, FileOperator
+from fedprune.export.litert.reader_tensors import tensors
+from fedprune.export.litert.tables import ModelError, Source, Table
+
+__all__ = ["ModelError", "operator_name", "read"]
+
+_VERSION, _IDENTIFIER = 3, b"TFL3"
+_CUSTOM = 32
+_MOST = 2**16  # tensors, operators: no net has as many, and each takes a hundred times its bytes in memory
+
+# Operators that compute nothing without these options, or something else.
+_OPTIONS = {
+    "CONV_2D": "Conv2D",
+    "DEPTHWISE_CONV_2D": "DepthwiseConv2D",
+    "TRANSPOSE_CONV": "TransposeConv",
+    "FULLY_CONNECTED": "FullyConnected",
+    "AVERAGE_POOL_2D": "Pool2D",
+    "MAX_POOL_2D": "Pool2D",
+    "CONCATENATION": "Concatenation",
+    "STRIDED_SLICE": "StridedSlice",
+    "SOFTMAX": "Softmax",
+    "MEAN": "Reducer",
+    "ADD": "Add",
+    "MUL": "Mul",
+}
+
+
+def read(content: bytes) -> File:
+    """Return the model in a .tflite file; `pack` writes it back.
+
+    Constants are read-only arrays, copied; tensors that share bytes in the file share memory. An optional input that is
+    not there has the index -1. Names of tensors are kept; metadata, signatures and the description are not.
+
+    Raises ``ModelError`` with one line for bytes that are no sound model of fixed shapes, whatever they are, and for
+    what `File` cannot hold: a second subgraph, an operator of several outputs or with custom options, variables, types
+    of a part of a byte, zero points that differ by channel, sparse tensors other than by rows.
+    """
+    if len(content) < 8 or content[4:8] != _IDENTIFIER:
+        raise ModelError(f"this is no .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
+    source = Source(content)
+    model = source.table(source.number("I", 0))
+    version = model.number(0, "I")
+    if version != _VERSION:
+        raise ModelError(f"the file's version is {version}, not {_VERSION}")
+    graphs = model.count(2)
+    if graphs != 1:
+        raise ModelError(f"the model has {graphs} subgraphs; only models of one are read")
+    graph = model.item(2, 0)
+    if max(graph.count(0), graph.count(3)) > _MOST:
+        raise ModelError(f"the model has {graph.count(0)} tensors and {graph.count(3)} operators, more than {_MOST}")
+    operators = [_operator(model, graph.item(3, position), position) for position in range(graph.count(3))]
+    file = File(tensors(model, graph), operators, graph.integers(1), graph.integers(2))
+    _check_ends(file)
+    _check_order(file)
+    return file
+
+
+def operator_name(operator: FileOperator) -> str:
+    """Return what the schema calls an operator, ``CONV_2D``, or the name of a custom one."""
+    return operator.custom or _names()[operator.code]
+
+
+@cache
+def _names() -> Mapping[int, str]:
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    return {number: name for name, number in vars(BuiltinOperator).items() if isinstance(number, int)}
+
+
+def _who(position: int, name: str) -> str:
+    return f"operator {position} {name[:60]!r}"  # on one line, whatever the name holds
+
+
+def _operator(model: Table, table: Table, position: int) -> FileOperator:
+    index = table.number(0, "I")
+    if index >= model.count(1):
+        raise ModelError(f"operator {position} is of kind {index}, and there are {model.count(1)}")
+    kind = model.item(1, index)
+    # Old writers know only the first byte, which ends at 127.
+    code = max(kind.number(0, "b"), kind.number(3, "i"))
+    if code not in _names():
+        raise ModelError(f"operator {position} is of the unknown kind {code}")
+    custom = kind.text(1) if code == _CUSTOM else ""
+    if code == _CUSTOM and not custom:
+        raise ModelError(f"operator {position} is a custom one without a name")
+    what = _who(position, custom or _names()[code])
+    outputs, inputs = table.integers(2), table.integers(1)
+    if len(outputs) != 1:
+        raise ModelError(f"{what} has {len(outputs)} outputs; only operators of one are read")
+    if table.part(5, 1) or table.number(9, "Q") > 1:
+        raise ModelError(f"{what} has custom options, which are not read")
+    if table.number(11, "B"):
+        raise ModelError(f"{what} has options of a newer kind, which are not read")
+    model.source.spend(4 * len(inputs))  # whoever follows them takes a step for each
+    number, options = _options(table, what)
+    wanted = _OPTIONS.get(_names()[code])
+    if wanted and type(options).__name__ != f"{wanted}OptionsT":
+        raise ModelError(f"{what} lacks its {wanted}Options")
+    return FileOperator(code, kind.number(2, "i", 1), inputs, outputs[0], options, number, custom)
+
+
+def _options(table: Table, what: str) -> tuple[int, Any]:
+    from ai_edge_litert.schema_py_generated import BuiltinOptionsCreator
+    from flatbuffers.table import Table as Unchecked
+
+    number, inside = table.number(3, "B"), table.child(4)
+    if number == 0 or inside is None:
+        return 0, None
+    try:
+        options = BuiltinOptionsCreator(number, Unchecked(table.source.content, inside.position))
+    # What the schema's own readers raise where a field lies outside the file.
+    except (struct.error, ValueError, TypeError, IndexError, OverflowError) as error:
+        raise ModelError(f"{what} has damaged options") from error
+    if options is None:
+        raise ModelError(f"{what} has options of the unknown kind {number}")
+    for name, value in vars(options).items():
+        if isinstance(value, np.ndarray | bytes):
+            table.source.spend(len(value))
+        if isinstance(value, np.ndarray):
+            setattr(options, name, value.tolist())
+    return number, options
+
+
+def _check_ends(file: File) -> None:
+    count = len(file.tensors)
+    for name, indices in (("inputs", file.inputs), ("outputs", file.outputs)):
+        if not indices:
+            raise ModelError(f"the model has no {name}")
+        if len(set(indices)) < len(indices) or min(indices) < 0 or max(indices) >= count:
+            raise ModelError(f"the model's {name} are not among its {count} tensors, each once")
+    if any(file.tensors[index].data is not None for index in file.inputs):
+        raise ModelError("an input of the model is a constant")
+
+
+def _check_order(file: File) -> None:
+    count = len(file.tensors)
+    made = {index for index, tensor in enumerate(file.tensors) if tensor.data is not None}.union(file.inputs)
+    for position, operator in enumerate(file.operators):
+        what = _who(position, operator_name(operator))
+        for index in operator.inputs:
+            if not -1 <= index < count:
+                raise ModelError(f"{what} reads tensor {index}, and there are {count}")
+            if index >= 0 and index not in made:
+                raise ModelError(f"{what} reads tensor {index}, which no operator before it makes")
+        if not 0 <= operator.output < count:
+            raise ModelError(f"{what} writes tensor {operator.output}, and there are {count}")
+        if operator.output in made:
+            raise ModelError(f"{what} writes tensor {operator.output}, which is already there")
+        made.add(operator.output)
+    if not made.issuperset(file.outputs):
+        raise ModelError("an output of the model is made by no operator")
