@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune.counter_rng import uniforms
+from fedprune.graph import Graph, run
 from fedprune.tensors import Batches, as_input
 from fedprune.topk import top_k
-from fedprune.types import Masks, Moments, Params, Tensor, TopK
+from fedprune.types import FloatTensor, Masks, Moments, Params, Tensor, TopK
 
 if TYPE_CHECKING:
     import torch
@@ -97,6 +98,36 @@ def top_gradients(
         for layer in layers:
             layer.track_running_stats = True
         model.eval()
+    return found
+
+
+def ranges(graph: Graph, batches: Iterable[Tensor]) -> FloatTensor:
+    """The least and the greatest value of every tensor of ``graph`` over batches of inputs, and zero: (tensors, 2).
+
+    They are float32 and in the order of the graph's shapes, NaN for a tensor that held one. Those of several devices
+    merge by the least of the least and the greatest of the greatest.
+    """
+    found = np.zeros((len(graph.shapes), 2), np.float32)
+    for inputs in batches:
+        values = run(graph, inputs)
+        for ends, name in zip(found, graph.shapes, strict=True):
+            ends[0] = np.minimum(ends[0], values[name].min())
+            ends[1] = np.maximum(ends[1], values[name].max())
+    return found
+
+
+def histograms(
+    graph: Graph, batches: Iterable[Tensor], ranges: Mapping[str, tuple[float, float]], intervals: int = 2048
+) -> dict[str, Tensor]:
+    """How many values of each tensor of ``graph`` lie in each of so many equal ``intervals`` of its range, int64.
+
+    They add up. A tensor whose range is a point has none.
+    """
+    found = {name: np.zeros(intervals, np.int64) for name, (low, high) in ranges.items() if low < high}
+    for inputs in batches:
+        values = run(graph, inputs)
+        for name, counts in found.items():
+            counts += np.histogram(values[name], intervals, ranges[name])[0]
     return found
 
 

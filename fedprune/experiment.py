@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import sys
@@ -13,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from fedprune.experiment_errors import explain
 
 Positive = Annotated[int, Meta(ge=1)]
 Natural = Annotated[int, Meta(ge=0)]
@@ -70,6 +71,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights; by the devices' magnitudes, averaged; or by the devices' votes, each for the largest of its own weights."""
     grow_batch: Positive = 128
     """Examples behind the gradients of pruned weights that a device sends."""
+    quantise_last: Natural = 0
+    """In so many of the last rounds devices train with the rounding of the int8 file; 0 is never."""
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -78,6 +81,16 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epochs: Natural = 10
     batch: Positive = 32
     learning_rate: Rate = 0.05
+
+
+class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How the int8 file comes to the ranges of its activations."""
+
+    ranges: Literal["public", "devices"] = "public"
+    """Whose examples they are measured on: the server's public ones, or those of the devices, which each send the least
+    and the greatest value of every activation when training is over."""
+    calibration: Literal["minmax", "percentile", "mse"] = "minmax"
+    """All that was seen; without the outermost 0.01 % at each end; or the range of least squared rounding error."""
 
 
 class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -116,6 +129,7 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Part of the asked devices that must answer well, or the round fails and the run stops, saved."""
     training: Training = Training()
     pretraining: Pretraining = Pretraining()
+    export: Export = Export()
     fleet: dict[str, Tier] = {}
     """Tiers of unequal devices, by name: the first devices are of the first tier, and so on. Empty: all are equal."""
 
@@ -142,7 +156,7 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     try:
         experiment = msgspec.convert({**table, "fleet": {}}, Experiment)
     except msgspec.ValidationError as error:
-        raise ExperimentError(f"{source}: {_explain(str(error))}") from error
+        raise ExperimentError(f"{source}: {explain(str(error), _TABLES)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
     for key, problem in _contradictions(experiment):
         raise ExperimentError(f"{source}: {key}: {problem}")
@@ -162,7 +176,7 @@ def _fleet(tables: Any, source: str) -> dict[str, Tier]:
         try:
             fleet[name] = msgspec.convert(plain, Tier)
         except msgspec.ValidationError as error:
-            raise ExperimentError(f"{source}: fleet.{name}.{_explain(str(error), Tier)}") from error
+            raise ExperimentError(f"{source}: fleet.{name}.{explain(str(error), {'': Tier})}") from error
     return fleet
 
 
@@ -193,7 +207,13 @@ def training_devices(fleet: Mapping[str, Tier]) -> int:
 
 def to_json(experiment: Experiment) -> str:
     """A compact, stable text of an experiment, for the link and for a run's folder."""
-    return msgspec.json.encode(experiment).decode()  # the order of tiers says which devices are of which
+    table = msgspec.to_builtins(experiment)  # the order of tiers says which devices are of which
+    # every message carries this text: what asks for nothing is not said
+    if experiment.export == Export():
+        del table["export"]
+    if not experiment.training.quantise_last:
+        del table["training"]["quantise_last"]
+    return msgspec.json.encode(table).decode()
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -228,6 +248,14 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         problems.append(("fleet", "no tier trains; leave trains = false out of one at least"))
     elif experiment.fleet and data.devices and data.devices != trained:
         problems.append(("data.devices", f"{data.devices}, but the tiers that train have {trained}; leave it out"))
+    if experiment.training.quantise_last > experiment.rounds:
+        problems.append(("training.quantise_last", f"at most the {experiment.rounds} rounds there are; 0 is never"))
+    if experiment.training.quantise_last and any(tier.train_memory_bytes for tier in experiment.fleet.values()):
+        problems.append(
+            ("training.quantise_last", "no plan counts what it takes; leave it out, or train_memory_bytes of all tiers")
+        )
+    if experiment.export.ranges == "devices" and experiment.export.calibration != "minmax":
+        problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
     if data.official_test and data.partition != "natural":
         problems.append(
             ("data.official_test", 'only for partition = "natural"; others test on the official split anyway')
@@ -261,31 +289,5 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
-    "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining,
+    "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
 }  # fmt: skip
-_NAMES = {"int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false",
-          "object": "a table", "array": "a list", "null": "nothing"}  # fmt: skip
-
-
-def _explain(message: str, root: type[msgspec.Struct] = Experiment) -> str:
-    """msgspec's message as ``key: what is wrong and what would be right``."""
-    text, _, where = message.partition(" - at ")
-    path = where.strip("`").removeprefix("$").strip(".")
-    if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
-        name = unknown[1] if re.fullmatch(r"[\w-]+", unknown[1]) else repr(unknown[1])
-        keys = list((_TABLES.get(path, Experiment) if path else root).__struct_fields__)
-        close = difflib.get_close_matches(name, keys, 1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(keys))}"
-        return f"{'.'.join(filter(None, [path, name]))}: unknown key; {hint}"
-    if missing := re.search(r"missing required field `(.+)`", text):
-        return f"{'.'.join(filter(None, [path, missing[1]]))}: missing; it has no default"
-    if wrong := re.fullmatch(r"Expected `(.+)`, got `(\w+)`", text):
-        kinds = " or ".join(_NAMES.get(kind.strip(), kind) for kind in wrong[1].split("|") if kind.strip() != "null")
-        return f"{path}: expected {kinds}, got {_NAMES.get(wrong[2], wrong[2])}"
-    if choice := re.fullmatch(r"Invalid enum value '?(.+?)'?", text):
-        field = path.rsplit(".", 1)[-1]
-        options = next(f.type for f in msgspec.structs.fields(_TABLES[path.rpartition(".")[0]]) if f.name == field)
-        return f"{path}: {choice[1]!r} is not one of {', '.join(options.__args__)}"
-    if bound := re.fullmatch(r"Expected `(\w+)` (.+)", text):
-        return f"{path}: expected {_NAMES.get(bound[1], bound[1])} {bound[2]}"
-    return f"{path}: {text}"

@@ -15,7 +15,7 @@ from fedprune.federated import device as _device
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
 from fedprune.federated.payload import MEMORY, REFUSED, Payload, from_records, to_records, values_of
-from fedprune.federated.phases import candidates, evaluate, grow, profile, train
+from fedprune.federated.phases import candidates, evaluate, grow, profile, ranges, train
 
 ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
     profile.ROUTE: profile.device,
@@ -24,6 +24,7 @@ ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
     train.ROUTE: train.device,
     grow.ROUTE: grow.device,
     evaluate.ROUTE: evaluate.device,
+    ranges.ROUTE: ranges.device,
 }
 """Flower's message type -> device half. A new phase is a file and a line here."""
 

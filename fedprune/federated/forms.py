@@ -8,7 +8,9 @@ import numpy as np
 
 from fedprune import training
 from fedprune.experiment import ExperimentError
+from fedprune.federated import finished
 from fedprune.federated.costs import SRAM_SLACK
+from fedprune.federated.phases.ranges import measured
 from fedprune.federated.setting import Setting
 from fedprune.federated.state import State
 from fedprune.types import Tensor
@@ -16,9 +18,7 @@ from fedprune.types import Tensor
 if TYPE_CHECKING:
     from torch import nn
 
-_CALIBRATION = 500  # public examples that give the ranges of activations
 _BATCH = 250
-_NO_PUBLIC = "data.public: an export takes the ranges of activations from public examples; set it above 0"
 _MOST_ARENA = 1.25  # of a dense file's working memory, since that is scarcer than flash
 _MICRO_MACS = 4e9  # the reference kernels of TensorFlow Lite Micro are slow: so much takes them some ten seconds
 
@@ -53,49 +53,33 @@ class Check(NamedTuple):
 
 def ready(setting: Setting, source: str) -> None:
     """ExperimentError, before any training, for what could not be exported or checked after it."""
-    import torch
-
     from fedprune.export import litert
-    from fedprune.graph import UnsupportedOperation, inference, trace
+    from fedprune.graph import UnsupportedOperation
 
-    if not len(setting.federation.public_indices):
-        raise ExperimentError(f"{source}: {_NO_PUBLIC}")
+    if problem := finished.without_ranges(setting):
+        raise ExperimentError(f"{source}: {problem}")
     if not any(len(device.test_indices) for device in setting.federation.devices):
         raise ExperimentError(f"{source}: data.test: no device has an example to test the model on; set it above 0")
     try:
-        litert.write_float(inference(trace(setting.model(), torch.zeros(1, *setting.dataset.input_shape))))
+        litert.write_float(finished.graph(setting, setting.model()))
     except UnsupportedOperation as error:
         raise ExperimentError(f"{source}: model: {setting.experiment.model} cannot be exported: {error}") from error
 
 
-def make(setting: Setting, state: State, sram_bytes: int = 0) -> Forms:
-    """Shrink, trace and quantise, with ranges from the public set. ExperimentError for what cannot be exported.
+def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") -> Forms:
+    """Shrink, trace and quantise the model of a part, of which ``state`` is the view.
 
     Layers whose zeros are left out are unpacked in working memory: as many as ``sram_bytes`` allow, or, where that is
-    0, as cost no more than a quarter of what the dense file takes.
+    0, as cost no more than a quarter of what the dense file takes. ExperimentError for what cannot be exported.
     """
-    import torch
-
     from fedprune.budgets import macs
     from fedprune.export import litert, microcontroller
-    from fedprune.graph import UnsupportedOperation, inference, trace
-    from fedprune.surgery import SurgeryError, shrink
+    from fedprune.graph import UnsupportedOperation
 
-    public = setting.federation.public
-    if not len(public):
-        raise ExperimentError(_NO_PUBLIC)
-    seen = setting.dataset.normalise(public.inputs[:_CALIBRATION])
-    model = compact = setting.model(state.params)
-    example = torch.zeros(1, *setting.dataset.input_shape)
+    model, compact = finished.compacted(setting, state)
     try:
-        parameters = {name for name, _ in model.named_parameters()}
-        if masks := {name: mask for name, mask in state.masks.items() if name in parameters}:
-            compact = shrink(model, masks, example)
-    except SurgeryError:
-        compact = model  # a model whose channels cannot be told apart is exported whole
-    try:
-        whole, small = (inference(trace(form, example)) for form in (model, compact))
-        whole_ranges, ranges = litert.calibrate(whole, seen), litert.calibrate(small, seen)
+        whole, small = finished.graph(setting, model), finished.graph(setting, compact)
+        whole_ranges, ranges = finished.ranges(setting, measured(state, part), whole, small)
         dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
         allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * microcontroller.sram_bytes(small))
         # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ import numpy as np
 
 from fedprune import __version__, masks, wire
 from fedprune import experiment as _experiment
+from fedprune.export.microcontroller import Written
 from fedprune.export.report import page
 from fedprune.federated import forms as _forms
 from fedprune.federated import tier_outcome
@@ -28,27 +30,38 @@ _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
 
 def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     """Export, check and report a run that is complete; returns result.json, and writes it last."""
-    whole, state = state, state.view(next(iter(state.parts), ""))
+    part = next(iter(state.parts), "")
+    whole, state = state, state.view(part)
     model = io.BytesIO()
     np.savez_compressed(model, **state.params, **{f"mask/{name}": mask for name, mask in state.masks.items()})  # type: ignore[arg-type]
     write_atomically(folder.path / "model.npz", model.getvalue())
-    forms = _forms.make(setting, state)
+    forms = _forms.make(setting, state, part=part)
     checked = _forms.check(setting, forms)
     result = _result(setting, folder, state, forms, checked)
     write_litert(folder.path, forms)
-    if result["arena_bytes"] is not None:  # a C array without its arena would be of little use
-        write_microcontroller(setting, folder.path, forms, result)
+    result |= _write_c(setting, folder.path, forms, result)
     if setting.plan is not None:
 
         def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> None:
             write_litert(path, forms)
-            if facts["arena_bytes"] is not None:
-                write_microcontroller(setting, path, forms, facts)
+            _write_c(setting, path, forms, facts)
 
         result["tiers"] = tier_outcome.finish(setting, folder, whole, write)
     folder.write_result(result)
     report(folder)
     return result
+
+
+def _write_c(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> dict[str, Any]:
+    # What the C sources take, or why there are none: a run of hours does not fail over what an export writes later.
+    if result["arena_bytes"] is None:
+        return {"no_c": "the arena could not be measured, without which a C array is of little use"}
+    try:
+        written = write_microcontroller(setting, path, forms, result)
+    except (ValueError, RuntimeError) as error:
+        return {"no_c": str(error)}
+    card = json.loads(written.card_json.read_text(encoding="utf-8"))
+    return {"c99_arena_bytes": card["c99_arena_bytes"]}
 
 
 def report(folder: RunFolder) -> Path:
@@ -76,9 +89,11 @@ def write_litert(path: Path, forms: Forms) -> list[Path]:
     return [path / name for name in files]
 
 
-def write_microcontroller(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> list[Path]:
-    """A C array, its header and a model card, in ``microcontroller/``."""
-    from fedprune.export import microcontroller
+def write_microcontroller(
+    setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any], fastest: bool = False
+) -> Written:
+    """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``."""
+    from fedprune.export import c99, microcontroller
 
     dataset = setting.dataset
     # of raw values, so that a caller has no scale to know of
@@ -92,7 +107,10 @@ def write_microcontroller(setting: Setting, path: Path, forms: Forms, result: Ma
         "arena_bytes": result["arena_bytes"],
         "size_bytes": result["bytes"],
     }
-    return list(microcontroller.write_c(forms.micro, path / "microcontroller", card))
+    optimise = c99.fastest if fastest else c99.smallest
+    return microcontroller.write_c(
+        forms.micro, path / "microcontroller", card, plain=forms.litert_int8, optimise=optimise
+    )
 
 
 def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
@@ -156,15 +174,18 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def export(path: Path, to_microcontroller: bool, data_dir: str | None) -> list[Path]:
+def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: bool = False) -> list[Path]:
     """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths."""
     folder = RunFolder(path)
     result, state = folder.read_result(), folder.state()
     setting = prepare(folder.experiment(), str(path / "experiment.json"), data_dir)
 
     def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:
-        forms = _forms.make(setting, state.view(part), sram_bytes)
-        return write_microcontroller(setting, to, forms, facts) if to_microcontroller else write_litert(to, forms)
+        forms = _forms.make(setting, state.view(part), sram_bytes, part)
+        if to_microcontroller:
+            written = write_microcontroller(setting, to, forms, facts, fastest)
+            return [*written[:-1], *written.firmware]
+        return write_litert(to, forms)
 
     written = write(path, next(iter(state.parts), ""), 0, result)
     for name, plan in setting.plan.tiers.items() if setting.plan is not None else ():

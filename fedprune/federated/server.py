@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedprune.federated import finished
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.link import Link
 from fedprune.federated.setting import Setting, pretrain
@@ -23,7 +25,8 @@ def drive(grid: Grid, setting: Setting, folder: RunFolder, state: State | None, 
     if state is None:
         state = pretrain(setting, progress)
     link = Link(grid, setting.experiment)
-    steps = run(link, setting.tiers(), list(setting.layers), len(setting.federation.devices), state)
+    shipped = functools.partial(finished.shipped, setting) if setting.experiment.export.ranges == "devices" else None
+    steps = run(link, setting.tiers(), list(setting.layers), len(setting.federation.devices), state, shipped)
     for step in steps:
         if step.row:
             folder.add(step.row)

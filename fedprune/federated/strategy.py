@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
 from fedprune import masks
@@ -15,9 +15,11 @@ from fedprune.federated.phases.candidates import candidate_loss, candidate_stati
 from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
 from fedprune.federated.phases.profile import profile
+from fedprune.federated.phases.ranges import measured, ranges
 from fedprune.federated.phases.train import train
 from fedprune.federated.state import State
 from fedprune.federated.tiers import Tiers, drawn, joined, renested, rolled
+from fedprune.graph import Graph
 from fedprune.methods import MethodError
 from fedprune.types import Masks
 
@@ -28,17 +30,45 @@ Steps = Generator[Step, None, State]
 """Yields each phase as it is done; returns the state after the last."""
 
 
-def run(link: Link, tiers: Tiers, layers: Sequence[str], devices: int, state: State) -> Steps:
+def run(
+    link: Link,
+    tiers: Tiers,
+    layers: Sequence[str],
+    devices: int,
+    state: State,
+    shipped: Callable[[State], Graph] | None = None,
+) -> Steps:
     """Take ``state`` to the experiment's last round, phase by phase.
 
     A state of round −1 is a dense pretrained model: candidates over ``layers`` are drawn and one is chosen first. A
-    later state goes on after its round, to the same model as if it had never stopped. Raises RunStopped.
+    later state goes on after its round, to the same model as if it had never stopped. With ``shipped``, from a view of
+    the last state to the graph that its file will hold, devices measure its ranges in the end. Raises RunStopped.
     """
     fleet = link.meet(devices, state)
     if state.round < 0:
         state = yield from _choose(link, fleet, tiers, layers, state)
     for round in range(state.round + 1, link.experiment.rounds + 1):
         state, fleet = yield from _round(link, fleet, tiers, state, round)
+    return (yield from _ranges(link, fleet, tiers, state, shipped)) if shipped is not None else state
+
+
+def _ranges(link: Link, fleet: Fleet, tiers: Tiers, state: State, shipped: Callable[[State], Graph]) -> Steps:
+    """Of every part the ranges that its file needs, over the training parts of all devices that can hold it."""
+    for part in tiers.methods:
+        if measured(state, part) is not None:
+            continue
+        jobs = tiers.tests(part, fleet.trainers, fleet.usable(state.round))
+        if not jobs:
+            raise RunStopped(
+                f"round {state.round}: no device has the memory to measure the ranges of {part or 'the model'}"
+            )
+        step = link.ask(ranges(shipped(state.view(part)), part), state, fleet, jobs, state.round)
+        state = step.state
+        if measured(state, part) is None:
+            raise RunStopped(
+                f"round {state.round}: every device refused to measure the ranges of {part or 'the model'}"
+            )
+        yield step._replace(row={**step.row, **({"part": part} if part else {})}, complete=True)
     return state
 
 

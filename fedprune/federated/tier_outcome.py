@@ -28,7 +28,7 @@ def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> d
 
     @functools.cache  # tiers may share a part
     def made(part: str, sram_bytes: int) -> tuple[Forms, Check]:
-        forms = _forms.make(setting, state.view(part), sram_bytes)
+        forms = _forms.make(setting, state.view(part), sram_bytes, part)
         return forms, _forms.check(setting, forms)
 
     found: dict[str, dict[str, Any]] = {}

@@ -1,10 +1,8 @@
-"""Int8 arithmetic: ranges of a graph's tensors from data, and the scales and zero points that follow from them."""
-
-from collections.abc import Mapping
-from typing import NamedTuple
+"""Int8 arithmetic: the scales and zero points of a graph's tensors that follow from their ranges, and of weights."""
 
 import numpy as np
 
+from fedprune.export.litert.calibration import Ranges, calibrate
 from fedprune.graph import (
     AvgPool,
     Concat,
@@ -17,20 +15,11 @@ from fedprune.graph import (
     Softmax,
     Tanh,
     UnsupportedOperation,
-    run,
 )
+from fedprune.int8 import LEVELS, Affine, affine
 from fedprune.types import FloatTensor, Tensor
 
-Ranges = Mapping[str, tuple[float, float]]
-"""Tensor -> its smallest and largest value; zero is always within."""
-
-
-class Affine(NamedTuple):
-    """``real = scale (integer - zero_point)``."""
-
-    scale: float
-    zero_point: int
-
+__all__ = ["Affine", "Ranges", "affine", "calibrate", "grids", "to_float", "to_int8", "weight_scales"]
 
 _FIXED = {Softmax: Affine(1 / 256, -128), Sigmoid: Affine(1 / 256, -128), Tanh: Affine(1 / 128, 0)}
 # These kernels copy or compare integers: scales of input and output must be equal.
@@ -39,39 +28,6 @@ _COPYING = (MaxPool, AvgPool, Pad, Slice, Reshape, Concat)
 _FINEST = 2.0**-24
 """Least step of a product in steps of the output: what is smaller cannot move it, and XNNPACK refuses below 2^-32."""
 _BIAS_LIMIT = 2.0**30
-_NOTHING = 1e-20
-"""A range below which products of scales would leave float32."""
-
-
-def calibrate(graph: Graph, inputs: Tensor, *, batch_size: int = 64) -> dict[str, tuple[float, float]]:
-    """Return the true range of every tensor over ``inputs`` ``(n, C, H, W)`` or ``(n, C, L)``, zero included.
-
-    The names are those of ``graph``: calibrate the graph that will be written. Raises ``ValueError`` for no inputs and
-    for values that are not finite.
-    """
-    if len(inputs) == 0:
-        raise ValueError("calibration needs at least one input")
-    low = dict.fromkeys(graph.shapes, 0.0)
-    high = dict(low)
-    for start in range(0, len(inputs), batch_size):
-        for name, value in run(graph, inputs[start : start + batch_size]).items():
-            low[name] = min(low[name], float(value.min()))
-            high[name] = max(high[name], float(value.max()))
-            if not np.isfinite((value.min(), value.max())).all():
-                raise ValueError(f"tensor {name} is not finite on the calibration inputs")
-    return {name: (low[name], high[name]) for name in graph.shapes}
-
-
-def affine(low: float, high: float) -> Affine:
-    """Return the int8 grid over [low, high] and zero, with zero exactly on it; a range of nothing has scale 1.
-
-    ``scale = (high - low) / 255`` and ``zero point = round(-128 - low / scale)``.
-    """
-    low, high = min(low, 0.0), max(high, 0.0)
-    if high - low < _NOTHING:
-        return Affine(1.0, 0)
-    scale = float(np.float32((high - low) / 255))
-    return Affine(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
 def grids(graph: Graph, ranges: Ranges) -> dict[str, Affine]:
@@ -122,7 +78,7 @@ def weight_scales(weight: FloatTensor, bias: FloatTensor, source: Affine, result
     It is larger where the bias ``b / (source scale * scale)`` would leave 31 bits, or where the products could not move
     the output: a row that pruning has emptied keeps a usable scale.
     """
-    largest = np.abs(weight).max(axis=1).astype(np.float64) / 127
+    largest = np.abs(weight).max(axis=1).astype(np.float64) / LEVELS
     for_bias = np.abs(bias) / (source.scale * _BIAS_LIMIT)
     finest = _FINEST * result.scale / source.scale
     scales: FloatTensor = np.maximum(np.maximum(largest, for_bias), finest).astype(np.float32)

@@ -1,6 +1,7 @@
 """Phase train: devices train the part that is theirs, the server averages every position over its owners."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from fedprune.federated.payload import Payload, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
 from fedprune.lean_training import SubModel
+from fedprune.quantisation_aware import quantised
 from fedprune.schedules import cosine
 from fedprune.training import Optimiser
 from fedprune.types import Params, Tensor
@@ -73,9 +75,10 @@ def device(self: Device, request: Payload) -> Payload:
         turns[chosen] += 1
         return chosen
 
-    outcome = training.train(
-        model, batches, optimiser, request.masks, lean=job.lean, inner=inner, turn=turn if inner else None
-    )
+    with quantised(model) if round > self.experiment.rounds - settings.quantise_last else nullcontext():
+        outcome = training.train(
+            model, batches, optimiser, request.masks, lean=job.lean, inner=inner, turn=turn if inner else None
+        )
     values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
     buffers = {
         f"{_INNER}{index}/{name}": value.numpy()
