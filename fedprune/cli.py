@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedprune.cli_bench import Place
 from fedprune.experiment import ExperimentError, load
 
 app = typer.Typer(
@@ -36,6 +37,13 @@ class Target(StrEnum):
 
     litert = "litert"
     microcontroller = "microcontroller"
+
+
+class Optimise(StrEnum):
+    """What C sources are made for."""
+
+    size = "size"
+    speed = "speed"
 
 
 DataDir = Annotated[
@@ -127,15 +135,49 @@ def profile(
 
 @app.command()
 def export(
-    run: Run,
-    to: Annotated[Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: a C array.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or somebody's int8 .tflite.", metavar="RUN")],
+    to: Annotated[Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: C.")],
+    optimise: Annotated[Optimise, typer.Option(help="The C sources for flash or for instructions.")] = Optimise.size,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for a .tflite's C.", show_default="NAME_microcontroller")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits."""
-    from fedprune.federated.outcome import export as write
+    """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits, or any int8 .tflite."""
+    from fedprune.cli_export import export_file, export_run
 
-    for path in write(run, to.value == "microcontroller", str(data_dir) if data_dir else None):
-        console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, soft_wrap=True)
+    if run.is_file():
+        export_file(console, run, to is Target.microcontroller, optimise is Optimise.speed, out)
+    else:
+        export_run(console, run, to is Target.microcontroller, optimise is Optimise.speed, data_dir)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .tflite file, or the folder of a run.", metavar="FILE")],
+) -> None:
+    """Operators, bytes by layer and encoding, zeros, multiply-adds and memory of a model. FILE is a .tflite."""
+    from fedprune.cli_bench import models
+    from fedprune.cli_inspect import show_inspection
+    from fedprune.export.inspection import inspect as look
+    from fedprune.export.litert.reader import ModelError
+
+    name, content = next(iter(models(file).items()))
+    try:
+        show_inspection(console, look(content, name))
+    except ModelError as error:
+        raise ExperimentError(f"{file}: {error}") from error
+
+
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(help="A .tflite file, or the folder of a run.", metavar="FILE")],
+    on: Annotated[Place, typer.Option(help="This machine, or one that is emulated here.")] = Place.host,
+) -> None:
+    """Flash, memory and instructions of a model on a chip, or its latency on this machine. FILE is a .tflite."""
+    from fedprune.cli_bench import bench as measure
+
+    measure(console, file, on)
 
 
 @app.command()

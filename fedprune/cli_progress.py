@@ -128,7 +128,9 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     """The outcome as a short table, and where everything lies."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
-    arena = f"{result['arena_bytes']:,} bytes" if result["arena_bytes"] else "not measured here"
+    in_c = f"no C: {result.get('no_c')}"
+    if "c99_arena_bytes" in result:
+        in_c = f"{result['c99_arena_bytes']:,} bytes of RAM in C99, {result['arena_bytes']:,} in TFLM"
     file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
     for key, value in (
         ("accuracy, torch", f"{100 * result['accuracy_float']:.2f} %"),
@@ -136,7 +138,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
         ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
         ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
-        ("microcontroller arena", arena),
+        ("microcontroller", in_c),
         ("on the link", f"{result['bytes_up'] / 1e6:.2f} MB up, {result['bytes_down'] / 1e6:.2f} MB down, all devices"),
     ):
         table.add_row(key, value)
@@ -146,7 +148,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
         ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
-        ("microcontroller/model_data.h", "the same as a C array, with its card"),
+        ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
         *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
         ("metrics.jsonl", "a line for each round and phase"),
         ("result.json", "the outcome"),

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedprune.export.litert import runtime
 from fedprune.export.litert.quantise import Affine, to_float, to_int8
-from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
 
 
@@ -30,8 +30,7 @@ def run(model: bytes, inputs: Tensor, *, reference: bool = False) -> FloatTensor
     its outputs are taken off it. With ``reference`` the plain kernels run, bit for bit those of TensorFlow Lite Micro;
     else the fast ones (XNNPACK), each of which may differ by one step. One thread.
     """
-    interpreter = _interpreter(model, reference)
-    caught(interpreter.allocate_tensors)  # where the runtime greets every model with a line of its own
+    interpreter = runtime.ready(runtime.interpreter(model, reference=reference))
     ports = _ports(interpreter)
     samples = arrange(inputs, ports.input)
     source, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
@@ -52,7 +51,7 @@ def results(outputs: Tensor, port: Port) -> FloatTensor:
 
 def quantisation(model: bytes) -> Ports:
     """Return the shape, scale and zero point of the model's input and output."""
-    return _ports(_interpreter(model, reference=True))
+    return _ports(runtime.interpreter(model))
 
 
 def arrange(inputs: Tensor, port: Port) -> Tensor:
@@ -69,15 +68,6 @@ def arrange(inputs: Tensor, port: Port) -> Tensor:
     values = np.asarray(inputs, np.float32).reshape(len(inputs), *first)
     last = np.ascontiguousarray(np.moveaxis(values, 1, -1))
     return last if port.grid is None else to_int8(last, port.grid)
-
-
-def _interpreter(model: bytes, reference: bool) -> Any:
-    try:
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-    except ImportError:  # a 32-bit Raspberry Pi has only the older runtime
-        from tflite_runtime.interpreter import Interpreter, OpResolverType  # type: ignore[import-not-found]
-    kernels = OpResolverType.BUILTIN_REF if reference else OpResolverType.AUTO
-    return Interpreter(model_content=model, experimental_op_resolver_type=kernels, num_threads=1)
 
 
 def _ports(interpreter: Any) -> Ports:

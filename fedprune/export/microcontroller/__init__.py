@@ -1,9 +1,11 @@
 """Models on microcontrollers: without their zeros, run in TensorFlow Lite Micro, and as C sources with a card."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -12,8 +14,11 @@ from fedprune.export.microcontroller.card import facts, page
 from fedprune.export.microcontroller.decode import flash_bytes
 from fedprune.export.microcontroller.interpreter import run
 from fedprune.export.microcontroller.operators import operators
-from fedprune.export.microcontroller.sources import sources
+from fedprune.export.microcontroller.sources import initialisers, sources
 from fedprune.export.microcontroller.sparse import decoded, sram_bytes, write_sparse
+
+if TYPE_CHECKING:
+    from fedprune.export.c99 import Optimise
 
 __all__ = ["Written", "decoded", "flash_bytes", "operators", "run", "sram_bytes", "write_c", "write_sparse"]
 
@@ -22,44 +27,70 @@ class Written(NamedTuple):
     """Where the files of a model lie."""
 
     source: Path
+    """For TensorFlow Lite Micro: the bytes of ``tflite`` as a C array."""
     header: Path
+    tflite: Path
+    c99_source: Path
+    """The model itself in C99, to be compiled into a program: no runtime is needed."""
+    c99_header: Path
     card_json: Path
     card_page: Path
+    firmware: tuple[Path, ...]
+    """A program around the C99 sources, with its makefile."""
 
 
-def write_c(model: bytes, directory: Path | str, card: Mapping[str, Any]) -> Written:
-    """Write an int8 model as C sources, and its card as JSON and Markdown; return their paths.
+def write_c(
+    model: bytes,
+    directory: Path | str,
+    card: Mapping[str, Any],
+    *,
+    plain: bytes | None = None,
+    optimise: Optimise | None = None,
+) -> Written:
+    """Write an int8 model for microcontrollers, and its card as JSON and Markdown; return their paths.
 
     Args:
-        model: the .tflite bytes.
+        model: the .tflite bytes for TensorFlow Lite Micro.
         directory: made if it is not there.
         card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
             the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1], ``name``,
             ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other forms of
             the model). All else it holds goes into the card.
+        plain: the model of which the C99 sources are made, where it is not the same.
+        optimise: `fedprune.export.c99.smallest`, the default, or `fastest`.
 
     Raises:
-        ValueError: a key is missing, the model is not int8, or the card does not fit it.
-        RuntimeError: ``arena_bytes`` is not given and TensorFlow Lite Micro is not installed.
+        ValueError: a key is missing, the model is not int8 or holds what no C kernel covers, or the card does not fit.
+        RuntimeError: ``arena_bytes`` is not given and TensorFlow Lite Micro is not installed, or this copy of fedprune
+            came without its C files.
     """
+    from fedprune.export import c99
+    from fedprune.export.c99.emulate import copy_firmware
+
     missing = [key for key in ("labels", "mean", "std") if key not in card]
     if missing:
         raise ValueError(f"the card of a model needs {', '.join(missing)}")
     ports = quantisation(model)
     arena_bytes = int(card["arena_bytes"]) if "arena_bytes" in card else _measured(model, ports.input.shape)
-    plain = {**card, **{key: list(card[key]) for key in ("labels", "mean", "std")}}
-    texts = sources(model, ports, arena_bytes=arena_bytes, labels=plain["labels"], mean=plain["mean"], std=plain["std"])
-    full = facts(model, ports, arena_bytes, plain)
+    listed = {**card, **{key: list(card[key]) for key in ("labels", "mean", "std")}}
+    numbers = {key: listed[key] for key in ("labels", "mean", "std")}
+    texts = sources(model, ports, arena_bytes=arena_bytes, **numbers)
+    made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
+    full = facts(model, ports, arena_bytes, {**listed, "c99_arena_bytes": made.arena_bytes})
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    contents = (texts.source, texts.header, json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
-    paths = Written(*(folder / name for name in _NAMES))
-    for path, content in zip(paths, contents, strict=True):
-        path.write_text(content, encoding="utf-8")
-    return paths
+    described = (json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
+    contents = dict(zip(_NAMES, (texts.source, texts.header, made.source, made.header, *described), strict=True))
+    for name, content in contents.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    (folder / _FILE).write_bytes(model)
+    c_array, c_header, source, header, card_json, card_page = (folder / name for name in _NAMES)
+    firmware = tuple(copy_firmware(folder))
+    return Written(c_array, c_header, folder / _FILE, source, header, card_json, card_page, firmware)
 
 
-_NAMES = ("model_data.c", "model_data.h", "model_card.json", "model_card.md")
+_FILE = "model.tflite"
+_NAMES = ("model_data.c", "model_data.h", "model.c", "model.h", "model_card.json", "model_card.md")
 
 
 def _measured(model: bytes, shape: tuple[int, ...]) -> int:

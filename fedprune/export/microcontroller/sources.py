@@ -66,6 +66,17 @@ def sources(
     return Sources(_HEADER.format(macros=defined), source_text)
 
 
+def initialisers(labels: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> str:
+    """Return macros for the header of C99 sources: initialisers of arrays that cost nothing until they are used."""
+    lists = {
+        "MODEL_LABELS": map(_string, labels),
+        "MODEL_INPUT_MEAN": map(_float, mean),
+        "MODEL_INPUT_STD": map(_float, std),
+    }
+    defined = (f"#define {name} {{{', '.join(items)}}}" for name, items in lists.items())
+    return "\n".join(["\n/* Initialisers: static const float mean[] = MODEL_INPUT_MEAN; */", *defined, ""])
+
+
 def _grid(prefix: str, grid: Affine) -> dict[str, str]:
     return {f"{prefix}_SCALE": _float(grid.scale), f"{prefix}_ZERO_POINT": f"({grid.zero_point})"}
 

@@ -1,0 +1,98 @@
+"""What a model costs where it runs: its C99 sources on an emulated chip, beside what the stock runtime asks for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.export import c99, microcontroller
+from fedprune.export.c99 import emulate
+from fedprune.export.litert import quantisation
+from fedprune.export.litert.flatbuffer import pack
+from fedprune.export.litert.reader import ModelError, read
+from fedprune.export.litert.runtime import interpreter, ready
+from fedprune.export.microcontroller.unpack import unpacked
+from fedprune.types import Tensor
+
+_SEED = 0
+
+
+class Costs(NamedTuple):
+    """One way to run a model on a chip. What is not known is None."""
+
+    flash_bytes: int
+    """All of it for C99; the model without the runtime for TensorFlow Lite Micro."""
+    ram_bytes: int
+    """Static memory and the deepest stack for C99; the arena for TensorFlow Lite Micro."""
+    instructions: int | None
+    differing: int | None = None
+    """Inputs whose outputs are not, bit for bit, those of LiteRT's reference kernels; None where none were run."""
+
+
+_WAYS: Mapping[str, c99.Optimise] = {"C99, smallest": c99.smallest, "C99, fastest": c99.fastest}
+
+
+def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str, Costs]:
+    """Return the costs of an int8 model on an emulated chip, one entry for each way to run it.
+
+    Args:
+        model: .tflite bytes; weights may be behind DECODE.
+        target: a key of `emulate.TARGETS` but for ``host``.
+        inputs: (n, values) int8; without them one of noise.
+
+    Raises:
+        ModelError: the C kernels do not cover the model.
+        RuntimeError: a tool is missing, or the C does not compile or run.
+    """
+    if lacking := emulate.missing(target):
+        raise RuntimeError(lacking)
+    plain = pack(unpacked(read(model)))
+    found = {}
+    for way, optimise in _WAYS.items():
+        made = c99.generate(plain, optimise)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "model.c").write_text(made.source, encoding="utf-8")
+            (folder / "model.h").write_text(made.header, encoding="utf-8")
+            given = noise(plain) if inputs is None else inputs
+            ran = emulate.run(folder, target, given)
+        differing = int((ran.outputs != reference(plain, given)).any(axis=1).sum())
+        assert ran.flash_bytes is not None
+        assert ran.ram_bytes is not None
+        found[way] = Costs(ran.flash_bytes, ran.ram_bytes + (ran.stack_bytes or 0), ran.instructions, differing)
+    return {**found, **stock(model, plain)}
+
+
+def stock(model: bytes, plain: bytes) -> dict[str, Costs]:
+    """Return what TensorFlow Lite Micro asks for besides its own code, with DECODE and without; nothing if unknown."""
+    found = {}
+    for way, each in (("TFLM", plain), ("TFLM, DECODE", model)):
+        if each == plain and way.endswith("DECODE"):
+            continue
+        try:
+            port = quantisation(each).input
+            sample = np.zeros((1, port.shape[-1], *port.shape[1:-1]), np.float32)
+            found[way] = Costs(len(each), microcontroller.run(each, sample)[1], None)
+        except (RuntimeError, ValueError, ModelError):
+            continue
+    return found
+
+
+def noise(model: bytes) -> Tensor:
+    """Return one int8 input of noise, (1, values), the same for the same model."""
+    size = int(np.prod(read(model).tensors[read(model).inputs[0]].shape))
+    return np.random.default_rng(_SEED).integers(-128, 128, (1, size), np.int8)
+
+
+def reference(model: bytes, inputs: Tensor) -> Tensor:
+    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for int8 ``inputs`` (n, values)."""
+    running = ready(interpreter(model, reference=True))
+    source, result = running.get_input_details()[0], running.get_output_details()[0]
+    outputs = []
+    for values in inputs:
+        running.set_tensor(source["index"], values.reshape(source["shape"]))
+        running.invoke()
+        outputs.append(running.get_tensor(result["index"]).reshape(-1))
+    return np.stack(outputs)

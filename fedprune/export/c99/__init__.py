@@ -1,0 +1,31 @@
+"""C99 sources of an int8 model: zeros cost neither flash nor instructions, the arena is static, the bits are TFLM's."""
+
+from collections.abc import Callable, Sequence
+
+from fedprune.export.c99.encoding import Code, fastest, smallest
+from fedprune.export.c99.lowering import lower
+from fedprune.export.c99.plan import plan
+from fedprune.export.c99.sources import Sources, sources
+from fedprune.types import Tensor
+
+__all__ = ["Sources", "fastest", "generate", "smallest"]
+
+Optimise = Callable[[Sequence[Tensor]], list[Code]]
+"""What chooses an encoding for the weights of each layer."""
+
+
+def generate(model: bytes, optimise: Optimise = smallest, extra: str = "") -> Sources:
+    """Return the C99 sources of any int8 .tflite whose operators have kernels.
+
+    Args:
+        model: the .tflite bytes.
+        optimise: `smallest` for the least flash, `fastest` for the fewest instructions.
+        extra: text at the end of the header.
+
+    Raises:
+        ModelError: the file is not sound, or not one that the kernels cover; one line says what is wrong.
+    """
+    program = lower(model)
+    layers = {number: layer.filters.levels for number, layer in enumerate(program.layers) if layer.filters is not None}
+    codes = dict(zip(layers, optimise([*layers.values()]), strict=True))
+    return sources(program, plan(program), codes, extra)

@@ -1,0 +1,22 @@
+"""Where the C files of this package lie."""
+
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+
+def folder(name: str) -> Path:
+    """Return the folder of this package's ``kernels`` or ``firmware``.
+
+    A Flower bundle carries no C files: where this copy of the package came in one, they are taken from the package as
+    it is installed. Raises ``RuntimeError`` where they are nowhere.
+    """
+    inside = _HERE.relative_to(_HERE.parents[2])
+    places = (Path(root, inside, name) for root in (str(_HERE.parents[2]), *sys.path))
+    found = next((place for place in places if place.is_dir()), None)
+    if found is None:
+        raise RuntimeError(
+            f"{_HERE / name} is not there: this copy of fedprune came without C files; install the package"
+        )
+    return found

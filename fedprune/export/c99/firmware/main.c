@@ -1,0 +1,36 @@
+/* The model in a program: runs it on every input of a file, on a computer or on an emulated board.
+   A program of your own keeps steps 1 to 3, fills model_input() from its sensor, and calls model_run() for itself. */
+#include <stdint.h>
+
+#include "machine.h"
+#include "model.h"
+
+/* The class: the index of the highest score, the first of equals. For that the scores need no scale. */
+static int argmax(const int8_t *scores)
+{
+    int best = 0;
+    for (int i = 1; i < MODEL_OUTPUT_BYTES; i++)
+        if (scores[i] > scores[best])
+            best = i;
+    return best;
+}
+
+int main(int count, char **words)
+{
+    long inputs = 0;
+    int label = -1;
+
+    if (!machine_open(count, words))
+        return 1;
+    /* 1. Write an input where the model wants it. Running the model may overwrite it. */
+    while (machine_read(model_input(), MODEL_INPUT_BYTES)) {
+        /* 2. Run the model. This is scores = model_run(), measured. */
+        const int8_t *scores = machine_measured(model_run);
+        /* 3. Use the scores before the next input is written: they lie in the same memory. */
+        label = argmax(scores);
+        if (!machine_write(scores, MODEL_OUTPUT_BYTES))
+            return 1;
+        inputs++;
+    }
+    return machine_report(inputs, label);
+}

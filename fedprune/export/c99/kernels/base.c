@@ -1,0 +1,64 @@
+/* Maps of activations, and rounding as in TensorFlow Lite's reference kernels, bit for bit. */
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "these kernels read several bytes at once and expect the least significant one first"
+#endif
+#if !defined(__arm__) || defined(__ARM_FEATURE_UNALIGNED)
+#define LOADS_UNALIGNED 1
+#endif
+
+/* An activation, channels last. Of its `height` rows the last `rows` are there: row y lies at y % rows. */
+struct map {
+  int8_t *data;
+  uint16_t height, width, channels, rows;
+};
+
+#if defined(__GNUC__)
+#define SMALL __attribute__((noinline)) /* called often enough that one copy of it is worth a call */
+#else
+#define SMALL
+#endif
+
+static SMALL int8_t *row_of(const struct map *map, unsigned y) {
+  return map->data + (y < map->rows ? y : y % map->rows) * map->width * map->channels;
+}
+
+static inline uint32_t four_bytes(const int8_t *from) {
+  uint32_t value;
+  __builtin_memcpy(&value, from, 4);
+  return value;
+}
+
+static inline int32_t clamp(int32_t value, int32_t low, int32_t high) {
+  if (value < low) value = low;
+  return value > high ? high : value;
+}
+
+/* x * multiplier / 2^31, halves upwards. */
+static inline int32_t product(int32_t x, int32_t multiplier) {
+  return (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
+}
+
+/* x / 2^right, halves away from zero; right is at least 1. */
+static inline int32_t shifted(int32_t x, int right) {
+  return (x + (int32_t)((1u << right) >> 1) + (x >> 31)) >> right;
+}
+
+/* x times the factor multiplier / 2^31 * 2^shift. */
+static inline int32_t scaled(int32_t x, int32_t multiplier, int shift) {
+#ifdef MODEL_HAS_LARGE_FACTORS /* of a half or more */
+  if (shift >= 0) return product((int32_t)((uint32_t)x << shift), multiplier);
+#endif
+  return shifted(product(x, multiplier), -shift);
+}
+
+/* How the sums of a filter become int8: (sum + bias) times a factor. */
+struct filter {
+  int32_t multiplier;
+#ifdef MODEL_HAS_LARGE_BIASES
+  int32_t bias;
+  int8_t shift;
+#else
+  int32_t bias : 24, shift : 8;
+#endif
+};

@@ -1,0 +1,147 @@
+"""From the operators of an int8 .tflite file to layers: the maps, and a rule for each operator."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.c99.program import WHOLE, Layer, Map, Program
+from fedprune.export.litert import Affine
+from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
+from fedprune.export.litert.reader import ModelError, operator_name, read
+from fedprune.export.microcontroller.unpack import unpacked
+from fedprune.types import Tensor
+
+
+def lower(model: bytes) -> Program:
+    """Return the layers of an int8 model, its weights still to be encoded.
+
+    Raises ``ModelError`` for a file that is not sound, holds floats, has more than one input or output or batch, or an
+    operator that is not covered, which is named.
+    """
+    from fedprune.export.c99.rules import RULES
+
+    return _lower(unpacked(read(model)), RULES)
+
+
+Rule = Callable[["Lowering", FileOperator], None]
+
+
+def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
+    made = Lowering(file)
+    for what, ends in (("input", file.inputs), ("output", file.outputs)):
+        if len(ends) != 1:
+            raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
+    source = made.map(file.inputs[0])
+    for position, operator in enumerate(file.operators):
+        name = operator_name(operator)
+        if name not in rules:
+            raise ModelError(
+                f"operator {position} is {name}, which has no C kernel; there are {', '.join(sorted(rules))}"
+            )
+        made.where = f"operator {position}, {name},"
+        rules[name](made, operator)
+    result = made.map(file.outputs[0])
+    if not made.layers:
+        raise ModelError("the model computes nothing: its output is its input")
+    grids = made.grid(file.inputs[0]), made.grid(file.outputs[0])
+    return Program(made.maps, made.layers, source, result, *grids)
+
+
+class Lowering:
+    """A program in the making."""
+
+    def __init__(self, file: File) -> None:
+        self.file = file
+        self.maps: list[Map] = []
+        self.layers: list[Layer] = []
+        self.where = "the model"
+        self._maps: dict[int, int] = {}
+        self.columns = max((self._columns(operator) for operator in file.operators), default=0)
+        """The most weights of a filter that is applied at several positions."""
+
+    def _columns(self, operator: FileOperator) -> int:
+        shape = self.tensor(operator.output).shape
+        if operator_name(operator) != "CONV_2D" or len(operator.inputs) < 2 or int(np.prod(shape)) == shape[-1]:
+            return 0
+        return int(np.prod(self.tensor(operator.inputs[1]).shape[1:]))
+
+    def wrong(self, why: str) -> ModelError:
+        """Return the error of the operator at hand."""
+        return ModelError(f"{self.where} {why}")
+
+    def emit(self, layer: Layer) -> None:
+        self.layers.append(layer)
+
+    def tensor(self, index: int) -> FileTensor:
+        return self.file.tensors[index]
+
+    def map(self, index: int, storage: int | None = None) -> int:
+        """Return the map of an activation, made at its first mention, in the bytes of the map ``storage`` if given."""
+        if index not in self._maps:
+            tensor = self.tensor(index)
+            if tensor.data is not None:
+                raise self.wrong("reads a constant where C kernels read an activation")
+            if tensor.dtype != np.int8:
+                raise self.wrong(f"works on {tensor.dtype.name}; C sources are for models that are int8 throughout")
+            shape = cells(tensor.shape)
+            if shape is None:
+                raise self.wrong(
+                    f"has a tensor of shape {tensor.shape}; at most four dimensions and a batch of one will do"
+                )
+            where = len(self.maps) if storage is None else self.maps[storage].storage
+            self._maps[index] = self._numbered(Map(*shape, where))
+        return self._maps[index]
+
+    def vector(self, number: int) -> int:
+        """Return a map of the same bytes with a single position."""
+        whole = self.maps[number]
+        return self._numbered(Map(1, 1, whole.size, whole.storage))
+
+    def _numbered(self, found: Map) -> int:
+        # the same bytes in the same shape are one map, whatever the file calls them: who makes it is told by its number
+        if found not in self.maps:
+            self.maps.append(found)
+        return self.maps.index(found)
+
+    def ends(self, operator: FileOperator, inputs: int = 1) -> tuple[int, ...]:
+        """Return the maps that an operator's first ``inputs`` inputs and its output are."""
+        return (*(self.map(index) for index in operator.inputs[:inputs]), self.map(operator.output))
+
+    def grid(self, index: int) -> Affine:
+        tensor = self.tensor(index)
+        if tensor.scales is None or len(tensor.scales) != 1 or not -128 <= tensor.zero_point <= 127:
+            raise self.wrong("has an activation without one scale and zero point")
+        scale = float(tensor.scales[0])
+        if not (np.isfinite(scale) and scale > 0):
+            raise self.wrong(f"has an activation of scale {scale}")
+        return Affine(scale, tensor.zero_point)
+
+    def constant(self, operator: FileOperator, position: int, dtype: Any = np.int8) -> Tensor:
+        """Return the constant that an operator reads at a position."""
+        data = self.tensor(operator.inputs[position]).data if self.has(operator, position) else None
+        if data is None or data.dtype != dtype:
+            raise self.wrong(f"has no constant {np.dtype(dtype).name} input {position}")
+        return data
+
+    def has(self, operator: FileOperator, position: int) -> bool:
+        return len(operator.inputs) > position and operator.inputs[position] >= 0
+
+    def options(self, operator: FileOperator) -> Any:
+        if operator.options is None:
+            raise self.wrong("has no options")
+        return operator.options
+
+    def within(self, what: str, value: int, most: int) -> int:
+        if not 0 <= value <= most:
+            raise self.wrong(f"has a {what} of {value}; at most {most} will do")
+        return value
+
+
+def cells(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return (height, width, channels) of a tensor: axes are added in front; None if there are too many."""
+    if len(shape) > 4 or (len(shape) > 1 and shape[0] != 1) or max(shape, default=1) > WHOLE:
+        return None
+    inner = shape[1:] if len(shape) > 1 else shape
+    height, width, channels = (1,) * (3 - len(inner)) + inner
+    return height, width, channels

@@ -1,0 +1,62 @@
+"""Fixed-point numbers of TensorFlow Lite's integer kernels: factors as multiplier and shift, and clipping ranges."""
+
+from math import floor, frexp
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedprune.export.litert import Affine
+from fedprune.types import Tensor
+
+LEAST, MOST = -128, 127
+
+
+class Factor(NamedTuple):
+    """The real factor ``multiplier / 2^31 * 2^shift``."""
+
+    multiplier: int
+    shift: int
+
+
+def factor(real: float) -> Factor:
+    """Return a positive real factor in fixed point, its multiplier in [2^30, 2^31), rounded halves up; 0 is (0, 0)."""
+    if real == 0:
+        return Factor(0, 0)
+    mantissa, shift = frexp(real)
+    multiplier = floor(mantissa * 2**31 + 0.5)
+    if multiplier == 2**31:
+        multiplier, shift = multiplier // 2, shift + 1
+    return Factor(0, 0) if shift < -31 else Factor(multiplier, shift)
+
+
+def scaled(values: "np.integer[Any] | Tensor", by: Factor) -> Tensor:
+    """Return ``values`` times a factor as the kernels round: the product halves up, the shift halves away from 0."""
+    values = np.asarray(values, np.int64)
+    left, right = max(by.shift, 0), max(-by.shift, 0)
+    high = ((values << left) * by.multiplier + (1 << 30)) >> 31
+    if right == 0:
+        return np.asarray(high)
+    return np.asarray((high + (1 << (right - 1)) + (high >> 63)) >> right)
+
+
+def clipping(activation: int, grid: Affine) -> tuple[int, int]:
+    """Return the smallest and largest int8 that a fused activation lets through: NONE, RELU, RELU_N1_TO_1 or RELU6.
+
+    Raises ``ValueError`` for any other.
+    """
+    if activation not in _CLIPS:
+        raise ValueError(f"a fused activation of kind {activation}")
+    low, high = _CLIPS[activation]
+    scale = np.float32(grid.scale)
+
+    def level(real: float) -> int:
+        steps = float(np.float32(real) / scale)
+        return grid.zero_point + int(np.sign(steps) * floor(abs(steps) + 0.5))
+
+    return (
+        LEAST if low is None else max(LEAST, level(low)),
+        MOST if high is None else min(MOST, level(high)),
+    )
+
+
+_CLIPS: dict[int, tuple[float | None, float | None]] = {0: (None, None), 1: (0, None), 2: (-1, 1), 3: (0, 6)}

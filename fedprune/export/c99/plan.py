@@ -1,0 +1,150 @@
+"""The arena: which layers run side by side, and where each map lies, so that the least memory is needed."""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import NamedTuple
+
+from fedprune.export.c99.program import Program
+from fedprune.export.c99.streams import Stream, shapes, stream
+
+_ALIGNMENT = 8
+_LONGEST = 12  # layers side by side: more would keep too many maps in memory at once
+_TRIES = 60
+
+
+class Plan(NamedTuple):
+    """Where everything lies in the arena."""
+
+    streams: Sequence[Stream]
+    offsets: Mapping[int, int]
+    """Storage -> first byte."""
+    rows: Mapping[int, int]
+    """Storage -> rows that are kept of it; all of them where it is not named."""
+    arena_bytes: int
+    """The first of them are the kernels' working memory."""
+
+
+class Buffer(NamedTuple):
+    """Bytes of the arena, and the first and last stream during which they are taken."""
+
+    key: int
+    """The storage of a map; negative for working memory, which begins the arena."""
+    size: int
+    first: int
+    last: int
+
+
+Overlays = Mapping[tuple[int, int], int]
+"""(what is read for the last time, what is written in the same stream) -> how far before it that must begin."""
+
+
+def plan(program: Program) -> Plan:
+    """Return the layout with the least arena that was found, layer after layer or in streams of rows."""
+    alone = [_sure(stream(program, at, at)) for at in range(len(program.layers))]
+    plans = [_laid_out(program, streams) for streams in (alone, _best(program))]
+    return min(plans, key=lambda each: each.arena_bytes)
+
+
+def _sure(found: Stream | None) -> Stream:
+    assert found is not None
+    return found
+
+
+def _best(program: Program) -> list[Stream]:
+    # the cut into streams whose worst one needs the least memory by itself
+    count = len(program.layers)
+    best: list[tuple[tuple[int, int], list[Stream]]] = [((0, 0), [])]
+    for end in range(1, count + 1):
+        found: list[tuple[tuple[int, int], list[Stream]]] = []
+        for start in range(max(0, end - _LONGEST), end):
+            made = stream(program, start, end - 1)
+            if made is None:
+                continue
+            (peak, length), before = best[start]
+            need = _place(*_buffers(program, [made]))[1]
+            found.append(((max(peak, need), length + (end - start) ** 2), [*before, made]))
+        best.append(min(found, key=lambda each: each[0]))
+    return best[count][1]
+
+
+def _laid_out(program: Program, streams: Sequence[Stream]) -> Plan:
+    buffers, overlays = _buffers(program, streams)
+    offsets, size = _place(buffers, overlays)
+    rows = {storage: kept for each in streams for storage, kept in each.rows.items()}
+    return Plan(streams, {key: at for key, at in offsets.items() if key >= 0}, rows, size)
+
+
+def _buffers(program: Program, streams: Sequence[Stream]) -> tuple[list[Buffer], Overlays]:
+    # what is in memory during these streams, those before and after them left out
+    maps = shapes(program)
+    first, last = streams[0].first, streams[-1].last
+    position = {at: number for number, each in enumerate(streams) for at in range(each.first, each.last + 1)}
+    ends = program.maps[program.input].storage, program.maps[program.output].storage
+    rows = {storage: kept for each in streams for storage, kept in each.rows.items()}
+    buffers = []
+    for storage, shape in maps.items():
+        makers = [at for at, layer in enumerate(program.layers) if program.maps[layer.output].storage == storage]
+        readers = [
+            at
+            for at, layer in enumerate(program.layers)
+            for source in layer.inputs
+            if program.maps[source].storage == storage
+        ]
+        born = min(makers, default=-1) if storage != ends[0] else -1
+        dies = len(program.layers) if storage == ends[1] else max([*readers, *makers, born])
+        if dies < first or born > last:
+            continue
+        size = min(rows.get(storage, shape.height), shape.height) * shape.row_bytes
+        buffers.append(Buffer(storage, _aligned(size), position.get(born, 0), position.get(dies, len(streams) - 1)))
+    for number, each in enumerate(streams):
+        scratch = max(layer.scratch_bytes for layer in program.layers[each.first : each.last + 1])
+        buffers.append(Buffer(-1 - number, _aligned(scratch), number, number))
+    overlays = {}
+    for each in streams:
+        result = program.maps[program.layers[each.last].output].storage
+        overlays.update({(source, result): _aligned(distance) for source, distance in each.overlays.items()})
+    return buffers, overlays
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _ALIGNMENT) * _ALIGNMENT
+
+
+def _place(buffers: Sequence[Buffer], overlays: Overlays) -> tuple[dict[int, int], int]:
+    by_size = sorted(buffers, key=lambda each: -each.size)
+    random = Random(0)
+    best: tuple[dict[int, int], int] = {}, 1 << 62
+    for attempt in range(_TRIES if len(buffers) > 2 else 1):
+        order = by_size if attempt == 0 else sorted(buffers, key=lambda each: -each.size * random.uniform(0.3, 1))
+        offsets = _greedy(order, overlays)
+        size = max((offsets[each.key] + each.size for each in buffers), default=0)
+        if size < best[1]:
+            best = offsets, size
+    return best
+
+
+def _greedy(order: Sequence[Buffer], overlays: Overlays) -> dict[int, int]:
+    placed = [(each, 0) for each in order if each.key < 0]
+    for each in order:
+        if each.key < 0:
+            continue
+        others = [(other, at) for other, at in placed if other.first <= each.last and each.first <= other.last]
+        starts = {0}
+        for other, at in others:
+            starts |= {at + other.size, at - each.size}
+            if (other.key, each.key) in overlays:
+                starts.add(at - overlays[other.key, each.key])
+            if (each.key, other.key) in overlays:
+                starts.add(at + overlays[each.key, other.key])
+        start = min(at for at in starts if at >= 0 and all(_apart(each, at, *other, overlays) for other in others))
+        placed.append((each, start))
+    return {each.key: at for each, at in placed}
+
+
+def _apart(one: Buffer, start: int, other: Buffer, at: int, overlays: Overlays) -> bool:
+    if start + one.size <= at or at + other.size <= start:
+        return True
+    for before, begin, after, behind in ((one, start, other, at), (other, at, one, start)):
+        if (before.key, after.key) in overlays and before.last == after.first:
+            return behind <= begin - overlays[before.key, after.key]
+    return False

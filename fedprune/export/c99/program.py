@@ -1,0 +1,101 @@
+"""An int8 model as layers of C kernels: every field of their structs, what they read, and which rows they need."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from fedprune.export.litert import Affine
+from fedprune.types import Tensor
+
+WHOLE = 0x7FFF
+"""A reach that no map's height passes: the layer reads all rows."""
+
+
+class Map(NamedTuple):
+    """The shape of an activation, channels last, and where it lies: maps of one storage are the same bytes."""
+
+    height: int
+    width: int
+    channels: int
+    storage: int
+
+    @property
+    def row_bytes(self) -> int:
+        """Of one row."""
+        return self.width * self.channels
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole map."""
+        return self.height * self.row_bytes
+
+
+class Rows(NamedTuple):
+    """Which rows a layer reads for rows from..until: ``from * stride + first .. until * stride + reach``."""
+
+    stride: int
+    first: int
+    reach: int
+
+
+SAME_ROWS = Rows(1, 0, 0)
+ALL_ROWS = Rows(0, 0, WHOLE)
+
+
+class At(NamedTuple):
+    """In a field: the address of a map."""
+
+    map: int
+
+
+class Array(NamedTuple):
+    """In a field: a constant array of numbers, of one C type."""
+
+    kind: str
+    values: Sequence[int]
+
+
+class Structs(NamedTuple):
+    """In a field: a constant array of structs of one name."""
+
+    name: str
+    items: "Sequence[Fields]"
+
+
+Fields = Mapping[str, "int | At | Array | Structs"]
+
+
+class Filters(NamedTuple):
+    """Weights of a convolution or a fully connected layer, (filters, weights), int8, still to be encoded."""
+
+    levels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One call of a kernel."""
+
+    kernel: str
+    """The name of its file, its function and its struct."""
+    inputs: tuple[int, ...]
+    output: int
+    fields: Fields
+    rows: Rows
+    scratch_bytes: int = 0
+    filters: Filters | None = None
+    in_place: bool = False
+    """Whether each value is read before the one in its place is written, and never again."""
+    helpers: tuple[str, ...] = field(default=())
+    """Kernel files that it needs besides its own."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A model: its maps, its layers in running order, which map it reads and gives, and their grids."""
+
+    maps: Sequence[Map]
+    layers: Sequence[Layer]
+    input: int
+    output: int
+    input_grid: Affine
+    output_grid: Affine

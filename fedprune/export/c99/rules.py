@@ -1,0 +1,207 @@
+"""How each operator of a file becomes a layer: its integers as TensorFlow Lite Micro's reference kernels take them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.c99.exponentials import exponentials
+from fedprune.export.c99.lowering import Lowering, Rule, cells
+from fedprune.export.c99.numbers import clipping, factor
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Structs
+from fedprune.export.c99.tables import table
+from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
+from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.types import Tensor
+
+
+def _add(made: Lowering, operator: FileOperator) -> None:
+    *sources, result = made.ends(operator, 2)
+    if any(made.maps[source][:3] != made.maps[result][:3] for source in sources):
+        raise made.wrong("adds maps of different shapes")
+    grids = [made.grid(index) for index in (*operator.inputs[:2], operator.output)]
+    twice = 2 * max(np.float32(grids[0].scale), np.float32(grids[1].scale)).astype(np.float64)
+    factors = [factor(grid.scale / twice) for grid in grids[:2]] + [factor(twice / ((1 << 20) * grids[2].scale))]
+    low, high = clipping(made.options(operator).fusedActivationFunction, grids[2])
+    fields: dict[str, Any] = {"a": At(sources[0]), "b": At(sources[1]), "out": At(result), "low": low, "high": high}
+    for name, each, grid in zip(("a", "b", "out"), factors, grids, strict=True):
+        fields |= {f"{name}_multiplier": each.multiplier, f"{name}_right": -each.shift, f"{name}_zero": grid.zero_point}
+    if fields["out_right"] < 1:
+        raise made.wrong("adds maps whose scales are 2^18 times that of their sum")
+    made.emit(Layer("add", (sources[0], sources[1]), result, fields, SAME_ROWS, in_place=True))
+
+
+def _multiply(made: Lowering, operator: FileOperator) -> None:
+    *sources, result = made.ends(operator, 2)
+    inputs = [*operator.inputs[:2]]
+    if made.maps[sources[0]][:3] != made.maps[result][:3]:
+        sources, inputs = sources[::-1], inputs[::-1]
+    first, second, whole = (made.maps[each][:3] for each in (*sources, result))
+    if first != whole or second not in (whole, (1, 1, whole[2])):
+        raise made.wrong(f"multiplies maps of shapes {first} and {second}")
+    grids = [made.grid(index) for index in (*inputs, operator.output)]
+    by = factor(grids[0].scale * grids[1].scale / grids[2].scale)
+    low, high = clipping(made.options(operator).fusedActivationFunction, grids[2])
+    fields: Fields = {
+        "a": At(sources[0]), "b": At(sources[1]), "out": At(result), "multiplier": by.multiplier, "shift": by.shift,
+        "a_zero": grids[0].zero_point, "b_zero": grids[1].zero_point, "out_zero": grids[2].zero_point,
+        "low": low, "high": high,
+    }  # fmt: skip
+    made.emit(Layer("multiply", (sources[0], sources[1]), result, fields, SAME_ROWS if second == whole else ALL_ROWS))
+
+
+def _mean(made: Lowering, operator: FileOperator) -> None:
+    source, result = made.ends(operator)
+    size, rank = made.maps[source], len(made.tensor(operator.inputs[0]).shape)
+    axes = sorted(int(axis) % rank for axis in made.constant(operator, 1, np.int32).reshape(-1))
+    spatial = [axis for axis in range(1, rank - 1) if made.tensor(operator.inputs[0]).shape[axis] > 1]
+    if not set(spatial) <= set(axes) <= set(range(rank - 1)) or made.maps[result].size != size.channels:
+        raise made.wrong(f"is over axes {axes}; only the mean of all positions is covered")
+    grids = (made.grid(operator.inputs[0]), made.grid(operator.output))
+    count = size.height * size.width
+    by = factor(grids[0].scale / grids[1].scale)
+    # the division by the count goes into the multiplier, as far as its bits allow
+    bits = min(63 - _leading(count), 32, 31 + by.shift)
+    multiplier, shift = (by.multiplier << bits) // count, by.shift - bits
+    fields: Fields = {
+        "in": At(source), "out": At(result), "multiplier": multiplier, "shift": shift,
+        "bias": -grids[0].zero_point * count, "out_zero": grids[1].zero_point,
+    }  # fmt: skip
+    made.emit(Layer("mean", (source,), result, fields, ALL_ROWS))
+
+
+def _leading(count: int) -> int:
+    return 64 - count.bit_length()
+
+
+def _reshape(made: Lowering, operator: FileOperator) -> None:
+    source = made.map(operator.inputs[0])
+    if made.grid(operator.inputs[0]) != made.grid(operator.output):
+        raise made.wrong("has input and output of different scales")
+    result = made.map(operator.output, source)
+    if made.maps[result].size != made.maps[source].size:
+        raise made.wrong("changes the number of values")
+
+
+def _place(made: Lowering, operator: FileOperator, inputs: int, parts: list[dict[str, Any]], fill: int | None) -> None:
+    sources, result = [part["in"].map for part in parts], made.map(operator.output)
+    for part in parts:
+        for name in ("step_y", "step_x", "step_c"):
+            made.within("step", part[name], 255)
+    fields: Fields = {
+        "out": At(result), "parts": Structs("part", parts), "count": len(parts), "fills": int(fill is not None),
+        "fill": fill or 0,
+    }  # fmt: skip
+    plain = inputs > 1 and all(part["to_y"] == 0 and part["height"] == made.maps[result].height for part in parts)
+    made.emit(Layer("place", tuple(dict.fromkeys(sources)), result, fields, SAME_ROWS if plain else ALL_ROWS))
+
+
+def _part(source: int, size: tuple[int, int, int], start: Any, to: Any, step: Any = (1, 1, 1)) -> dict[str, Any]:
+    names = ("y", "x", "c")
+    part: dict[str, Any] = {"in": At(source), "height": size[0], "width": size[1], "channels": size[2]}
+    for prefix, values in (("from", start), ("to", to), ("step", step)):
+        part |= {f"{prefix}_{name}": int(value) for name, value in zip(names, values, strict=True)}
+    return part
+
+
+def _three(made: Lowering, index: int, values: Tensor, rest: int) -> tuple[int, ...]:
+    # of an operator's numbers, one an axis, those of height, width and channels
+    rank = len(made.tensor(index).shape)
+    if len(values) != rank:
+        raise made.wrong(f"has {len(values)} numbers for {rank} axes")
+    inner = [int(value) for value in (values[1:] if rank > 1 else values)]
+    return (*[rest] * (3 - len(inner)), *inner)
+
+
+def _pad(made: Lowering, operator: FileOperator) -> None:
+    source, result = made.ends(operator)
+    sides = made.constant(operator, 1, np.int32).reshape(-1, 2)
+    before = _three(made, operator.inputs[0], sides[:, 0], 0)
+    fill = (
+        int(made.constant(operator, 2).reshape(-1)[0])
+        if made.has(operator, 2)
+        else made.grid(operator.output).zero_point
+    )
+    size, whole = made.maps[source][:3], made.maps[result][:3]
+    if any(first < 0 or first + inner > outer for first, inner, outer in zip(before, size, whole, strict=True)):
+        raise made.wrong("crops, or leaves its output")
+    _place(made, operator, 1, [_part(source, size, (0, 0, 0), before)], fill)
+
+
+def _concat(made: Lowering, operator: FileOperator) -> None:
+    axis, rank = int(made.options(operator).axis), len(made.tensor(operator.output).shape)
+    along = axis % rank + (3 - rank)  # of height, width, channels
+    if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs) or along < 0:
+        raise made.wrong("joins maps of different scales, or batches")
+    parts, at = [], [0, 0, 0]
+    for index in operator.inputs:
+        source = made.map(index)
+        size = made.maps[source][:3]
+        parts.append(_part(source, size, (0, 0, 0), at))
+        at[along] += size[along]
+    whole = made.maps[made.map(operator.output)][:3]
+    if at[along] != whole[along] or len({cells(made.tensor(i).shape)[1 - along // 2] for i in operator.inputs}) != 1:  # type: ignore[index]
+        raise made.wrong("joins maps that do not fit together")
+    _place(made, operator, len(parts), parts, None)
+
+
+def _slice(made: Lowering, operator: FileOperator) -> None:
+    source, result = made.ends(operator)
+    options = made.options(operator)
+    if options.beginMask or options.endMask or options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
+        raise made.wrong("has masks, which C kernels do not cover")
+    start, step = (
+        _three(made, operator.inputs[0], made.constant(operator, at, np.int32).reshape(-1), rest)
+        for at, rest in ((1, 0), (3, 1))
+    )
+    start = tuple(at % size if at < 0 else at for at, size in zip(start, made.maps[source][:3], strict=True))
+    size = made.maps[result][:3]
+    ends = zip(start, size, step, made.maps[source][:3], strict=True)
+    if any(by < 1 or first + (count - 1) * by >= whole for first, count, by, whole in ends):
+        raise made.wrong("goes backwards, or leaves its input")
+    _place(made, operator, 1, [_part(source, size, start, (0, 0, 0), step)], None)
+
+
+def _lookup(made: Lowering, operator: FileOperator) -> None:
+    source, result = made.ends(operator)
+    values = table(made.file, operator)
+    fields: Fields = {"in": At(source), "out": At(result), "table": Array("int8_t", values)}
+    made.emit(Layer("lookup", (source,), result, fields, SAME_ROWS, in_place=True))
+
+
+def _softmax(made: Lowering, operator: FileOperator) -> None:
+    source, result = made.ends(operator)
+    grid = made.grid(operator.output)
+    if grid != (1 / 256, -128):
+        raise made.wrong(f"has an output of scale {grid.scale} and zero point {grid.zero_point}, not 1/256 and -128")
+    values = exponentials(made.grid(operator.inputs[0]).scale, float(made.options(operator).beta))
+    fields: Fields = {
+        "in": At(source),
+        "out": At(result),
+        "exponentials": Array("int32_t", values),
+        "count": len(values),
+    }
+    made.emit(Layer("softmax", (source,), result, fields, SAME_ROWS, in_place=True))
+
+
+_ALIKE = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "QUANTIZE")
+
+RULES: Mapping[str, Rule] = {
+    "CONV_2D": conv,
+    "DEPTHWISE_CONV_2D": depthwise,
+    "FULLY_CONNECTED": fully_connected,
+    "MAX_POOL_2D": pool("max_pool"),
+    "AVERAGE_POOL_2D": pool("avg_pool"),
+    "ADD": _add,
+    "MUL": _multiply,
+    "MEAN": _mean,
+    "RESHAPE": _reshape,
+    "SQUEEZE": _reshape,
+    "EXPAND_DIMS": _reshape,
+    "SOFTMAX": _softmax,
+    "PAD": _pad,
+    "PADV2": _pad,
+    "CONCATENATION": _concat,
+    "STRIDED_SLICE": _slice,
+    **dict.fromkeys(_ALIKE, _lookup),
+}

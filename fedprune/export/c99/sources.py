@@ -1,0 +1,234 @@
+"""The text of model.c and model.h: kernels that a program needs, its constants, its arena and its steps."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.export.c99.encoding import Code
+from fedprune.export.c99.files import folder
+from fedprune.export.c99.plan import Plan
+from fedprune.export.c99.program import Array, At, Fields, Layer, Program, Structs
+from fedprune.export.c99.streams import band
+
+_PER_LINE = 24
+
+
+class Sources(NamedTuple):
+    """The text of both files."""
+
+    header: str
+    source: str
+    arena_bytes: int
+    """Of working memory, static."""
+
+
+def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str = "") -> Sources:
+    """Return the C99 text of a program whose layer ``n`` has its weights in ``codes[n]``; ``extra`` ends the header."""
+    source, result = program.maps[program.input], program.maps[program.output]
+    macros: dict[str, int | str] = {
+        "MODEL_INPUT_HEIGHT": source.height,
+        "MODEL_INPUT_WIDTH": source.width,
+        "MODEL_INPUT_CHANNELS": source.channels,
+        "MODEL_INPUT_BYTES": source.size,
+        "MODEL_INPUT_SCALE": number(program.input_grid.scale),
+        "MODEL_INPUT_ZERO_POINT": f"({program.input_grid.zero_point})",
+        "MODEL_OUTPUT_BYTES": result.size,
+        "MODEL_OUTPUT_SCALE": number(program.output_grid.scale),
+        "MODEL_OUTPUT_ZERO_POINT": f"({program.output_grid.zero_point})",
+        "MODEL_ARENA_BYTES": plan.arena_bytes + _PAST_END,
+    }
+    header = _HEADER.format(macros="\n".join(f"#define {name} {value}" for name, value in macros.items()), extra=extra)
+    text = _Text(program, plan, codes)
+    layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
+    table = ",\n".join(text.steps())
+    place = folder("kernels")
+    kernels = [(place / f"{name}.c").read_text("utf-8") for name in text.kernels()]
+    body = _SOURCE.format(
+        steps=len(program.layers),
+        options="\n".join(text.options()),
+        kernels="\n".join(kernels),
+        maps=",\n".join(text.maps()),
+        constants="\n".join([*text.constants, *layers]),
+        table=table,
+        finals="\n".join(
+            f"  make(steps, {each.last}, {program.maps[program.layers[each.last].output].height});"
+            for each in plan.streams
+        ),
+        input=plan.offsets[source.storage],
+        output=plan.offsets[result.storage],
+    )
+    return Sources(header, body, plan.arena_bytes + _PAST_END)
+
+
+_PAST_END = 8  # a decoder may look at the byte after a vector
+
+
+class _Text:
+    """Declarations of a program, in the order in which they were asked for."""
+
+    def __init__(self, program: Program, plan: Plan, codes: Mapping[int, Code]) -> None:
+        self.program, self.plan, self.codes = program, plan, codes
+        self.constants: list[str] = []
+        self._known: dict[str, str] = {}
+
+    def kernels(self) -> list[str]:
+        """Return the kernel files that are needed, in the order in which they must stand."""
+        wanted = {"base", "steps"}
+        for number, layer in enumerate(self.program.layers):
+            wanted |= {layer.kernel, *layer.helpers}
+            if number in self.codes:
+                wanted.add(_decoder(layer, self.codes[number]))
+        return [name for name in _ORDER if name in wanted]
+
+    def maps(self) -> Iterable[str]:
+        for each in self.program.maps:
+            rows = min(self.plan.rows.get(each.storage, each.height), each.height)
+            start = self.plan.offsets[each.storage]
+            yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels}, {rows}}}"
+
+    def layer(self, number: int, layer: Layer) -> str:
+        """Return the declaration of a layer's struct."""
+        fields = dict(layer.fields)
+        if number in self.codes:
+            code = self.codes[number]
+            fields |= {"code": Array("uint8_t", [*code.content]), "segments": code.segments}
+        said = [f".{name} = {self._value(value)}" for name, value in fields.items()]
+        if number in self.codes:
+            said.append(f".decode = {_decoder(layer, self.codes[number])}")
+        return f"static const struct {layer.kernel} layer{number} = {{{', '.join(said)}}};"
+
+    def steps(self) -> Iterable[str]:
+        makers = {layer.output: number for number, layer in enumerate(self.program.layers)}
+        for each in self.plan.streams:
+            for number in range(each.first, each.last + 1):
+                layer = self.program.layers[number]
+                beside = [makers[at] for at in layer.inputs if each.first <= makers.get(at, -1) < number]
+                first, second = [*beside, number, number][:2]
+                height, rows, made = self.program.maps[layer.output].height, layer.rows, band(self.program, layer)
+                yield (
+                    f"  {{{layer.kernel}, &layer{number}, {height}, {made}, {rows.reach}, {rows.stride}, "
+                    f"{{{first}, {second}}}}}"
+                )
+
+    def options(self) -> Iterable[str]:
+        """Return the macros that choose between the kernels' variants."""
+        structs = (
+            value for layer in self.program.layers for value in layer.fields.values() if isinstance(value, Structs)
+        )
+        filters = [each for value in structs if value.name == "filter" for each in value.items]
+        numbers = [(layer.fields["shift"]) for layer in self.program.layers if "shift" in layer.fields]
+        if any(_number(shift) >= 0 for shift in (*numbers, *(each["shift"] for each in filters))):
+            yield "#define MODEL_HAS_LARGE_FACTORS"
+        if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
+            yield "#define MODEL_HAS_LARGE_BIASES"
+
+    def _value(self, value: "int | At | Array | Structs") -> str:
+        if isinstance(value, At):
+            return f"maps + {value.map}"
+        if isinstance(value, Array):
+            return self._array(value.kind, value.values)
+        if isinstance(value, Structs):
+            return self._declared(f"struct {value.name}", ["{" + self._fields(each) + "}" for each in value.items])
+        return str(value)
+
+    def _fields(self, fields: Fields) -> str:
+        return ", ".join(f".{name} = {self._value(value)}" for name, value in fields.items())
+
+    def _array(self, kind: str, values: Sequence[int]) -> str:
+        return self._declared(kind, [_literal(value) for value in values])
+
+    def _declared(self, kind: str, items: Sequence[str]) -> str:
+        items = items or ["0"]
+        lines = (", ".join(items[at : at + _PER_LINE]) for at in range(0, len(items), _PER_LINE))
+        text = f"{kind} {{name}}[{len(items)}] = {{{{\n  " + ",\n  ".join(lines) + "}};"
+        if text not in self._known:
+            name = self._known[text] = f"table{len(self._known)}"
+            self.constants.append("static const " + text.replace("{{", "{").replace("}}", "}").replace("{name}", name))
+        return self._known[text]
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _literal(value: int) -> str:
+    return "(-2147483647 - 1)" if value == -(2**31) else str(value)
+
+
+def _decoder(layer: Layer, code: Code) -> str:
+    return f"{'tile' if layer.kernel == 'conv' else 'linear'}_{code.encoding.name}"
+
+
+def number(value: float) -> str:
+    """Return a float as C writes it, exactly."""
+    text = f"{float(np.float32(value)):.9g}"
+    return (text if any(mark in text for mark in ".en") else f"{text}.0") + "f"
+
+
+_KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
+_ORDER = (
+    "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
+    "linear", "depthwise", "add", "multiply", "max_pool", "avg_pool", "mean", "lookup", "place", "softmax",
+)  # fmt: skip
+
+_HEADER = """\
+/* A neural network in C99, all integers: real = scale * (integer - zero point). No heap, nothing to link. Not
+   reentrant: the input, every activation and the output share one static arena. */
+#ifndef MODEL_H
+#define MODEL_H
+
+#include <stdint.h>
+
+{macros}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* Where to write the MODEL_INPUT_BYTES of the next input, rows first, channels last. model_run overwrites them. */
+int8_t *model_input(void);
+
+/* Computes, and returns MODEL_OUTPUT_BYTES values, valid until the next input is written. */
+const int8_t *model_run(void);
+{extra}
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+_SOURCE = """\
+/* Kernels, weights and the order of work of one model. Written by a program: change the model, not this file. */
+#include "model.h"
+
+/* The first bytes are working memory of the kernels; activations lie, and follow each other, where the plan says. */
+static union {{
+  int8_t bytes[MODEL_ARENA_BYTES];
+  int64_t aligned;
+  void *address;
+}} memory;
+#define arena (memory.bytes)
+#define MODEL_SCRATCH (memory.bytes)
+#define STEPS {steps}
+{options}
+
+{kernels}
+static const struct map maps[] = {{
+{maps}}};
+
+{constants}
+
+static const struct step steps[STEPS] = {{
+{table}}};
+
+int8_t *model_input(void) {{ return arena + {input}; }}
+
+const int8_t *model_run(void) {{
+  for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;
+{finals}
+  return arena + {output};
+}}
+"""

@@ -1,0 +1,159 @@
+"""Layers that run side by side, row after row: in which order they work, and how many rows of a map that takes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from fedprune.export.c99.program import ALL_ROWS, Layer, Map, Program
+
+_TILE = 8
+_BESIDE = 2  # layers whose rows another one waits for
+_IDLE = 1.15  # of a tile's positions, at most so many times those that count
+
+
+class Work(NamedTuple):
+    """A layer makes rows of its output."""
+
+    layer: int
+    start: int
+    stop: int
+
+
+class Stream(NamedTuple):
+    """Consecutive layers of a program, run for the rows of the last one."""
+
+    first: int
+    last: int
+    rows: dict[int, int]
+    """Storage of a map that only this stream uses -> how many of its rows are kept."""
+    overlays: dict[int, int]
+    """Storage of a map that is read here for the last time -> how many bytes before it the output must begin, at least,
+    for each row to be written over rows that nothing reads any more."""
+
+
+def band(program: Program, layer: Layer) -> int:
+    """Return how many rows of its output a layer makes at once: so many that few places of a tile stay empty."""
+    result = program.maps[layer.output]
+    if layer.rows == ALL_ROWS:
+        return result.height
+    if layer.kernel != "conv":
+        return 1
+    fits = (n for n in range(1, result.height) if -(-n * result.width // _TILE) * _TILE <= _IDLE * n * result.width)
+    return next(fits, result.height)
+
+
+def stream(program: Program, first: int, last: int) -> Stream | None:
+    """Return layers ``first`` to ``last`` as a stream; None where a map between them is read elsewhere or otherwise."""
+    inner = {program.maps[layer.output].storage for layer in program.layers[first:last]}
+    if last > first and not _closed(program, first, last, inner):
+        return None
+    order = work(program, first, last)
+    kept = {storage: _kept(program, order, storage) for storage in inner}
+    result = program.maps[program.layers[last].output]
+    overlays = {}
+    for storage in {
+        program.maps[at].storage for layer in program.layers[first : last + 1] for at in layer.inputs
+    } - inner:
+        readers = [at for at, layer in enumerate(program.layers) if storage in _storages(program, layer)]
+        if max(readers) <= last and storage != program.maps[program.output].storage and storage != result.storage:
+            overlays[storage] = _distance(program, order, storage)
+    return Stream(first, last, kept, overlays)
+
+
+def work(program: Program, first: int, last: int) -> list[Work]:
+    """Return the order in which the kernels' scheduler runs layers ``first`` to ``last``."""
+    makers = {program.layers[at].output: at for at in range(first, last + 1)}
+    made = dict.fromkeys(range(first, last + 1), 0)
+    order: list[Work] = []
+
+    def make(at: int, until: int) -> None:
+        layer = program.layers[at]
+        height = program.maps[layer.output].height
+        while made[at] < until:
+            stop = min(made[at] + band(program, layer), height)
+            for source in layer.inputs:
+                if source in makers:
+                    make(makers[source], min(stop * layer.rows.stride + layer.rows.reach, program.maps[source].height))
+            order.append(Work(at, made[at], stop))
+            made[at] = stop
+
+    make(last, program.maps[program.layers[last].output].height)
+    return order
+
+
+def reads(program: Program, each: Work, source: int) -> tuple[int, int]:
+    """Return the rows (from, until) of an input that a piece of work reads."""
+    rows, height = program.layers[each.layer].rows, program.maps[source].height
+    if rows == ALL_ROWS:
+        return 0, height
+    return max(0, each.start * rows.stride + rows.first), min(each.stop * rows.stride + rows.reach, height)
+
+
+def _closed(program: Program, first: int, last: int, inner: set[int]) -> bool:
+    if program.maps[program.output].storage in inner:
+        return False
+    makers = {program.maps[program.layers[at].output].storage: at for at in range(first, last)}
+    used: set[int] = set()
+    for at, layer in enumerate(program.layers):
+        for source in layer.inputs:
+            storage = program.maps[source].storage
+            if storage not in inner:
+                continue
+            shape = program.maps[program.layers[makers[storage]].output]
+            if not makers[storage] < at <= last or program.maps[source] != shape:
+                return False
+            used.add(storage)
+        if len({source for source in layer.inputs if program.maps[source].storage in inner}) > _BESIDE:
+            return False
+    return used == inner and len(makers) == last - first
+
+
+def _storages(program: Program, layer: Layer) -> set[int]:
+    return {program.maps[at].storage for at in layer.inputs}
+
+
+def _kept(program: Program, order: Sequence[Work], storage: int) -> int:
+    # most rows between the last that is written and the first that is still read
+    most, needed = 1, _needed_after(program, order, storage)
+    for position, each in enumerate(order):
+        if program.maps[program.layers[each.layer].output].storage == storage:
+            most = max(most, each.stop - min(needed[position], each.start))
+    return most
+
+
+def _needed_after(program: Program, order: Sequence[Work], storage: int) -> list[int]:
+    # for each piece of work, the first row of a map that it or a later one reads
+    least = 1 << 30
+    found = []
+    for each in reversed(order):
+        for source in program.layers[each.layer].inputs:
+            if program.maps[source].storage == storage:
+                least = min(least, reads(program, each, source)[0])
+        found.append(least)
+    return found[::-1]
+
+
+def _distance(program: Program, order: Sequence[Work], storage: int) -> int:
+    # the output's rows end where the first row begins that is still to be read
+    last = order[-1].layer
+    layer, result = program.layers[last], program.maps[program.layers[last].output]
+    inputs = (source for each in order for source in program.layers[each.layer].inputs)
+    source = next(program.maps[at] for at in inputs if program.maps[at].storage == storage)
+    needed = [*_needed_after(program, order, storage), 1 << 30]
+    alike = layer.in_place and source[:3] == result[:3]
+    distance = 0 if alike else -(1 << 30)  # never behind what is still to be read in the same row
+    for position, each in enumerate(order):
+        row = needed[position]
+        if alike and needed[position + 1] >= each.stop:
+            row = max(row, each.stop)  # each value is read before its place is written
+        if each.layer == last and row < source.height:
+            distance = max(distance, each.stop * result.row_bytes - row * source.row_bytes)
+    return distance
+
+
+def shapes(program: Program) -> dict[int, Map]:
+    """Return storage -> its largest map."""
+    found: dict[int, Map] = {}
+    for each in program.maps:
+        if each.storage not in found or each.size > found[each.storage].size:
+            found[each.storage] = each
+    return found

@@ -1,0 +1,195 @@
+"""Operators with windows or weights as layers: convolutions, fully connected layers and pools."""
+
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.c99.lowering import Lowering, Rule
+from fedprune.export.c99.numbers import Factor, clipping, factor, scaled
+from fedprune.export.c99.program import ALL_ROWS, WHOLE, Array, At, Fields, Filters, Layer, Rows, Structs
+from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.types import Tensor
+
+_UNSIGNED = 128  # a tile's inputs are counted from the least int8
+
+
+def _padding(made: Lowering, options: Any, size: int, result: int, kernel: int, stride: int, dilation: int = 1) -> int:
+    # cells before the map: SAME splits what is missing, VALID has none
+    reach = made.within("window", dilation * (kernel - 1) + 1, WHOLE // 2)
+    same = options.padding == 0
+    if result != -(-(size if same else size - reach + 1) // stride):
+        raise made.wrong(f"makes {result} rows or columns of {size}, which its window does not")
+    return made.within("padding", max((result - 1) * stride + reach - size, 0) // 2 if same else 0, 255)
+
+
+def _window(
+    made: Lowering, operator: FileOperator, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)
+) -> tuple[dict[str, int], Rows]:
+    options = made.options(operator)
+    source, result = (made.maps[each] for each in made.ends(operator))
+    stride = (int(options.strideH), int(options.strideW))
+    if min(*stride, *dilation, *kernel) < 1:
+        raise made.wrong("has a stride, dilation or kernel of zero")
+    pads = [
+        _padding(made, options, *each)
+        for each in zip(
+            (source.height, source.width), (result.height, result.width), kernel, stride, dilation, strict=True
+        )
+    ]
+    for what, values in (("stride", stride), ("kernel", kernel)):
+        made.within(what, max(values), 255)
+    fields = {
+        "kernel_height": kernel[0], "kernel_width": kernel[1], "stride_y": stride[0], "stride_x": stride[1],
+        "pad_y": pads[0], "pad_x": pads[1],
+    }  # fmt: skip
+    reach = dilation[0] * (kernel[0] - 1) + 1
+    return fields, Rows(stride[0], -pads[0], reach - stride[0] - pads[0])
+
+
+def _filters(
+    made: Lowering, operator: FileOperator, levels: Tensor, least: int, scales: Tensor | None = None
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Fields of the bias and factor of each filter, (filters, weights), whose inputs are counted from ``least``."""
+    source, result = made.grid(operator.inputs[0]), made.grid(operator.output)
+    weight = made.tensor(operator.inputs[1])
+    if scales is None:
+        if weight.scales is None or len(weight.scales) not in (1, len(levels)) or weight.zero_point != 0:
+            raise made.wrong("has weights without a scale for each filter and zero points of 0")
+        # the kernels' own order of operations, in double precision
+        each = np.resize(np.asarray(weight.scales, np.float64), len(levels))
+        scales = source.scale * each / result.scale
+    bias = (
+        made.constant(operator, 2, np.int32).reshape(-1) if made.has(operator, 2) else np.zeros(len(levels), np.int32)
+    )
+    if len(bias) != len(levels):
+        raise made.wrong(f"has {len(bias)} biases for {len(levels)} filters")
+    sums = levels.astype(np.int64).sum(1)
+    biases = bias.astype(np.int64) - (source.zero_point - least) * sums
+    if np.abs(biases).max(initial=0) + 255 * np.abs(levels.astype(np.int64)).sum(1).max(initial=0) >= 2**31:
+        raise made.wrong("has sums that could leave 32 bits")
+    factors = [factor(float(scale)) for scale in scales]
+    for at in np.flatnonzero(~levels.any(axis=1)):
+        # a filter without weights gives a constant: said in small numbers, whatever its scale was
+        biases[at] = scaled(biases[at], factors[at]).clip(-256, 255) * 1024
+        factors[at] = Factor(1 << 30, -9)  # 1024 / 2 / 2^9 is 1
+    filters = [
+        {"bias": int(bias), "multiplier": each.multiplier, "shift": each.shift}
+        for bias, each in zip(biases, factors, strict=True)
+    ]
+    arrays = {"filters": Structs("filter", filters)}
+    low, high = clipping(made.options(operator).fusedActivationFunction, result)
+    return arrays, {"out_zero": result.zero_point, "low": low, "high": high}
+
+
+def conv(made: Lowering, operator: FileOperator) -> None:
+    weight = made.constant(operator, 1)
+    source, result = made.ends(operator)
+    options = made.options(operator)
+    if weight.ndim != 4 or made.maps[source].channels % weight.shape[3] or len(weight) != made.maps[result].channels:
+        raise made.wrong(f"has weights of shape {weight.shape} for {made.maps[source].channels} channels")
+    levels = weight.reshape(len(weight), -1)
+    groups = made.maps[source].channels // weight.shape[3]
+    dilation = (int(options.dilationHFactor), int(options.dilationWFactor))
+    window, rows = _window(made, operator, weight.shape[1:3], dilation)
+    window |= {"dilation_y": made.within("dilation", dilation[0], 255)}
+    window |= {"dilation_x": made.within("dilation", dilation[1], 255)}
+    if made.maps[source][:2] == made.maps[result][:2] == (1, 1) and weight.shape[1:3] == (1, 1) and groups == 1:
+        _vector(made, operator, levels)
+        return
+    arrays, numbers = _filters(made, operator, levels, -_UNSIGNED)
+    fields: Fields = {
+        "in": At(source), "out": At(result), **arrays, "group_inputs": weight.shape[3],
+        "groups": made.within("number of groups", groups, 255), **window,
+        "in_zero": made.grid(operator.inputs[0]).zero_point, **numbers,
+    }  # fmt: skip
+    scratch = 16 * (levels.shape[1] + 1) + weight.shape[3]
+    made.emit(Layer("conv", (source,), result, fields, rows, scratch, Filters(levels), helpers=("tile",)))
+
+
+def _vector(made: Lowering, operator: FileOperator, levels: Tensor, scales: Tensor | None = None) -> None:
+    """One position: a tile's kernel does as well, where it is there anyway and its columns take no more memory."""
+    source, result = made.ends(operator)
+    if levels.shape[1] > made.columns:
+        arrays, numbers = _filters(made, operator, levels, 0, scales)
+        plain: Fields = {"in": At(source), "out": At(result), **arrays, **numbers}
+        made.emit(Layer("linear", (source,), result, plain, ALL_ROWS, 0, Filters(levels)))
+        return
+    source, result = made.vector(source), made.vector(result)
+    arrays, numbers = _filters(made, operator, levels, -_UNSIGNED, scales)
+    ones = ("groups", "kernel_height", "kernel_width", "stride_y", "stride_x", "dilation_y", "dilation_x")
+    fields: Fields = {
+        "in": At(source), "out": At(result), **arrays, "group_inputs": levels.shape[1], **dict.fromkeys(ones, 1),
+        "in_zero": made.grid(operator.inputs[0]).zero_point, **numbers,
+    }  # fmt: skip
+    scratch = 16 * (levels.shape[1] + 1) + levels.shape[1]
+    made.emit(Layer("conv", (source,), result, fields, ALL_ROWS, scratch, Filters(levels), helpers=("tile",)))
+
+
+def fully_connected(made: Lowering, operator: FileOperator) -> None:
+    levels = made.constant(operator, 1)
+    source, result = made.ends(operator)
+    if levels.ndim != 2 or made.maps[source].size != levels.shape[1] or made.maps[result].size != len(levels):
+        raise made.wrong(f"has weights of shape {levels.shape} for {made.maps[source].size} inputs")
+    scales = made.tensor(operator.inputs[1]).scales
+    if scales is None or len(scales) not in (1, len(levels)):
+        raise made.wrong("has weights without scales")
+    ends = (made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale)
+    # with one scale for all the product of scales is taken in single precision, else as in a convolution
+    both = np.float32(ends[0]) * np.asarray(scales, np.float32)
+    single = np.resize(both.astype(np.float64) / ends[1], len(levels))
+    _vector(made, operator, levels, single if len(scales) == 1 else None)
+
+
+def depthwise(made: Lowering, operator: FileOperator) -> None:
+    weight = made.constant(operator, 1)
+    source, result = made.ends(operator)
+    options = made.options(operator)
+    if weight.ndim != 4 or weight.shape[0] != 1 or weight.shape[3] != made.maps[result].channels:
+        raise made.wrong(f"has weights of shape {weight.shape} for {made.maps[result].channels} channels")
+    channels = made.maps[source].channels
+    levels = np.moveaxis(weight[0], -1, 0).reshape(weight.shape[3], -1)  # (channels, taps)
+    dilation = (int(options.dilationHFactor), int(options.dilationWFactor))
+    window, rows = _window(made, operator, weight.shape[1:3], dilation)
+    window |= {"dilation_y": made.within("dilation", dilation[0], 255)}
+    window |= {"dilation_x": made.within("dilation", dilation[1], 255)}
+    zero = made.grid(operator.inputs[0]).zero_point
+    common: Fields = {"in": At(source), "out": At(result), **window, "in_zero": zero}
+    if channels == len(levels):
+        arrays, numbers = _filters(made, operator, levels, 0)
+        weights = Array("int8_t", [int(value) for value in weight.reshape(-1)])
+        scratch = _POINTER * levels.shape[1] + channels
+        made.emit(
+            Layer("depthwise", (source,), result, {**common, "weights": weights, **arrays, **numbers}, rows, scratch)
+        )
+        return
+    if len(levels) % channels:
+        raise made.wrong(f"has {len(levels)} filters for {channels} channels")
+    arrays, numbers = _filters(made, operator, levels, -_UNSIGNED)  # several filters a channel: groups of one channel
+    fields: Fields = {
+        **common,
+        **arrays,
+        **numbers,
+        "group_inputs": 1,
+        "groups": made.within("number of groups", channels, 255),
+    }
+    scratch = 16 * (levels.shape[1] + 1) + 1
+    made.emit(Layer("conv", (source,), result, fields, rows, scratch, Filters(levels), helpers=("tile",)))
+
+
+_POINTER = 8  # bytes, on the widest machine
+
+
+def pool(kernel: str) -> Rule:
+    """Return the rule of a pooling operator with the kernel of that name."""
+
+    def rule(made: Lowering, operator: FileOperator) -> None:
+        options = made.options(operator)
+        window, rows = _window(made, operator, (int(options.filterHeight), int(options.filterWidth)))
+        source, result = made.ends(operator)
+        if made.grid(operator.inputs[0]) != made.grid(operator.output):
+            raise made.wrong("has input and output of different scales")
+        low, high = clipping(options.fusedActivationFunction, made.grid(operator.output))
+        fields: Fields = {"in": At(source), "out": At(result), **window, "low": low, "high": high}
+        made.emit(Layer(kernel, (source,), result, fields, rows))
+
+    return rule

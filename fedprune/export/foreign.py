@@ -1,0 +1,25 @@
+"""An int8 .tflite that somebody else made, for microcontrollers."""
+
+from pathlib import Path
+
+from fedprune.export import microcontroller
+from fedprune.export.c99 import Optimise, smallest
+from fedprune.export.litert import quantisation
+from fedprune.export.litert.flatbuffer import pack
+from fedprune.export.litert.reader import read
+from fedprune.export.microcontroller import Written
+from fedprune.export.microcontroller.sparse import pack_sparse
+from fedprune.export.microcontroller.unpack import unpacked
+
+
+def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smallest) -> Written:
+    """Write what `microcontroller.write_c` does for any int8 .tflite; classes are called by their numbers.
+
+    Raises ``ModelError`` for a file that is not sound or that no C kernels cover, and as `microcontroller.write_c`.
+    Nothing is written then.
+    """
+    file = unpacked(read(model))
+    plain = pack(file)
+    classes = quantisation(plain).output.shape[-1]
+    card = {"name": name, "labels": [str(number) for number in range(classes)], "mean": [0.0], "std": [1.0]}
+    return microcontroller.write_c(pack_sparse(file), folder, card, plain=plain, optimise=optimise)
