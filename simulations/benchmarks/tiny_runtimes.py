@@ -1,0 +1,186 @@
+"""Benchmark of tiny runtimes: flash, RAM and instructions of C99 sources by zeros, beside TensorFlow Lite Micro."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from fedprune import models
+from fedprune.coupling import coupled_channels
+from fedprune.experiment import load
+from fedprune.export import benching, litert
+from fedprune.federated import forms
+from fedprune.federated.setting import prepare
+from fedprune.federated.simulate import simulate
+from fedprune.graph import inference, trace
+from fedprune.surgery import shrink
+from fedprune.width import first_channels, width_masks
+from simulations.benchmarks._report import Figure, write
+
+NETS = {"resnet8": ((3, 32, 32), 10), "dscnn": ((1, 49, 10), 12), "mobilenet": ((3, 96, 96), 2)}
+DENSITIES = (1.0, 0.5, 0.2, 0.1)
+CHIP = "cortex-m4"
+RUNS = {"cifar10": 87_376, "keywords": 35_400}
+"""Experiment -> the bytes its int8 file may take."""
+INPUTS = 100
+
+FLASH = {
+    "resnet8": {0.2: 31_000, 0.1: 21_000}, "dscnn": {0.2: 18_000}, "mobilenet": {0.2: 105_000},
+}  # fmt: skip
+INSTRUCTIONS = {
+    "resnet8": {1.0: 41_700_000, 0.2: 20_000_000, 0.1: 16_000_000}, "mobilenet": {0.2: 29_000_000},
+}  # fmt: skip
+HALVED_RAM = 26_000
+LITTLE = "C99, smallest"
+
+
+class Row(NamedTuple):
+    """A model at a density, and what each way to run it costs."""
+
+    net: str
+    density: float
+    costs: Mapping[str, benching.Costs]
+
+
+def pruned(net: str, density: float, width: float = 1.0) -> bytes:
+    """An int8 file of a net whose layers keep their largest weights; depthwise ones, of few weights, keep all."""
+    shape, classes = NETS[net]
+    torch.manual_seed(0)
+    inputs = np.random.default_rng(0).normal(size=(32, *shape)).astype(np.float32)
+    model = models.build(net, shape, classes)
+    with torch.no_grad():
+        model(torch.from_numpy(inputs))  # running statistics that are not those of a fresh net
+    model = model.eval()
+    if width < 1:
+        groups = coupled_channels(model, torch.from_numpy(inputs[:1]))
+        shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
+        model = shrink(model, width_masks(groups, shapes, first_channels(groups, width)), torch.from_numpy(inputs[:1]))
+    with torch.no_grad():
+        for layer in model.modules():
+            depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+            if isinstance(layer, nn.Conv2d | nn.Linear) and not depthwise and density < 1:
+                size = layer.weight.abs().flatten()
+                least = size.kthvalue(size.numel() - round(density * size.numel())).values
+                layer.weight *= layer.weight.abs() > least
+    graph = inference(trace(model, inputs[:1]))
+    return litert.write_int8(graph, litert.calibrate(graph, inputs))
+
+
+def costs(net: str, density: float, width: float = 1.0) -> Row:
+    return Row(
+        net if width == 1 else f"{net}, channels × {width:g}",
+        density,
+        benching.on_chip(pruned(net, density, width), CHIP),
+    )
+
+
+class Checked(NamedTuple):
+    """The model of an experiment: its file, its accuracy on the real test set, and real inputs on the chip."""
+
+    name: str
+    size_bytes: int
+    accuracy_float: float
+    accuracy_int8: float
+    inputs: int
+    differing: int
+    """Inputs whose outputs on the chip are not those of LiteRT."""
+    costs: Mapping[str, benching.Costs]
+
+
+def checked(name: str, data_dir: Path, folder: Path, inputs: int) -> Checked:
+    """Train the experiment where it is not there, and run its model on the chip over real test inputs."""
+    source = f"simulations/{name}.toml"
+    if not (folder / "result.json").exists():
+        simulate(
+            load(Path(source)),
+            folder,
+            source=source,
+            data_dir=str(data_dir),
+            resume=(folder / "metrics.jsonl").exists(),
+        )
+    setting = prepare(load(Path(source)), source, str(data_dir))
+    samples, labels = forms.test_set(setting)
+    few = np.linspace(0, len(labels) - 1, inputs).astype(np.int64)
+    model, floats = ((folder / each).read_bytes() for each in ("model.tflite", "model_float.tflite"))
+    accuracies = [float(np.mean(litert.run(each, samples).argmax(1) == labels)) for each in (floats, model)]
+    given = litert.arrange(samples[few], litert.quantisation(model).input).reshape(inputs, -1)
+    ways = benching.on_chip(model, CHIP, given)
+    differing = max(each.differing or 0 for each in ways.values())
+    return Checked(name, len(model), accuracies[0], accuracies[1], inputs, differing, ways)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("net", "zeros", "way", "flash, bytes", "RAM, bytes", f"M instructions, {CHIP}"):
+        shown.add_column(column, justify="left" if column in ("net", "way") else "right")
+    for row in rows:
+        for at, (way, each) in enumerate(row.costs.items()):
+            first = (row.net, f"{100 * (1 - row.density):.0f} %") if at == 0 else ("", "")
+            counted = "" if each.instructions is None else f"{each.instructions / 1e6:.2f}"
+            shown.add_row(*first, way, f"{each.flash_bytes:,}", f"{each.ram_bytes:,}", counted)
+    return shown
+
+
+def figures(rows: Sequence[Row], runs: Sequence[Checked]) -> dict[str, Figure]:
+    """Of every net and density the smallest sources, against the fastest and TensorFlow Lite Micro."""
+    made: dict[str, Figure] = {}
+    for net, density, ways in rows:
+        name = f"{net.replace(', channels × 0.5', '_halved')}_{100 * (1 - density):.0f}"
+        best, others = ways[LITTLE], {way: each for way, each in ways.items() if way != LITTLE}
+        flash = {way: float(each.flash_bytes) for way, each in others.items()}
+        ram = {way: float(each.ram_bytes) for way, each in others.items()}
+        counted = {way: float(each.instructions) for way, each in others.items() if each.instructions is not None}
+        assert best.instructions is not None
+        limit = INSTRUCTIONS.get(net, {}).get(density)
+        made[f"{name}_flash_bytes"] = Figure(best.flash_bytes, "bytes", "lower", FLASH.get(net, {}).get(density), flash)
+        made[f"{name}_ram_bytes"] = Figure(
+            best.ram_bytes, "bytes", "lower", HALVED_RAM if name == "resnet8_halved_80" else None, ram
+        )
+        made[f"{name}_m4_instructions"] = Figure(best.instructions, "instructions", "lower", limit, counted)
+    for run in runs:
+        lost = 100 * (run.accuracy_float - run.accuracy_int8)
+        made[f"{run.name}_file_bytes"] = Figure(run.size_bytes, "bytes", "lower", RUNS[run.name])
+        made[f"{run.name}_points_lost_to_int8"] = Figure(lost, "percentage points", "lower", 0.3)
+        made[f"{run.name}_differing_inputs"] = Figure(run.differing, f"of {run.inputs} inputs", "lower", 0)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="ResNet-8 at 80 %% zeros alone: within a minute")
+    parser.add_argument("--data-dir", type=Path, help="folder of the data sets, for the models of two experiments")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of their runs, made where they are not there"
+    )
+    asked = parser.parse_args()
+    console = Console()
+    wanted = [("resnet8", 0.2)] if asked.quick else [(net, density) for net in NETS for density in DENSITIES]
+    rows = []
+    for net, density in wanted:
+        with console.status(f"{net} at density {density}"):
+            rows.append(costs(net, density))
+    if not asked.quick:
+        rows.append(costs("resnet8", 0.2, 0.5))
+    console.print(table(rows))
+    runs = []
+    for name in RUNS if asked.data_dir and not asked.quick else ():
+        runs.append(run := checked(name, asked.data_dir, asked.runs / name, INPUTS))
+        console.print(
+            f"{name}: {run.size_bytes:,} bytes; {100 * run.accuracy_float:.2f} % in float, "
+            f"{100 * run.accuracy_int8:.2f} % in int8; "
+            f"{run.inputs} real inputs on the {CHIP}: {run.differing} differ from LiteRT; "
+            f"{run.costs[LITTLE].flash_bytes:,} bytes of flash, {run.costs[LITTLE].ram_bytes:,} of RAM"
+        )
+    command = "python -m simulations.benchmarks.tiny_runtimes" + (" --quick" if asked.quick else " --data-dir DATA")
+    packages = ["torch", "ai-edge-litert", "tflite-micro"]
+    console.print(f"written to {write('tiny_runtimes', figures(rows, runs), command, packages)}")
+
+
+if __name__ == "__main__":
+    main()
