@@ -11,7 +11,7 @@ from fedprune.export import c99, microcontroller
 from fedprune.export.c99 import emulate
 from fedprune.export.litert import quantisation
 from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.reader import ModelError, read
+from fedprune.export.litert.reader import read
 from fedprune.export.litert.runtime import interpreter, ready
 from fedprune.export.microcontroller.unpack import unpacked
 from fedprune.types import Tensor
@@ -62,20 +62,19 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
         assert ran.flash_bytes is not None
         assert ran.ram_bytes is not None
         found[way] = Costs(ran.flash_bytes, ran.ram_bytes + (ran.stack_bytes or 0), ran.instructions, differing)
-    return {**found, **stock(model, plain)}
+    return {**found, **stock(plain)}
 
 
-def stock(model: bytes, plain: bytes) -> dict[str, Costs]:
+def stock(model: bytes) -> dict[str, Costs]:
     """Return what TensorFlow Lite Micro asks for besides its own code, with DECODE and without; nothing if unknown."""
     found = {}
-    for way, each in (("TFLM", plain), ("TFLM, DECODE", model)):
-        if each == plain and way.endswith("DECODE"):
-            continue
+    packed = microcontroller.pack_sparse(read(model))
+    for way, each in {"TFLM": model, **({"TFLM, DECODE": packed} if len(packed) < len(model) else {})}.items():
+        port = quantisation(model).input
+        sample = np.zeros((1, port.shape[-1], *port.shape[1:-1]), np.float32)
         try:
-            port = quantisation(each).input
-            sample = np.zeros((1, port.shape[-1], *port.shape[1:-1]), np.float32)
             found[way] = Costs(len(each), microcontroller.run(each, sample)[1], None)
-        except (RuntimeError, ValueError, ModelError):
+        except (RuntimeError, ValueError):  # no interpreter here, or one that lacks an operator
             continue
     return found
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from fedprune.export.litert import Ranges
     from fedprune.graph import Graph
 
-_CALIBRATION = 500  # public examples that give the ranges of activations
+CALIBRATION = 500
+"""Public examples that give the ranges of activations."""
 
 
 def compacted(setting: Setting, state: State) -> tuple[nn.Module, nn.Module]:
@@ -78,7 +79,7 @@ def ranges(setting: Setting, sent: FloatTensor | None, whole: Graph, small: Grap
         return {name: _union(ends, found.get(name, ends)) for name, ends in constants.items()}, found
     if problem := without_ranges(setting):
         raise ExperimentError(problem)
-    seen = setting.dataset.normalise(setting.federation.public.inputs[:_CALIBRATION])
+    seen = setting.dataset.normalise(setting.federation.public.inputs[:CALIBRATION])
     rule = calibration.RULES[setting.experiment.export.calibration]
     return calibration.calibrate(whole, seen, by=rule), calibration.calibrate(small, seen, by=rule)
 

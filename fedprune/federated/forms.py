@@ -18,6 +18,9 @@ from fedprune.types import Tensor
 if TYPE_CHECKING:
     from torch import nn
 
+    from fedprune.export.litert.converter import Converted
+    from fedprune.graph import UnsupportedOperation
+
 _BATCH = 250
 _MOST_ARENA = 1.25  # of a dense file's working memory, since that is scarcer than flash
 _MICRO_MACS = 4e9  # the reference kernels of TensorFlow Lite Micro are slow: so much takes them some ten seconds
@@ -63,7 +66,7 @@ def ready(setting: Setting, source: str) -> None:
     try:
         litert.write_float(finished.graph(setting, setting.model()))
     except UnsupportedOperation as error:
-        raise ExperimentError(f"{source}: model: {setting.experiment.model} cannot be exported: {error}") from error
+        _converted(setting, setting.model(), error, 1, f"{source}: ")
 
 
 def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") -> Forms:
@@ -74,6 +77,8 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
     """
     from fedprune.budgets import macs
     from fedprune.export import litert, microcontroller
+    from fedprune.export.inspection import inspect
+    from fedprune.export.litert.reader import read
     from fedprune.graph import UnsupportedOperation
 
     model, compact = finished.compacted(setting, state)
@@ -87,7 +92,27 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
         micro = min((microcontroller.write_sparse(*each, allowed) for each in both), key=len)
         return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
     except UnsupportedOperation as error:
-        raise ExperimentError(f"model: {setting.experiment.model} cannot be exported: {error}") from error
+        made = _converted(setting, model, error, len(setting.federation.public))
+    limit = sram_bytes - SRAM_SLACK if sram_bytes else None
+    micro = microcontroller.pack_sparse(read(made.litert_int8), limit)
+    return Forms(model, model, *made, made.litert_int8, micro, inspect(made.litert_int8).macs)
+
+
+def _converted(
+    setting: Setting, model: nn.Module, why: UnsupportedOperation, examples: int, place: str = ""
+) -> Converted:
+    """The files of a model that has no graph, by way of litert-torch, with the ranges of public examples."""
+    from fedprune.export.litert.converter import convert
+    from fedprune.graph import UnsupportedOperation
+
+    named = f"{place}model: {setting.experiment.model}"
+    if not len(setting.federation.public) or setting.experiment.export.ranges == "devices":
+        raise ExperimentError(f"{named} cannot be exported without public examples: {why}") from why
+    seen = setting.dataset.normalise(setting.federation.public.inputs[: min(examples, finished.CALIBRATION)])
+    try:
+        return convert(model, seen)
+    except (UnsupportedOperation, RuntimeError, ValueError) as error:
+        raise ExperimentError(f"{named} cannot be exported: {why}; nor in the second way: {error}") from error
 
 
 def check(setting: Setting, forms: Forms) -> Check:

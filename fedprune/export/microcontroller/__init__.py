@@ -15,12 +15,22 @@ from fedprune.export.microcontroller.decode import flash_bytes
 from fedprune.export.microcontroller.interpreter import run
 from fedprune.export.microcontroller.operators import operators
 from fedprune.export.microcontroller.sources import initialisers, sources
-from fedprune.export.microcontroller.sparse import decoded, sram_bytes, write_sparse
+from fedprune.export.microcontroller.sparse import decoded, pack_sparse, sram_bytes, write_sparse
 
 if TYPE_CHECKING:
     from fedprune.export.c99 import Optimise
 
-__all__ = ["Written", "decoded", "flash_bytes", "operators", "run", "sram_bytes", "write_c", "write_sparse"]
+__all__ = [
+    "Written",
+    "decoded",
+    "flash_bytes",
+    "operators",
+    "pack_sparse",
+    "run",
+    "sram_bytes",
+    "write_c",
+    "write_sparse",
+]
 
 
 class Written(NamedTuple):

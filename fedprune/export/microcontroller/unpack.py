@@ -88,7 +88,7 @@ def _tables(result: FileTensor, encoded: Tensor, header: Tensor, stored: Tensor)
     bits = _bits(encoded, math.prod(result.shape), width)
     chosen = np.packbits(bits, axis=1)[:, 0].reshape(result.shape) >> (8 - width)
     rows = chosen[None] if axis == _ONE_TABLE else np.moveaxis(chosen, axis, 0)
-    tables = stored[: len(rows) * stride].reshape(len(rows), stride)
+    tables = stored[None] if axis == _ONE_TABLE else stored[: len(rows) * stride].reshape(len(rows), stride)
     found = np.stack([table[row] for table, row in zip(tables, rows, strict=True)])
     return found[0] if axis == _ONE_TABLE else np.moveaxis(found, 0, axis)
 
