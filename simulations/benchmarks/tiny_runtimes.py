@@ -59,8 +59,11 @@ def pruned(net: str, density: float, width: float = 1.0) -> bytes:
     model = model.eval()
     if width < 1:
         groups = coupled_channels(model, torch.from_numpy(inputs[:1]))
-        shapes = {name: tuple(value.shape) for name, value in model.named_parameters()}
-        model = shrink(model, width_masks(groups, shapes, first_channels(groups, width)), torch.from_numpy(inputs[:1]))
+        shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        masks = width_masks(groups, shapes, first_channels(groups, width))
+        named = {name for name, _ in model.named_parameters()}
+        kept = {name: mask for name, mask in masks.items() if name in named}
+        model = shrink(model, kept, torch.from_numpy(inputs[:1]))
     with torch.no_grad():
         for layer in model.modules():
             depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1

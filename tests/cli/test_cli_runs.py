@@ -135,7 +135,7 @@ def test_stopped_with_ctrl_c_in_training_and_gone_on_with_the_command_it_says(
     stopped = running("simulate", "tiny.toml", "--workers", "2", "--out", "a stopped one")
     folder, until = world / "a stopped one", time.monotonic() + 120
     while (
-        not (folder / "metrics.jsonl").exists()
+        not (folder / "checkpoint.fedprune").exists()
         # training follows at once, and most of the run with it, so that a busy machine does not miss it
         or '"round": 0, "phase": "evaluate"' not in (folder / "metrics.jsonl").read_text()
     ):
