@@ -7,6 +7,7 @@ from fedprune.export.litert.interpreter import Port, Ports, arrange, quantisatio
 from fedprune.export.litert.numbers import Floats, Integers
 from fedprune.export.litert.quantise import Affine, Ranges, calibrate, grids, to_float, to_int8
 from fedprune.export.litert.rules import lower
+from fedprune.export.litert.sparsity import densified
 from fedprune.graph import Graph
 
 __all__ = [
@@ -32,9 +33,14 @@ def write_float(graph: Graph) -> bytes:
 
     Its input is channels last with a batch of one, ``(1, H, W, C)``; a one-dimensional net takes ``(1, 1, L, C)``. A
     vector is ``(1, 1, 1, F)``, the classes among them.
+
+    A pruned net whose zeros XNNPACK skips on aarch64 has them left out of the file, see `sparsity.densified`.
+
     Raises ``UnsupportedOperation`` for what the format cannot say.
     """
-    return pack(lower(graph, Floats()))
+    dense = lower(graph, Floats())
+    sparse = densified(dense)
+    return pack(dense) if sparse is dense else min((pack(dense), pack(sparse)), key=len)
 
 
 def write_int8(graph: Graph, ranges: Ranges) -> bytes:

@@ -15,8 +15,26 @@ _FILE_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
+class Sparsity:
+    """Which values of a tensor are stored: all axes but the last are rows, compressed along the last (CSR)."""
+
+    starts: Tensor
+    """(rows + 1,): where each row's values begin."""
+    columns: Tensor
+    """(values,): the place of each value in its row."""
+
+    @property
+    def nbytes(self) -> int:
+        """What both take in a file, each in the narrowest type that the format has for it."""
+        return sum(places.size * _width(places).itemsize for places in (self.starts, self.columns))
+
+
+@dataclass(frozen=True, eq=False)
 class FileTensor:
-    """One tensor of the file; ``data`` is None for an activation, ``scales`` for floats and shapes."""
+    """One tensor of the file; ``data`` is None for an activation, ``scales`` for floats and shapes.
+
+    With ``sparsity``, ``data`` holds the stored values alone, in the order of ``sparsity.columns``.
+    """
 
     shape: tuple[int, ...]
     dtype: "np.dtype[Any]"
@@ -25,6 +43,7 @@ class FileTensor:
     zero_point: int = 0
     axis: int = 0
     name: str = ""
+    sparsity: Sparsity | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +115,7 @@ class _Vectors:
     def of(self, values: Tensor) -> int:
         key = (values.dtype.str, values.tobytes())
         if key not in self._known:
-            self._known[key] = self._builder.CreateNumpyVector(values)
+            self._known[key] = _vector(self._builder, values.astype(values.dtype.newbyteorder("<")), 4)
         return self._known[key]
 
 
@@ -110,12 +129,7 @@ def _bytes(tensor: FileTensor) -> bytes:
 
 
 def _buffer(builder: Any, schema: Any, content: bytes) -> int:
-    data = 0
-    if content:
-        builder.StartVector(1, len(content), ALIGNMENT)
-        builder.head = builder.head - len(content)
-        builder.Bytes[builder.head : builder.head + len(content)] = content
-        data = builder.EndVector()
+    data = _vector(builder, np.frombuffer(content, np.uint8), ALIGNMENT) if content else 0
     schema.BufferStart(builder)
     if content:
         schema.BufferAddData(builder, data)
@@ -132,6 +146,9 @@ def _tensor(builder: Any, schema: Any, vectors: _Vectors, tensor: FileTensor, bu
         schema.QuantizationParametersAddZeroPoint(builder, zero_points)
         schema.QuantizationParametersAddQuantizedDimension(builder, tensor.axis)
         quantisation = schema.QuantizationParametersEnd(builder)
+    sparsity = 0
+    if tensor.sparsity is not None:
+        sparsity = _sparsity(builder, schema, vectors, tensor.sparsity, tensor.shape)
     name = builder.CreateString(tensor.name) if tensor.name else 0
     shape = vectors.of(np.array(tensor.shape, np.int32))
     schema.TensorStart(builder)
@@ -142,7 +159,43 @@ def _tensor(builder: Any, schema: Any, vectors: _Vectors, tensor: FileTensor, bu
         schema.TensorAddName(builder, name)
     if quantisation:
         schema.TensorAddQuantization(builder, quantisation)
+    if sparsity:
+        schema.TensorAddSparsity(builder, sparsity)
     return int(schema.TensorEnd(builder))
+
+
+def _sparsity(builder: Any, schema: Any, vectors: _Vectors, sparsity: Sparsity, shape: tuple[int, ...]) -> int:
+    dimensions = []
+    for size in shape[:-1]:
+        schema.DimensionMetadataStart(builder)
+        schema.DimensionMetadataAddDenseSize(builder, size)
+        dimensions.append(schema.DimensionMetadataEnd(builder))
+    starts, columns = (_places(builder, schema, vectors, places) for places in (sparsity.starts, sparsity.columns))
+    schema.DimensionMetadataStart(builder)
+    schema.DimensionMetadataAddFormat(builder, schema.DimensionType.SPARSE_CSR)
+    schema.DimensionMetadataAddArraySegmentsType(builder, starts[0])
+    schema.DimensionMetadataAddArraySegments(builder, starts[1])
+    schema.DimensionMetadataAddArrayIndicesType(builder, columns[0])
+    schema.DimensionMetadataAddArrayIndices(builder, columns[1])
+    dimensions.append(schema.DimensionMetadataEnd(builder))
+    order, levels = vectors.of(np.arange(len(shape), dtype=np.int32)), _table(builder, dimensions)
+    schema.SparsityParametersStart(builder)
+    schema.SparsityParametersAddTraversalOrder(builder, order)
+    schema.SparsityParametersAddDimMetadata(builder, levels)
+    return int(schema.SparsityParametersEnd(builder))
+
+
+def _places(builder: Any, schema: Any, vectors: _Vectors, places: Tensor) -> tuple[int, int]:
+    """Return (member of the schema's union, offset) of a table that holds ``places`` in the fewest bytes."""
+    dtype = _width(places)
+    kind, values = f"{dtype.name.capitalize()}Vector", vectors.of(places.astype(dtype))
+    getattr(schema, f"{kind}Start")(builder)
+    getattr(schema, f"{kind}AddValues")(builder, values)
+    return getattr(schema.SparseIndexVector, kind), getattr(schema, f"{kind}End")(builder)
+
+
+def _width(places: Tensor) -> "np.dtype[Any]":
+    return next(dtype for dtype in map(np.dtype, ("u1", "u2", "i4")) if places.max() <= np.iinfo(dtype).max)
 
 
 def _operator(builder: Any, schema: Any, vectors: _Vectors, operator: FileOperator, code: int) -> int:
@@ -168,6 +221,13 @@ def _code(builder: Any, schema: Any, code: int, version: int, custom: str) -> in
     schema.OperatorCodeAddBuiltinCode(builder, code)
     schema.OperatorCodeAddVersion(builder, version)
     return int(schema.OperatorCodeEnd(builder))
+
+
+def _vector(builder: Any, values: Tensor, alignment: int) -> int:
+    builder.StartVector(values.itemsize, values.size, max(alignment, values.itemsize))
+    builder.head = builder.head - values.nbytes
+    builder.Bytes[builder.head : builder.head + values.nbytes] = values.tobytes()
+    return int(builder.EndVector())
 
 
 def _table(builder: Any, offsets: Sequence[int]) -> int:
