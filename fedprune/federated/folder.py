@@ -27,9 +27,10 @@ class RunFolder:
     def begin(self, experiment: Experiment) -> None:
         """Start afresh. What an earlier run left under the same names goes, so that old and new are never mixed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(self.path / "tiers", ignore_errors=True)
-        for stale in (self.checkpoint, self.result, *(self.path / name for name in _OUTCOME)):
-            stale.unlink(missing_ok=True)
+        for stale in ("tiers", "microcontroller"):
+            shutil.rmtree(self.path / stale, ignore_errors=True)
+        for file in (self.checkpoint, self.result, *(self.path / name for name in _OUTCOME)):
+            file.unlink(missing_ok=True)
         write_atomically(self._asked, (_experiment.to_json(experiment) + "\n").encode())
         write_atomically(self.metrics, b"")
 

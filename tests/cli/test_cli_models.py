@@ -1,0 +1,93 @@
+"""Files of models at the command line: inspected, measured, exported as C, or refused with nothing written."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedprune.export.c99 import emulate
+
+Fedprune = Callable[..., tuple[int, str, str]]
+
+
+def test_a_run_is_inspected(fedprune: Fedprune, finished: Path) -> None:
+    code, out, err = fedprune("inspect", str(finished))
+    assert code == 0, err
+    assert "CONV_2D" in out
+    size = (finished / "model.tflite").stat().st_size
+    assert f"model.tflite: {size:,} bytes = " in out
+
+
+def test_a_run_is_timed_here(fedprune: Fedprune, finished: Path) -> None:
+    code, out, err = fedprune("bench", str(finished))
+    assert code == 0, err
+    assert "model.tflite" in out
+    assert "model_float.tflite" in out
+
+
+@pytest.mark.skipif(emulate.missing("cortex-m4") is not None, reason=str(emulate.missing("cortex-m4")))
+def test_a_run_is_measured_on_a_chip_smaller_than_the_stock_model(fedprune: Fedprune, finished: Path) -> None:
+    code, out, err = fedprune("bench", str(finished / "model.tflite"), "--on", "cortex-m4")
+    assert code == 0, err
+    rows = {
+        line[:14].strip(): [int(n.replace(",", "")) for n in line[14:].split()[:2]] for line in out.splitlines()[1:4]
+    }
+    assert rows["C99, smallest"][1] < rows["TFLM"][1]
+
+
+def test_somebody_elses_file_becomes_c(fedprune: Fedprune, finished: Path, world: Path) -> None:
+    (world / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
+    code, out, err = fedprune("export", str(world / "theirs.tflite"), "--to", "microcontroller")
+    assert code == 0, err
+    folder = world / "theirs_microcontroller"
+    assert {"model.c", "model.h", "main.c", "Makefile", "model.tflite"} <= {path.name for path in folder.iterdir()}
+    assert all(path.name in out for path in folder.iterdir())
+    if lacking := emulate.missing("host"):
+        pytest.skip(lacking)
+    size = int((folder / "model.h").read_text().split("MODEL_INPUT_BYTES ")[1].split()[0])
+    ran = emulate.run(folder, "host", np.zeros((1, size), np.int8))
+    assert ran.outputs.shape == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda content: content[: len(content) // 2], "cut short or damaged"),
+        (lambda content: b"not a model", "no .tflite file"),
+        (lambda content: b"", "no .tflite file"),
+    ],
+    ids=["half of it", "something else", "empty"],
+)
+@pytest.mark.parametrize("words", [("inspect",), ("export", "--to", "microcontroller"), ("bench", "--on", "cortex-m4")])
+def test_a_bad_file_is_one_line_and_nothing_is_written(
+    fedprune: Fedprune,
+    finished: Path,
+    world: Path,
+    damage: Callable[[bytes], bytes],
+    why: str,
+    words: tuple[str, ...],
+) -> None:
+    (world / "bad.tflite").write_bytes(damage((finished / "model.tflite").read_bytes()))
+    code, out, err = fedprune(words[0], str(world / "bad.tflite"), *words[1:])
+    if words[0] == "bench" and emulate.missing("cortex-m4") and "apt install" in err:
+        pytest.skip(err)
+    assert (code, out) == (2, "")
+    assert "bad.tflite: " in err
+    assert why in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (world / "bad_microcontroller").exists()
+
+
+def test_a_float_model_is_refused_by_name(fedprune: Fedprune, finished: Path, world: Path) -> None:
+    code, _, err = fedprune("export", str(finished / "model_float.tflite"), "--to", "microcontroller")
+    assert code == 2
+    assert "float" in err
+    assert not (finished / "model_float_microcontroller").exists()
+
+
+def test_what_is_not_there_is_named(fedprune: Fedprune, world: Path) -> None:
+    for words in (("inspect", "nowhere"), ("bench", "nowhere.tflite"), ("export", "nowhere", "--to", "litert")):
+        code, _, err = fedprune(*words)
+        assert code == 2, words
+        assert words[1] in err
