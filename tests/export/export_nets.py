@@ -1,8 +1,11 @@
 """Small nets that between them use every operation of the graph, with batch norms that have seen data."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fedprune import models
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
@@ -124,6 +127,32 @@ class Gated(nn.Module):
 
 
 NETS = (Plain, Residual, Separable, Signal, Branches, Gated)
+
+
+SHIPPED = {
+    "digits_cnn": ((1, 8, 8), 10),
+    "dscnn": ((1, 49, 10), 12),
+    "har_cnn": ((9, 128), 6),
+    "mobilenet": ((3, 32, 32), 2),
+    "resnet8": ((3, 32, 32), 10),
+    "resnet20": ((3, 32, 32), 10),
+    "resnet18": ((3, 32, 32), 10),
+    "vgg11": ((3, 32, 32), 10),
+}
+"""Shipped model -> the shape of its input, and its classes."""
+LARGE = ("resnet18", "vgg11")
+SMALL = tuple(name for name in SHIPPED if name not in LARGE)
+
+
+def shipped(name: str, count: int) -> tuple[nn.Module, np.ndarray]:
+    """Return a shipped model in evaluation mode, its batch norms having seen data, and ``count`` inputs."""
+    shape, classes = SHIPPED[name]
+    torch.manual_seed(0)
+    inputs = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+    model = models.build(name, shape, classes)
+    with torch.no_grad():
+        model(torch.from_numpy(inputs))  # running statistics that are not those of a fresh net
+    return model.eval(), inputs
 
 
 def made(kind: type[nn.Module], seed: int = 0) -> tuple[nn.Module, Tensor]:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from export_nets import LARGE, SMALL, shipped
 from torch import Tensor, nn
 
-from fedprune import models
 from fedprune.export import litert, microcontroller
 from fedprune.export.litert import converter
 from fedprune.export.litert.reader import operator_name, read
@@ -17,18 +17,8 @@ from fedprune.graph import UnsupportedOperation, inference, trace
 
 pytest.importorskip("litert_torch", reason="litert-torch is an extra, for x86-64 Linux only")
 
-_SHAPES = {
-    "digits_cnn": ((1, 8, 8), 10),
-    "dscnn": ((1, 49, 10), 12),
-    "har_cnn": ((9, 128), 6),
-    "mobilenet": ((3, 32, 32), 2),
-    "resnet8": ((3, 32, 32), 10),
-    "resnet18": ((3, 32, 32), 10),
-    "resnet20": ((3, 32, 32), 10),
-    "vgg11": ((3, 32, 32), 10),
-}
-_LARGE = ("resnet18", "vgg11")  # half a minute each, and nothing that the others do not have
-_CHOSEN = [name for name in _SHAPES if name not in _LARGE or os.environ.get("FEDPRUNE_SLOW_TESTS")]
+# the large ones take half a minute each, and have nothing that the others do not have
+_CHOSEN = [*SMALL, *(LARGE if os.environ.get("FEDPRUNE_SLOW_TESTS") else ())]
 
 
 def steps_apart(one: bytes, other: bytes, inputs: np.ndarray) -> np.ndarray:
@@ -45,13 +35,9 @@ def decibels(wanted: np.ndarray, found: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", _CHOSEN)
 def test_both_paths_to_a_file_agree(name: str) -> None:
-    shape, classes = _SHAPES[name]
-    torch.manual_seed(0)
-    inputs = np.random.default_rng(0).normal(size=(32, *shape)).astype(np.float32)
-    model = models.build(name, shape, classes)
+    model, inputs = shipped(name, 32)
     with torch.no_grad():
-        model(torch.from_numpy(inputs))  # running statistics that are not those of a fresh net
-        wanted = model.eval()(torch.from_numpy(inputs)).numpy()
+        wanted = model(torch.from_numpy(inputs)).numpy()
     graph = inference(trace(model, inputs[:1]))
     own = litert.write_int8(graph, litert.calibrate(graph, inputs))
     converted = converter.convert(model, inputs)

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 from ai_edge_litert import schema_py_generated as schema
-from export_nets import NETS, made
+from export_nets import NETS, SMALL, made, shipped
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
-from fedprune import budgets, models
+from fedprune import budgets
 from fedprune.cli_inspect import show_inspection
 from fedprune.export import litert, microcontroller
 from fedprune.export.inspection import Inspection, Row, inspect
@@ -183,16 +183,6 @@ def test_a_transposed_convolution_multiplies_each_input() -> None:
     assert found.arena_bytes is None  # its scratch buffers were never measured
 
 
-_SHAPES = {
-    "digits_cnn": ((1, 8, 8), 10),
-    "dscnn": ((1, 49, 10), 12),
-    "har_cnn": ((9, 128), 6),
-    "mobilenet": ((3, 32, 32), 2),
-    "resnet8": ((3, 32, 32), 10),
-    "resnet20": ((3, 32, 32), 10),
-}
-
-
 def pruned(model: nn.Module, inputs: np.ndarray) -> tuple[Graph, litert.Ranges]:
     with torch.no_grad():
         for parameter in model.parameters():
@@ -202,12 +192,10 @@ def pruned(model: nn.Module, inputs: np.ndarray) -> tuple[Graph, litert.Ranges]:
     return graph, litert.calibrate(graph, inputs)
 
 
-@pytest.mark.parametrize("name", _SHAPES)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_shipped_model_holds_what_its_graph_says(name: str) -> None:
-    shape, classes = _SHAPES[name]
-    torch.manual_seed(0)
-    inputs = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
-    graph, ranges = pruned(models.build(name, shape, classes), inputs)
+    model, inputs = shipped(name, 4)
+    graph, ranges = pruned(model, inputs)
     contents = (litert.write_int8(graph, ranges), microcontroller.write_sparse(graph, ranges))
     whole, decoded = (inspect(content) for content in contents)
     single = inspect(litert.write_float(graph))

@@ -7,34 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 from export_files import changed, net, on_tensor, small, written
-from export_nets import NETS
+from export_nets import NETS, SMALL, shipped
 from torch import nn
 
-from fedprune import models
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, Sparsity, pack
 from fedprune.export.litert.reader import ModelError, operator_name, read
 
-_SHAPES = {
-    "digits_cnn": ((1, 8, 8), 10),
-    "dscnn": ((1, 49, 10), 12),
-    "har_cnn": ((9, 128), 6),
-    "mobilenet": ((3, 32, 32), 2),
-    "resnet8": ((3, 32, 32), 10),
-    "resnet20": ((3, 32, 32), 10),
-}
 _FLOAT = np.dtype(np.float32)
 
 
-@pytest.mark.parametrize("name", _SHAPES)
+@pytest.mark.parametrize("name", SMALL)
 def test_a_shipped_model_comes_back(name: str) -> None:
-    shape, classes = _SHAPES[name]
-    torch.manual_seed(0)
-    inputs = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
-    contents = written(models.build(name, shape, classes), inputs)
+    model, inputs = shipped(name, 4)
+    contents = written(model, inputs)
     assert "TFLM_DECODE" in {operator_name(operator) for operator in read(contents[2]).operators}
     for content in contents:
         assert pack(read(content)) == content

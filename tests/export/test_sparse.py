@@ -8,38 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from export_nets import NETS, made
+from export_nets import NETS, SMALL, made, shipped
 from torch import nn
 
-from fedprune import models
 from fedprune.export import litert, microcontroller
 from fedprune.export.microcontroller.memory import Buffer, planned
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
 
-_SHAPES = {
-    "digits_cnn": ((1, 8, 8), 10),
-    "dscnn": ((1, 49, 10), 12),
-    "har_cnn": ((9, 128), 6),
-    "mobilenet": ((3, 32, 32), 2),
-    "resnet8": ((3, 32, 32), 10),
-}
-_ALL = [(name, density) for name in _SHAPES for density in (1.0, 0.5, 0.2, 0.1)]
+_ALL = [(name, density) for name in SMALL for density in (1.0, 0.5, 0.2, 0.1)]
 
 
 @cache
 def masked(name: str, density: float) -> tuple[Graph, litert.Ranges, np.ndarray]:
-    shape, classes = _SHAPES[name]
-    torch.manual_seed(0)
-    inputs = np.random.default_rng(0).normal(size=(8, *shape)).astype(np.float32)
-    model = models.build(name, shape, classes)
+    model, inputs = shipped(name, 8)
     with torch.no_grad():
-        model(torch.from_numpy(inputs))  # running statistics that are not those of a fresh net
         for weight in model.parameters():
             if weight.ndim > 1:
                 weight *= torch.rand(weight.shape) < density
-    graph = inference(trace(model.eval(), inputs[:1]))
+    graph = inference(trace(model, inputs[:1]))
     return graph, litert.calibrate(graph, inputs), inputs
 
 
