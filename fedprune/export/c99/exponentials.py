@@ -11,8 +11,14 @@ _POWERS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
 
 
 def exponentials(scale: float, beta: float) -> list[int]:
-    """Return ``exp(-beta scale n)`` over 2^31 for n = 0, 1, … as far as the kernels count it as more than nothing."""
-    by = factor(min(beta * scale * 2**_FRACTION, _ONE))
+    """Return ``exp(-beta scale n)`` over 2^31 for n = 0, 1, … as far as the kernels count it as more than nothing.
+
+    Raises ``ValueError`` where the kernels' fixed point is too coarse for ``beta scale``.
+    """
+    unit = beta * scale * 2**_FRACTION
+    if not unit > 1:
+        raise ValueError(f"an input of scale {scale:g} and a beta of {beta:g}, too small for the kernels' fixed point")
+    by = factor(min(unit, _ONE))
     radius = floor((2**5 - 1) * 2**_FRACTION / 2**by.shift)
     return [_exponential(_product(-steps << by.shift, by.multiplier)) for steps in range(min(radius, 255) + 1)]
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fedprune.export.c99.numbers import Factor, clipping, factor
 from fedprune.export.c99.program import WHOLE, Layer, Map, Program
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
@@ -61,8 +62,8 @@ class Lowering:
         """The most weights of a filter that is applied at several positions."""
 
     def _columns(self, operator: FileOperator) -> int:
-        shape = self.tensor(operator.output).shape
-        if operator_name(operator) != "CONV_2D" or len(operator.inputs) < 2 or int(np.prod(shape)) == shape[-1]:
+        positions = int(np.prod(self.tensor(operator.output).shape[:-1]))
+        if operator_name(operator) != "CONV_2D" or len(operator.inputs) < 2 or positions == 1:
             return 0
         return int(np.prod(self.tensor(operator.inputs[1]).shape[1:]))
 
@@ -106,6 +107,8 @@ class Lowering:
 
     def ends(self, operator: FileOperator, inputs: int = 1) -> tuple[int, ...]:
         """Return the maps that an operator's first ``inputs`` inputs and its output are."""
+        if not all(self.has(operator, at) for at in range(inputs)):
+            raise self.wrong(f"has less than {inputs} input(s)")
         return (*(self.map(index) for index in operator.inputs[:inputs]), self.map(operator.output))
 
     def grid(self, index: int) -> Affine:
@@ -132,10 +135,26 @@ class Lowering:
             raise self.wrong("has no options")
         return operator.options
 
+    def factor(self, real: float) -> Factor:
+        """Return a factor that scales make, in fixed point."""
+        if not real < _LARGEST:
+            raise self.wrong(f"has scales that make a factor of {real:g}; less than {_LARGEST:g} will do")
+        return factor(real)
+
+    def clipping(self, operator: FileOperator) -> tuple[int, int]:
+        """Return the range that an operator's fused activation lets through."""
+        try:
+            return clipping(self.options(operator).fusedActivationFunction, self.grid(operator.output))
+        except ValueError as error:
+            raise self.wrong(f"has {error}") from None
+
     def within(self, what: str, value: int, most: int) -> int:
         if not 0 <= value <= most:
             raise self.wrong(f"has a {what} of {value}; at most {most} will do")
         return value
+
+
+_LARGEST = 2.0**30  # kernels shift 32-bit sums to the left by its exponent
 
 
 def cells(shape: tuple[int, ...]) -> tuple[int, int, int] | None:

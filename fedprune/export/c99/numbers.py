@@ -9,6 +9,7 @@ from fedprune.export.litert import Affine
 from fedprune.types import Tensor
 
 LEAST, MOST = -128, 127
+_BEYOND = 1024.0  # steps, more than int8 has from any zero point
 
 
 class Factor(NamedTuple):
@@ -33,7 +34,8 @@ def scaled(values: "np.integer[Any] | Tensor", by: Factor) -> Tensor:
     """Return ``values`` times a factor as the kernels round: the product halves up, the shift halves away from 0."""
     values = np.asarray(values, np.int64)
     left, right = max(by.shift, 0), max(-by.shift, 0)
-    high = ((values << left) * by.multiplier + (1 << 30)) >> 31
+    wide = (values << left).astype(np.int32).astype(np.int64)  # as they are shifted in 32 bits
+    high = (wide * by.multiplier + (1 << 30)) >> 31
     if right == 0:
         return np.asarray(high)
     return np.asarray((high + (1 << (right - 1)) + (high >> 63)) >> right)
@@ -50,7 +52,8 @@ def clipping(activation: int, grid: Affine) -> tuple[int, int]:
     scale = np.float32(grid.scale)
 
     def level(real: float) -> int:
-        steps = float(np.float32(real) / scale)
+        with np.errstate(over="ignore"):
+            steps = min(max(float(np.float32(real) / scale), -_BEYOND), _BEYOND)
         return grid.zero_point + int(np.sign(steps) * floor(abs(steps) + 0.5))
 
     return (

@@ -81,17 +81,16 @@ def _buffers(program: Program, streams: Sequence[Stream]) -> tuple[list[Buffer],
     position = {at: number for number, each in enumerate(streams) for at in range(each.first, each.last + 1)}
     ends = program.maps[program.input].storage, program.maps[program.output].storage
     rows = {storage: kept for each in streams for storage, kept in each.rows.items()}
+    lives: dict[int, tuple[int, int]] = {}  # storage -> the first and the last layer that knows it
+    for at, layer in enumerate(program.layers):
+        for index in (*layer.inputs, layer.output):
+            storage = program.maps[index].storage
+            lives[storage] = lives.get(storage, (at, at))[0], at
     buffers = []
     for storage, shape in maps.items():
-        makers = [at for at, layer in enumerate(program.layers) if program.maps[layer.output].storage == storage]
-        readers = [
-            at
-            for at, layer in enumerate(program.layers)
-            for source in layer.inputs
-            if program.maps[source].storage == storage
-        ]
-        born = min(makers, default=-1) if storage != ends[0] else -1
-        dies = len(program.layers) if storage == ends[1] else max([*readers, *makers, born])
+        made, used = lives.get(storage, (-1, -1))
+        born = made if storage != ends[0] else -1
+        dies = used if storage != ends[1] else len(program.layers)
         if dies < first or born > last:
             continue
         size = min(rows.get(storage, shape.height), shape.height) * shape.row_bytes
@@ -113,14 +112,31 @@ def _aligned(size: int) -> int:
 def _place(buffers: Sequence[Buffer], overlays: Overlays) -> tuple[dict[int, int], int]:
     by_size = sorted(buffers, key=lambda each: -each.size)
     random = Random(0)
+    least = _least(buffers, overlays)
     best: tuple[dict[int, int], int] = {}, 1 << 62
     for attempt in range(_TRIES if len(buffers) > 2 else 1):
-        order = by_size if attempt == 0 else sorted(buffers, key=lambda each: -each.size * random.uniform(0.3, 1))
+        order = by_size if attempt == 0 else sorted(buffers, key=lambda each: -each.size * random.uniform(0.1, 1))
         offsets = _greedy(order, overlays)
         size = max((offsets[each.key] + each.size for each in buffers), default=0)
         if size < best[1]:
             best = offsets, size
+        if size <= least:
+            break
     return best
+
+
+def _least(buffers: Sequence[Buffer], overlays: Overlays) -> int:
+    # what is there at once, less what may be written over what is read: no layout takes fewer bytes
+    taken = [0] * (1 + max(each.last for each in buffers))
+    for each in buffers:
+        for at in range(each.first, each.last + 1):
+            taken[at] += each.size
+    known = {each.key: each for each in buffers}
+    for (source, result), distance in overlays.items():
+        before, after = known[source], known[result]
+        if before.last == after.first:
+            taken[before.last] -= max(0, min(before.size, after.size, after.size - distance))
+    return max(taken)
 
 
 def _greedy(order: Sequence[Buffer], overlays: Overlays) -> dict[int, int]:

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99.exponentials import exponentials
-from fedprune.export.c99.lowering import Lowering, Rule, cells
-from fedprune.export.c99.numbers import clipping, factor
+from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Structs
 from fedprune.export.c99.tables import table
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
@@ -21,8 +20,9 @@ def _add(made: Lowering, operator: FileOperator) -> None:
         raise made.wrong("adds maps of different shapes")
     grids = [made.grid(index) for index in (*operator.inputs[:2], operator.output)]
     twice = 2 * max(np.float32(grids[0].scale), np.float32(grids[1].scale)).astype(np.float64)
-    factors = [factor(grid.scale / twice) for grid in grids[:2]] + [factor(twice / ((1 << 20) * grids[2].scale))]
-    low, high = clipping(made.options(operator).fusedActivationFunction, grids[2])
+    factors = [made.factor(grid.scale / twice) for grid in grids[:2]]
+    factors.append(made.factor(twice / ((1 << 20) * grids[2].scale)))
+    low, high = made.clipping(operator)
     fields: dict[str, Any] = {"a": At(sources[0]), "b": At(sources[1]), "out": At(result), "low": low, "high": high}
     for name, each, grid in zip(("a", "b", "out"), factors, grids, strict=True):
         fields |= {f"{name}_multiplier": each.multiplier, f"{name}_right": -each.shift, f"{name}_zero": grid.zero_point}
@@ -40,8 +40,8 @@ def _multiply(made: Lowering, operator: FileOperator) -> None:
     if first != whole or second not in (whole, (1, 1, whole[2])):
         raise made.wrong(f"multiplies maps of shapes {first} and {second}")
     grids = [made.grid(index) for index in (*inputs, operator.output)]
-    by = factor(grids[0].scale * grids[1].scale / grids[2].scale)
-    low, high = clipping(made.options(operator).fusedActivationFunction, grids[2])
+    by = made.factor(grids[0].scale * grids[1].scale / grids[2].scale)
+    low, high = made.clipping(operator)
     fields: Fields = {
         "a": At(sources[0]), "b": At(sources[1]), "out": At(result), "multiplier": by.multiplier, "shift": by.shift,
         "a_zero": grids[0].zero_point, "b_zero": grids[1].zero_point, "out_zero": grids[2].zero_point,
@@ -53,13 +53,13 @@ def _multiply(made: Lowering, operator: FileOperator) -> None:
 def _mean(made: Lowering, operator: FileOperator) -> None:
     source, result = made.ends(operator)
     size, rank = made.maps[source], len(made.tensor(operator.inputs[0]).shape)
-    axes = sorted(int(axis) % rank for axis in made.constant(operator, 1, np.int32).reshape(-1))
+    axes = sorted(int(axis) % max(rank, 1) for axis in made.constant(operator, 1, np.int32).reshape(-1))
     spatial = [axis for axis in range(1, rank - 1) if made.tensor(operator.inputs[0]).shape[axis] > 1]
     if not set(spatial) <= set(axes) <= set(range(rank - 1)) or made.maps[result].size != size.channels:
         raise made.wrong(f"is over axes {axes}; only the mean of all positions is covered")
     grids = (made.grid(operator.inputs[0]), made.grid(operator.output))
     count = size.height * size.width
-    by = factor(grids[0].scale / grids[1].scale)
+    by = made.factor(grids[0].scale / grids[1].scale)
     # the division by the count goes into the multiplier, as far as its bits allow
     bits = min(63 - _leading(count), 32, 31 + by.shift)
     multiplier, shift = (by.multiplier << bits) // count, by.shift - bits
@@ -75,6 +75,8 @@ def _leading(count: int) -> int:
 
 
 def _reshape(made: Lowering, operator: FileOperator) -> None:
+    if not made.has(operator, 0):
+        raise made.wrong("has no input")
     source = made.map(operator.inputs[0])
     if made.grid(operator.inputs[0]) != made.grid(operator.output):
         raise made.wrong("has input and output of different scales")
@@ -115,8 +117,7 @@ def _three(made: Lowering, index: int, values: Tensor, rest: int) -> tuple[int, 
 
 def _pad(made: Lowering, operator: FileOperator) -> None:
     source, result = made.ends(operator)
-    sides = made.constant(operator, 1, np.int32).reshape(-1, 2)
-    before = _three(made, operator.inputs[0], sides[:, 0], 0)
+    before = _three(made, operator.inputs[0], made.constant(operator, 1, np.int32).reshape(-1)[::2], 0)
     fill = (
         int(made.constant(operator, 2).reshape(-1)[0])
         if made.has(operator, 2)
@@ -130,17 +131,20 @@ def _pad(made: Lowering, operator: FileOperator) -> None:
 
 def _concat(made: Lowering, operator: FileOperator) -> None:
     axis, rank = int(made.options(operator).axis), len(made.tensor(operator.output).shape)
-    along = axis % rank + (3 - rank)  # of height, width, channels
-    if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs) or along < 0:
-        raise made.wrong("joins maps of different scales, or batches")
+    along = axis % max(rank, 1) + (3 - rank)  # of height, width, channels
+    if not 0 <= along < 3 or min(operator.inputs, default=-1) < 0 or len(operator.inputs) > 255:
+        raise made.wrong("joins batches, scalars, nothing or more than 255 maps")
+    if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs):
+        raise made.wrong("joins maps of different scales")
     parts, at = [], [0, 0, 0]
     for index in operator.inputs:
         source = made.map(index)
         size = made.maps[source][:3]
         parts.append(_part(source, size, (0, 0, 0), at))
         at[along] += size[along]
-    whole = made.maps[made.map(operator.output)][:3]
-    if at[along] != whole[along] or len({cells(made.tensor(i).shape)[1 - along // 2] for i in operator.inputs}) != 1:  # type: ignore[index]
+    shapes = [made.maps[number][:3] for number in (*(part["in"].map for part in parts), made.map(operator.output))]
+    beside = {(*shape[:along], *shape[along + 1 :]) for shape in shapes}
+    if at[along] != shapes[-1][along] or len(beside) != 1:
         raise made.wrong("joins maps that do not fit together")
     _place(made, operator, len(parts), parts, None)
 
@@ -162,19 +166,33 @@ def _slice(made: Lowering, operator: FileOperator) -> None:
     _place(made, operator, 1, [_part(source, size, start, (0, 0, 0), step)], None)
 
 
-def _lookup(made: Lowering, operator: FileOperator) -> None:
+def _alike(made: Lowering, operator: FileOperator) -> tuple[int, ...]:
     source, result = made.ends(operator)
-    values = table(made.file, operator)
+    if made.maps[source][:3] != made.maps[result][:3]:
+        raise made.wrong("has input and output of different shapes")
+    return source, result
+
+
+def _lookup(made: Lowering, operator: FileOperator) -> None:
+    source, result = _alike(made, operator)
+    made.grid(operator.inputs[0]), made.grid(operator.output)
+    try:
+        values = table(made.file, operator)
+    except (RuntimeError, ValueError) as error:
+        raise made.wrong(f"is refused by the reference kernels: {str(error).partition(chr(10))[0]}") from None
     fields: Fields = {"in": At(source), "out": At(result), "table": Array("int8_t", values)}
     made.emit(Layer("lookup", (source,), result, fields, SAME_ROWS, in_place=True))
 
 
 def _softmax(made: Lowering, operator: FileOperator) -> None:
-    source, result = made.ends(operator)
+    source, result = _alike(made, operator)
     grid = made.grid(operator.output)
     if grid != (1 / 256, -128):
         raise made.wrong(f"has an output of scale {grid.scale} and zero point {grid.zero_point}, not 1/256 and -128")
-    values = exponentials(made.grid(operator.inputs[0]).scale, float(made.options(operator).beta))
+    try:
+        values = exponentials(made.grid(operator.inputs[0]).scale, float(made.options(operator).beta))
+    except ValueError as error:
+        raise made.wrong(f"has {error}") from None
     fields: Fields = {
         "in": At(source),
         "out": At(result),
@@ -184,7 +202,7 @@ def _softmax(made: Lowering, operator: FileOperator) -> None:
     made.emit(Layer("softmax", (source,), result, fields, SAME_ROWS, in_place=True))
 
 
-_ALIKE = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "QUANTIZE")
+_ALIKE = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "QUANTIZE")
 
 RULES: Mapping[str, Rule] = {
     "CONV_2D": conv,

@@ -136,8 +136,10 @@ def _distance(program: Program, order: Sequence[Work], storage: int) -> int:
     # the output's rows end where the first row begins that is still to be read
     last = order[-1].layer
     layer, result = program.layers[last], program.maps[program.layers[last].output]
-    inputs = (source for each in order for source in program.layers[each.layer].inputs)
-    source = next(program.maps[at] for at in inputs if program.maps[at].storage == storage)
+    inputs = {program.maps[at] for each in order for at in program.layers[each.layer].inputs}
+    source, *others = (each for each in inputs if each.storage == storage)
+    if others:
+        return result.size  # a row of one shape is no row of another: all of the output before all of the input
     needed = [*_needed_after(program, order, storage), 1 << 30]
     alike = layer.in_place and source[:3] == result[:3]
     distance = 0 if alike else -(1 << 30)  # never behind what is still to be read in the same row

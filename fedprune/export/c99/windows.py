@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99.lowering import Lowering, Rule
-from fedprune.export.c99.numbers import Factor, clipping, factor, scaled
+from fedprune.export.c99.numbers import Factor, scaled
 from fedprune.export.c99.program import ALL_ROWS, WHOLE, Array, At, Fields, Filters, Layer, Rows, Structs
 from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.types import Tensor
@@ -65,19 +65,20 @@ def _filters(
         raise made.wrong(f"has {len(bias)} biases for {len(levels)} filters")
     sums = levels.astype(np.int64).sum(1)
     biases = bias.astype(np.int64) - (source.zero_point - least) * sums
-    if np.abs(biases).max(initial=0) + 255 * np.abs(levels.astype(np.int64)).sum(1).max(initial=0) >= 2**31:
-        raise made.wrong("has sums that could leave 32 bits")
-    factors = [factor(float(scale)) for scale in scales]
+    factors = [made.factor(float(scale)) for scale in scales]
     for at in np.flatnonzero(~levels.any(axis=1)):
         # a filter without weights gives a constant: said in small numbers, whatever its scale was
         biases[at] = scaled(biases[at], factors[at]).clip(-256, 255) * 1024
         factors[at] = Factor(1 << 30, -9)  # 1024 / 2 / 2^9 is 1
+    halves = [1 << max(-each.shift - 1, 0) for each in factors]  # which rounding adds
+    if (np.abs(biases) + 255 * np.abs(levels.astype(np.int64)).sum(1) + halves).max(initial=0) >= 2**31:
+        raise made.wrong("has sums that could leave 32 bits")
     filters = [
         {"bias": int(bias), "multiplier": each.multiplier, "shift": each.shift}
         for bias, each in zip(biases, factors, strict=True)
     ]
     arrays = {"filters": Structs("filter", filters)}
-    low, high = clipping(made.options(operator).fusedActivationFunction, result)
+    low, high = made.clipping(operator)
     return arrays, {"out_zero": result.zero_point, "low": low, "high": high}
 
 
@@ -89,6 +90,8 @@ def conv(made: Lowering, operator: FileOperator) -> None:
         raise made.wrong(f"has weights of shape {weight.shape} for {made.maps[source].channels} channels")
     levels = weight.reshape(len(weight), -1)
     groups = made.maps[source].channels // weight.shape[3]
+    if len(weight) % groups:
+        raise made.wrong(f"has {len(weight)} filters in {groups} groups")
     dilation = (int(options.dilationHFactor), int(options.dilationWFactor))
     window, rows = _window(made, operator, weight.shape[1:3], dilation)
     window |= {"dilation_y": made.within("dilation", dilation[0], 255)}
@@ -109,7 +112,7 @@ def conv(made: Lowering, operator: FileOperator) -> None:
 def _vector(made: Lowering, operator: FileOperator, levels: Tensor, scales: Tensor | None = None) -> None:
     """One position: a tile's kernel does as well, where it is there anyway and its columns take no more memory."""
     source, result = made.ends(operator)
-    if levels.shape[1] > made.columns:
+    if levels.shape[1] > min(made.columns, 0xFFFF):
         arrays, numbers = _filters(made, operator, levels, 0, scales)
         plain: Fields = {"in": At(source), "out": At(result), **arrays, **numbers}
         made.emit(Layer("linear", (source,), result, plain, ALL_ROWS, 0, Filters(levels)))
@@ -128,11 +131,12 @@ def _vector(made: Lowering, operator: FileOperator, levels: Tensor, scales: Tens
 def fully_connected(made: Lowering, operator: FileOperator) -> None:
     levels = made.constant(operator, 1)
     source, result = made.ends(operator)
-    if levels.ndim != 2 or made.maps[source].size != levels.shape[1] or made.maps[result].size != len(levels):
+    if levels.ndim != 2 or made.maps[source].size != levels.shape[1] or made.maps[result][:3] != (1, 1, len(levels)):
         raise made.wrong(f"has weights of shape {levels.shape} for {made.maps[source].size} inputs")
-    scales = made.tensor(operator.inputs[1]).scales
-    if scales is None or len(scales) not in (1, len(levels)):
-        raise made.wrong("has weights without scales")
+    weight = made.tensor(operator.inputs[1])
+    scales = weight.scales
+    if scales is None or len(scales) not in (1, len(levels)) or weight.zero_point != 0:
+        raise made.wrong("has weights without scales and zero points of 0")
     ends = (made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale)
     # with one scale for all the product of scales is taken in single precision, else as in a convolution
     both = np.float32(ends[0]) * np.asarray(scales, np.float32)
@@ -186,9 +190,10 @@ def pool(kernel: str) -> Rule:
         options = made.options(operator)
         window, rows = _window(made, operator, (int(options.filterHeight), int(options.filterWidth)))
         source, result = made.ends(operator)
-        if made.grid(operator.inputs[0]) != made.grid(operator.output):
-            raise made.wrong("has input and output of different scales")
-        low, high = clipping(options.fusedActivationFunction, made.grid(operator.output))
+        alike = made.maps[source].channels == made.maps[result].channels
+        if not alike or made.grid(operator.inputs[0]) != made.grid(operator.output):
+            raise made.wrong("has input and output of different scales or channels")
+        low, high = made.clipping(operator)
         fields: Fields = {"in": At(source), "out": At(result), **window, "low": low, "high": high}
         made.emit(Layer(kernel, (source,), result, fields, rows))
 

@@ -14,7 +14,7 @@ struct map {
 };
 
 #if defined(__GNUC__)
-#define SMALL __attribute__((noinline)) /* called often enough that one copy of it is worth a call */
+#define SMALL __attribute__((noinline, unused)) /* called often enough that one copy of it is worth a call */
 #else
 #define SMALL
 #endif

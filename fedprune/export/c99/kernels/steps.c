@@ -10,7 +10,7 @@ struct step {
   uint16_t band;      /* made at once */
   int16_t reach;      /* making rows up to n reads rows up to n * stride + reach */
   uint8_t stride;
-  uint8_t beside[2];  /* steps whose maps this one reads row by row; its own number for none */
+  uint16_t beside[2]; /* steps whose maps this one reads row by row; its own number for none */
 };
 
 static uint16_t made[STEPS];

@@ -1,0 +1,252 @@
+"""Int8 .tflite files by hand, operator after operator, and C sources built on this machine with every check."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from fedprune.export.c99 import Sources
+from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
+
+Pair = tuple[int, int]
+Grid = tuple[float, int]
+
+WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+_OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D"} | {
+    "MAX_POOL_2D": "Pool2D", "FULLY_CONNECTED": "FullyConnected", "ADD": "Add", "MUL": "Mul", "SOFTMAX": "Softmax",
+    "MEAN": "Reducer", "CONCATENATION": "Concatenation", "STRIDED_SLICE": "StridedSlice", "RESHAPE": "Reshape",
+    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze",
+}  # fmt: skip
+_SIGMA = 70.0  # of an activation that uses its grid, in steps
+
+
+class Draft:
+    """A model in the making: each method adds an operator and returns the index of its output.
+
+    What is not said is drawn at random: weights, and grids on which the outputs are not all clipped.
+    """
+
+    def __init__(self, shape: tuple[int, ...], seed: int = 0, grid: Grid = (0.05, -3)) -> None:
+        self.random = np.random.default_rng(seed)
+        self.tensors: list[FileTensor] = []
+        self.operators: list[FileOperator] = []
+        self.input = self.activation(shape, grid)
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        return self.tensors[index].shape
+
+    def grid(self, index: int) -> Grid:
+        scales = self.tensors[index].scales
+        assert scales is not None
+        return float(scales[0]), self.tensors[index].zero_point
+
+    def activation(self, shape: tuple[int, ...], grid: Grid | None = None) -> int:
+        scale, zero = grid or (0.05 * float(np.exp(self.random.uniform(-1, 1))), int(self.random.integers(-90, 60)))
+        return self._tensor(FileTensor(shape, np.dtype(np.int8), None, np.array([scale], np.float32), zero))
+
+    def constant(self, values: Any, dtype: Any = np.int32, **kind: Any) -> int:
+        data = np.asarray(values, dtype)
+        return self._tensor(FileTensor(data.shape, data.dtype, data, **kind))
+
+    def add(self, code: str, inputs: Sequence[int], output: int, version: int = 1, **values: Any) -> int:
+        name = _OPTIONS.get(code)
+        options = getattr(schema, f"{name}OptionsT")() if name else None
+        for key, value in values.items():
+            setattr(options, key, value)
+        kind = getattr(schema.BuiltinOptions, f"{name}Options") if name else 0
+        number = getattr(schema.BuiltinOperator, code)
+        self.operators.append(FileOperator(number, version, tuple(inputs), output, options, kind))
+        return output
+
+    def file(self, *outputs: int) -> bytes:
+        return pack(File(self.tensors, self.operators, (self.input,), outputs))
+
+    def levels(self, shape: tuple[int, ...], density: float) -> np.ndarray:
+        kept = self.random.random(shape) < density
+        return np.where(kept, self.random.integers(-127, 128, shape), 0).astype(np.int8)
+
+    def conv(
+        self,
+        source: int,
+        filters: int,
+        kernel: Pair = (3, 3),
+        stride: Pair = (1, 1),
+        dilation: Pair = (1, 1),
+        *,
+        same: bool = True,
+        groups: int = 1,
+        depthwise: bool = False,
+        clip: int = 0,
+        density: float = 0.5,
+        levels: np.ndarray | None = None,
+        factor: float | None = None,
+        bias: np.ndarray | None = None,
+        grid: Grid | None = None,
+    ) -> int:
+        """CONV_2D with ``filters``, or DEPTHWISE_CONV_2D with so many for each channel."""
+        _, height, width, channels = self.shape(source)
+        inner, count = (1, channels * filters) if depthwise else (channels // groups, filters)
+        weight = self.levels((count, *kernel, inner), density) if levels is None else levels
+        rows, columns = (
+            -(-(size if same else size - d * (k - 1)) // s)
+            for size, k, s, d in zip((height, width), kernel, stride, dilation, strict=True)
+        )
+        result = self.activation((1, rows, columns, count), grid)
+        constants = self._constants(source, result, weight, 0.5 if depthwise else 1, factor, bias, depthwise)
+        values = {"strideH": stride[0], "strideW": stride[1], "dilationHFactor": dilation[0]}
+        values |= {"dilationWFactor": dilation[1], "fusedActivationFunction": clip, "padding": int(not same)}
+        if depthwise:
+            return self.add("DEPTHWISE_CONV_2D", (source, *constants), result, 3, depthMultiplier=filters, **values)
+        return self.add("CONV_2D", (source, *constants), result, 6 if groups > 1 else 3, **values)
+
+    def linear(self, source: int, filters: int, density: float = 0.5, *, single: bool = False, **given: Any) -> int:
+        """FULLY_CONNECTED; ``single`` is one scale for all weights."""
+        levels = given.pop("levels", None)
+        weight = self.levels((filters, prod(self.shape(source))), density) if levels is None else levels
+        result = self.activation((1, len(weight)), given.pop("grid", None))
+        factor, bias = given.pop("factor", None), given.pop("bias", None)
+        constants = self._constants(source, result, weight, 1, factor, bias, False, single)
+        return self.add("FULLY_CONNECTED", (source, *constants), result, 4, **given)
+
+    def pool(self, source: int, kind: str, kernel: Pair, stride: Pair, *, same: bool = False, clip: int = 0) -> int:
+        _, height, width, channels = self.shape(source)
+        sizes = zip((height, width), kernel, stride, strict=True)
+        rows, columns = (-(-(size if same else size - k + 1) // s) for size, k, s in sizes)
+        result = self.activation((1, rows, columns, channels), self.grid(source))
+        values = {"filterHeight": kernel[0], "filterWidth": kernel[1], "strideH": stride[0], "strideW": stride[1]}
+        return self.add(kind, (source,), result, 2, **values, padding=int(not same), fusedActivationFunction=clip)
+
+    def both(self, code: str, a: int, b: int, grid: Grid | None = None, clip: int = 0) -> int:
+        shape = max(self.shape(a), self.shape(b), key=prod)
+        return self.add(code, (a, b), self.activation(shape, grid), 2, fusedActivationFunction=clip)
+
+    def unary(self, code: str, source: int, grid: Grid | None = None, version: int = 2, **values: Any) -> int:
+        return self.add(code, (source,), self.activation(self.shape(source), grid), version, **values)
+
+    def reshape(self, source: int, shape: tuple[int, ...], code: str = "RESHAPE") -> int:
+        result = self.activation(shape, self.grid(source))
+        if code == "SQUEEZE":
+            return self.add(code, (source,), result, squeezeDims=[1])
+        return self.add(code, (source, self.constant(1 if code == "EXPAND_DIMS" else shape)), result)
+
+    def mean(self, source: int, grid: Grid | None = None, axes: Sequence[int] = (1, 2), keep: bool = True) -> int:
+        shape = self.shape(source)
+        ranks = [axis % len(shape) for axis in axes]
+        sizes = [1 if at in ranks else size for at, size in enumerate(shape) if keep or at not in ranks]
+        return self.add("MEAN", (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
+
+    def pad(self, source: int, sides: Sequence[Pair], value: int | None = None) -> int:
+        shape = tuple(size + sum(side) for size, side in zip(self.shape(source), sides, strict=True))
+        scale, zero = self.grid(source)
+        result, inputs = self.activation(shape, (scale, zero)), (source, self.constant(sides))
+        if value is None:
+            return self.add("PAD", inputs, result)
+        filler = self.constant(value, np.int8, scales=np.array([scale], np.float32), zero_point=zero)
+        return self.add("PADV2", (*inputs, filler), result)
+
+    def concat(self, sources: Sequence[int], axis: int = 3) -> int:
+        sizes = [*self.shape(sources[0])]
+        sizes[axis] = sum(self.shape(source)[axis] for source in sources)
+        return self.add("CONCATENATION", sources, self.activation((*sizes,), self.grid(sources[0])), 2, axis=axis)
+
+    def slice(self, source: int, start: Sequence[int], stop: Sequence[int], step: Sequence[int]) -> int:
+        spans = zip(self.shape(source), start, stop, step, strict=True)
+        shape = tuple(len(range(size)[first:last:by]) for size, first, last, by in spans)
+        inputs = (source, self.constant(start), self.constant(stop), self.constant(step))
+        return self.add("STRIDED_SLICE", inputs, self.activation(shape, self.grid(source)), 2)
+
+    def _tensor(self, tensor: FileTensor) -> int:
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
+    def _constants(
+        self, source: int, result: int, weight: np.ndarray, gain: float, factor: float | None,
+        bias: np.ndarray | None, depthwise: bool, single: bool = False,
+    ) -> Pair:  # fmt: skip
+        # weights as (filters, ...); factors that spread the outputs over the grid
+        count, kept = len(weight), max(1.0, np.count_nonzero(weight) / len(weight))
+        usual = gain * 0.6 * _SIGMA / (_SIGMA * 73 * np.sqrt(kept))
+        ends = self.grid(source)[0], self.grid(result)[0]
+        spread = 1 if single else np.exp(self.random.uniform(-0.7, 0.7, count))
+        scales = np.resize((factor or usual) * spread * ends[1] / ends[0], 1 if single else count).astype(np.float32)
+        if bias is None:
+            bias = self.random.normal(0, 30 / (factor or usual), count).clip(-(2**22), 2**22)
+        stored = np.moveaxis(weight[..., 0], 0, -1)[None] if depthwise else weight
+        axis = 3 if depthwise else 0
+        return (
+            self.constant(stored, np.int8, scales=scales, axis=axis),
+            self.constant(np.rint(bias), scales=(np.float32(ends[0]) * scales).astype(np.float32)),
+        )
+
+
+def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
+    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
+    shape = tuple(_interpreter(model).get_input_details(0)["shape"][1:])
+    random = np.random.default_rng(seed)
+    drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
+    while len(drawn) < count:
+        drawn.append(random.integers(-128, 128, shape))
+        drawn.append(np.clip(np.rint(random.normal(-3, 25, shape)), -128, 127))
+    return np.stack(drawn[:count]).astype(np.int8)
+
+
+def _interpreter(model: bytes) -> Any:
+    from tflite_micro.python.tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
+
+
+def tflm(model: bytes, samples: np.ndarray) -> np.ndarray:
+    """Return TensorFlow Lite Micro's int8 outputs, (samples, bytes)."""
+    interpreter = _interpreter(model)
+    outputs = []
+    for sample in samples:
+        interpreter.set_input(sample[None], 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).reshape(-1).copy())
+    return np.stack(outputs)
+
+
+_MAIN = r"""#include <stdio.h>
+#include "model.h"
+int main(void) {
+  while (fread(model_input(), 1, MODEL_INPUT_BYTES, stdin) == MODEL_INPUT_BYTES)
+    if (fwrite(model_run(), 1, MODEL_OUTPUT_BYTES, stdout) != MODEL_OUTPUT_BYTES) return 1;
+  return 0;
+}
+"""
+
+
+def written(sources: Sources, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.h").write_text(sources.header)
+    (folder / "model.c").write_text(sources.source)
+    return folder
+
+
+def computed(sources: Sources, samples: np.ndarray, folder: Path) -> np.ndarray:
+    """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
+    (written(sources, folder) / "main.c").write_text(_MAIN)
+    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "program"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)
+    assert ran.returncode == 0, ran.stderr.decode()
+    return np.frombuffer(ran.stdout, np.int8).reshape(len(samples), -1)
+
+
+@cache
+def compiler() -> str:
+    import pytest
+
+    found = shutil.which("gcc")
+    if found is None:
+        pytest.skip("gcc is not installed. On Debian: apt install gcc")
+    return found

@@ -1,0 +1,130 @@
+"""A plan's memory, byte by byte: the schedule of the kernels followed with a name for what every byte holds."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.export.c99.plan import Plan
+from fedprune.export.c99.program import At, Layer, Program, Structs
+from fedprune.export.c99.streams import band
+
+_NOTHING = -1
+_IN_PLACE = ("add", "lookup", "softmax")  # kernels that read a value before they write the one in its place
+_MOST = 1 << 32  # bytes of a map, so that a byte's name tells its map
+
+
+class Read(NamedTuple):
+    """A row that a kernel reads."""
+
+    map: int
+    row: int
+
+
+def reads(program: Program, layer: Layer, y: int) -> list[Read]:
+    """Return which rows a kernel reads for row ``y`` of its output, as said in its C code."""
+    fields = layer.fields
+    first = layer.inputs[0]
+    if layer.kernel in ("conv", "depthwise", "max_pool", "avg_pool"):
+        numbers = {name: value for name, value in fields.items() if isinstance(value, int)}
+        top, step = y * numbers["stride_y"] - numbers.get("pad_y", 0), numbers.get("dilation_y", 1)
+        rows = (top + tap * step for tap in range(numbers["kernel_height"]))
+        return [Read(first, row) for row in rows if 0 <= row < program.maps[first].height]
+    if layer.kernel in ("linear", "mean"):
+        return [Read(first, row) for row in range(program.maps[first].height)]
+    if layer.kernel == "multiply":
+        names = (fields["a"], fields["b"])
+        a, b = (each.map for each in names if isinstance(each, At))
+        return [Read(a, y), Read(b, 0 if program.maps[b].height == 1 else y)]
+    if layer.kernel == "place":
+        parts = fields["parts"]
+        assert isinstance(parts, Structs)
+        found = []
+        for part in parts.items:
+            source, numbers = part["in"], {name: value for name, value in part.items() if isinstance(value, int)}
+            at = y - numbers["to_y"]
+            if 0 <= at < numbers["height"]:
+                assert isinstance(source, At)
+                found.append(Read(source.map, numbers["from_y"] + at * numbers["step_y"]))
+        return found
+    assert layer.kernel in _IN_PLACE
+    return [Read(source, y) for source in layer.inputs]
+
+
+class Memory:
+    """The arena while a plan runs: each byte names the storage and place in it that were written there last."""
+
+    def __init__(self, program: Program, plan: Plan) -> None:
+        self.program, self.plan = program, plan
+        self.bytes = np.full(plan.arena_bytes, _NOTHING, np.int64)
+        self.made: dict[int, int] = {}
+        self.makers = {program.maps[layer.output].storage: at for at, layer in enumerate(program.layers)}
+
+    def run(self) -> None:
+        """Follow the schedule; raises AssertionError where a byte is read that is no longer, or not yet, there."""
+        source, result = self.program.maps[self.program.input], self.program.maps[self.program.output]
+        for row in range(source.height):
+            self._write(self.program.input, row)
+        for stream in self.plan.streams:
+            inside = range(stream.first, stream.last + 1)
+            self._make(stream.last, self.program.maps[self.program.layers[stream.last].output].height, inside)
+        for row in range(result.height):
+            self._check(Read(self.program.output, row), "the end")
+
+    def _place(self, number: int, row: int) -> slice:
+        each = self.program.maps[number]
+        rows = min(self.plan.rows.get(each.storage, each.height), each.height)
+        start = self.plan.offsets[each.storage] + row % rows * each.row_bytes
+        assert 0 <= start <= self.plan.arena_bytes - each.row_bytes, f"map {number} leaves the arena"
+        return slice(start, start + each.row_bytes)
+
+    def _names(self, number: int, row: int) -> np.ndarray:
+        each = self.program.maps[number]
+        return each.storage * _MOST + row * each.row_bytes + np.arange(each.row_bytes)
+
+    def _write(self, number: int, row: int) -> None:
+        self.bytes[self._place(number, row)] = self._names(number, row)
+
+    def _check(self, read: Read, who: str) -> None:
+        there = self.bytes[self._place(*read)]
+        assert np.array_equal(there, self._names(*read)), f"{who} reads row {read.row} of map {read.map} too late"
+
+    def _make(self, at: int, until: int, inside: range) -> None:
+        layer = self.program.layers[at]
+        height = self.program.maps[layer.output].height
+        while self.made.get(at, 0) < until:
+            start = self.made.get(at, 0)
+            stop = min(start + band(self.program, layer), height)
+            for source in layer.inputs:
+                maker = self.makers.get(self.program.maps[source].storage, -1)
+                if maker in inside:
+                    rows = self.program.maps[source].height
+                    reach = stop * layer.rows.stride + layer.rows.reach
+                    self._make(maker, min(rows, reach), inside)
+            self._work(layer, at, start, stop)
+            self.made[at] = stop
+
+    def _work(self, layer: Layer, at: int, start: int, stop: int) -> None:
+        needed = [reads(self.program, layer, y) for y in range(start, stop)]
+        self.bytes[: layer.scratch_bytes] = _NOTHING
+        if layer.kernel in _IN_PLACE:
+            for y, rows in zip(range(start, stop), needed, strict=True):
+                for read in rows:
+                    self._check(read, f"layer {at}")
+                    behind = self._place(layer.output, y).start - self._place(*read).start
+                    assert not 0 < behind < self.program.maps[read.map].row_bytes, f"layer {at} overtakes itself"
+                self._write(layer.output, y)
+            return
+        for rows in needed:
+            for read in rows:
+                self._check(read, f"layer {at}")
+        for y in range(start, stop):
+            self._write(layer.output, y)
+        for rows in needed:  # a kernel may write its rows in any order, before or after it reads
+            for read in rows:
+                self._check(read, f"layer {at}, having written,")
+
+
+def together(program: Program) -> int:
+    """Return the bytes of all maps side by side, each rounded up to 8, and of the largest working memory."""
+    sizes = {each.storage: -(-each.size // 8) * 8 for each in program.maps}
+    return sum(sizes.values()) + -(-max(layer.scratch_bytes for layer in program.layers) // 8) * 8
