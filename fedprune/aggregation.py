@@ -4,7 +4,8 @@ Sums are taken in float64 and in the order given; callers order replies by devic
 who answered first.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,78 @@ def coverage_mean(server: Params, shares: Sequence[Share]) -> Params:
         _check(server, share)
     shares = [share for share in shares if share.weight > 0]
     return {name: _mean(name, value, shares) for name, value in server.items()}
+
+
+def coverage_trimmed(server: Params, shares: Sequence[Share], trim: float) -> Params:
+    """Every position averaged over its owners without the ⌊trim · n⌋ least and as many greatest of its n values.
+
+    Devices are ranked with one vote each and what is left is weighted as in ``coverage_mean``, which is the result
+    where ``trim`` is 0. As long as no more owners lie than are cut off at an end, a position stays within the values
+    of the others, whatever weights they claim (Yin et al., 2018). Counters and flags take the largest value left.
+    Raises ValueError as ``coverage_mean``, and where ``trim`` is outside [0, 0.5).
+    """
+    if not 0 <= trim < 0.5:
+        raise ValueError(f"trim is {trim}, expected a fraction in [0, 0.5)")
+    return _between(server, shares, lambda owners: np.floor(trim * owners).astype(np.int64))
+
+
+def coverage_median(server: Params, shares: Sequence[Share]) -> Params:
+    """Every position's median over its owners, the mean of the two middle values where their number is even.
+
+    Every owner has one vote: a weight that a device claims for itself moves nothing. Less than half of the owners can
+    not move it out of the others' range. Counters and flags take the upper median. Raises as ``coverage_mean``.
+    """
+    equal = [
+        share._replace(weight=float(share.weight > 0)) if math.isfinite(share.weight) else share for share in shares
+    ]
+    return _between(server, equal, lambda owners: np.maximum(owners - 1, 0) // 2)
+
+
+def _between(server: Params, shares: Sequence[Share], cut: Callable[[Tensor], Tensor]) -> Params:
+    """The mean over those owners of each position that are not among the ``cut(owners)`` at either end."""
+    for share in shares:
+        _check(server, share)
+    shares = [share for share in shares if share.weight > 0]
+    if not shares:
+        return dict(server)
+    masks: list[dict[str, Tensor]] = [{} for _ in shares]
+    counters: dict[str, Tensor] = {}
+    for name, value in server.items():
+        given = np.stack([share.params[name] for share in shares])  # (devices, ...)
+        if not np.issubdtype(value.dtype, np.floating):
+            last = len(shares) - 1 - int(cut(np.asarray(len(shares))))
+            counters[name] = np.asarray(np.sort(given, axis=0)[last])
+            continue
+        owned = np.stack([np.broadcast_to(share.masks.get(name, np.True_), value.shape) for share in shares])
+        owners = np.count_nonzero(owned, axis=0)
+        # those that do not own a position come last; a stable order, so that ties fall by device
+        order = np.argsort(np.where(owned, given, np.inf), axis=0, kind="stable")
+        rank = np.argsort(order, axis=0, kind="stable")
+        low = cut(owners)
+        kept = owned & (rank >= low) & (rank < owners - low)
+        for mask, each in zip(masks, kept, strict=True):
+            mask[name] = np.asarray(each)
+    narrowed = [
+        share._replace(params={**share.params, **counters}, masks=mask)
+        for share, mask in zip(shares, masks, strict=True)
+    ]
+    return coverage_mean(server, narrowed)
+
+
+def clipped(server: Params, share: Share, norm: float, names: Collection[str]) -> Share:
+    """The share with its update of ``names``, where it owns them, scaled to a Euclidean norm of ``norm`` at most.
+
+    θ_k ← θ + (θ_k − θ) · min(1, norm / ‖θ_k − θ‖); one that is short enough comes back as it is.
+    """
+    updates = {
+        name: np.where(share.masks.get(name, True), share.params[name].astype(np.float64) - server[name], 0.0)
+        for name in names
+    }
+    length = math.sqrt(sum(float(np.square(update).sum()) for update in updates.values()))
+    if length <= norm:
+        return share
+    shorter = {n: (server[n] + update * (norm / length)).astype(server[n].dtype) for n, update in updates.items()}
+    return share._replace(params={**share.params, **{name: np.asarray(value) for name, value in shorter.items()}})
 
 
 def _mean(name: str, value: Tensor, shares: Sequence[Share]) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedprune import cli_fleet
 from fedprune.cli_bench import Place
 from fedprune.experiment import ExperimentError, load
 
@@ -37,6 +38,7 @@ class Target(StrEnum):
 
     litert = "litert"
     microcontroller = "microcontroller"
+    tensorboard = "tensorboard"
 
 
 class Optimise(StrEnum):
@@ -136,17 +138,24 @@ def profile(
 @app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a run, or somebody's int8 .tflite.", metavar="RUN")],
-    to: Annotated[Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: C.")],
+    to: Annotated[
+        Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: C. tensorboard: its rounds.")
+    ],
     optimise: Annotated[Optimise, typer.Option(help="The C sources for flash or for instructions.")] = Optimise.size,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for a .tflite's C.", show_default="NAME_microcontroller")
+        Path | None,
+        typer.Option(help="Folder for a .tflite's C, or for TensorBoard.", show_default="NAME_microcontroller"),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
     """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits, or any int8 .tflite."""
     from fedprune.cli_export import export_file, export_run
 
-    if run.is_file():
+    if to is Target.tensorboard:
+        from fedprune.cli_watch import export_events
+
+        export_events(console, run, out)
+    elif run.is_file():
         export_file(console, run, to is Target.microcontroller, optimise is Optimise.speed, out)
     else:
         export_run(console, run, to is Target.microcontroller, optimise is Optimise.speed, data_dir)
@@ -187,6 +196,20 @@ def report(run: Run) -> None:
     from fedprune.federated.outcome import report as draw
 
     console.print(str(draw(RunFolder(run))), markup=False, soft_wrap=True)
+
+
+@app.command()
+def watch(
+    run: Run,
+    port: Annotated[int, typer.Option(help="Port of the page on this machine; 0 is any free one.", min=0)] = 8321,
+) -> None:
+    """Show a run while it goes on, in a browser on this machine. RUN is its folder, such as runs/digits."""
+    from fedprune.cli_watch import watch as serve
+
+    serve(console, run, port)
+
+
+cli_fleet.mount(app)
 
 
 def main() -> None:

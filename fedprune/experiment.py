@@ -4,109 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
 from fedprune.experiment_errors import explain
+from fedprune.experiment_sections import Amount, Data, Export, Natural, Positive, Pretraining, Tier, Training
 
-Positive = Annotated[int, Meta(ge=1)]
-Natural = Annotated[int, Meta(ge=0)]
+__all__ = [
+    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Tier", "Training", "from_json", "load", "parse",
+    "to_json", "to_toml", "training_devices",
+]  # fmt: skip
+
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
-Share = Annotated[float, Meta(ge=0, lt=1)]
-Rate = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 
 
 class ExperimentError(ValueError):
     """An experiment that cannot be run. Its message is one line: the file, the key, and what would be right."""
-
-
-class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which examples there are and who holds them."""
-
-    name: str
-    """digits, cifar10, ucihar, keywords, or a dotted name of one's own loader."""
-    partition: Literal["iid", "dirichlet", "shards", "natural"] = "dirichlet"
-    devices: Natural = 0
-    """How many devices share the data; a natural partition has one a person and wants 0 here."""
-    alpha: Rate = 0.5
-    """Concentration of the label Dirichlet; the smaller, the more skewed."""
-    shards_per_device: Positive = 2
-    examples: Natural = 0
-    """Use a fixed stratified part of that many training examples; 0 uses all."""
-    public: Share = 0.05
-    """Part of the training data that the server holds, to pretrain and to calibrate with."""
-    development: Share = 0.1
-    """Part of a device's training data that it sets aside to choose candidates with."""
-    test: Share = 0.2
-    """Part of a device's data that it sets aside to test, where the data set has no test split of its own."""
-    official_test: bool = False
-    """Natural partitions alone: test on the people of the official test split, who then never train."""
-
-
-class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A device's local training."""
-
-    epochs: Positive = 1
-    batch: Positive = 64
-    learning_rate: Rate = 0.05
-    final_learning_rate: Rate | None = None
-    """Learning rate of the last round, reached by a cosine; the same as the first where left out."""
-    momentum: Share = 0.9
-    weight_decay: Annotated[float, Meta(ge=0, le=sys.float_info.max)] = 5e-4
-    augment: bool = True
-    """Random crops and flips, for images that bear them."""
-    participation: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """Part of the devices that trains in a round."""
-    inner_steps: Natural = 2
-    """In a fleet of unequal tiers: after each step on its own part, a device takes one on each of so many smaller parts
-    nested in it, with the same examples, so that all who hold a part train it; 0 leaves it to its own tier."""
-    join: Literal["average", "scores", "votes"] = "average"
-    """How a smaller part's masks are drawn again once the largest part's have changed: by magnitude of the averaged
-    weights; by the devices' magnitudes, averaged; or by the devices' votes, each for the largest of its own weights."""
-    grow_batch: Positive = 128
-    """Examples behind the gradients of pruned weights that a device sends."""
-    quantise_last: Natural = 0
-    """In so many of the last rounds devices train with the rounding of the int8 file; 0 is never."""
-
-
-class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The server's dense training on its public examples."""
-
-    epochs: Natural = 10
-    batch: Positive = 32
-    learning_rate: Rate = 0.05
-
-
-class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How the int8 file comes to the ranges of its activations."""
-
-    ranges: Literal["public", "devices"] = "public"
-    """Whose examples they are measured on: the server's public ones, or those of the devices, which each send the least
-    and the greatest value of every activation when training is over."""
-    calibration: Literal["minmax", "percentile", "mse"] = "minmax"
-    """All that was seen; without the outermost 0.01 % at each end; or the range of least squared rounding error."""
-
-
-class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A class of devices and what each of them may use; 0 is no limit. Sizes may be written as "128 MiB"."""
-
-    devices: Positive
-    trains: bool = True
-    """False for devices that only run the model: they hold no data, and train nothing."""
-    train_memory_bytes: Natural = 0
-    """Resident memory of the device's whole process while it trains."""
-    flash_bytes: Natural = 0
-    """Room for the exported model."""
-    sram_bytes: Natural = 0
-    """Working memory (arena) of the exported model."""
-    density: Annotated[float, Meta(gt=0, le=1)] = 1.0
-    """At most this; of a method that narrows the model, the fraction of channels."""
 
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -126,7 +44,12 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     prune_depthwise: bool = False
     """Depthwise layers hold few weights and lose much by pruning, so they stay dense by default."""
     least_replies: Annotated[float, Meta(gt=0, le=1)] = 0.5
-    """Part of the asked devices that must answer well, or the round fails and the run stops, saved."""
+    """Part of the asked devices that must answer well, or the round fails and the run stops, saved; and of all
+    devices, the part that must be connected."""
+    retries: Natural = 2
+    """How often those that did not are asked again first."""
+    deadline_s: Amount = 0.0
+    """How long a device may take to answer a message; 0 is no limit."""
     training: Training = Training()
     pretraining: Pretraining = Pretraining()
     export: Export = Export()
@@ -211,8 +134,12 @@ def to_json(experiment: Experiment) -> str:
     # every message carries this text: what asks for nothing is not said
     if experiment.export == Export():
         del table["export"]
-    if not experiment.training.quantise_last:
-        del table["training"]["quantise_last"]
+    for key in ("quantise_last", "clip_norm", "aggregate", "trim"):
+        if table["training"][key] == getattr(_PLAIN.training, key):
+            del table["training"][key]
+    for key in ("retries", "deadline_s"):
+        if table[key] == getattr(_PLAIN, key):
+            del table[key]
     return msgspec.json.encode(table).decode()
 
 
@@ -291,3 +218,4 @@ def _override(table: dict[str, Any], override: str) -> None:
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
 }  # fmt: skip
+_PLAIN = Experiment(Data(""), "", {}, 1)

@@ -14,7 +14,7 @@ from fedprune.budgets import memory_bytes
 from fedprune.federated import device as _device
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import MEMORY, REFUSED, Payload, from_records, to_records, values_of
+from fedprune.federated.payload import MEMORY, OF, REFUSED, Payload, from_records, stamp, to_records, values_of
 from fedprune.federated.phases import candidates, evaluate, grow, profile, ranges, train
 
 ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
@@ -45,16 +45,17 @@ def client_app() -> ClientApp:
 
 
 def _handle(half: Callable[[Device, Payload], Payload], message: Message, context: Context) -> Message:
-    has = _usable_bytes(context)
+    has, needs = _usable_bytes(context), Job.of(values_of(message.content)).needs_bytes
+    of = stamp(message.content, message.metadata.message_type, message.metadata.group_id)
 
     def compute() -> RecordDict:
         request = from_records(message.content)
         reply = half(_this_device(str(request.values["experiment"]), context), request)
         if MEMORY in reply.values or "job" in request.values:  # so that the server plans by what there is now
             reply = reply._replace(values={**reply.values, MEMORY: has})
-        return to_records(reply, request.masks)
+        return to_records(reply._replace(values={**reply.values, OF: of}), request.masks)
 
-    return Message(_within(has, compute, Job.of(values_of(message.content)).needs_bytes), reply_to=message)
+    return Message(_within(has, compute, needs, of), reply_to=message)
 
 
 def _usable_bytes(context: Context) -> int:
@@ -65,17 +66,18 @@ def _usable_bytes(context: Context) -> int:
     return min(memory_bytes(), int(float(stated) * 2**20)) if stated is not None else memory_bytes()
 
 
-def _within(has: int, compute: Callable[[], RecordDict], needs: int) -> RecordDict:
+def _within(has: int, compute: Callable[[], RecordDict], needs: int, of: str) -> RecordDict:
     """The reply, or a refusal where the job would need more than the bytes that this process may use."""
+    refusal = Payload({REFUSED: needs, MEMORY: has, OF: of})
     if needs > has:
-        return to_records(Payload({REFUSED: needs, MEMORY: has}))
+        return to_records(refusal)
     try:
         return compute()
     except Exception as error:
         if not needs or not _short_of_memory(error):
             raise
         # with more memory than it needs, as far as anybody can tell: so the server knows that the job failed
-        return to_records(Payload({REFUSED: needs, MEMORY: has}))
+        return to_records(refusal)
 
 
 def _short_of_memory(error: BaseException | None) -> bool:

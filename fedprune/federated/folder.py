@@ -27,7 +27,7 @@ class RunFolder:
     def begin(self, experiment: Experiment) -> None:
         """Start afresh. What an earlier run left under the same names goes, so that old and new are never mixed."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for stale in ("tiers", "microcontroller"):
+        for stale in ("tiers", "microcontroller", "tensorboard"):
             shutil.rmtree(self.path / stale, ignore_errors=True)
         for file in (self.checkpoint, self.result, *(self.path / name for name in _OUTCOME)):
             file.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flwr.app import Message, RecordDict
@@ -13,65 +12,30 @@ from flwr.serverapp import Grid
 from fedprune import experiment as _experiment
 from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
+from fedprune.federated.checks import SUMS, Asked, asked, checked, one_line
+from fedprune.federated.fleet import ASIDE, Fleet, Step
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import MEMORY, REFUSED, Payload, from_records, number, size, to_records
+from fedprune.federated.payload import MEMORY, REFUSED, Payload, size, to_records
 from fedprune.federated.phases import Phase, Reply, evaluate
 from fedprune.federated.phases.profile import profile
 from fedprune.federated.state import State
 
-_SUMS = ("loss", "correct", "seen")
-"""Values that any phase may report, summed over examples."""
+__all__ = ["Fleet", "Link", "RunStopped", "Step", "round_seconds"]
 
 
 class RunStopped(RuntimeError):
     """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
 
 
-class Step(NamedTuple):
-    """One phase, done."""
+class _Answers(NamedTuple):
+    """What came back from a round of messages."""
 
-    row: dict[str, Any]
-    """A line of metrics: round, phase, accuracy, loss, density, bytes_up, bytes_down, seconds, devices, faults."""
-    state: State
-    complete: bool = False
-    """Whether its round is complete, so that a run may stop here and go on later."""
-    memory_bytes: Mapping[int, int] = MappingProxyType({})
-    """What devices said that their process may use, those that refused among them."""
-    refused: Mapping[int, int] = MappingProxyType({})
-    """What the job of those that refused would have needed, in bytes."""
-
-
-class Fleet(NamedTuple):
-    """The devices of a run."""
-
-    nodes: Mapping[int, int]
-    """Device -> Flower's node."""
-    trainers: tuple[int, ...]
-    """Devices that hold training examples, in order."""
-    selectors: tuple[int, ...] = ()
-    """Devices that hold development examples, in order."""
-    memory_bytes: Mapping[int, int] = MappingProxyType({})
-    """What each device's process may use, as it says itself."""
-    failed: Mapping[int, tuple[int, int]] = MappingProxyType({})
-    """Device -> (needs of a job that failed although it seemed to fit, the last round in which that counts)."""
-
-    def usable(self, round: int) -> dict[int, int]:
-        """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
-        found = dict(self.memory_bytes)
-        for device, (needed, until) in self.failed.items():
-            if round <= until:
-                found[device] = min(found[device], needed - 1)
-        return found
-
-    def told(self, step: Step, round: int) -> Fleet:
-        """The fleet with what devices said in a step of ``round``."""
-        over = {k: n for k, n in step.refused.items() if step.memory_bytes[k] >= n}
-        failed = {k: (n, round + _DISTRUST) for k, n in over.items()}
-        memory = {**self.memory_bytes, **step.memory_bytes}
-        return self._replace(memory_bytes=memory, failed={**self.failed, **failed})
-
-
-_DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
+    good: list[tuple[int, Reply]]
+    """By node; the device is what the reply says, −1 where it says nothing."""
+    faults: dict[int, str]
+    """Node -> why its reply is not among the good ones."""
+    bytes_down: int
+    bytes_up: int
 
 
 class Link(NamedTuple):
@@ -81,24 +45,44 @@ class Link(NamedTuple):
     experiment: Experiment
     patience_s: float = 30.0
     """How long to wait for devices that have not connected yet."""
+    pause_s: float = 1.0
+    """How long to wait before devices that answered badly are asked again."""
 
     def meet(self, devices: int, state: State) -> Fleet:
-        """Ask every node who it is. RunStopped where the nodes are not the experiment's ``devices`` devices."""
+        """Wait for the experiment's ``devices`` devices and ask every node who it is.
+
+        RunStopped where less than the experiment's least part of them is there when the patience ends.
+        """
+        least = self.experiment.least_replies
+        return self._gathered(Fleet({}, (), devices=devices, least=least), state, 0, devices)
+
+    def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
+        """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
+
+        RunStopped where less than the experiment's least part of the devices is there when the patience ends.
+        """
+        return self._gathered(fleet, state, round, fleet.least * fleet.devices)
+
+    def _gathered(self, fleet: Fleet, state: State, round: int, enough: float) -> Fleet:
         until = time.monotonic() + self.patience_s
-        while len(nodes := sorted(self.grid.get_node_ids())) < devices and time.monotonic() < until:
+        while len(nodes := sorted(self.grid.get_node_ids())) < enough and time.monotonic() < until:
             time.sleep(0.1)
-        replies, faults, _, _ = self._exchange(profile(), state, dict.fromkeys(nodes, Job()), 0)
-        found = {reply.device: (node, reply.payload.values) for node, reply in replies}
-        if missing := sorted(set(range(devices)) - set(found)):
-            why = f"; {next(iter(faults.values()))}" if faults else ""
+        known = {node: why for node, why in fleet.strangers.items() if node in nodes}
+        fleet = fleet.present(nodes)._replace(strangers=known)
+        # one that is nobody's may have been mended, but is not worth a message in every round
+        due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
+        if due:
+            said = self._exchange(profile(), state, dict.fromkeys(due, Job()), round, {}, fleet)
+            answers = sorted(said.good, key=lambda answer: answer[1].device)
+            fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
+        missing = [device for device in range(fleet.devices) if device not in fleet.nodes]
+        if len(fleet.nodes) < fleet.least * fleet.devices:
+            why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
             raise RunStopped(
-                f"{self.experiment.name} has {devices} devices, but {len(found)} of {len(nodes)} nodes answered "
-                f"(device {missing[0]} is missing){why}"
+                f"{self.experiment.name} has {fleet.devices} devices, but {len(fleet.nodes)} of {len(nodes)} nodes "
+                f"answered well (device {missing[0]} is missing){why}"
             )
-        holders = tuple(index for index in range(devices) if found[index][1].get("train", 0) > 0)
-        selectors = tuple(index for index in range(devices) if found[index][1].get("development", 0) > 0)
-        memory = {index: int(values[MEMORY]) for index, (_, values) in found.items()}
-        return Fleet({index: found[index][0] for index in range(devices)}, holders, selectors, memory)
+        return fleet
 
     def ask(
         self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: float | None = None
@@ -106,28 +90,37 @@ class Link(NamedTuple):
         """Run one phase on these devices, each with its job. RunStopped where too few answer well.
 
         ``least`` is the part of them that must, by default the experiment's; without any the state stays as it is.
+        Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say.
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
         started = time.perf_counter()
-        index_of = {fleet.nodes[index]: index for index in jobs}
-        asked = {node: jobs[index] for node, index in index_of.items()}
-        answered, faults, down, up = self._exchange(phase, state, asked, round)
-        everyone = sorted((reply._replace(device=index_of[node]) for node, reply in answered), key=lambda r: r.device)
-        replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
-        refused = {
-            str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)}
-            for r in everyone
-            if REFUSED in r.payload.values
-        }
-        named = {str(index_of[node]): reason for node, reason in faults.items()}
-        if len(everyone) < (self.experiment.least_replies if least is None else least) * len(jobs):
+        needed = (self.experiment.least_replies if least is None else least) * len(jobs)
+        everyone: list[Reply] = []
+        named: dict[int, str] = {}
+        up = down = retried = 0
+        while True:
+            index_of = {fleet.nodes[index]: index for index in jobs if not retried or index in named}
+            nodes = {node: jobs[index] for node, index in index_of.items()}
+            answers = self._exchange(phase, state, nodes, round, index_of, fleet)
+            everyone += [reply._replace(device=index_of[node]) for node, reply in answers.good]
+            named = {index_of[node]: reason for node, reason in answers.faults.items()}
+            up, down = up + answers.bytes_up, down + answers.bytes_down
+            if len(everyone) >= needed or retried == self.experiment.retries:
+                break
+            retried += 1
+            time.sleep(self.pause_s)
+        everyone.sort(key=lambda reply: reply.device)
+        if len(everyone) < needed:
             reasons = "; ".join(f"device {index}: {reason}" for index, reason in sorted(named.items())[:3])
             raise RunStopped(
                 f"round {round}, {phase.route}: {len(everyone)} of {len(jobs)} devices answered well. {reasons}"
             )
+        replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
+        refused = [reply for reply in everyone if REFUSED in reply.payload.values]
         if replies:
             state = phase.reduce(state, replies)
+        said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
         row = {
             "round": round,
             "phase": phase.route.rpartition(".")[2],
@@ -137,62 +130,69 @@ class Link(NamedTuple):
             "bytes_down": down,
             "seconds": round_seconds(time.perf_counter() - started),
             "devices": len(replies),
-            "faults": named,
-            **({"refused": refused} if refused else {}),
+            "faults": {str(index): reason for index, reason in named.items()},
+            **({"refused": said} if said else {}),
+            **({"retried": retried} if retried else {}),
+            **fleet.notes(round),
             **(_worst(replies) if phase.route == evaluate.ROUTE else {}),
         }
         memory = {r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values}
-        needed = {r.device: r.job.needs_bytes for r in everyone if REFUSED in r.payload.values}
-        return Step(row, state, memory_bytes=memory, refused=needed)
+        needs = {reply.device: reply.job.needs_bytes for reply in refused}
+        return Step(
+            row,
+            state,
+            memory_bytes=memory,
+            refused=needs,
+            good=frozenset(reply.device for reply in everyone),
+            bad=frozenset(named),
+        )
 
     def _exchange(
-        self, phase: Phase, state: State, jobs: Mapping[int, Job], round: int
-    ) -> tuple[list[tuple[int, Reply]], dict[int, str], int, int]:
-        """(good replies by node, reason by node for the others, bytes down, bytes up)."""
-        requests: dict[Job, Payload] = {}
+        self,
+        phase: Phase,
+        state: State,
+        jobs: Mapping[int, Job],
+        round: int,
+        index_of: Mapping[int, int],
+        fleet: Fleet,
+    ) -> _Answers:
+        """Send each node its job and check what comes back; ``index_of`` are the devices of nodes that were met."""
+        requests: dict[Job, Asked] = {}
         contents: dict[Job, RecordDict] = {}  # one for all with a job: encoding and holding it for each costs a model
         for job in dict.fromkeys(jobs.values()):
             request = phase.request(state, job)
-            values = {**request.values, "experiment": _experiment.to_json(self.experiment)}
-            requests[job] = request._replace(values=values)
-            contents[job] = to_records(requests[job])
+            request = request._replace(values={**request.values, "experiment": _experiment.to_json(self.experiment)})
+            contents[job] = to_records(request)
+            requests[job] = asked(phase, state, job, round, request, contents[job])
+        limit = self.experiment.deadline_s or None
         messages = [
-            Message(content=contents[job], dst_node_id=node, message_type=phase.route, group_id=str(round))
+            Message(contents[job], dst_node_id=node, message_type=phase.route, group_id=str(round), ttl=limit)
             for node, job in jobs.items()
         ]
-        down = sum(size(contents[job]) for job in jobs.values())
-        good: list[tuple[int, Reply]] = []
-        faults = dict.fromkeys(jobs, "no reply")
+        answers = _Answers([], {}, sum(size(contents[job]) for job in jobs.values()), 0)
+        answers.faults.update(dict.fromkeys(jobs, f"no reply within {limit:g} s" if limit else "no reply"))
         up = 0
-        for message in self.grid.send_and_receive(messages):
+        for message in self.grid.send_and_receive(messages, timeout=limit):
             node = message.metadata.src_node_id
-            if node not in faults:
-                continue  # a link's own word of a node that it could not reach: that node stays without a reply
+            if node not in answers.faults:
+                continue  # a second reply; or a link's own word of a node that it could not reach, which says no more
             if message.has_error():
-                faults[node] = _short(message.error.reason)
+                answers.faults[node] = one_line(message.error.reason)
                 continue
             up += size(message.content)
+            device = index_of.get(node)
             try:
-                payload = from_records(message.content, requests[jobs[node]].masks)
-                if REFUSED in payload.values and jobs[node].needs_bytes:
-                    number(payload, REFUSED, least=1)
-                    number(payload, MEMORY)
-                elif REFUSED in payload.values:
-                    raise ValueError("refused what needs no memory to speak of")
-                else:
-                    phase.check(state, jobs[node], payload)
-                if MEMORY in payload.values:
-                    number(payload, MEMORY, least=0)
-                for key in _SUMS:
-                    if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
-                        number(payload, key)
-                device = int(number(payload, "device")) if "device" in payload.values else -1
+                says, payload = checked(
+                    message, requests[jobs[node]], device, fleet.holds.get(device) if device is not None else None
+                )
             except ValueError as error:
-                faults[node] = str(error)
+                answers.faults[node] = one_line(str(error))
+            except Exception as error:  # a reply that no check foresaw is that device's fault, not the end of the run
+                answers.faults[node] = one_line(f"a damaged reply: {type(error).__name__}: {error}")
             else:
-                good.append((node, Reply(device, payload, jobs[node])))
-                del faults[node]
-        return good, faults, down, up
+                answers.good.append((node, Reply(says, payload, jobs[node])))
+                del answers.faults[node]
+        return answers._replace(bytes_up=up)
 
 
 def round_seconds(seconds: float) -> float:
@@ -202,7 +202,7 @@ def round_seconds(seconds: float) -> float:
 
 def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
     """Accuracy and loss over all examples seen, where the phase reports them."""
-    sums = merge_counts([{key: payload.values.get(key) or 0 for key in _SUMS} for payload in payloads])
+    sums = merge_counts([{key: payload.values.get(key) or 0 for key in SUMS} for payload in payloads])
     if not sums.get("seen"):
         return {"accuracy": None, "loss": None}
     return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
@@ -216,9 +216,3 @@ def _worst(replies: Sequence[Reply]) -> dict[str, Any]:
     shares = {r.device: r.payload.values["correct"] / r.payload.values["seen"] for r in tested}
     device = min(shares, key=lambda each: shares[each])
     return {"worst": {"device": device, "accuracy": shares[device]}}
-
-
-def _short(reason: str | None) -> str:
-    """The last line of a device's error, which names it."""
-    lines = [line for line in (reason or "").strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "an error without a reason"

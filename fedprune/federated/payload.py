@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,13 +11,14 @@ from typing import Any, NamedTuple
 import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedprune import wire
+from fedprune import __version__, wire
 from fedprune.types import Masks, Params
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
-_LARGEST = 2.0**63
-REFUSED, MEMORY = "refused", "memory_bytes"
-"""Values of a reply: what the job would have needed, where it did not fit; and what the device's process may use."""
+_LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverged is large; sums of it stay finite
+REFUSED, MEMORY, OF = "refused", "memory_bytes", "of"
+"""Values of a reply: what the job would have needed, where it did not fit; what the device's process may use; and the
+stamp of what it answers."""
 
 
 class Payload(NamedTuple):
@@ -49,23 +51,39 @@ def values_of(records: RecordDict) -> dict[str, Any]:
     try:
         text = records.config_records[_VALUES]["json"]
         values = msgspec.json.decode(text if isinstance(text, bytes | str) else b"")
-    except (KeyError, msgspec.DecodeError) as error:
+    except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not a fedprune message: {error}") from error
     if not isinstance(values, dict):
         raise ValueError("not a fedprune message: its values are no table")
     return values
 
 
-def from_records(records: RecordDict, known: Masks | None = None) -> Payload:
-    """The payload of ``to_records``. ValueError (or wire.WireError, its subclass) where it is damaged."""
+def from_records(records: RecordDict, known: Masks | None = None, max_bytes: int = 2**31) -> Payload:
+    """The payload of ``to_records``.
+
+    ValueError (or wire.WireError, its subclass) where it is damaged or, before allocating, where its tensors or its
+    masks would take more than ``max_bytes``.
+    """
     values = values_of(records)
     try:
         blobs = {name: array.data for name, array in records.array_records[_TENSORS].items()}
     except KeyError as error:
         raise ValueError(f"not a fedprune message: {error}") from error
-    masks = wire.decode(blobs["masks"]) if "masks" in blobs else {}
-    tensors = wire.decode(blobs["tensors"], {**(known or {}), **masks}) if "tensors" in blobs else {}
+    masks = wire.decode(blobs["masks"], max_bytes=max_bytes) if "masks" in blobs else {}
+    known = {**(known or {}), **masks}
+    tensors = wire.decode(blobs["tensors"], known, max_bytes) if "tensors" in blobs else {}
     return Payload(values, tensors, masks)
+
+
+def stamp(records: RecordDict, route: str, round: str) -> str:
+    """What a reply repeats of its request: the version of fedprune, and a checksum of route, round and tensors.
+
+    So a reply to an earlier request is told apart, and a device that was updated in the middle of a run.
+    """
+    found = zlib.crc32(f"{route} {round}".encode())
+    for array in records.array_records[_TENSORS].values():
+        found = zlib.crc32(array.data, found)
+    return f"{__version__} {found:08x}"
 
 
 def size(records: RecordDict) -> int:
@@ -77,10 +95,20 @@ def number(payload: Payload, key: str, *, least: float = -math.inf) -> float:
     """A finite number among the values; ValueError where it is missing, no number, or below ``least``."""
     value = payload.values.get(key)
     # NaN is in no range, and JSON has whole numbers that no float holds
-    if isinstance(value, int | float) and not isinstance(value, bool) and max(least, -_LARGEST) <= value <= _LARGEST:
+    largest = _LARGEST if isinstance(value, int) else _LARGEST_FLOAT
+    if isinstance(value, int | float) and not isinstance(value, bool) and max(least, -largest) <= value <= largest:
         return value
     wanted = "a finite number" + (f" ≥ {least:g}" if least > -math.inf else "")
     raise ValueError(f"{key} is {repr(value)[:40]}, expected {wanted}")
+
+
+def count(payload: Payload, key: str, *, least: int = 0, most: int = 2**63 - 1) -> int:
+    """A whole number among the values; ValueError where it is missing, is none, or is outside [``least``, ``most``]."""
+    value = payload.values.get(key)
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
+        return value
+    wanted = f"{least} or more" if most == 2**63 - 1 else f"{least} to {most}"
+    raise ValueError(f"{key} is {repr(value)[:40]}, expected a whole number, {wanted}")
 
 
 def _as_array(data: bytes) -> Array:

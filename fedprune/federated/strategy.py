@@ -9,8 +9,9 @@ from dataclasses import replace
 from fedprune import masks
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
+from fedprune.federated.fleet import Fleet, Step
 from fedprune.federated.jobs import Job
-from fedprune.federated.link import Fleet, Link, RunStopped, Step, round_seconds
+from fedprune.federated.link import Link, RunStopped, round_seconds
 from fedprune.federated.phases.candidates import candidate_loss, candidate_statistics
 from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
@@ -49,7 +50,9 @@ def run(
         state = yield from _choose(link, fleet, tiers, layers, state)
     for round in range(state.round + 1, link.experiment.rounds + 1):
         state, fleet = yield from _round(link, fleet, tiers, state, round)
-    return (yield from _ranges(link, fleet, tiers, state, shipped)) if shipped is not None else state
+    return (
+        (yield from _ranges(link, fleet.active(state.round), tiers, state, shipped)) if shipped is not None else state
+    )
 
 
 def _ranges(link: Link, fleet: Fleet, tiers: Tiers, state: State, shipped: Callable[[State], Graph]) -> Steps:
@@ -111,10 +114,13 @@ def _round(
 ) -> Generator[Step, None, tuple[State, Fleet]]:
     experiment, pruner = link.experiment, next(iter(tiers.methods.values())).update
     state = rolled(state, tiers, round - 1)
-    fleet = _heard(link, fleet, tiers, state, round)
-    asked = participants(experiment, fleet.trainers, round)
+    fleet = _heard(link, link.again(fleet, state, round), tiers, state, round)
+    trainers = fleet.active(round).trainers
+    if not trainers:
+        raise RunStopped(f"round {round}: no device that holds training examples is connected")
+    asked = participants(experiment, trainers, round)
     jobs, before = tiers.jobs(asked, fleet.usable(round)), state
-    if not tiers.jobs(fleet.trainers, fleet.usable(round)):
+    if not tiers.jobs(trainers, fleet.usable(round)):
         raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
     if jobs:
         step = link.ask(train(experiment, round), state, fleet, jobs, round)
@@ -123,12 +129,13 @@ def _round(
         before = state = step.state
         yield step._replace(row=row)
     largest = next(iter(tiers.methods))
-    owners = {device: job for device, job in jobs.items() if job.part == largest}
+    there = fleet.active(round).nodes
+    owners = {device: job for device, job in jobs.items() if job.part == largest and device in there}
     counts = pruner.grows(state.masks, round) if pruner is not None and "grad" in pruner.needs else {}
     if pruner is not None and counts and owners:
         # a device that holds a smaller part knows nothing of weights beyond it, so it is not asked
         step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, owners, round, _least(tiers))
-        state = step.state
+        fleet, state = fleet.told(step, round), step.state
         yield step
     elif pruner is not None and not counts and not tiers.methods[largest].structured:
         state = update(state, pruner, {}, round, experiment.seed)
@@ -146,7 +153,8 @@ def _evaluated(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int)
     Returns the fleet with what devices say of their memory: one that sat out may have more by now.
     """
     for index, part in enumerate(tiers.methods, 1):
-        jobs, complete = tiers.tests(part, fleet.nodes, fleet.usable(round)), index == len(tiers.methods)
+        jobs = tiers.tests(part, fleet.active(round).nodes, fleet.usable(round))
+        complete = index == len(tiers.methods)
         if not jobs:
             yield Step({}, state, complete)
             continue
@@ -160,8 +168,9 @@ def _evaluated(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int)
 
 def _heard(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:
     """The fleet, with word from devices that sit out: nobody else asks whether they have memory again."""
-    able = tiers.jobs(fleet.trainers, fleet.usable(round))
-    if not (idle := [device for device in fleet.trainers if device not in able]):
+    active = fleet.active(round)
+    able = tiers.jobs(active.trainers, fleet.usable(round))
+    if not (idle := [device for device in active.trainers if device not in able]):
         return fleet
     return fleet.told(link.ask(profile(), state, fleet, dict.fromkeys(idle, Job()), round, 0.0), round)
 

@@ -4,63 +4,18 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 import tiny_world
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from lies import LIAR, lie, raw, with_tensor, with_values, without_tensor, without_value
 
 from fedprune import wire
-from fedprune.federated import link
+from fedprune.federated import checks
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.link import RunStopped
-from fedprune.federated.payload import Payload, from_records, to_records
+from fedprune.federated.payload import Payload, from_records
 from fedprune.federated.phases import profile
-
-LIAR = 2  # the device whose replies are changed
-
-
-def lie(route: str, change: Callable[[Payload], Payload | RecordDict | Error]) -> Callable[[Message, Message], Message]:
-    """Changes the liar's replies to one phase on their way to the server."""
-
-    def changed(asked: Message, reply: Message) -> Message:
-        if asked.metadata.message_type != route or asked.metadata.dst_node_id != 1000 + LIAR:
-            return reply
-        masks = from_records(asked.content).masks
-        wrong = change(from_records(reply.content, masks))
-        return Message(to_records(wrong) if isinstance(wrong, Payload) else wrong, reply_to=asked)
-
-    return changed
-
-
-def with_values(**values: Any) -> Callable[[Payload], Payload]:
-    return lambda payload: payload._replace(values={**payload.values, **values})
-
-
-def without_value(key: str) -> Callable[[Payload], Payload]:
-    return lambda payload: payload._replace(values={k: v for k, v in payload.values.items() if k != key})
-
-
-def with_tensor(name: str, of: Callable[[np.ndarray], np.ndarray]) -> Callable[[Payload], Payload]:
-    return lambda payload: payload._replace(tensors={**payload.tensors, name: of(payload.tensors[name])})
-
-
-def without_tensor(name: str) -> Callable[[Payload], Payload]:
-    return lambda payload: payload._replace(tensors={k: v for k, v in payload.tensors.items() if k != name})
-
-
-def raw(**blobs: bytes) -> Callable[[Payload], RecordDict]:
-    """A reply of these bytes, in the records that a good one has."""
-
-    def make(payload: Payload) -> RecordDict:
-        arrays = {
-            name: Array(dtype="uint8", shape=(len(data),), stype="fedprune.wire", data=data)
-            for name, data in blobs.items()
-        }
-        values = ConfigRecord({"json": msgspec.json.encode(dict(payload.values))})
-        return RecordDict({"fedprune.tensors": ArrayRecord(arrays), "fedprune.values": values})
-
-    return make
 
 
 def first_to(value: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -258,9 +213,17 @@ def test_the_run_begins_only_with_its_own_devices(
     go: Callable[..., Any], change: Callable[[Payload], Payload], reason: str
 ) -> None:
     with pytest.raises(RunStopped, match=reason):
-        go(tiny_world.experiment(), change=lie(profile.ROUTE, change))
+        go(tiny_world.experiment(least_replies=1.0), change=lie(profile.ROUTE, change))
+    run = go(tiny_world.experiment(rounds=1), change=lie(profile.ROUTE, change))  # three of four are enough
+    assert {row["devices"] for row in run.rows} == {3}
+    for row in run.rows:
+        assert row["absent"] == {"2": "not connected"}
+        (said,) = row["strangers"].values()
+        assert re.search(reason.rpartition("; ")[2], said) or "which another node is" in said
 
 
 def test_the_last_line_of_an_error_is_its_reason() -> None:
-    assert link._short("Traceback:\n  File\nKeyError: 'x'\n\n") == "KeyError: 'x'"
-    assert len(link._short("y" * 5000)) == 300
+    assert checks.one_line("Traceback:\n  File\nKeyError: 'x'\n\n") == "KeyError: 'x'"
+    assert len(checks.one_line("y" * 5000)) == 300
+    assert checks.one_line("\x1b[2Jgone\x00") == "?[2Jgone?"
+    assert checks.one_line(None) == checks.one_line(" \n") == "an error without a reason"

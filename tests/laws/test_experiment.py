@@ -42,7 +42,7 @@ BAD = [
     (TOP + DATA + "[method]\nname = 3\n", "method.name: missing; expected the name"),
     # unknown
     ("round = 3\n" + GOOD, "round: unknown key; did you mean rounds?"),
-    ("zzz = 3\n" + GOOD, "zzz: unknown key; expected one of data, evaluate_every,"),
+    ("zzz = 3\n" + GOOD, "zzz: unknown key; expected one of data, deadline_s,"),
     (GOOD + "[trainng]\nepochs = 2\n", "trainng: unknown key; did you mean training?"),
     (GOOD + "[training]\nepoch = 2\n", "training.epoch: unknown key; did you mean epochs?"),
     (GOOD + "[pretraining]\nbatches = 2\n", "pretraining.batches: unknown key; did you mean batch?"),

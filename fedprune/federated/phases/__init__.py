@@ -1,6 +1,7 @@
 """The protocol, one step a file: what the server asks, what the device does, how replies reduce."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fedprune.federated.device import Device
@@ -35,3 +36,7 @@ class Phase(NamedTuple):
     """The server's half, over replies in the order of devices."""
     check: Callable[[State, Job, Payload], None] = _anything
     """Raises ValueError for a reply that must not be used."""
+    counts: Mapping[str, str] = MappingProxyType({})
+    """Counts of examples in a reply -> the part of the device's data that has them: train, development or test."""
+    copies: int = 1
+    """How many times over a reply may say something of every tensor that was sent, such as once a candidate."""

@@ -12,7 +12,7 @@ from fedprune import evidence, masks, training
 from fedprune.bn_selection import candidate_masks, choose
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import Payload, number
+from fedprune.federated.payload import Payload, count, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
 from fedprune.types import Masks, Moments, Params, Tensor
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STATISTICS, LOSS = "query.candidate_statistics", "query.candidate_loss"
 _BATCH = 128
 _RUNNING = ".running_"
+_COUNTS = {"examples": "development"}
 
 
 def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[Moments]], Moments]) -> Phase:
@@ -40,7 +41,9 @@ def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[
         return State(state.round, state.params, state.masks, {**state.memory, **merged})
 
     def check(state: State, job: Job, payload: Payload) -> None:
-        if number(payload, "examples", least=0) == 0:
+        if count(payload, "examples") == 0:
+            if payload.tensors:
+                raise ValueError("statistics of no examples")
             return
         expected = {
             f"{index}/{name.removesuffix(_RUNNING + kind)}.{kind}": value.shape
@@ -57,7 +60,8 @@ def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[
             if not finite or (name.endswith(".var") and (value < 0).any()):
                 raise ValueError(f"{name}: not the finite statistics of a batch-norm layer")
 
-    return Phase(STATISTICS, functools.partial(_request, candidates), statistics_device, reduce, check)
+    request = functools.partial(_request, candidates)
+    return Phase(STATISTICS, request, statistics_device, reduce, check, _COUNTS, copies=len(candidates))
 
 
 def candidate_loss(candidates: Sequence[Masks]) -> Phase:
@@ -73,7 +77,9 @@ def candidate_loss(candidates: Sequence[Masks]) -> Phase:
         return State(0, masks.apply(params, candidates[chosen]), candidates[chosen], {"chosen": np.asarray(chosen)})
 
     def check(state: State, job: Job, payload: Payload) -> None:
-        number(payload, "examples", least=0)
+        count(payload, "examples")
+        if payload.tensors:
+            raise ValueError(f"expected losses alone, got the tensors {sorted(payload.tensors)[:3]}")
         losses = payload.values.get("losses")
         if not isinstance(losses, list) or len(losses) != len(candidates):
             raise ValueError(f"expected {len(candidates)} losses")
@@ -82,7 +88,7 @@ def candidate_loss(candidates: Sequence[Masks]) -> Phase:
             if loss is not None:
                 number(Payload({"loss": loss}), "loss")
 
-    return Phase(LOSS, request, loss_device, reduce, check)
+    return Phase(LOSS, request, loss_device, reduce, check, _COUNTS)
 
 
 def _request(candidates: Sequence[Masks], state: State, job: Job) -> Payload:

@@ -10,7 +10,7 @@ from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job, held
-from fedprune.federated.payload import Payload, number
+from fedprune.federated.payload import Payload, count, number
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
 from fedprune.types import Evidence, Params, Pruner, TopK
@@ -35,18 +35,21 @@ def grow(pruner: Pruner, counts: Mapping[str, int], round: int, seed: int) -> Ph
         return update(state, pruner, grads, round, seed)
 
     def check(state: State, job: Job, payload: Payload) -> None:
-        number(payload, "examples", least=1)
-        for name, count in counts.items():
+        count(payload, "examples", least=1)
+        expected = {prefix + name for name in counts for prefix in (_AT, _GRAD)}
+        if unknown := sorted(payload.tensors.keys() - expected):
+            raise ValueError(f"expected positions and gradients of the layers asked for, got {unknown[:3]} as well")
+        for name, most in counts.items():
             at, value = payload.tensors.get(_AT + name), payload.tensors.get(_GRAD + name)
             if at is None or at.dtype != np.bool_ or at.shape != state.masks[name].shape:
                 raise ValueError(f"{name}: expected positions as a mask of shape {state.masks[name].shape}")
             kept = int(np.count_nonzero(at))
             if value is None or value.dtype != np.float32 or value.shape != (kept,) or not np.isfinite(value).all():
                 raise ValueError(f"{name}: expected {kept} finite gradients")
-            if kept > count or np.any(at & state.masks[name]):
-                raise ValueError(f"{name}: expected at most {count} gradients, all of pruned weights")
+            if kept > most or np.any(at & state.masks[name]):
+                raise ValueError(f"{name}: expected at most {most} gradients, all of pruned weights")
 
-    return Phase(ROUTE, request, device, reduce, check)
+    return Phase(ROUTE, request, device, reduce, check, {"examples": "train"})
 
 
 def update(state: State, pruner: Pruner, grads: Params, round: int, seed: int) -> State:

@@ -6,11 +6,14 @@ from fedprune import __version__
 from fedprune.budgets import memory_bytes
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import MEMORY, Payload, number
+from fedprune.federated.payload import MEMORY, Payload, count
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
 
 ROUTE = "query.profile"
+PARTS = ("train", "development", "test")
+"""Parts of a device's data, whose sizes it says."""
+_MOST = 2**31 - 1  # examples; more would only buy weight in averages
 
 
 def profile() -> Phase:
@@ -36,7 +39,8 @@ def reduce(state: State, replies: Sequence[Reply]) -> State:
 
 def check(state: State, job: Job, payload: Payload) -> None:
     """The device runs this version of fedprune: another may train something else."""
-    for key in ("device", "train", "development", "test", MEMORY):
-        number(payload, key, least=0)
+    for key in ("device", *PARTS):
+        count(payload, key, most=_MOST)
+    count(payload, MEMORY)
     if payload.values.get("version") != __version__:
         raise ValueError(f"the device runs fedprune {payload.values.get('version')}, the server {__version__}")

@@ -1,20 +1,21 @@
 """Phase train: devices train the part that is theirs, the server averages every position over its owners."""
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
 
 from fedprune import masks, training, width
-from fedprune.aggregation import Share, coverage_mean
+from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
 from fedprune.counter_rng import generator
-from fedprune.experiment import Experiment
+from fedprune.experiment import Experiment, Training
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job, held, restored
 from fedprune.federated.ordering import ordered
-from fedprune.federated.payload import Payload, number
+from fedprune.federated.payload import Payload, count, number
 from fedprune.federated.phases import Phase, Reply
-from fedprune.federated.state import State
+from fedprune.federated.state import State, statistics
 from fedprune.lean_training import SubModel
 from fedprune.quantisation_aware import quantised
 from fedprune.schedules import cosine
@@ -23,6 +24,8 @@ from fedprune.types import Params, Tensor
 
 ROUTE = "train"
 _INNER = "inner/"
+Aggregate = Callable[[Params, Sequence[Share]], Params]
+"""(the server's values, what devices bring) -> joined values."""
 
 
 def train(experiment: Experiment, round: int) -> Phase:
@@ -34,10 +37,13 @@ def train(experiment: Experiment, round: int) -> Phase:
         return Payload(values, {**params, **_inner(state, job)}, kept)
 
     def reduce(state: State, replies: Sequence[Reply]) -> State:
-        shares = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
-        return ordered(_averaged(state, replies, shares), shares, experiment.training.join)
+        full = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
+        shares = _clipped(state, full, experiment.training.clip_norm)
+        joined = _averaged(state, replies, shares, _aggregate(experiment.training))
+        return ordered(joined, shares, experiment.training.join)
 
-    return Phase(ROUTE, request, device, reduce, check)
+    passes = functools.partial(_passes, experiment)
+    return Phase(ROUTE, request, device, reduce, functools.partial(check, passes), {"examples": "train"})
 
 
 def _inner(state: State, job: Job) -> Params:
@@ -118,13 +124,33 @@ def _inner_models(request: Payload, count: int) -> list[SubModel]:
     return found
 
 
-def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share]) -> State:
+def _aggregate(settings: Training) -> Aggregate:
+    named: dict[str, Aggregate] = {
+        "mean": coverage_mean,
+        "median": coverage_median,
+        "trimmed": functools.partial(coverage_trimmed, trim=settings.trim),
+    }
+    return named[settings.aggregate]
+
+
+def _clipped(state: State, shares: Sequence[Share], norm: float) -> Sequence[Share]:
+    """Weights alone: statistics of batch norms are in other units, and may rightly move far."""
+    floats = (name for name, value in state.params.items() if np.issubdtype(value.dtype, np.floating))
+    names = [name for name in floats if name not in statistics(state.params)]
+    return [clipped(state.params, share, norm, names) for share in shares] if norm else shares
+
+
+def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share], aggregate: Aggregate) -> State:
     """FedAvg over whoever owns a position, weighted by training examples (McMahan et al., 2017, alg. 1).
+
+    Or another aggregate in its place, which robust ones are.
 
     Statistics of batch norms are averaged apart for each part, over the devices that trained it.
     """
-    params = coverage_mean(state.params, shares)
-    parts = {name: part._replace(buffers=_statistics(state, name, replies)) for name, part in state.parts.items()}
+    params = aggregate(state.params, shares)
+    parts = {
+        name: part._replace(buffers=_statistics(state, name, replies, aggregate)) for name, part in state.parts.items()
+    }
     for part in list(parts.values())[:1]:
         params = {**params, **part.buffers}
     return State(state.round, masks.apply(params, state.masks), state.masks, state.memory, parts)
@@ -140,7 +166,7 @@ def _examples(reply: Reply) -> float:
     return number(reply.payload, "examples")
 
 
-def _statistics(state: State, name: str, replies: Sequence[Reply]) -> Params:
+def _statistics(state: State, name: str, replies: Sequence[Reply], aggregate: Aggregate) -> Params:
     """A part's statistics, over the devices that trained it, weighted by the examples that they trained it with."""
     part, shares = state.parts[name], []
     kept = {key: mask for key, mask in part.masks.items() if key in part.buffers}
@@ -153,23 +179,34 @@ def _statistics(state: State, name: str, replies: Sequence[Reply]) -> Params:
         prefix = f"{_INNER}{index - 1}/" if index else ""
         found = restored(state, job, {key: payload.tensors[prefix + key] for key in part.buffers})
         shares.append(Share(found, kept, number(payload, "examples") * turns[index] / sum(turns)))
-    return coverage_mean(part.buffers, shares)
+    return aggregate(part.buffers, shares)
 
 
-def check(state: State, job: Job, payload: Payload) -> None:
-    """A reply's numbers are plausible, its tensors are the model's and finite."""
-    number(payload, "examples", least=1)
-    expected, _ = held(state, job)
+def _passes(experiment: Experiment, job: Job) -> int:
+    """How often a device with this job sees each of its examples in a round."""
+    return experiment.training.epochs * (1 + min(job.inner_steps, len(job.inner)))
+
+
+def check(passes: Callable[[Job], int], state: State, job: Job, payload: Payload) -> None:
+    """A reply's numbers are plausible, its tensors are the model's, finite, and 0 outside the device's own part."""
+    examples = count(payload, "examples", least=1)
+    if payload.values.get("seen") is not None:
+        seen = count(payload, "seen", most=examples * passes(job))
+        count(payload, "correct", most=seen)
+    expected, kept = held(state, job)
     buffers = _inner(state, job)
     like({**expected, **{key: value for key, value in buffers.items() if "/mask/" not in key}}, payload.tensors)
+    for name, mask in kept.items():
+        if np.any(payload.tensors[name][~mask]):
+            raise ValueError(f"{name} holds weights outside the device's part of the model")
     if job.inner:
         turns = payload.values.get("turns")
         if not isinstance(turns, list) or len(turns) != 1 + len(job.inner) or sum(_counts(turns)) < 1:
             raise ValueError(f"turns is {turns!r:.40}, expected {1 + len(job.inner)} counts of steps")
 
 
-def _counts(values: Sequence[object]) -> list[float]:
-    return [number(Payload({"turns": value}), "turns", least=0) for value in values]
+def _counts(values: Sequence[object]) -> list[int]:
+    return [count(Payload({"turns": value}), "turns", most=2**53) for value in values]
 
 
 def like(expected: Params, given: Params) -> None:

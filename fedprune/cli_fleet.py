@@ -1,0 +1,168 @@
+"""Commands for a fleet of real devices: server init, start and enrol; join; run; status."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedprune.experiment import load
+
+console = Console(highlight=False)
+server = typer.Typer(no_args_is_help=True, help="The server of a fleet of real devices.")
+FleetFolder = Annotated[Path, typer.Argument(help="Folder of a fleet.", metavar="FLEET")]
+
+
+def mount(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.add_typer(server, name="server")
+    for command in (join, run, status):
+        app.command()(command)
+
+
+@server.command()
+def init(
+    fleet: FleetFolder,
+    host: Annotated[
+        list[str], typer.Option(help="What devices call this machine: a name or an address.", show_default="its name")
+    ] = [],  # noqa: B006
+    port: Annotated[int, typer.Option(help="Port of everything.")] = 8000,
+) -> None:
+    """Make a fleet's folder: an authority, the server's certificate, settings. FLEET is a new folder."""
+    from fedprune.deployment.fleet_folder import create
+
+    made = create(fleet, host, port=port)
+    _say(f"{made.path}: a fleet at {made.address}\nNext:\n  fedprune server start {shlex.quote(str(fleet))}")
+    _say(f"  fedprune server enrol {shlex.quote(str(fleet))} NAME       # for each device")
+
+
+@server.command()
+def start(
+    fleet: FleetFolder,
+    print_: Annotated[bool, typer.Option("--print", help="Only print Flower's own commands that do the same.")] = False,
+) -> None:
+    """Serve a fleet until Ctrl-C: devices, runs, results. FLEET is its folder."""
+    from fedprune.deployment import plain
+    from fedprune.deployment import server as serving
+    from fedprune.deployment.fleet_folder import open_fleet
+
+    found = open_fleet(fleet)
+    if print_:
+        _say(plain.commands(found))
+        return
+    raise typer.Exit(serving.start(found, _log))
+
+
+@server.command()
+def enrol(
+    fleet: FleetFolder,
+    name: Annotated[str, typer.Argument(help="Name of the device: letters, digits, - and _.", metavar="NAME")],
+    partition: Annotated[
+        int | None, typer.Option(help="Its number in a run.", show_default="the first that is free")
+    ] = None,
+    memory_mb: Annotated[
+        float | None, typer.Option(help="Most MiB that training may use.", show_default="what it measures")
+    ] = None,
+    tier: Annotated[str | None, typer.Option(help="Tier of an experiment's fleet that it belongs in.")] = None,
+) -> None:
+    """Take a device in, and write the file that it joins with. FLEET is the folder, NAME the device."""
+    from fedprune.deployment import devices
+    from fedprune.deployment.fleet_folder import open_fleet
+
+    found = open_fleet(fleet)
+    device, file = devices.enrol(found, name, partition=partition, memory_mb=memory_mb, tier=tier)
+    known = found.listens() and device.name in devices.register(found)
+    _say(f"{file}: device {device.partition}, {'registered' if known else 'registered when the server starts'}")
+    _say("The file is the device's key: copy it there over a safe way, e.g. with scp, delete it here, and there run:")
+    _say("  pip install 'fedprune[device]'")
+    _say(f"  fedprune join {file.name} --data DIR")
+
+
+def join(
+    file: Annotated[Path, typer.Argument(help="The file that enrol wrote.", metavar="NAME.join")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of this device's data sets.", envvar="FEDPRUNE_DATA_DIR")
+    ] = None,
+    install_service: Annotated[
+        bool, typer.Option("--install-service", help="Write a systemd unit instead, and say how to enable it.")
+    ] = False,
+) -> None:
+    """On a device: take part in a fleet until Ctrl-C. NAME.join is what the server's enrol wrote."""
+    from fedprune.deployment import join as joining
+    from fedprune.deployment.devices import read_join
+
+    read = read_join(file)
+    config = joining.node_config(read, data)
+    folder = joining.unpack(read, file)
+    if install_service:
+        unit, lines = joining.install_service(read, folder, data)
+        _say("\n".join([f"{unit}: written. Enable it, also without a login, with:", *(f"  {line}" for line in lines)]))
+        return
+    raise typer.Exit(joining.serve(read, folder, config, _log))
+
+
+def run(
+    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file.", metavar="FILE")],
+    fleet: Annotated[Path, typer.Option(help="Folder of the fleet.")],
+    set: Annotated[
+        list[str], typer.Option(help="Change a key, e.g. --set training.epochs=2.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The server's folder of data sets.", envvar="FEDPRUNE_DATA_DIR")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
+) -> None:
+    """Run an experiment on a fleet's devices. FILE is the experiment, in TOML."""
+    from fedprune.cli_progress import Display, summary
+    from fedprune.deployment import runs
+    from fedprune.deployment.fleet_folder import FleetError, open_fleet
+    from fedprune.federated.folder import RunFolder
+
+    found, experiment = open_fleet(fleet), load(file, set, seed=seed)
+    out = runs.folder(found, experiment)
+    number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
+    with Display(console, experiment, out) as display, _left_alone(found.path, number, display.stop):
+        code, why = runs.follow(found, number, out, display)
+    if code == 2:
+        raise FleetError(why)
+    if code:
+        _say(f"The run failed: {why}\nWhat is complete lies in {out}; go on with the same command and --resume.")
+        raise typer.Exit(code)
+    summary(console, RunFolder(out).read_result(), out)
+
+
+@contextmanager
+def _left_alone(fleet: Path, number: str, stop: Callable[[], None]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        stop()
+        _say(f"\nNo longer watching; the run goes on. To stop it: FLWR_HOME={fleet}/flwr flwr stop {number} fleet")
+        raise typer.Exit(130) from None
+
+
+def status(fleet: FleetFolder) -> None:
+    """Devices and runs of a fleet. FLEET is its folder."""
+    from fedprune.cli_progress import mib
+    from fedprune.deployment.fleet_folder import open_fleet
+    from fedprune.deployment.state import look
+    from fedprune.deployment.tables import devices, runs
+
+    found = open_fleet(fleet)
+    state = look(found)
+    _say(f"{found.path.name} at {found.address}: {'the server runs' if state.serving else 'no server runs here'}")
+    console.print(devices(state, mib))
+    if state.runs:
+        console.print(runs(state))
+
+
+_log = functools.partial(print, flush=True)
+_say = functools.partial(console.print, markup=False, soft_wrap=True)

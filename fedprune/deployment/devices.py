@@ -1,0 +1,126 @@
+"""Devices of a fleet: enrolled by the server's owner, known to its SuperLink, and the file that a device joins with."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+
+from fedprune.deployment import certificates, flower
+from fedprune.deployment.fleet_folder import Fleet, FleetError, write_private
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the server's folder says of a device."""
+
+    name: str
+    partition: int
+    """Which part of an experiment's data is this device's: its number in a run."""
+    memory_mb: float | None = None
+    """Most that its process may use, in MiB, where the owner says so; else the device measures what it has."""
+    tier: str | None = None
+    """Tier that it belongs in, where an experiment has a fleet."""
+    node: str | None = None
+    """Flower's node id, once the SuperLink knows its key."""
+
+
+class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a join file says: all that a device needs, and a secret."""
+
+    name: str
+    address: str
+    partition: int
+    ca: str
+    key: str
+    memory_mb: float | None = None
+
+
+def enrolled(fleet: Fleet) -> list[Device]:
+    """All devices of a fleet, by partition. FleetError where a file is damaged."""
+    found = []
+    for file in fleet.devices.glob("*.json"):
+        try:
+            found.append(msgspec.json.decode(file.read_bytes(), type=Device))
+        except (OSError, msgspec.MsgspecError) as error:
+            raise FleetError(f"{file}: damaged ({error}); remove it and enrol the device again") from error
+    return sorted(found, key=lambda device: (device.partition, device.name))
+
+
+def enrol(
+    fleet: Fleet, name: str, *, partition: int | None = None, memory_mb: float | None = None, tier: str | None = None
+) -> tuple[Device, Path]:
+    """Take a device in: its record and its join file. Without a ``partition`` it gets the first that is free.
+
+    FleetError where the name or the partition is taken, or where a value is impossible; nothing is written then.
+    """
+    if not _NAME.fullmatch(name):
+        raise FleetError(f"{name!r}: no name for a device; use letters, digits, '-' and '_', at most 64")
+    others = enrolled(fleet)
+    if any(other.name.lower() == name.lower() for other in others):
+        raise FleetError(f"{fleet.devices / name}.json: a device of this name is enrolled already; choose another name")
+    holders = {other.partition: other.name for other in others}
+    if partition is None:
+        partition = next(number for number in range(len(others) + 1) if number not in holders)
+    if partition < 0:
+        raise FleetError(f"--partition {partition}: devices count from 0")
+    if partition in holders:
+        raise FleetError(f"--partition {partition}: is that of {holders[partition]} already")
+    if memory_mb is not None and not 0 < memory_mb < 2**40:
+        raise FleetError(f"--memory-mb {memory_mb:g}: expected a number above 0")
+    if tier is not None and not _NAME.fullmatch(tier):
+        raise FleetError(f"--tier {tier}: no name of a tier; use letters, digits, '-' and '_'")
+    pair = certificates.device()
+    device = Device(name, partition, memory_mb, tier)
+    ca = (fleet.path / "ca.crt").read_text()
+    path = fleet.devices / f"{name}.join"
+    join = Join(name, fleet.address, partition, ca, pair.private.decode(), memory_mb)
+    write_private(path, _to_toml(join).encode())
+    (fleet.devices / f"{name}.pub").write_bytes(pair.public)
+    _save(fleet, device)
+    return device, path
+
+
+def register(fleet: Fleet) -> list[str]:
+    """Make every enrolled device known to the running SuperLink; the names of those that were not."""
+    known = {node["node-id"] for node in flower.ask(fleet, ["flwr", "supernode", "list", "fleet"])["nodes"]}
+    new = [device for device in enrolled(fleet) if device.node not in known]
+    for device in new:
+        answer = flower.ask(fleet, flower.register(fleet.devices / f"{device.name}.pub", device.name))
+        _save(fleet, msgspec.structs.replace(device, node=str(answer["node-id"])))
+    return [device.name for device in new]
+
+
+def read_join(path: Path) -> Join:
+    """A join file. FleetError where it is none."""
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+        join = msgspec.convert(table, Join)
+    except OSError as error:
+        raise FleetError(f"{path}: cannot be read ({error.strerror}); give the file that enrol wrote") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+        raise FleetError(f"{path}: not a join file ({error}); copy the one that enrol wrote once more") from error
+    if not _NAME.fullmatch(join.name) or join.partition < 0:
+        raise FleetError(f"{path}: not a join file (impossible name or partition); copy it once more")
+    return join
+
+
+def _save(fleet: Fleet, device: Device) -> None:
+    file = fleet.devices / f"{device.name}.json"
+    half = file.with_suffix(".half")
+    half.write_bytes(msgspec.json.encode(device) + b"\n")
+    half.replace(file)
+
+
+def _to_toml(join: Join) -> str:
+    lines = ["# A device's key to its fleet: keep it secret, and delete it where it is no longer needed."]
+    for key, value in msgspec.to_builtins(join).items():
+        if isinstance(value, str) and "\n" in value:
+            lines.append(f"{key} = '''\n{value}'''")
+        elif value is not None:
+            lines.append(f"{key} = {json.dumps(value)}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,123 @@
+"""Runs over a fleet: submit one to its SuperLink, follow it, and say how it really ended."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fedprune import experiment as _experiment
+from fedprune.deployment import flower
+from fedprune.deployment.devices import Device, enrolled
+from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError
+from fedprune.experiment import Experiment
+
+_PROGRESS = "progress.jsonl"  # written by apps, whose imports a command line need not wait for
+NUMBER = "run_id"
+"""In a run's folder: Flower's id of the run that wrote it last."""
+_ASK_S = 60.0  # each question to Flower costs seconds of a core
+_ENDS_S = 60.0
+
+
+def folder(fleet: Fleet, experiment: Experiment) -> Path:
+    """Where the results of an experiment land."""
+    return fleet.runs / experiment.name
+
+
+def submit(
+    fleet: Fleet, experiment: Experiment, source: str, *, data_dir: Path | None, resume: bool, fresh: bool
+) -> str:
+    """Start a run of ``experiment`` on the fleet's devices; Flower's run id.
+
+    FleetError where no server runs, where another run is under way, or where the fleet is not the experiment's.
+    """
+    if not fleet.listens():
+        raise FleetError(f"{fleet.path}: no server runs here; start it with: fedprune server start {fleet.path}")
+    _fits(experiment, source, enrolled(fleet))
+    for other in list_runs(fleet):
+        if not other["status"].startswith("finished"):
+            home = fleet.path / "flwr"
+            raise FleetError(
+                f"{fleet.path}: run {other['run-id']} is under way; wait for it, or stop it with: "
+                f"FLWR_HOME={home} flwr stop {other['run-id']} {LINK}"
+            )
+    out = folder(fleet, experiment)
+    if (out / "checkpoint.fedprune").exists() and not (out / "result.json").exists() and not (resume or fresh):
+        raise FleetError(f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over")
+    out.mkdir(parents=True, exist_ok=True)
+    asked, config = out / "experiment.toml", out / "run_config.toml"
+    asked.write_text(_experiment.to_toml(experiment))
+    data = str(data_dir.absolute()) if data_dir else ""
+    settings = {"experiment": str(asked), "out": str(out), "data-dir": data, "resume": resume, "fresh": fresh}
+    config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
+    (out / _PROGRESS).write_bytes(b"")
+    number = str(flower.ask(fleet, flower.run(fleet, config))["run-id"])
+    (out / NUMBER).write_text(number)
+    return number
+
+
+def _fits(experiment: Experiment, source: str, devices: list[Device]) -> None:
+    """FleetError where the experiment has devices that are not enrolled, or that are of another tier."""
+    wanted = experiment.data.devices or 0
+    missing = sorted(set(range(wanted)) - {device.partition for device in devices})
+    if missing:
+        raise FleetError(
+            f"{source}: data.devices: the experiment has {wanted} devices, but none is enrolled for partition "
+            f"{missing[0]}; enrol it, or use --set data.devices={missing[0]}"
+            if missing[0]
+            else f"{source}: data.devices: the experiment has {wanted} devices, but none is enrolled for partition 0"
+        )
+    tiers = [name for name, tier in experiment.fleet.items() if tier.trains for _ in range(tier.devices)]
+    for device in devices:
+        if device.tier and device.partition < len(tiers) and tiers[device.partition] != device.tier:
+            raise FleetError(
+                f"{source}: fleet: device {device.partition} is of tier {tiers[device.partition]}, but "
+                f"{device.name} is enrolled as {device.tier}; enrol devices in the order of the tiers"
+            )
+
+
+def follow(fleet: Fleet, run: str, out: Path, show: Callable[[Mapping[str, Any]], None]) -> tuple[int, str]:
+    """Show each line of a run until it ends: (exit code, why). 0 only where Flower and the app both say so."""
+    position, ended, asked = 0, None, time.monotonic()
+    while ended is None:
+        rows, position = _new_rows(out / _PROGRESS, position)
+        for row in rows:
+            if "ended" in row:
+                ended = int(row["ended"]), str(row["why"])
+            else:
+                show(row)
+        if not rows:
+            time.sleep(0.3)
+        if ended is None and time.monotonic() - asked > _ASK_S:
+            asked = time.monotonic()
+            status, details = _status(fleet, run)
+            if status.startswith("finished") and not _new_rows(out / _PROGRESS, position)[0]:
+                return 1, f"run {run} is {status} by Flower's account, without a word of the app: {details}"
+    until = time.monotonic() + _ENDS_S
+    time.sleep(2)  # the app ends, then Flower takes note
+    while not (status := _status(fleet, run)[0]).startswith("finished") and time.monotonic() < until:
+        time.sleep(1)
+    if ended[0] == 0 and (status != "finished:completed" or not (out / "result.json").exists()):
+        return 1, f"run {run} is {status} by Flower's account"
+    return ended
+
+
+def list_runs(fleet: Fleet) -> list[dict[str, Any]]:
+    """Flower's account of all runs, the newest first."""
+    found: list[dict[str, Any]] = flower.ask(fleet, ["flwr", "ls", LINK])["runs"]
+    return found
+
+
+def _status(fleet: Fleet, run: str) -> tuple[str, str]:
+    row = flower.ask(fleet, ["flwr", "ls", LINK, "--run-id", run])["runs"][0]
+    return str(row["status"]), str(row.get("details") or row.get("status-details") or "")
+
+
+def _new_rows(file: Path, position: int) -> tuple[list[dict[str, Any]], int]:
+    """Whole lines from a byte position on, and where they end."""
+    with file.open("rb") as lines:
+        lines.seek(position)
+        whole, _, _ = lines.read().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines()], position + len(whole) + bool(whole)

@@ -1,0 +1,87 @@
+"""What is known of a fleet: its devices and its runs, from the SuperLink and from the runs' folders."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from fedprune.deployment import flower
+from fedprune.deployment.devices import enrolled
+from fedprune.deployment.fleet_folder import LINK, Fleet
+from fedprune.deployment.runs import NUMBER, list_runs
+
+
+class DeviceState(NamedTuple):
+    """One device of a fleet."""
+
+    name: str
+    partition: int
+    tier: str
+    registered: bool
+    online: bool
+    last_seen: str
+    """UTC; "now" while it is online, "" where the SuperLink never heard of it."""
+    rounds: int
+    """Rounds it answered in, over all runs whose folders are there."""
+    memory_bytes: int
+    """What its process may use, as it said last; 0 where it said nothing yet."""
+    error: str
+    """The last one of its latest run."""
+
+
+class FleetState(NamedTuple):
+    """A fleet's devices and runs."""
+
+    serving: bool
+    devices: list[DeviceState]
+    runs: list[dict[str, Any]]
+    """Flower's account of each, the newest first, and ``results``: the folder under runs/ that it wrote last."""
+
+
+def look(fleet: Fleet) -> FleetState:
+    """The state of a fleet now. Without a server, what the folder says."""
+    serving = fleet.listens()
+    nodes: dict[str, dict[str, Any]] = {}
+    if serving:
+        listed = flower.ask(fleet, ["flwr", "supernode", "list", LINK])["nodes"]
+        nodes = {node["node-id"]: node for node in listed}
+    seen = _seen(fleet)
+    devices = []
+    for device in enrolled(fleet):
+        node = nodes.get(device.node or "", {})
+        mine = [table[device.node] for table in seen if device.node in table]
+        online = node.get("status") == "online"
+        times = [entry["last_reply"] for entry in mine if "last_reply" in entry]
+        memory = [entry["memory_bytes"] for entry in mine if "memory_bytes" in entry]
+        devices.append(
+            DeviceState(
+                device.name,
+                device.partition,
+                device.tier or "",
+                registered=device.node in nodes if serving else device.node is not None,
+                online=online,
+                last_seen="now" if online else _when(node, times),
+                rounds=sum(entry.get("rounds", 0) for entry in mine),
+                memory_bytes=memory[-1] if memory else 0,
+                error=mine[-1].get("error", "") if mine else "",
+            )
+        )
+    names = {file.read_text(): file.parent.name for file in fleet.runs.glob(f"*/{NUMBER}")}
+    runs = [{**run, "results": names.get(run["run-id"], "")} for run in list_runs(fleet)] if serving else []
+    return FleetState(serving, devices, runs)
+
+
+def _seen(fleet: Fleet) -> list[dict[str, dict[str, Any]]]:
+    """devices.json of every run, the oldest first; one that is damaged is left out."""
+    found = []
+    for file in sorted(fleet.runs.glob("*/devices.json"), key=lambda file: file.stat().st_mtime):
+        try:
+            found.append(json.loads(file.read_bytes()))
+        except (OSError, json.JSONDecodeError):
+            continue
+    return found
+
+
+def _when(node: dict[str, Any], replies: list[str]) -> str:
+    went = str(node.get("offline-at", "N/A"))
+    return went if went != "N/A" else max(replies, default="")

@@ -1,0 +1,87 @@
+"""A Grid that keeps account of each node: when it answered last, in how many rounds, with what memory or error."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedprune.federated.payload import MEMORY, values_of
+from fedprune.federated.state import write_atomically
+
+
+class Watched(Grid):
+    """Passes everything on to ``grid``, and writes what it sees to ``file`` after each exchange.
+
+    ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, ``memory_bytes``, ``error``.
+    """
+
+    def __init__(self, grid: Grid, file: Path) -> None:
+        """Nothing is written before the first exchange."""
+        self._grid, self._file = grid, file
+        self._nodes: dict[int, dict[str, Any]] = {}
+        self._rounds: dict[int, set[str]] = {}
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """The replies of ``grid``, noted."""
+        messages = list(messages)
+        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        silent = {message.metadata.dst_node_id for message in messages}
+        for reply in replies:
+            if reply.metadata.src_node_id in silent:  # a link's own word of a node that is away has the link's id
+                silent.remove(reply.metadata.src_node_id)
+                self._note(reply)
+        for node in silent:
+            self._nodes.setdefault(node, {})["error"] = "no reply"
+        write_atomically(self._file, json.dumps(self._nodes).encode())
+        return replies
+
+    def _note(self, reply: Message) -> None:
+        node = reply.metadata.src_node_id
+        seen = self._nodes.setdefault(node, {})
+        seen["last_reply"] = datetime.now(UTC).isoformat(timespec="seconds")
+        if reply.has_error():
+            lines = (reply.error.reason or "").strip().splitlines()
+            seen["error"] = lines[-1].strip()[:300] if lines else "an error without a reason"
+            return
+        self._rounds.setdefault(node, set()).add(reply.metadata.group_id)
+        seen["rounds"] = len(self._rounds[node])
+        try:
+            values = values_of(reply.content)
+        except ValueError as error:
+            seen["error"] = str(error)
+            return
+        if isinstance(values.get(MEMORY), int | float):
+            seen[MEMORY] = int(values[MEMORY])
+
+    def set_run(self, run: Any) -> None:
+        """As ``grid`` does."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """As ``grid`` says."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """As ``grid`` does."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As ``grid`` says."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As ``grid`` does."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As ``grid`` does."""
+        return self._grid.pull_messages(message_ids)

@@ -1,0 +1,76 @@
+"""A run's picture as Prometheus text, format 0.0.4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+
+class _Metric(NamedTuple):
+    name: str
+    kind: str
+    help: str
+    samples: Iterable[tuple[Mapping[str, str], float | int | None]]
+    """(labels, value); one without a value is left out."""
+
+
+def metrics_text(picture: Mapping[str, Any]) -> str:
+    """Text for a scrape of a ``picture``. Counters start again where a resumed run drops its incomplete round."""
+    return "".join(line + "\n" for metric in _metrics(picture) for line in _lines(metric))
+
+
+def _metrics(picture: Mapping[str, Any]) -> Iterator[_Metric]:
+    parts, devices, phases = picture["parts"], picture["devices"], picture["phases"]
+    train: Mapping[str, Any] = next((each["train"] for each in reversed(picture["rounds"]) if each["train"]), {})
+    info = {"name": picture["name"], "what": picture["subtitle"]}
+    yield _Metric("fedprune_run_info", "gauge", "What runs; always 1.", [(info, 1)])
+    yield _gauge("fedprune_round", "Round of the last line; 0 is before training.", picture["round"])
+    yield _gauge("fedprune_rounds", "Rounds that were asked for.", picture["rounds_asked"])
+    yield _gauge("fedprune_finished", "1 once the model is exported.", int(picture["state"] == "finished"))
+    yield _gauge(
+        "fedprune_last_line_timestamp_seconds", "When the last phase was written, since 1970.", picture["written_s"]
+    )
+    yield _gauge("fedprune_density", "Kept fraction of the prunable weights.", picture["density"])
+    for key, what in (
+        ("accuracy", "Accuracy over the test parts of all devices, 0 to 1; part is empty for the whole model."),
+        ("loss", "Loss over the test parts of all devices."),
+        ("density", "Kept fraction of the prunable weights of a part of the model."),
+    ):
+        samples = [({"part": part}, test[key]) for part, test in parts.items()]
+        yield _Metric(f"fedprune_{'part' if key == 'density' else 'test'}_{key}", "gauge", what, samples)
+    yield _gauge("fedprune_train_accuracy", "Accuracy on devices while they train, 0 to 1.", train.get("accuracy"))
+    yield _gauge("fedprune_train_loss", "Loss on devices while they train.", train.get("loss"))
+    layers = [
+        ({"part": part, "layer": name}, value)
+        for part, densities in picture["layers"].items()
+        for name, value in densities.items()
+    ]
+    yield _Metric("fedprune_layer_density", "gauge", "Kept fraction of a layer's weights.", layers)
+    for direction, what in (("up", "from devices"), ("down", "to devices")):
+        samples = [({"phase": phase}, sums[f"bytes_{direction}"]) for phase, sums in phases.items()]
+        yield _Metric(f"fedprune_bytes_{direction}_total", "counter", f"Bytes of messages {what}.", samples)
+    seconds = [({"phase": phase}, sums["seconds"]) for phase, sums in phases.items()]
+    yield _Metric("fedprune_phase_seconds_total", "counter", "Seconds that phases took.", seconds)
+    yield _gauge("fedprune_devices", "Devices that train.", len(devices))
+    for key, what in (("faults", "Phases in which a device failed."), ("refusals", "Jobs that a device refused.")):
+        samples = [({"device": str(each["device"]), "tier": each["tier"]}, each[key]) for each in devices]
+        yield _Metric(f"fedprune_device_{key}_total", "counter", what, samples)
+
+
+def _gauge(name: str, what: str, value: float | None) -> _Metric:
+    return _Metric(name, "gauge", what, [({}, value)])
+
+
+def _lines(metric: _Metric) -> Iterator[str]:
+    said = [(labels, value) for labels, value in metric.samples if value is not None]
+    if not said:
+        return
+    yield f"# HELP {metric.name} {metric.help}"
+    yield f"# TYPE {metric.name} {metric.kind}"
+    for labels, value in said:
+        inner = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels.items())
+        yield f"{metric.name}{{{inner}}} {value}" if inner else f"{metric.name} {value}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

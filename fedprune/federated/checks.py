@@ -1,0 +1,104 @@
+"""Is a reply to be believed? All that is asked of one before it may touch the state, and the reason where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flwr.app import Message, RecordDict
+
+from fedprune import __version__
+from fedprune.federated.jobs import Job
+from fedprune.federated.payload import MEMORY, OF, REFUSED, Payload, count, from_records, number, size, stamp, values_of
+from fedprune.federated.phases import Phase
+from fedprune.federated.state import State
+
+SUMS = ("loss", "correct", "seen")
+"""Values that any phase may report, summed over examples."""
+
+_SLACK = 2**16  # bytes for numbers, names and the library's own framing
+_FRAME = 128  # bytes of a tensor's name and framing
+
+
+class Asked(NamedTuple):
+    """What a reply is judged by: the request, and from which state and job it was made."""
+
+    phase: Phase
+    state: State
+    job: Job
+    round: int
+    request: Payload
+    of: str
+    """The request's stamp, which the reply repeats."""
+    most_bytes: int
+    """An honest reply takes no more, encoded or decoded."""
+
+
+def asked(phase: Phase, state: State, job: Job, round: int, request: Payload, records: RecordDict) -> Asked:
+    """How to judge replies to a request; ``records`` hold it as it is sent."""
+    tensors = [*request.tensors.items(), *request.masks.items()]
+    sent = sum(value.nbytes + len(name) + _FRAME for name, value in tensors)
+    of = stamp(records, phase.route, str(round))
+    return Asked(phase, state, job, round, request, of, (1 + phase.copies) * sent + _SLACK)
+
+
+def checked(
+    reply: Message, asked: Asked, device: int | None = None, holds: Mapping[str, int] | None = None
+) -> tuple[int, Payload]:
+    """(the device that it says to come from, or −1, the payload) of a reply that may be used.
+
+    ``device`` and ``holds`` are which device the node was met as, and its number of examples by part, where it was met.
+    ValueError, with the reason, where the reply may not be used.
+    """
+    phase, job, metadata = asked.phase, asked.job, reply.metadata
+    if (metadata.message_type, metadata.group_id) != (phase.route, str(asked.round)):
+        raise ValueError(
+            f"a reply to round {metadata.group_id!r:.20}, {metadata.message_type!r:.40}, was asked for "
+            f"round {asked.round}, {phase.route}"
+        )
+    if (has := size(reply.content)) > asked.most_bytes:
+        raise ValueError(f"a reply of {has:,} bytes, expected {asked.most_bytes:,} at most")
+    _stamped(values_of(reply.content), asked.of)
+    payload = from_records(reply.content, asked.request.masks, asked.most_bytes)
+    if payload.masks:
+        raise ValueError(f"expected no masks of the device's own, got {sorted(payload.masks)[:3]}")
+    if REFUSED not in payload.values:
+        phase.check(asked.state, job, payload)
+        _within_what_it_holds(payload, phase.counts, holds)
+    elif job.needs_bytes:
+        count(payload, REFUSED, least=1)
+        count(payload, MEMORY)
+    else:
+        raise ValueError("refused what needs no memory to speak of")
+    if MEMORY in payload.values:
+        count(payload, MEMORY)
+    for key in SUMS:
+        if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
+            number(payload, key)
+    says = count(payload, "device") if "device" in payload.values else -1
+    if device is not None and says not in (-1, device):
+        raise ValueError(f"the node of device {device} now says that it is device {says}")
+    return says, payload
+
+
+def one_line(reason: str | None) -> str:
+    """The last line of an error, which names it, as printable characters."""
+    lines = [line for line in (reason or "").strip().splitlines() if line.strip()]
+    text = lines[-1].strip()[:300] if lines else "an error without a reason"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
+def _stamped(values: Mapping[str, object], of: str) -> None:
+    given = values.get(OF)
+    version = given.partition(" ")[0] if isinstance(given, str) else values.get("version")
+    if version != __version__:
+        raise ValueError(f"the device runs fedprune {version!s:.40}, the server {__version__}")
+    if given != of:
+        raise ValueError("a reply to another request, such as one of an earlier round")
+
+
+def _within_what_it_holds(payload: Payload, counts: Mapping[str, str], holds: Mapping[str, int] | None) -> None:
+    for key, part in counts.items() if holds is not None else ():
+        most = (holds or {}).get(part, 0)
+        if count(payload, key) > most:
+            raise ValueError(f"{key} is {payload.values[key]}, but the device said that it has {most} {part} examples")

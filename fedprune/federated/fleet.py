@@ -1,0 +1,148 @@
+"""The devices of a run as the server knows them: their nodes, what they hold, and which of them keep failing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from fedprune.federated.payload import MEMORY, Payload
+from fedprune.federated.phases.profile import PARTS
+from fedprune.federated.state import State
+
+_DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
+_PATIENCE = 3  # faults in a row in one phase, after which a device is set aside
+ASIDE = 3
+"""Rounds for which a device that keeps failing is not asked."""
+
+
+class Step(NamedTuple):
+    """One phase, done."""
+
+    row: dict[str, Any]
+    """A line of metrics: round, phase, accuracy, loss, density, bytes_up, bytes_down, seconds, devices, faults."""
+    state: State
+    complete: bool = False
+    """Whether its round is complete, so that a run may stop here and go on later."""
+    memory_bytes: Mapping[int, int] = MappingProxyType({})
+    """What devices said that their process may use, those that refused among them."""
+    refused: Mapping[int, int] = MappingProxyType({})
+    """What the job of those that refused would have needed, in bytes."""
+    good: frozenset[int] = frozenset()
+    """Devices that answered well."""
+    bad: frozenset[int] = frozenset()
+    """Devices that did not, or not at all."""
+
+
+class Fleet(NamedTuple):
+    """The devices of a run."""
+
+    nodes: Mapping[int, int]
+    """Device -> Flower's node."""
+    trainers: tuple[int, ...]
+    """Devices that hold training examples, in order."""
+    selectors: tuple[int, ...] = ()
+    """Devices that hold development examples, in order."""
+    memory_bytes: Mapping[int, int] = MappingProxyType({})
+    """What each device's process may use, as it says itself."""
+    failed: Mapping[int, tuple[int, int]] = MappingProxyType({})
+    """Device -> (needs of a job that failed although it seemed to fit, the last round in which that counts)."""
+    holds: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+    """Device -> part of its data -> examples, as it said when it was met."""
+    devices: int = 0
+    """How many there should be."""
+    least: float = 0.0
+    """The part of them without which no round is worth it."""
+    missed: Mapping[tuple[int, str], int] = MappingProxyType({})
+    """(device, phase) -> faults in a row."""
+    aside: Mapping[int, int] = MappingProxyType({})
+    """Device that kept failing -> the last round in which it is not asked."""
+    strangers: Mapping[int, str] = MappingProxyType({})
+    """Node that is nobody's -> why."""
+
+    def usable(self, round: int) -> dict[int, int]:
+        """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
+        found = dict(self.memory_bytes)
+        for device, (needed, until) in self.failed.items():
+            if round <= until:
+                found[device] = min(found[device], needed - 1)
+        return found
+
+    def told(self, step: Step, round: int) -> Fleet:
+        """The fleet with what devices said, or did not say, in a step of ``round``."""
+        over = {k: n for k, n in step.refused.items() if step.memory_bytes[k] >= n}
+        failed = {k: (n, round + _DISTRUST) for k, n in over.items()}
+        memory = {**self.memory_bytes, **step.memory_bytes}
+        told = self._replace(memory_bytes=memory, failed={**self.failed, **failed})
+        return told._watched(step, round) if step.bad or self.missed else told
+
+    def _watched(self, step: Step, round: int) -> Fleet:
+        """The fleet with faults counted, and those set aside that keep failing, as long as enough are left."""
+        phase, aside = step.row["phase"], dict(self.aside)
+        missed = {key: times for key, times in self.missed.items() if key[1] != phase or key[0] not in step.good}
+        for device in sorted(step.bad):
+            missed[device, phase] = missed.get((device, phase), 0) + 1
+            left = sum(aside.get(each, 0) <= round for each in self.nodes) - 1
+            if missed[device, phase] >= _PATIENCE and left >= max(1, self.least * self.devices):
+                aside[device] = round + ASIDE
+                missed[device, phase] = _PATIENCE - 1  # one more fault, and it is set aside again
+        return self._replace(missed=missed, aside=aside)
+
+    def active(self, round: int) -> Fleet:
+        """The fleet of those that are asked in a round."""
+        away = {device for device, until in self.aside.items() if round <= until}
+        return self.only([device for device in self.nodes if device not in away]) if away else self
+
+    def only(self, devices: Sequence[int]) -> Fleet:
+        """The fleet of these devices."""
+        return self._replace(
+            nodes={device: self.nodes[device] for device in devices},
+            trainers=tuple(device for device in self.trainers if device in devices),
+            selectors=tuple(device for device in self.selectors if device in devices),
+        )
+
+    def present(self, nodes: Sequence[int]) -> Fleet:
+        """The fleet of those whose nodes are connected."""
+        there = set(nodes)
+        gone = any(node not in there for node in self.nodes.values())
+        return self.only([device for device, node in self.nodes.items() if node in there]) if gone else self
+
+    def joined(self, answers: Sequence[tuple[int, int, Payload]], faults: Mapping[int, str]) -> Fleet:
+        """The fleet with (node, device, profile) of nodes that nobody knew, and why others are still nobody's.
+
+        A device that is already there keeps its node unless that one has failed just now: a node cannot take over
+        another's place, but one that was started again may come before its old connection is given up.
+        """
+        nodes, strangers = dict(self.nodes), {**self.strangers, **faults}
+        memory, holds = dict(self.memory_bytes), dict(self.holds)
+        for node, device, profile in answers:
+            strangers.pop(node, None)
+            if not device < self.devices:
+                strangers[node] = f"says that it is device {device} of {self.devices}, which count from 0"
+            elif device in nodes and not any(missed for (k, _), missed in self.missed.items() if k == device):
+                strangers[node] = f"says that it is device {device}, which another node is"
+            else:
+                nodes[device] = node
+                memory[device] = int(profile.values[MEMORY])
+                holds[device] = {part: int(profile.values[part]) for part in PARTS}
+        new = {device for device in nodes if nodes[device] != self.nodes.get(device)}
+        trainers = {*self.trainers} - new | {device for device in new if holds[device]["train"]}
+        selectors = {*self.selectors} - new | {device for device in new if holds[device]["development"]}
+        return self._replace(
+            nodes={device: nodes[device] for device in sorted(nodes)},
+            trainers=tuple(sorted(trainers)),
+            selectors=tuple(sorted(selectors)),
+            memory_bytes=memory,
+            holds=holds,
+            aside={device: until for device, until in self.aside.items() if device not in new},
+            missed={key: times for key, times in self.missed.items() if key[0] not in new},
+            strangers=strangers,
+        )
+
+    def notes(self, round: int) -> dict[str, dict[str, Any]]:
+        """What a line of metrics says of devices that are not asked; nothing where all are."""
+        aside = {str(device): f"until round {until}" for device, until in self.aside.items() if round <= until}
+        absent = {str(k): "not connected" for k in range(self.devices) if k not in self.nodes and str(k) not in aside}
+        strangers = {str(node): why for node, why in self.strangers.items()}
+        found = {"aside": aside, "absent": absent, "strangers": strangers}
+        return {key: said for key, said in found.items() if said}

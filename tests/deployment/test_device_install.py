@@ -1,0 +1,175 @@
+"""What `pip install 'fedprune[device]'` brings to a 64-bit Raspberry Pi, from metadata, and what training loads."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+PINS = ROOT / "clients" / "raspberry_pi" / "requirements.txt"
+MEASURED = ROOT / "results" / "pi.json"
+
+INSTALLED_BUDGET_BYTES = 1_000_000_000
+"""Of the whole installation, compiled Python included. Torch is most of it."""
+REST_BUDGET_BYTES = 420_000_000
+"""Of all that is not torch."""
+
+UNWANTED = re.compile(
+    r"(litert-|ai-edge-|flatbuffers|tensorflow|tflite|jax|onnx|transformers|torch-pruning|torchao|matplotlib|seaborn|pillow"
+    r"|scikit-learn|scipy|pandas|polars|pyarrow|datasets|flwr-datasets|ray$|nvidia-|cuda-|triton)"
+)
+OF_TORCH = re.compile(r"(nvidia-|cuda-|triton)")
+"""What newer builds of torch declare for aarch64, and the pinned one does not."""
+PI = {
+    "implementation_name": "cpython",
+    "os_name": "posix",
+    "platform_machine": "aarch64",
+    "platform_python_implementation": "CPython",
+    "platform_system": "Linux",
+    "python_full_version": "3.11.2",
+    "python_version": "3.11",
+    "sys_platform": "linux",
+}
+
+
+def wanted(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({**PI, "extra": extra})
+
+
+def closure() -> set[str]:
+    """Names of the distributions that come with fedprune[device] on the Pi, by the metadata of those installed here."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    waiting = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"]["device"]]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            try:
+                declared = metadata.requires(name) or []
+            except metadata.PackageNotFoundError:
+                raise AssertionError(f"{name} is not installed here, so what it brings is unknown") from None
+            for line in declared:
+                child = Requirement(line)
+                if wanted(child, extra) and not (name == "torch" and OF_TORCH.match(canonicalize_name(child.name))):
+                    waiting.append(child)
+    return {name for name, _ in seen}
+
+
+def pins() -> dict[str, Version]:
+    lines = [line.partition("#")[0].strip() for line in PINS.read_text().splitlines()]
+    found = [Requirement(line) for line in lines if line]
+    exact = {}
+    for requirement in found:
+        (only,) = requirement.specifier
+        assert only.operator == "==", f"{requirement} names no exact version"
+        exact[canonicalize_name(requirement.name)] = Version(only.version)
+    return exact
+
+
+def test_a_device_installs_no_converter_plots_data_frames_ray_or_nvidia_packages() -> None:
+    found = closure()
+    assert {"flwr", "numpy", "torch"} <= found
+    assert [name for name in sorted(found) if UNWANTED.match(name)] == []
+
+
+def test_the_pins_name_all_that_is_installed_and_nothing_unwanted() -> None:
+    pinned = pins()
+    assert [name for name in sorted(pinned) if UNWANTED.match(name)] == []
+    assert closure() - {"setuptools"} <= pinned.keys()  # of setuptools newer versions of torch alone need one
+
+
+def test_the_pinned_torch_is_a_cpu_build_that_the_library_takes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (torch,) = [Requirement(line) for line in project["optional-dependencies"]["device"]]
+    pinned = pins()["torch"]
+    assert pinned in torch.specifier
+    assert pinned < Version("2.11")  # from there on the index's build for aarch64 is one for CUDA
+
+
+def test_every_pin_is_within_what_the_library_asks_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = pins()
+    for requirement in map(Requirement, project["dependencies"]):
+        assert pinned[canonicalize_name(requirement.name)] in requirement.specifier, requirement
+
+
+def test_what_was_measured_is_what_is_pinned_and_within_the_budget() -> None:
+    figures = json.loads(MEASURED.read_text())["figures"]
+    measured = {key.removeprefix("bytes_of_") for key in figures if key.startswith("bytes_of_")}
+    assert measured == pins().keys() | {"fedprune"}
+    assert figures["installed_bytes"]["value"] <= INSTALLED_BUDGET_BYTES
+    assert sum(figures[f"bytes_of_{name}"]["value"] for name in measured - {"torch"}) <= REST_BUDGET_BYTES
+
+
+def test_what_is_not_torch_stays_small() -> None:
+    """The same files as on the Pi, of this processor: a new dependency that is large shows here first."""
+    size = 0
+    for name in closure() - {"torch"}:
+        files = metadata.files(name) or []
+        size += sum(path.stat().st_size for file in files if (path := Path(str(file.locate()))).is_file())
+    assert 10_000_000 < size <= REST_BUDGET_BYTES
+
+
+TRAIN = """
+import json, sys
+import fedprune.federated.client
+HEAVY = ("torch", "torch._dynamo", "torch._inductor", "sympy", "matplotlib", "pandas", "pyarrow", "ray", "scipy",
+         "ai_edge_litert", "flatbuffers", "sklearn", "PIL", "datasets", "flwr_datasets", "torch_pruning")
+loaded = lambda: [name for name in HEAVY if name in sys.modules]
+imported = loaded()
+
+import numpy as np, tiny_world
+from fedprune import experiment, training
+from fedprune.federated.local_grid import LocalGrid
+from fedprune.federated.payload import Payload, from_records, to_records
+
+asked = tiny_world.experiment()
+params = training.state_of(tiny_world.net(tiny_world.SHAPE, tiny_world.CLASSES))
+masks = {"1.0.weight": np.arange(params["1.0.weight"].size).reshape(params["1.0.weight"].shape) % 5 == 0}
+params["1.0.weight"] = params["1.0.weight"] * masks["1.0.weight"]
+values = {"experiment": experiment.to_json(asked), "round": 1, "learning_rate": 0.1}
+with LocalGrid(fedprune.federated.client.client_app, 4) as grid:
+    content = to_records(Payload(values, params, masks))
+    (reply,) = grid.send_and_receive([grid.create_message(content, "train", grid.get_node_ids()[0], "1")])
+if reply.has_error():
+    sys.exit(reply.error.reason)
+got = from_records(reply.content, masks)
+moved = [name for name, value in got.tensors.items() if np.any(value != params[name])]
+print(json.dumps({"imported": imported, "trained": loaded(), "seen": got.values["seen"], "moved": moved}))
+"""
+
+
+@pytest.fixture(scope="module")
+def trained() -> dict[str, Any]:
+    """What a process says that has imported the client and answered one train message."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests" / "federated")])
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return said
+
+
+def test_the_client_starts_without_torch(trained: dict[str, Any]) -> None:
+    assert trained["imported"] == []
+
+
+def test_training_loads_torch_and_nothing_else_that_is_heavy(trained: dict[str, Any]) -> None:
+    assert trained["seen"] > 0
+    assert "1.0.weight" in trained["moved"]
+    assert trained["trained"] == ["torch"]
