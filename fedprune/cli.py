@@ -13,7 +13,7 @@ from rich.console import Console
 
 from fedprune import cli_fleet
 from fedprune.cli_bench import Place
-from fedprune.experiment import ExperimentError, load
+from fedprune.experiment import Experiment, ExperimentError, load
 
 app = typer.Typer(
     add_completion=False,
@@ -71,17 +71,45 @@ def simulate(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
 ) -> None:
     """Run a federation on this machine, from private data to a tiny model. FILE is the experiment, in TOML."""
+    experiment = load(file, set, seed=seed)
+    _run(experiment, out or Path("runs") / experiment.name, str(file), data_dir, engine, workers, resume, fresh)
+
+
+@app.command()
+def resume(
+    run: Run,
+    engine: Annotated[Engine, typer.Option(help="These processes, or Flower's simulation on Ray.")] = Engine.local,
+    data_dir: DataDir = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
+    ] = None,
+) -> None:
+    """Go on with a simulation that was stopped, to the same model. RUN is its folder, such as runs/digits."""
+    from fedprune.federated.folder import RunFolder
+
+    experiment = RunFolder(run).experiment()
+    _run(experiment, run, str(run / "experiment.json"), data_dir, engine, workers, resume=True)
+
+
+def _run(
+    experiment: Experiment,
+    folder: Path,
+    source: str,
+    data_dir: Path | None,
+    engine: Engine,
+    workers: int | None,
+    resume: bool = False,
+    fresh: bool = False,
+) -> None:
     from fedprune.cli_progress import Display, summary
     from fedprune.federated import engines
     from fedprune.federated.simulate import simulate as run
 
-    experiment = load(file, set, seed=seed)
-    folder = out or Path("runs") / experiment.name
     over = engines.ray if engine is Engine.ray else functools.partial(engines.local, workers=workers)
     with Display(console, experiment, folder) as display:
         try:
             result = run(
-                experiment, folder, source=str(file), data_dir=str(data_dir) if data_dir else None,
+                experiment, folder, source=source, data_dir=str(data_dir) if data_dir else None,
                 engine=over, resume=resume, fresh=fresh, progress=display,
             )  # fmt: skip
         except KeyboardInterrupt:
@@ -230,7 +258,7 @@ def _again() -> str:
     import shlex
 
     words = [word for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
-    return shlex.join(["fedprune", *words, "--resume"])
+    return shlex.join(["fedprune", *words, *(["--resume"] if words[:1] != ["resume"] else [])])
 
 
 if __name__ == "__main__":

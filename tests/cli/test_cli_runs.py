@@ -154,10 +154,12 @@ def test_stopped_with_ctrl_c_in_training_and_gone_on_with_the_command_it_says(
     stopped_after = read(folder / "checkpoint.fedprune").round
     assert 0 <= stopped_after < 2
 
-    resumed = process(*words)
-    assert resumed[0] == 0, resumed[2]
+    shutil.copytree(folder, world / "a copy")
+    for went_on in (process(*words), process("resume", "a copy")):
+        assert went_on[0] == 0, went_on[2]
     for file in ("checkpoint.fedprune", "model.npz", "model.tflite", "microcontroller/model_data.c"):
         assert (folder / file).read_bytes() == (finished / file).read_bytes(), file
+        assert (world / "a copy" / file).read_bytes() == (finished / file).read_bytes(), file
     rows = [(row["round"], row["phase"]) for row in lines(folder)]
     assert rows == [(row["round"], row["phase"]) for row in lines(finished)]
     assert len(set(rows)) == len(rows) == 3 + 2 * 3
