@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from ai_edge_litert.schema_py_generated import BuiltinOperator
 from c99_files import Draft
 
 
@@ -18,8 +19,8 @@ def chain(seed: int, layers: int = 9, most: int = 19) -> bytes:
         made = kind(draft, recent, maps)
         if made is not None and max(draft.shape(made)) <= 80:
             maps.append(made)
-    if maps[-1] == draft.input:
-        maps.append(_conv(draft, draft.input, maps))
+    if all(operator.code == BuiltinOperator.RESHAPE for operator in draft.operators):
+        maps.append(_conv(draft, maps[-1], maps))  # else nothing would be computed
     return draft.file(_end(draft, maps[-1]))
 
 

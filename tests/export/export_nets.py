@@ -169,3 +169,45 @@ def made(kind: type[nn.Module], seed: int = 0) -> tuple[nn.Module, Tensor]:
         for _ in range(3):
             model(inputs)
     return model.eval(), inputs
+
+
+def patterns(shape: tuple[int, ...], count: int) -> np.ndarray:
+    """Return inputs that differ as pictures do: each with a colour and coarse shapes of its own, and a little noise."""
+    random = np.random.default_rng(0)
+    coarse = random.normal(size=(count, shape[0], *(-(-size // 8) for size in shape[1:])))
+    for axis, size in enumerate(shape[1:], 2):
+        coarse = np.repeat(coarse, 8, axis).take(range(size), axis)
+    colour = random.normal(size=(count, shape[0], *(1 for _ in shape[1:])))
+    return (coarse + colour + 0.3 * random.normal(size=coarse.shape)).astype(np.float32)
+
+
+def alive(model: nn.Module, inputs: np.ndarray, density: float) -> nn.Module:
+    """Return the net with a part of its weights, depthwise ones all, so scaled that its outputs follow its inputs.
+
+    A fresh net, and a pruned one still more, gives nearly the same for any input, which would hide what goes wrong.
+    """
+    torch.manual_seed(1)
+    hooks = []
+
+    def spread(layer: nn.Module, _: object, output: Tensor) -> Tensor:
+        by = 1 / (output.std() + 1e-6)
+        for values in layer.parameters():
+            values *= by
+        return output * by
+
+    for layer in model.eval().modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+            if getattr(layer, "groups", 1) == 1:
+                layer.weight.data *= torch.rand(layer.weight.shape) < density
+            hooks.append(layer.register_forward_hook(spread))
+        elif isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, 0, 0.3)
+            layer.momentum = None  # a plain average
+            layer.reset_running_stats()
+            layer.train()
+    with torch.no_grad():
+        model(torch.from_numpy(inputs))
+    for hook in hooks:
+        hook.remove()
+    return model.eval()

@@ -1,50 +1,55 @@
 """The chain of proof: each shipped model, dense and sparse, gives the same integers wherever it runs."""
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from export_nets import shipped
-from torch import nn
+from c99_files import tflm
+from export_nets import SHIPPED, alive, patterns
 
+from fedprune import models
 from fedprune.export import benching, c99, litert
 from fedprune.export.c99 import emulate
 from fedprune.export.litert.runtime import interpreter, ready
 from fedprune.graph import inference, trace
 
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
-MODELS = ("digits_cnn", "har_cnn", "dscnn", "mobilenet", "resnet8", "resnet20")
+# MLPerf Tiny's size for MobileNet; vgg11 and resnet18 have ten million weights, more than any of these chips has bytes
+MODELS = {name: SHIPPED[name] for name in ("digits_cnn", "har_cnn", "dscnn", "resnet8", "resnet20")} | {
+    "mobilenet": ((3, 96, 96), 2)
+}
+PAIRS = [(name, density) for name in MODELS for density in DENSITIES]
 
-XNNPACK_STEPS = 12
-"""XNNPACK may round each layer's output to the other side of a half: one step a layer, which adds up along a net."""
+
+class Link(NamedTuple):
+    """A model's int8 file, two int8 inputs (2, values), and its outputs: LiteRT's reference kernels', torch's."""
+
+    file: bytes
+    inputs: np.ndarray
+    wanted: np.ndarray
+    floats: np.ndarray
+    """In steps of the file's output."""
 
 
 @cache
-def pruned(name: str, density: float) -> tuple[bytes, np.ndarray]:
-    """An int8 file whose layers keep a part of their weights, depthwise ones all, and two int8 inputs (2, values)."""
-    model, inputs = shipped(name, 8)
-    torch.manual_seed(1)
+def link(name: str, density: float) -> Link:
+    shape, classes = MODELS[name]
+    samples = patterns(shape, 12)
+    torch.manual_seed(0)
+    model = alive(models.build(name, shape, classes), samples, density)
+    graph = inference(trace(model, samples[:1]))
+    file = litert.write_int8(graph, litert.calibrate(graph, samples))
+    ports = litert.quantisation(file)
+    given = litert.arrange(samples[:2], ports.input).reshape(2, -1)
     with torch.no_grad():
-        for layer in model.modules():
-            if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear) and getattr(layer, "groups", 1) == 1:
-                layer.weight *= torch.rand(layer.weight.shape) < density
-    graph = inference(trace(model, inputs[:1]))
-    file = litert.write_int8(graph, litert.calibrate(graph, inputs))
-    return file, litert.arrange(inputs[:2], litert.quantisation(file).input).reshape(2, -1)
-
-
-def in_tflm(file: bytes, inputs: np.ndarray) -> np.ndarray:
-    runtime = pytest.importorskip("tflite_micro.python.tflite_micro.runtime")
-    running = runtime.Interpreter.from_bytes(file, arena_size=1 << 24)
-    shape = tuple(running.get_input_details(0)["shape"])
-    outputs = []
-    for values in inputs:
-        running.set_input(values.reshape(shape), 0)
-        running.invoke()
-        outputs.append(running.get_output(0).reshape(-1).copy())
-    return np.stack(outputs)
+        floats = model(torch.from_numpy(samples[:2])).numpy()
+    assert ports.output.grid is not None
+    steps = floats / ports.output.grid.scale + ports.output.grid.zero_point
+    return Link(file, given, benching.reference(file, given).reshape(2, -1), steps)
 
 
 def in_xnnpack(file: bytes, inputs: np.ndarray) -> np.ndarray:
@@ -60,11 +65,11 @@ def in_xnnpack(file: bytes, inputs: np.ndarray) -> np.ndarray:
 
 @cache
 def sources(name: str, density: float, tmp: Path) -> Path:
-    made = c99.generate(pruned(name, density)[0])
+    made = c99.generate(link(name, density).file)
     folder = tmp / f"{name}{density}"
     folder.mkdir()
-    (folder / "model.c").write_text(made.source)
-    (folder / "model.h").write_text(made.header)
+    (folder / "model.c").write_text(made.source, encoding="utf-8")
+    (folder / "model.h").write_text(made.header, encoding="utf-8")
     return folder
 
 
@@ -73,43 +78,67 @@ def tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("proof")
 
 
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize("name", MODELS)
-def test_runtimes_agree(name: str, density: float) -> None:
-    file, inputs = pruned(name, density)
-    wanted = benching.reference(file, inputs)
-    np.testing.assert_array_equal(in_tflm(file, inputs), wanted)
-    fast = in_xnnpack(file, inputs).astype(int)
-    assert np.abs(fast - wanted).max() <= XNNPACK_STEPS
+def need(target: str) -> None:
+    if lacking := emulate.missing(target):
+        pytest.skip(lacking)
 
 
-@pytest.mark.skipif(emulate.missing("host") is not None, reason=str(emulate.missing("host")))
-@pytest.mark.parametrize("density", DENSITIES)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("name", "density"), PAIRS)
+def test_outputs_follow_the_inputs(name: str, density: float) -> None:
+    wanted = link(name, density).wanted.astype(int)
+    assert np.abs(wanted[0] - wanted[1]).max() >= 4  # else the same integers would prove little
+
+
+@pytest.mark.parametrize(("name", "density"), PAIRS)
+def test_micro_gives_the_same(name: str, density: float) -> None:
+    pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
+    file, inputs, wanted, _ = link(name, density)
+    shape = litert.quantisation(file).input.shape
+    np.testing.assert_array_equal(tflm(file, inputs.reshape(2, *shape[1:])), wanted)
+
+
+@pytest.mark.parametrize(("name", "density"), PAIRS)
+def test_fast_kernels_change_less_than_int8_does(name: str, density: float) -> None:
+    """XNNPACK rounds some values of each layer to the other side of a half, and the layers behind pass that on.
+
+    MobileNet, 27 layers of which are thin and here have random weights, makes many steps of one: int8 is 50 to 130 of
+    them away from floats, whichever kernels compute it, and the two kinds of kernels 20 to 70 from each other.
+    """
+    file, inputs, wanted, floats = link(name, density)
+    changed = np.abs(in_xnnpack(file, inputs).astype(int) - wanted).max()
+    assert changed <= STEPS.get(name, np.abs(wanted - floats).max())
+
+
+STEPS = {"digits_cnn": 4, "har_cnn": 2, "dscnn": 3, "resnet8": 2, "resnet20": 4}
+"""One more than the most that was measured, at any density."""
+
+
+@pytest.mark.parametrize(("name", "density"), PAIRS)
 def test_c_gives_the_same_on_this_machine(name: str, density: float, tmp: Path) -> None:
-    file, inputs = pruned(name, density)
-    ran = emulate.run(sources(name, density, tmp), "host", inputs)
-    np.testing.assert_array_equal(ran.outputs, benching.reference(file, inputs))
+    need("host")
+    _, inputs, wanted, _ = link(name, density)
+    np.testing.assert_array_equal(emulate.run(sources(name, density, tmp), "host", inputs).outputs, wanted)
 
 
-@pytest.mark.skipif(emulate.missing("cortex-m4") is not None, reason=str(emulate.missing("cortex-m4")))
 @pytest.mark.parametrize("name", MODELS)
 def test_c_gives_the_same_on_a_cortex_m4_and_sparser_costs_less(name: str, tmp: Path) -> None:
+    need("cortex-m4")
     ran = {}
     for density in DENSITIES:
-        file, inputs = pruned(name, density)
-        ran[density] = emulate.run(sources(name, density, tmp), "cortex-m4", inputs[:1])
-        np.testing.assert_array_equal(ran[density].outputs, benching.reference(file, inputs[:1]))
-    flash = [each.flash_bytes for each in ran.values()]
-    assert flash == sorted(flash, reverse=True)
-    counted = {density: each.instructions for density, each in ran.items()}
-    assert counted[0.1] < counted[0.2] < counted[1.0]
+        _, inputs, wanted, _ = link(name, density)
+        ran[density] = emulate.run(sources(name, density, tmp), "cortex-m4", inputs)
+        np.testing.assert_array_equal(ran[density].outputs, wanted)
+    flash = [each.flash_bytes or 0 for each in ran.values()]
+    assert all(more > less for more, less in pairwise(flash))
+    instructions = {density: each.instructions or 0 for density, each in ran.items()}
+    assert instructions[0.1] < instructions[0.2] < instructions[1.0]
+    assert len({each.ram_bytes for each in ran.values()}) == 1  # zeros are no activations
 
 
-@pytest.mark.skipif(emulate.missing("cortex-m3") is not None, reason=str(emulate.missing("cortex-m3")))
 @pytest.mark.parametrize("target", ["cortex-m3", "cortex-m0"])
 @pytest.mark.parametrize("name", MODELS)
 def test_c_gives_the_same_on_lesser_chips(name: str, target: str, tmp: Path) -> None:
-    file, inputs = pruned(name, 0.2)
+    need(target)
+    _, inputs, wanted, _ = link(name, 0.2)
     ran = emulate.run(sources(name, 0.2, tmp), target, inputs[:1])
-    np.testing.assert_array_equal(ran.outputs, benching.reference(file, inputs[:1]))
+    np.testing.assert_array_equal(ran.outputs, wanted[:1])

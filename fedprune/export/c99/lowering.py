@@ -37,8 +37,9 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
     for position, operator in enumerate(file.operators):
         name = operator_name(operator)
         if name not in rules:
+            shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
             raise ModelError(
-                f"operator {position} is {name}, which has no C kernel; there are {', '.join(sorted(rules))}"
+                f"operator {position} is {shown}, which has no C kernel; there are {', '.join(sorted(rules))}"
             )
         made.where = f"operator {position}, {name},"
         rules[name](made, operator)
