@@ -51,6 +51,9 @@ def at_least(floor: float, allocate: Allocation) -> Allocation:
     return lambda scores, density: {name: max(floor, value) for name, value in allocate(scores, density).items()}
 
 
+_ROUNDING = 1e-12  # what a share may lack of 1 without meaning it
+
+
 def _shared(weight: Mapping[str, float]) -> Allocation:
     def allocate(scores: Scores, density: float) -> Densities:
         sizes = {name: scores[name].size for name in scores}
@@ -60,7 +63,7 @@ def _shared(weight: Mapping[str, float]) -> Allocation:
             rest = [name for name in sizes if name not in full]
             share = sum(weight[name] * sizes[name] for name in rest)
             scale = (budget - sum(sizes[name] for name in full)) / share if rest else 0.0
-            over = {name for name in rest if scale * weight[name] > 1}
+            over = {name for name in rest if scale * weight[name] > 1 - _ROUNDING}
             if not over:
                 return {name: 1.0 if name in full else scale * weight[name] for name in sizes}
             full |= over
