@@ -1,0 +1,112 @@
+"""Exported C beside TensorFlow Lite Micro's interpreter: built on this machine with every warning and check."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from c99_memory import laid_out
+
+from fedprune.export import c99
+from fedprune.export.c99.encoding import ENCODINGS, Code, encode
+from fedprune.export.c99.lowering import lower
+from fedprune.export.c99.sources import sources
+from fedprune.types import Tensor
+
+Optimise = Callable[[Sequence[Tensor]], list[Code]]
+
+WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
+CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+
+
+def each_in_turn(layers: Sequence[Tensor]) -> list[Code]:
+    """Return every layer in an encoding, another one each time."""
+    return [encode(filters, ENCODINGS[at % len(ENCODINGS)]) for at, filters in enumerate(layers)]
+
+
+def agree(model: bytes, folder: Path, optimise: Optimise = c99.smallest, count: int = 9) -> None:
+    """Assert that C gives what the interpreter gives, and that this follows the inputs."""
+    same(c99.generate(model, optimise), model, folder, count)
+
+
+def agree_in_streams(model: bytes, folder: Path, ends: Sequence[int], optimise: Optimise = each_in_turn) -> None:
+    """Assert the same of a model cut into streams that end with these layers."""
+    program = lower(model)
+    filters = {at: layer.filters.levels for at, layer in enumerate(program.layers) if layer.filters is not None}
+    codes = dict(zip(filters, optimise([*filters.values()]), strict=True))
+    same(sources(program, laid_out(program, ends), codes), model, folder)
+
+
+def same(made: c99.Sources, model: bytes, folder: Path, count: int = 9) -> None:
+    given = inputs(model, count)
+    wanted = tflm(model, given)
+    assert np.ptp(wanted.astype(int), axis=0).max() > 10
+    np.testing.assert_array_equal(computed(made, given, folder), wanted)
+
+
+def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
+    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
+    shape = tuple(_interpreter(model).get_input_details(0)["shape"][1:])
+    random = np.random.default_rng(seed)
+    drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
+    while len(drawn) < count:
+        drawn.append(random.integers(-128, 128, shape))
+        drawn.append(np.clip(np.rint(random.normal(-3, 25, shape)), -128, 127))
+    return np.stack(drawn[:count]).astype(np.int8)
+
+
+def _interpreter(model: bytes) -> Any:
+    from tflite_micro.python.tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
+
+
+def tflm(model: bytes, samples: np.ndarray) -> np.ndarray:
+    """Return TensorFlow Lite Micro's int8 outputs, (samples, bytes)."""
+    interpreter = _interpreter(model)
+    outputs = []
+    for sample in samples:
+        interpreter.set_input(sample[None], 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).reshape(-1).copy())
+    return np.stack(outputs)
+
+
+_MAIN = r"""#include <stdio.h>
+#include "model.h"
+int main(void) {
+  while (fread(model_input(), 1, MODEL_INPUT_BYTES, stdin) == MODEL_INPUT_BYTES)
+    if (fwrite(model_run(), 1, MODEL_OUTPUT_BYTES, stdout) != MODEL_OUTPUT_BYTES) return 1;
+  return 0;
+}
+"""
+
+
+def written(made: c99.Sources, folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "model.h").write_text(made.header)
+    (folder / "model.c").write_text(made.source)
+    return folder
+
+
+def computed(made: c99.Sources, samples: np.ndarray, folder: Path) -> np.ndarray:
+    """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
+    (written(made, folder) / "main.c").write_text(_MAIN)
+    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "program"]
+    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)
+    assert ran.returncode == 0, ran.stderr.decode()
+    return np.frombuffer(ran.stdout, np.int8).reshape(len(samples), -1)
+
+
+@cache
+def compiler() -> str:
+    found = shutil.which("gcc")
+    if found is None:
+        pytest.skip("gcc is not installed. On Debian: apt install gcc")
+    return found
