@@ -1,14 +1,12 @@
 """A plan's memory, byte by byte: the schedule of the kernels followed with a name for what every byte holds."""
 
-from collections.abc import Sequence
-from random import Random
 from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.export.c99.plan import Plan, _laid_out
+from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import At, Layer, Program, Structs
-from fedprune.export.c99.streams import band, stream
+from fedprune.export.c99.streams import band
 
 _NOTHING = -1
 _IN_PLACE = ("add", "lookup", "softmax")  # kernels that read a value before they write the one in its place
@@ -66,9 +64,9 @@ class Memory:
         source, result = self.program.maps[self.program.input], self.program.maps[self.program.output]
         for row in range(source.height):
             self._write(self.program.input, row)
-        for each in self.plan.streams:
-            last = self.program.layers[each.last]
-            self._make(each.last, self.program.maps[last.output].height, range(each.first, each.last + 1))
+        for stream in self.plan.streams:
+            inside = range(stream.first, stream.last + 1)
+            self._make(stream.last, self.program.maps[self.program.layers[stream.last].output].height, inside)
         for row in range(result.height):
             self._check(Read(self.program.output, row), "the end")
 
@@ -130,19 +128,3 @@ def together(program: Program) -> int:
     """Return the bytes of all maps side by side, each rounded up to 8, and of the largest working memory."""
     sizes = {each.storage: -(-each.size // 8) * 8 for each in program.maps}
     return sum(sizes.values()) + -(-max(layer.scratch_bytes for layer in program.layers) // 8) * 8
-
-
-def cut(program: Program, seed: int) -> list[int]:
-    """Return the last layers of streams, as they fall."""
-    random, ends, count = Random(seed), list[int](), len(program.layers)
-    while not ends or ends[-1] + 1 < count:
-        first = ends[-1] + 1 if ends else 0
-        possible = [at for at in range(first, min(count, first + 9)) if stream(program, first, at) is not None]
-        ends.append(random.choice(possible[-3:]))
-    return ends
-
-
-def laid_out(program: Program, ends: Sequence[int]) -> Plan:
-    """Return a plan of streams that end with these layers, whether or not another cut would take less memory."""
-    found = [stream(program, first, last) for first, last in zip([0, *(end + 1 for end in ends)], ends, strict=False)]
-    return _laid_out(program, [each for each in found if each is not None])
