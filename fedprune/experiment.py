@@ -13,11 +13,21 @@ import msgspec
 from msgspec import Meta
 
 from fedprune.experiment_errors import explain
-from fedprune.experiment_sections import Amount, Data, Export, Natural, Positive, Pretraining, Tier, Training
+from fedprune.experiment_sections import (
+    Amount,
+    Data,
+    Export,
+    Natural,
+    Positive,
+    Pretraining,
+    Privacy,
+    Tier,
+    Training,
+)
 
 __all__ = [
-    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Tier", "Training", "from_json", "load", "parse",
-    "to_json", "to_toml", "training_devices",
+    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Tier", "Training", "from_json",
+    "load", "parse", "to_json", "to_toml", "training_devices",
 ]  # fmt: skip
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
@@ -49,10 +59,14 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retries: Natural = 2
     """How often those that did not are asked again first."""
     deadline_s: Amount = 0.0
-    """How long a device may take to answer a message; 0 is no limit."""
+    """How long a device may take to answer a message, twice as long where it was late and is asked again.
+
+    0 is no limit in a simulation; over a real link half an hour at first, later four times what the slowest took.
+    """
     training: Training = Training()
     pretraining: Pretraining = Pretraining()
     export: Export = Export()
+    privacy: Privacy = Privacy()
     fleet: dict[str, Tier] = {}
     """Tiers of unequal devices, by name: the first devices are of the first tier, and so on. Empty: all are equal."""
 
@@ -118,7 +132,7 @@ def _bytes(value: Any, where: str) -> Any:
 
 def _with_devices(data: Data, fleet: Mapping[str, Tier]) -> Data:
     """``data``, with as many devices as the fleet has that train, where it says no number itself."""
-    if data.devices or data.partition == "natural" or not fleet:
+    if data.devices or not fleet:
         return data
     return msgspec.structs.replace(data, devices=training_devices(fleet))
 
@@ -132,8 +146,9 @@ def to_json(experiment: Experiment) -> str:
     """A compact, stable text of an experiment, for the link and for a run's folder."""
     table = msgspec.to_builtins(experiment)  # the order of tiers says which devices are of which
     # every message carries this text: what asks for nothing is not said
-    if experiment.export == Export():
-        del table["export"]
+    for key in ("export", "privacy"):
+        if getattr(experiment, key) == getattr(_PLAIN, key):
+            del table[key]
     for key in ("quantise_last", "clip_norm", "aggregate", "trim"):
         if table["training"][key] == getattr(_PLAIN.training, key):
             del table["training"][key]
@@ -166,8 +181,6 @@ def from_json(text: str | bytes) -> Experiment:
 
 def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     data, problems = experiment.data, []
-    if data.partition == "natural" and data.devices:
-        problems.append(("data.devices", "a natural partition has one device a person; leave it out"))
     if data.partition != "natural" and not data.devices and not experiment.fleet:
         problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
     trained = training_devices(experiment.fleet)
@@ -183,6 +196,7 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         )
     if experiment.export.ranges == "devices" and experiment.export.calibration != "minmax":
         problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
+    problems += _not_private(experiment) if experiment.privacy.epsilon else []
     if data.official_test and data.partition != "natural":
         problems.append(
             ("data.official_test", 'only for partition = "natural"; others test on the official split anyway')
@@ -195,6 +209,22 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
             problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {value}"))
     if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):
         problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
+    return problems
+
+
+def _not_private(experiment: Experiment) -> list[tuple[str, str]]:
+    """What makes an experiment that asks for privacy not private, as far as it can be told without its method."""
+    problems = []
+    if experiment.privacy.epsilon >= 1:
+        problems.append(
+            ("privacy.epsilon", f"{experiment.privacy.epsilon:g}: its noise is proved private below 1 alone; 0 is off")
+        )
+    if experiment.export.ranges == "devices":
+        problems.append(("export.ranges", "devices send ranges without noise; leave it out, or privacy.epsilon"))
+    if any(tier.train_memory_bytes for tier in experiment.fleet.values()):
+        problems.append(
+            ("privacy.epsilon", "no plan counts what its noise takes; leave it out, or train_memory_bytes of all tiers")
+        )
     return problems
 
 
@@ -217,5 +247,6 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
+    "privacy": Privacy,
 }  # fmt: skip
 _PLAIN = Experiment(Data(""), "", {}, 1)

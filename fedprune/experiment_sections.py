@@ -1,4 +1,4 @@
-"""The tables of an experiment: data, training, pretraining, export, and a fleet's tiers."""
+"""The tables of an experiment: data, training, pretraining, export, privacy, and a fleet's tiers."""
 
 import sys
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """digits, cifar10, ucihar, keywords, or a dotted name of one's own loader."""
     partition: Literal["iid", "dirichlet", "shards", "natural"] = "dirichlet"
     devices: Natural = 0
-    """How many devices share the data; a natural partition has one a person and wants 0 here."""
+    """How many devices share the data. In a natural partition 0 is one a person; people share fewer devices."""
     alpha: Rate = 0.5
     """Concentration of the label Dirichlet; the smaller, the more skewed."""
     shards_per_device: Positive = 2
@@ -84,6 +84,19 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     and the greatest value of every activation when training is over."""
     calibration: Literal["minmax", "percentile", "mse"] = "minmax"
     """All that was seen; without the outermost 0.01 % at each end; or the range of least squared rounding error."""
+
+
+class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Local differential privacy: a device clips what its training changed and adds noise, before it answers."""
+
+    epsilon: Amount = 0.0
+    """Of one answer, below 1; 0 is no privacy. The smaller, the more noise."""
+    delta: Annotated[float, Meta(gt=0, lt=1)] = 1e-5
+    """How likely one answer may fail it."""
+    clip_norm: Rate = 1.0
+    """Greatest Euclidean norm of what one answer changes, over all weights and statistics together."""
+    evaluate: bool = False
+    """Whether devices still say their exact losses and hits over their test parts, which no noise covers."""
 
 
 class Tier(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -30,6 +30,7 @@ def main(grid: Grid, context: Context) -> None:
         resume=bool(config["resume"]),
         fresh=not config["resume"],
         progress=_log,
+        real=True,
     )
     print(
         {key: result[key] for key in ("accuracy_float", "accuracy_int8", "density", "arena_bytes", "bytes")}, flush=True

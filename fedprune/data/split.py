@@ -25,7 +25,8 @@ def federate(
 ) -> Federation:
     """Returns `dataset` spread over a server and devices; all parts are disjoint and a pure function of the arguments.
 
-    - `partition` makes `devices` artificial devices of the training data; None makes each person one, ordered by id.
+    - `partition` makes `devices` artificial devices of the training data; None makes each person one, ordered by id, or
+      `devices` of all people, neighbours sharing one.
     - Test: artificial devices share out the official test split, each class in proportion to their training data, so
       that their parts together are exactly that split; where there is none each sets aside a stratified `test`
       fraction. A person, of the training or the test split, holds out the last `test` fraction of each label in stored
@@ -98,8 +99,8 @@ def _people(
         )
     people, labels = np.concatenate(known), np.concatenate([split.labels for split in splits])
     parts = natural(people)
-    if devices not in (None, len(parts)):
-        raise DataError(f"{dataset.name} has {len(parts)} people, one a device: leave devices out instead of {devices}")
+    if devices is not None and devices > len(parts):
+        raise DataError(f"{dataset.name} has {len(parts)} people: {devices} devices are too many")
     owned, tests = [], []
     for mine in parts:
         later = mine >= len(dataset.train)
@@ -110,7 +111,16 @@ def _people(
             cut = hold_out_last(mine, labels[mine], test, dataset.overlap)
             owned.append(cut.kept)
             tests.append(cut.held)
+    if devices is not None:
+        owned, tests = _households(owned, devices), _households(tests, devices)
     return people * len(dataset.classes) + labels, owned, tests
+
+
+def _households(people: list[IntArray], devices: int) -> list[IntArray]:
+    """The examples of neighbouring people together, in as many groups as there are devices."""
+    return [
+        np.concatenate(people[group[0] : group[-1] + 1]) for group in np.array_split(np.arange(len(people)), devices)
+    ]
 
 
 def _parts(partition: Partition, labels: IntArray, devices: int | None, seed: int) -> list[IntArray]:

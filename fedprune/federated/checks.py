@@ -9,7 +9,19 @@ from flwr.app import Message, RecordDict
 
 from fedprune import __version__
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import MEMORY, OF, REFUSED, Payload, count, from_records, number, size, stamp, values_of
+from fedprune.federated.payload import (
+    MEMORY,
+    OF,
+    REFUSED,
+    SECONDS,
+    Payload,
+    count,
+    from_records,
+    number,
+    size,
+    stamp,
+    values_of,
+)
 from fedprune.federated.phases import Phase
 from fedprune.federated.state import State
 
@@ -42,24 +54,29 @@ def asked(phase: Phase, state: State, job: Job, round: int, request: Payload, re
     return Asked(phase, state, job, round, request, of, (1 + phase.copies) * sent + _SLACK)
 
 
+def addressed(reply: Message, route: str, round: int) -> None:
+    """ValueError where a reply is not to a message of this type in this round."""
+    metadata = reply.metadata
+    if (metadata.message_type, metadata.group_id) != (route, str(round)):
+        raise ValueError(
+            f"a reply to round {metadata.group_id!r:.20}, {metadata.message_type!r:.40}, was asked for "
+            f"round {round}, {route}"
+        )
+
+
 def checked(
-    reply: Message, asked: Asked, device: int | None = None, holds: Mapping[str, int] | None = None
+    records: RecordDict, asked: Asked, device: int | None = None, holds: Mapping[str, int] | None = None
 ) -> tuple[int, Payload]:
-    """(the device that it says to come from, or −1, the payload) of a reply that may be used.
+    """(the device that it says to come from, or −1, the payload) of a reply's content that may be used.
 
     ``device`` and ``holds`` are which device the node was met as, and its number of examples by part, where it was met.
     ValueError, with the reason, where the reply may not be used.
     """
-    phase, job, metadata = asked.phase, asked.job, reply.metadata
-    if (metadata.message_type, metadata.group_id) != (phase.route, str(asked.round)):
-        raise ValueError(
-            f"a reply to round {metadata.group_id!r:.20}, {metadata.message_type!r:.40}, was asked for "
-            f"round {asked.round}, {phase.route}"
-        )
-    if (has := size(reply.content)) > asked.most_bytes:
+    phase, job = asked.phase, asked.job
+    if (has := size(records)) > asked.most_bytes:
         raise ValueError(f"a reply of {has:,} bytes, expected {asked.most_bytes:,} at most")
-    _stamped(values_of(reply.content), asked.of)
-    payload = from_records(reply.content, asked.request.masks, asked.most_bytes)
+    _stamped(values_of(records), asked.of)
+    payload = from_records(records, asked.request.masks, asked.most_bytes)
     if payload.masks:
         raise ValueError(f"expected no masks of the device's own, got {sorted(payload.masks)[:3]}")
     if REFUSED not in payload.values:
@@ -72,6 +89,8 @@ def checked(
         raise ValueError("refused what needs no memory to speak of")
     if MEMORY in payload.values:
         count(payload, MEMORY)
+    if SECONDS in payload.values:
+        number(payload, SECONDS, least=0)
     for key in SUMS:
         if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
             number(payload, key)
@@ -79,13 +98,6 @@ def checked(
     if device is not None and says not in (-1, device):
         raise ValueError(f"the node of device {device} now says that it is device {says}")
     return says, payload
-
-
-def one_line(reason: str | None) -> str:
-    """The last line of an error, which names it, as printable characters."""
-    lines = [line for line in (reason or "").strip().splitlines() if line.strip()]
-    text = lines[-1].strip()[:300] if lines else "an error without a reason"
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _stamped(values: Mapping[str, object], of: str) -> None:

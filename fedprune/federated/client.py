@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Callable
 
 from flwr.app import Context, Message, RecordDict
@@ -12,10 +13,13 @@ from flwr.clientapp import ClientApp
 from fedprune import experiment as _experiment
 from fedprune.budgets import memory_bytes
 from fedprune.federated import device as _device
+from fedprune.federated import privacy
+from fedprune.federated.bundle import ROUTE as SEVERAL
+from fedprune.federated.bundle import Part, failed, pack, unpack
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import MEMORY, OF, REFUSED, Payload, from_records, stamp, to_records, values_of
-from fedprune.federated.phases import candidates, evaluate, grow, profile, ranges, train
+from fedprune.federated.payload import MEMORY, OF, REFUSED, SECONDS, Payload, from_records, stamp, to_records, values_of
+from fedprune.federated.phases import candidates, deploy, evaluate, grow, profile, ranges, train
 
 ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
     profile.ROUTE: profile.device,
@@ -25,6 +29,7 @@ ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
     grow.ROUTE: grow.device,
     evaluate.ROUTE: evaluate.device,
     ranges.ROUTE: ranges.device,
+    deploy.ROUTE: deploy.device,
 }
 """Flower's message type -> device half. A new phase is a file and a line here."""
 
@@ -35,32 +40,55 @@ _UNLIMITED = 2**60
 
 
 def client_app() -> ClientApp:
-    """A ClientApp with a route for every phase."""
-    app = ClientApp()
-    for route, half in ROUTES.items():
+    """A ClientApp with a route for every phase, which answers privately where an experiment asks for it."""
+    app = ClientApp(mods=privacy.MODS)
+    for route in (*ROUTES, SEVERAL):
         category, _, action = route.partition(".")
         register = {"train": app.train, "evaluate": app.evaluate, "query": app.query}[category]
-        register(*([action] if action else []))(functools.partial(_handle, half))
+        half = ROUTES.get(route)
+        register(*([action] if action else []))(functools.partial(_handle, half) if half else _several)
     return app
 
 
 def _handle(half: Callable[[Device, Payload], Payload], message: Message, context: Context) -> Message:
-    has, needs = _usable_bytes(context), Job.of(values_of(message.content)).needs_bytes
-    of = stamp(message.content, message.metadata.message_type, message.metadata.group_id)
+    part = Part(message.metadata.message_type, message.metadata.group_id, message.content)
+    return Message(_reply(half, part, context), reply_to=message)
+
+
+def _several(message: Message, context: Context) -> Message:
+    replies = []
+    for part in unpack(message.content):
+        try:
+            replies.append(part._replace(records=_reply(ROUTES[part.route], part, context)))
+        except Exception as error:
+            replies.append(part._replace(records=failed(error)))
+    return Message(pack(replies), reply_to=message)
+
+
+def _reply(half: Callable[[Device, Payload], Payload], part: Part, context: Context) -> RecordDict:
+    has, needs = _usable_bytes(context), Job.of(values_of(part.records)).needs_bytes
+    of, started = stamp(part.records, part.route, part.round), time.perf_counter()
 
     def compute() -> RecordDict:
-        request = from_records(message.content)
+        request = from_records(part.records)
         reply = half(_this_device(str(request.values["experiment"]), context), request)
+        more: dict[str, object] = {OF: of}
         if MEMORY in reply.values or "job" in request.values:  # so that the server plans by what there is now
-            reply = reply._replace(values={**reply.values, MEMORY: has})
-        return to_records(reply._replace(values={**reply.values, OF: of}), request.masks)
+            more[MEMORY] = has
+        if not _simulated(context):
+            more[SECONDS] = round(time.perf_counter() - started, 3)
+        return to_records(reply._replace(values={**reply.values, **more}), request.masks)
 
-    return Message(_within(has, compute, needs, of), reply_to=message)
+    return _within(has, compute, needs, of)
+
+
+def _simulated(context: Context) -> bool:
+    return SIMULATED in context.node_config or SIMULATED in os.environ
 
 
 def _usable_bytes(context: Context) -> int:
     """What this device's process may use in all; a simulated device has what the experiment says that it has."""
-    if SIMULATED in context.node_config or SIMULATED in os.environ:
+    if _simulated(context):
         return _UNLIMITED
     stated = context.node_config.get("memory-mb")
     return min(memory_bytes(), int(float(stated) * 2**20)) if stated is not None else memory_bytes()

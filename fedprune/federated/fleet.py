@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from fedprune.federated.jobs import Job
 from fedprune.federated.payload import MEMORY, Payload
+from fedprune.federated.phases import train
 from fedprune.federated.phases.profile import PARTS
 from fedprune.federated.state import State
 
 _DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
+_HALVINGS = 3  # a slow device gets an eighth of its examples at the least
+_EASY = 0.25  # of the time allowed: a slow device that takes less gets twice as many again
 _PATIENCE = 3  # faults in a row in one phase, after which a device is set aside
 ASIDE = 3
 """Rounds for which a device that keeps failing is not asked."""
@@ -22,8 +26,6 @@ class Step(NamedTuple):
     row: dict[str, Any]
     """A line of metrics: round, phase, accuracy, loss, density, bytes_up, bytes_down, seconds, devices, faults."""
     state: State
-    complete: bool = False
-    """Whether its round is complete, so that a run may stop here and go on later."""
     memory_bytes: Mapping[int, int] = MappingProxyType({})
     """What devices said that their process may use, those that refused among them."""
     refused: Mapping[int, int] = MappingProxyType({})
@@ -32,6 +34,14 @@ class Step(NamedTuple):
     """Devices that answered well."""
     bad: frozenset[int] = frozenset()
     """Devices that did not, or not at all."""
+    late: frozenset[int] = frozenset()
+    """Of these the devices that did not answer in time."""
+    seconds: Mapping[int, float] = MappingProxyType({})
+    """What devices say that they worked on it."""
+    limit_s: float = 0.0
+    """What they had; 0 is no limit."""
+    route: str = ""
+    """The phase's."""
 
 
 class Fleet(NamedTuple):
@@ -59,6 +69,10 @@ class Fleet(NamedTuple):
     """Device that kept failing -> the last round in which it is not asked."""
     strangers: Mapping[int, str] = MappingProxyType({})
     """Node that is nobody's -> why."""
+    pace_s: Mapping[str, float] = MappingProxyType({})
+    """Phase's route -> what its slowest device took, the last time."""
+    slow: Mapping[int, int] = MappingProxyType({})
+    """Device that trained too slowly -> how often its share of its examples is halved."""
 
     def usable(self, round: int) -> dict[int, int]:
         """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
@@ -73,8 +87,23 @@ class Fleet(NamedTuple):
         over = {k: n for k, n in step.refused.items() if step.memory_bytes[k] >= n}
         failed = {k: (n, round + _DISTRUST) for k, n in over.items()}
         memory = {**self.memory_bytes, **step.memory_bytes}
-        told = self._replace(memory_bytes=memory, failed={**self.failed, **failed})
+        told = self._replace(memory_bytes=memory, failed={**self.failed, **failed})._timed(step)
         return told._watched(step, round) if step.bad or self.missed else told
+
+    def _timed(self, step: Step) -> Fleet:
+        """The fleet with how long the phase takes, and those given less to train that were late."""
+        pace_s = {**self.pace_s, step.route: max(step.seconds.values())} if step.seconds else self.pace_s
+        if step.route != train.ROUTE or not (step.late or self.slow):
+            return self._replace(pace_s=pace_s)
+        slow = {**self.slow, **{k: min(self.slow.get(k, 0) + 1, _HALVINGS) for k in step.late}}
+        for device, seconds in step.seconds.items():
+            if device in slow and seconds < _EASY * step.limit_s:
+                slow[device] -= 1
+        return self._replace(pace_s=pace_s, slow={device: times for device, times in slow.items() if times})
+
+    def lighter(self, jobs: Mapping[int, Job]) -> dict[int, Job]:
+        """Jobs of training, with fewer examples for devices that were too slow."""
+        return {device: job._replace(share=0.5 ** self.slow.get(device, 0)) for device, job in jobs.items()}
 
     def _watched(self, step: Step, round: int) -> Fleet:
         """The fleet with faults counted, and those set aside that keep failing, as long as enough are left."""

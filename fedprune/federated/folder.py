@@ -8,9 +8,9 @@ from typing import Any
 
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.federated.state import State, read, save, write_atomically
+from fedprune.federated.state import State, read, save, step_name, write_atomically
 
-_OUTCOME = ("model.npz", "model.tflite", "model_float.tflite", "report.html")
+_OUTCOME = ("model.npz", "model.tflite", "model_float.tflite", "report.html", "deployed.json")
 
 
 class RunFolder:
@@ -35,7 +35,10 @@ class RunFolder:
         write_atomically(self.metrics, b"")
 
     def resume(self, experiment: Experiment) -> State | None:
-        """The last complete round, or None where none is. ExperimentError where the folder holds another experiment."""
+        """What was last saved, or None where nothing was; lines of what was not saved go.
+
+        ExperimentError where the folder holds another experiment.
+        """
         if not self.checkpoint.exists():
             return None
         if _experiment.to_json(self.experiment()) != _experiment.to_json(experiment):
@@ -43,12 +46,12 @@ class RunFolder:
                 f"{self.path}: holds another experiment; resume with the same file and options, or choose --out"
             )
         state = self.state()
-        rows = [row for row in self.rows() if row["round"] <= state.round]
+        rows = [row for row in self.rows() if _saved(row, state)]
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return state
 
     def state(self) -> State:
-        """The last complete round. ExperimentError where there is none, or where its file is damaged."""
+        """What was last saved. ExperimentError where there is nothing, or where its file is damaged."""
         try:
             return read(self.checkpoint)
         except OSError as error:
@@ -79,7 +82,7 @@ class RunFolder:
             file.write(json.dumps(row) + "\n")
 
     def save(self, state: State) -> None:
-        """Keep a complete round."""
+        """Keep what a phase led to."""
         save(state, self.checkpoint)
 
     def read_result(self) -> dict[str, Any]:
@@ -94,6 +97,13 @@ class RunFolder:
     def write_result(self, result: Mapping[str, Any]) -> None:
         """The outcome."""
         write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())
+
+
+def _saved(row: Mapping[str, Any], state: State) -> bool:
+    """Whether a line is of a phase that the state has behind it."""
+    ahead = row["round"] > state.round or (row["round"] == state.round and row["phase"] == "evaluate")
+    done = row["round"] <= state.round + 1 and step_name(row["phase"], row.get("part", "")) in state.done
+    return done if ahead else True
 
 
 def total(rows: Sequence[Mapping[str, Any]], key: str) -> int:

@@ -29,12 +29,16 @@ class Job(NamedTuple):
     """Examples behind the gradients of pruned weights; 0 leaves them to the experiment."""
     needs_bytes: int = 0
     """Predicted peak of the device's process; 0 where no budget is known."""
+    share: float = 1.0
+    """Of its examples, that a device trains on in a round; a slow one is given less."""
 
     def words(self) -> str:
         """The job in a few words, for people."""
         said = [self.part or "the whole model"]
         if self.lean.micro_batch:
             said.append(f"micro-batches of {self.lean.micro_batch}")
+        if self.share < 1:
+            said.append(f"1/{round(1 / self.share)} of its examples")
         said += ["blocks recomputed"] * self.lean.recompute + ["pruned weights not stored"] * self.lean.sparse
         return ", ".join(said)
 

@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedprune import experiment as _experiment
 from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
-from fedprune.federated.checks import SUMS, Asked, asked, checked, one_line
+from fedprune.federated.checks import SUMS
+from fedprune.federated.exchange import Answers, Ask, exchange
 from fedprune.federated.fleet import ASIDE, Fleet, Step
 from fedprune.federated.jobs import Job
-from fedprune.federated.payload import MEMORY, REFUSED, Payload, size, to_records
+from fedprune.federated.payload import MEMORY, REFUSED, SECONDS, Payload
 from fedprune.federated.phases import Phase, Reply, evaluate
 from fedprune.federated.phases.profile import profile
 from fedprune.federated.state import State
 
-__all__ = ["Fleet", "Link", "RunStopped", "Step", "round_seconds"]
+__all__ = ["Ask", "Fleet", "Link", "RunStopped", "Step", "round_seconds"]
+
+_LEAST_LIMIT_S = 120.0
+_TIMES = 4.0  # as long as the slowest took, a device may take
 
 
 class RunStopped(RuntimeError):
     """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
-
-
-class _Answers(NamedTuple):
-    """What came back from a round of messages."""
-
-    good: list[tuple[int, Reply]]
-    """By node; the device is what the reply says, −1 where it says nothing."""
-    faults: dict[int, str]
-    """Node -> why its reply is not among the good ones."""
-    bytes_down: int
-    bytes_up: int
 
 
 class Link(NamedTuple):
@@ -44,9 +35,16 @@ class Link(NamedTuple):
     grid: Grid
     experiment: Experiment
     patience_s: float = 30.0
-    """How long to wait for devices that have not connected yet."""
+    """How long to wait for devices that are not connected: at the start, and where one that is needed was lost."""
     pause_s: float = 1.0
     """How long to wait before devices that answered badly are asked again."""
+    first_limit_s: float = 0.0
+    """How long a phase may take that no device has done yet, where the experiment has no deadline; later ones get four
+    times what the slowest device took. 0 is no limit at all, as where no message can be lost."""
+    say: Callable[[dict[str, Any]], None] = lambda row: None
+    """Told, as ``notice``, what an operator should know before a phase is done."""
+    together: bool = False
+    """Whether a round's tests travel with the next round's training, as where each message costs seconds."""
 
     def meet(self, devices: int, state: State) -> Fleet:
         """Wait for the experiment's ``devices`` devices and ask every node who it is.
@@ -72,7 +70,9 @@ class Link(NamedTuple):
         # one that is nobody's may have been mended, but is not worth a message in every round
         due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
         if due:
-            said = self._exchange(profile(), state, dict.fromkeys(due, Job()), round, {}, fleet)
+            limit = self.experiment.deadline_s or min(self.first_limit_s, _LEAST_LIMIT_S) or None
+            asked = Ask(profile(), state, {}, round), dict.fromkeys(due, Job())
+            said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
             answers = sorted(said.good, key=lambda answer: answer[1].device)
             fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
         missing = [device for device in range(fleet.devices) if device not in fleet.nodes]
@@ -87,40 +87,85 @@ class Link(NamedTuple):
     def ask(
         self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: float | None = None
     ) -> Step:
-        """Run one phase on these devices, each with its job. RunStopped where too few answer well.
+        """Run one phase on these devices, each with its job, as ``ask_all`` does."""
+        return self.ask_all([Ask(phase, state, jobs, round, least)], fleet)[0]
 
-        ``least`` is the part of them that must, by default the experiment's; without any the state stays as it is.
-        Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say.
+    def ask_all(self, asks: Sequence[Ask], fleet: Fleet) -> list[Step]:
+        """Run phases on devices, with one message for each device. RunStopped where too few answer one well.
+
+        Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say. Without any
+        answer, where ``least`` allows that, the state stays as it is.
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
         started = time.perf_counter()
-        needed = (self.experiment.least_replies if least is None else least) * len(jobs)
+        limit = self._limit_s([ask.phase.route for ask in asks], fleet)
+        by_node = [{fleet.nodes[device]: job for device, job in ask.jobs.items()} for ask in asks]
+        index_of = {node: device for device, node in fleet.nodes.items()}
+        answers = exchange(self.grid, self.experiment, list(zip(asks, by_node, strict=True)), index_of, fleet, limit)
+        waited = time.perf_counter() - started
+        steps = [self._settled(ask, each, fleet, limit) for ask, each in zip(asks, answers, strict=True)]
+        # of a message with several phases, each but the last took what the slowest device says
+        spent = [step.row.get("device_seconds", 0.0) for step in steps[:-1]]
+        for step, seconds in zip(steps, [*spent, max(0.0, waited - sum(spent))], strict=True):
+            step.row["seconds"] = round_seconds(step.row["seconds"] + seconds)
+        return steps
+
+    def _limit_s(self, routes: Sequence[str], fleet: Fleet) -> float | None:
+        """How long devices may take to answer; None is without limit."""
+        if self.experiment.deadline_s or not self.first_limit_s:
+            return self.experiment.deadline_s or None
+        known = [fleet.pace_s[route] for route in routes if route in fleet.pace_s]
+        return max(_LEAST_LIMIT_S, _TIMES * sum(known)) if len(known) == len(routes) else self.first_limit_s
+
+    def _awaited(self, nodes: Collection[int]) -> list[int]:
+        """Those of the nodes that are connected, once all are or the patience ends."""
+        until = time.monotonic() + self.patience_s
+        while True:
+            connected = set(self.grid.get_node_ids())
+            there = [node for node in nodes if node in connected]
+            if len(there) == len(nodes) or time.monotonic() > until:
+                return there
+            time.sleep(1)
+
+    def _settled(self, ask: Ask, answers: Answers, fleet: Fleet, limit_s: float | None) -> Step:
+        """What came of an ask, once enough have answered well; those that did not are asked again."""
+        phase, round, state, started = ask.phase, ask.round, ask.state, time.perf_counter()
+        needed = (self.experiment.least_replies if ask.least is None else ask.least) * len(ask.jobs)
+        index_of = {fleet.nodes[index]: index for index in ask.jobs}
         everyone: list[Reply] = []
         named: dict[int, str] = {}
         up = down = retried = 0
         while True:
-            index_of = {fleet.nodes[index]: index for index in jobs if not retried or index in named}
-            nodes = {node: jobs[index] for node, index in index_of.items()}
-            answers = self._exchange(phase, state, nodes, round, index_of, fleet)
             everyone += [reply._replace(device=index_of[node]) for node, reply in answers.good]
-            named = {index_of[node]: reason for node, reason in answers.faults.items()}
+            heard = {reply.device for reply in everyone}
+            named |= {index_of[node]: reason for node, reason in answers.faults.items()}
+            named = {index: reason for index, reason in named.items() if index not in heard}
             up, down = up + answers.bytes_up, down + answers.bytes_down
             if len(everyone) >= needed or retried == self.experiment.retries:
                 break
             retried += 1
+            self.say({"notice": f"round {round}, {phase.route}: asking again, since {_reasons(named)}"})
             time.sleep(self.pause_s)
+            # one that was lost may come back, and until then asking it is of no use
+            there = self._awaited([fleet.nodes[index] for index in named])
+            again = {node: ask.jobs[index_of[node]] for node in there}
+            if not again:
+                break
+            if answers.late and limit_s:
+                limit_s *= 2  # one that was late by a little would be late again
+            answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s)[0]
         everyone.sort(key=lambda reply: reply.device)
         if len(everyone) < needed:
-            reasons = "; ".join(f"device {index}: {reason}" for index, reason in sorted(named.items())[:3])
-            raise RunStopped(
-                f"round {round}, {phase.route}: {len(everyone)} of {len(jobs)} devices answered well. {reasons}"
-            )
+            few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
+            raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")
         replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
         refused = [reply for reply in everyone if REFUSED in reply.payload.values]
         if replies:
             state = phase.reduce(state, replies)
         said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
+        late = frozenset(index_of[node] for node in answers.late)
+        took = {r.device: float(r.payload.values[SECONDS]) for r in replies if SECONDS in r.payload.values}
         row = {
             "round": round,
             "phase": phase.route.rpartition(".")[2],
@@ -128,71 +173,33 @@ class Link(NamedTuple):
             "density": state.density(),
             "bytes_up": up,
             "bytes_down": down,
-            "seconds": round_seconds(time.perf_counter() - started),
+            "seconds": time.perf_counter() - started,
+            **({"device_seconds": max(took.values())} if took else {}),
+            "asked": sorted(ask.jobs),
             "devices": len(replies),
             "faults": {str(index): reason for index, reason in named.items()},
+            **({"late": sorted(late)} if late else {}),
             **({"refused": said} if said else {}),
             **({"retried": retried} if retried else {}),
             **fleet.notes(round),
             **(_worst(replies) if phase.route == evaluate.ROUTE else {}),
         }
-        memory = {r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values}
-        needs = {reply.device: reply.job.needs_bytes for reply in refused}
         return Step(
             row,
             state,
-            memory_bytes=memory,
-            refused=needs,
+            memory_bytes={r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values},
+            refused={reply.device: reply.job.needs_bytes for reply in refused},
             good=frozenset(reply.device for reply in everyone),
             bad=frozenset(named),
+            late=late,
+            seconds=took,
+            limit_s=limit_s or 0.0,
+            route=phase.route,
         )
 
-    def _exchange(
-        self,
-        phase: Phase,
-        state: State,
-        jobs: Mapping[int, Job],
-        round: int,
-        index_of: Mapping[int, int],
-        fleet: Fleet,
-    ) -> _Answers:
-        """Send each node its job and check what comes back; ``index_of`` are the devices of nodes that were met."""
-        requests: dict[Job, Asked] = {}
-        contents: dict[Job, RecordDict] = {}  # one for all with a job: encoding and holding it for each costs a model
-        for job in dict.fromkeys(jobs.values()):
-            request = phase.request(state, job)
-            request = request._replace(values={**request.values, "experiment": _experiment.to_json(self.experiment)})
-            contents[job] = to_records(request)
-            requests[job] = asked(phase, state, job, round, request, contents[job])
-        limit = self.experiment.deadline_s or None
-        messages = [
-            Message(contents[job], dst_node_id=node, message_type=phase.route, group_id=str(round), ttl=limit)
-            for node, job in jobs.items()
-        ]
-        answers = _Answers([], {}, sum(size(contents[job]) for job in jobs.values()), 0)
-        answers.faults.update(dict.fromkeys(jobs, f"no reply within {limit:g} s" if limit else "no reply"))
-        up = 0
-        for message in self.grid.send_and_receive(messages, timeout=limit):
-            node = message.metadata.src_node_id
-            if node not in answers.faults:
-                continue  # a second reply; or a link's own word of a node that it could not reach, which says no more
-            if message.has_error():
-                answers.faults[node] = one_line(message.error.reason)
-                continue
-            up += size(message.content)
-            device = index_of.get(node)
-            try:
-                says, payload = checked(
-                    message, requests[jobs[node]], device, fleet.holds.get(device) if device is not None else None
-                )
-            except ValueError as error:
-                answers.faults[node] = one_line(str(error))
-            except Exception as error:  # a reply that no check foresaw is that device's fault, not the end of the run
-                answers.faults[node] = one_line(f"a damaged reply: {type(error).__name__}: {error}")
-            else:
-                answers.good.append((node, Reply(says, payload, jobs[node])))
-                del answers.faults[node]
-        return answers._replace(bytes_up=up)
+
+def _reasons(faults: Mapping[int, str]) -> str:
+    return "; ".join(f"device {index}: {reason}" for index, reason in sorted(faults.items())[:3])
 
 
 def round_seconds(seconds: float) -> float:

@@ -16,9 +16,9 @@ from fedprune.types import Masks, Params
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
 _LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverged is large; sums of it stay finite
-REFUSED, MEMORY, OF = "refused", "memory_bytes", "of"
-"""Values of a reply: what the job would have needed, where it did not fit; what the device's process may use; and the
-stamp of what it answers."""
+REFUSED, MEMORY, OF, SECONDS = "refused", "memory_bytes", "of", "seconds"
+"""Values of a reply: what the job would have needed, where it did not fit; what the device's process may use; the
+stamp of what it answers; and how long a real device worked on it."""
 
 
 class Payload(NamedTuple):
@@ -109,6 +109,13 @@ def count(payload: Payload, key: str, *, least: int = 0, most: int = 2**63 - 1) 
         return value
     wanted = f"{least} or more" if most == 2**63 - 1 else f"{least} to {most}"
     raise ValueError(f"{key} is {repr(value)[:40]}, expected a whole number, {wanted}")
+
+
+def one_line(reason: str | None) -> str:
+    """The last line of an error, which names it, as printable characters."""
+    lines = [line for line in (reason or "").strip().splitlines() if line.strip()]
+    text = lines[-1].strip()[:300] if lines else "an error without a reason"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _as_array(data: bytes) -> Array:

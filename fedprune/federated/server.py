@@ -16,23 +16,34 @@ from fedprune.federated.setting import Setting, pretrain
 from fedprune.federated.state import State
 from fedprune.federated.strategy import run
 
+_RETURNS_S = 180.0  # a device that was cut off is let in again after about a minute, and has to start
+_FIRST_LIMIT_S = 1800.0
+
 Progress = Callable[[dict[str, Any]], None]
 """Called with each line of metrics, and with each epoch of pretraining."""
 
 
-def drive(grid: Grid, setting: Setting, folder: RunFolder, state: State | None, progress: Progress) -> State:
-    """Run to the last round, saving every complete one. ``state`` is what a resumed run goes on from."""
+def drive(
+    grid: Grid, setting: Setting, folder: RunFolder, state: State | None, progress: Progress, *, real: bool = False
+) -> State:
+    """Run to the last round, saving the state after every phase. ``state`` is what a resumed run goes on from.
+
+    Over a ``real`` link messages cost seconds and can be lost: then there are deadlines, and fewer messages.
+    """
     if state is None:
         state = pretrain(setting, progress)
-    link = Link(grid, setting.experiment)
+        folder.save(state)
+    link = Link(grid, setting.experiment, say=progress)
+    if real:
+        link = link._replace(patience_s=_RETURNS_S, first_limit_s=_FIRST_LIMIT_S, together=True)
     shipped = functools.partial(finished.shipped, setting) if setting.experiment.export.ranges == "devices" else None
     steps = run(link, setting.tiers(), list(setting.layers), len(setting.federation.devices), state, shipped)
     for step in steps:
         if step.row:
             folder.add(step.row)
+        folder.save(step.state)
+        if step.row:
             progress(step.row)
-        if step.complete:
-            folder.save(step.state)
         state = step.state
     return state
 

@@ -15,7 +15,7 @@ from fedprune.coupling import Group, coupled_channels, layer_shapes
 from fedprune.data import DataError, Dataset, Federation
 from fedprune.experiment import Experiment, ExperimentError, training_devices
 from fedprune.federated import device as _device
-from fedprune.federated import planning
+from fedprune.federated import planning, privacy
 from fedprune.federated.costs import Costs
 from fedprune.federated.planning import FleetPlan
 from fedprune.federated.state import State
@@ -97,6 +97,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
+    privacy.allow(experiment, method, zeros, source)
     nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
     if nothing_to_choose_by and len(method.candidates(zeros)) > 1:
         raise ExperimentError(

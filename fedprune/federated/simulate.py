@@ -28,11 +28,14 @@ def simulate(
     resume: bool = False,
     fresh: bool = False,
     progress: Progress = lambda row: None,
+    real: bool = False,
 ) -> dict[str, Any]:
     """Run an experiment into the folder ``out`` and return its result.
 
     Everything is checked before the folder is touched. ``resume`` goes on after the last complete round, to the same
     model bit for bit. Without it an unfinished run in ``out`` is not overwritten, unless ``fresh``.
+
+    ``real`` says that the engine's devices are, behind a real link.
 
     Raises ExperimentError for what cannot be run, RunStopped where too few devices answered.
     """
@@ -50,7 +53,7 @@ def simulate(
         folder.begin(experiment)
 
     def serve(grid: Grid) -> None:
-        drive(grid, setting, folder, state, progress)
+        drive(grid, setting, folder, state, progress, real=real)
 
     try:
         engine(len(setting.federation.devices), data_dir, serve)

@@ -42,6 +42,8 @@ class State:
     """What one phase leaves for a later one, by name."""
     parts: Mapping[str, Part] = field(default_factory=dict)
     """Parts that tiers of unequal devices train, by name, the largest first; none where every device trains all."""
+    done: tuple[str, ...] = ()
+    """What is done since ``round`` was trained, as ``step_name`` has it: its tests, then phases of the next round."""
 
     def density(self) -> float:
         """Kept fraction of the prunable weights; 1.0 for a dense model."""
@@ -60,6 +62,11 @@ class State:
         return replace(self, params=params, masks=own.masks, parts={})
 
 
+def step_name(phase: str, part: str = "") -> str:
+    """What a phase over a part of the model is called among those that are done."""
+    return f"{phase} {part}".rstrip()
+
+
 def statistics(params: Params) -> Params:
     """The running statistics of batch norms among a model's tensors."""
     return {name: value for name, value in params.items() if name.endswith(_STATISTICS)}
@@ -75,7 +82,8 @@ def save(state: State, path: Path) -> None:
     flat = {f"{section}/{name}": value for section in _SECTIONS for name, value in getattr(state, section).items()}
     for part, own in state.parts.items():
         flat |= {f"part/{part}/{kind}/{name}": v for kind in _PART for name, v in getattr(own, kind).items()}
-    flat["parts"] = np.frombuffer("\n".join(state.parts).encode(), np.uint8)  # in order, also those that hold nothing
+    # in order, also those that hold nothing
+    flat |= {key: np.frombuffer("\n".join(getattr(state, key)).encode(), np.uint8) for key in ("parts", "done")}
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
     write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
 
@@ -90,8 +98,8 @@ def read(path: Path) -> State:
     if "round" not in tensors or tensors["round"].shape != ():
         raise ValueError("it says no round")
     sections: dict[str, dict[str, Tensor]] = {section: {} for section in _SECTIONS}
-    names = tensors.get("parts", np.empty(0, np.uint8)).tobytes().decode()
-    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {"masks": {}, "buffers": {}} for part in names.splitlines()}
+    listed = {key: tensors.get(key, np.empty(0, np.uint8)).tobytes().decode().splitlines() for key in ("parts", "done")}
+    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {"masks": {}, "buffers": {}} for part in listed["parts"]}
     for key, value in tensors.items():
         section, slash, name = key.partition("/")
         if section == "part" and name.count("/") >= 2:
@@ -104,14 +112,19 @@ def read(path: Path) -> State:
                 raise ValueError(f"it holds an unknown part {section[:40]!r}")
             sections[section][name] = value
     parts = {part: Part(**kinds) for part, kinds in held.items()}
-    return State(int(tensors["round"]), sections["params"], sections["masks"], sections["memory"], parts)
+    done = tuple(listed["done"])
+    return State(int(tensors["round"]), sections["params"], sections["masks"], sections["memory"], parts, done)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace a file by ``data`` in one step, on disk before the name points to it."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        draft.unlink(missing_ok=True)  # where the disk is full, it must not be fuller after each try
+        raise

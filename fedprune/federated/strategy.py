@@ -11,21 +11,22 @@ from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
 from fedprune.federated.fleet import Fleet, Step
 from fedprune.federated.jobs import Job
-from fedprune.federated.link import Link, RunStopped, round_seconds
-from fedprune.federated.phases.candidates import candidate_loss, candidate_statistics
+from fedprune.federated.link import Ask, Link, RunStopped, round_seconds
+from fedprune.federated.phases.candidates import CHOSEN, candidate_loss, candidate_statistics
 from fedprune.federated.phases.evaluate import evaluate
 from fedprune.federated.phases.grow import grow, update
 from fedprune.federated.phases.profile import profile
 from fedprune.federated.phases.ranges import measured, ranges
 from fedprune.federated.phases.train import train
-from fedprune.federated.state import State
+from fedprune.federated.state import Part, State, statistics, step_name
 from fedprune.federated.tiers import Tiers, drawn, joined, renested, rolled
 from fedprune.graph import Graph
 from fedprune.methods import MethodError
-from fedprune.types import Masks
+from fedprune.types import Masks, Method, Tensor
 
 SELECTED = "selected/"
 """Prefix, in a state's memory, of the masks that training began with."""
+_TRAIN, _TEST = "train", "evaluate"
 
 Steps = Generator[Step, None, State]
 """Yields each phase as it is done; returns the state after the last."""
@@ -41,15 +42,17 @@ def run(
 ) -> Steps:
     """Take ``state`` to the experiment's last round, phase by phase.
 
-    A state of round −1 is a dense pretrained model: candidates over ``layers`` are drawn and one is chosen first. A
-    later state goes on after its round, to the same model as if it had never stopped. With ``shipped``, from a view of
-    the last state to the graph that its file will hold, devices measure its ranges in the end. Raises RunStopped.
+    A state of round −1 is a dense pretrained model: candidates over ``layers`` are drawn and one is chosen first. Any
+    state that a step gave goes on after that step, to the same model as if it had never stopped. With ``shipped``, from
+    a view of the last state to the graph that its file will hold, devices measure its ranges in the end. Raises
+    RunStopped.
     """
     fleet = link.meet(devices, state)
     if state.round < 0:
         state = yield from _choose(link, fleet, tiers, layers, state)
     for round in range(state.round + 1, link.experiment.rounds + 1):
         state, fleet = yield from _round(link, fleet, tiers, state, round)
+    state, fleet = yield from _tested(link, fleet, tiers, state)
     return (
         (yield from _ranges(link, fleet.active(state.round), tiers, state, shipped)) if shipped is not None else state
     )
@@ -71,17 +74,24 @@ def _ranges(link: Link, fleet: Fleet, tiers: Tiers, state: State, shipped: Calla
             raise RunStopped(
                 f"round {state.round}: every device refused to measure the ranges of {part or 'the model'}"
             )
-        yield step._replace(row={**step.row, **({"part": part} if part else {})}, complete=True)
+        yield step._replace(row={**step.row, **({"part": part} if part else {})})
     return state
 
 
 def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state: State) -> Steps:
-    """Round 0: of every part coarse masks, one of them chosen; and how they do before any training."""
-    chosen: dict[str, State] = {}
+    """Round 0: of every part coarse masks, one of them chosen.
+
+    Until all are, the state is the dense model of round −1, and its parts are those that have been chosen.
+    """
+    dense, found, done = State(-1, state.params), dict(state.parts), state.done
+    kept = {key: value for key, value in state.memory.items() if key == CHOSEN}
+    told = {key: value for key, value in state.memory.items() if key != CHOSEN}  # statistics of the part that is next
     jobs, least = tiers.jobs(fleet.trainers, fleet.usable(0)), _least(tiers)
     for part, method in tiers.methods.items():
+        if part in found:
+            continue
         started = time.perf_counter()
-        larger = next(reversed(chosen.values())).masks if chosen else None
+        larger = next(reversed(found.values())).masks if found else None
         try:
             candidates = drawn(method, {name: state.params[name] for name in layers}, larger)
         except ValueError as error:
@@ -91,43 +101,68 @@ def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state
         tests = tiers.tests(part, tiers.holders(part, jobs), fleet.usable(0))
         asked = {device: Job(batch=job.batch) for device, job in tests.items()} if selectors or not part else {}
         if len(candidates) > 1 and asked:  # where no device can hold the part by now, nobody can compare
-            told = state
-            if method.merge is not None:
-                step = link.ask(candidate_statistics(candidates, method.merge), told, fleet, asked, 0, least)
-                yield step._replace(row={**step.row, **named})
-                told = step.state
-            step = link.ask(candidate_loss(candidates), told, fleet, asked, 0, least)
-            chosen[part] = step.state if step.state.round == 0 else _first(state, candidates)
-            yield step._replace(row={**step.row, **named})
+            if method.merge is not None and not told:
+                step = link.ask(candidate_statistics(candidates, method.merge), dense, fleet, asked, 0, least)
+                told, done = dict(step.state.memory), (*done, step_name(step.row["phase"], part))
+                yield Step({**step.row, **named}, State(-1, state.params, {}, {**kept, **told}, found, done))
+            step = link.ask(candidate_loss(candidates), replace(dense, memory=told), fleet, asked, 0, least)
+            best, row = step.state if step.state.round == 0 else _first(dense, candidates), step.row
         else:
-            chosen[part] = _first(state, candidates)
-            row = {"round": 0, "phase": "choose", "density": chosen[part].density(), **named}
-            yield Step({**row, "seconds": round_seconds(time.perf_counter() - started)}, chosen[part])
-    state = chosen[""] if "" in chosen else joined(state, chosen, next(iter(tiers.methods.values())))
-    state = replace(state, memory={**state.memory, **{SELECTED + n: m for n, m in state.masks.items()}})
-    yield from _evaluated(link, fleet, tiers, state, 0)
+            best = _first(dense, candidates)
+            row = {"round": 0, "phase": "choose", "density": best.density()}
+            row["seconds"] = round_seconds(time.perf_counter() - started)
+        kept, told = kept if found else dict(best.memory), {}
+        found = {**found, part: Part(best.masks, statistics(best.params))}
+        done = (*done, step_name(row["phase"], part))
+        if len(found) < len(tiers.methods):
+            yield Step({**row, **named}, State(-1, state.params, {}, kept, found, done))
+        else:
+            state = _chosen(dense, found, kept, next(iter(tiers.methods.values())))
+            yield Step({**row, **named}, state)
     return state
+
+
+def _chosen(dense: State, found: Mapping[str, Part], memory: Mapping[str, Tensor], method: Method) -> State:
+    """The state that training begins with: ``dense`` under the masks that were chosen for its parts."""
+    views = {
+        name: State(0, masks.apply({**dense.params, **part.buffers}, part.masks), part.masks, memory)
+        for name, part in found.items()
+    }
+    state = views[""] if "" in views else joined(dense, views, method)
+    return replace(state, memory={**state.memory, **{SELECTED + n: m for n, m in state.masks.items()}})
 
 
 def _round(
     link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int
 ) -> Generator[Step, None, tuple[State, Fleet]]:
+    """Train, and change masks where it is their turn. Tests of the round before, where they are due, come first."""
     experiment, pruner = link.experiment, next(iter(tiers.methods.values())).update
-    state = rolled(state, tiers, round - 1)
+    if not link.together:
+        state, fleet = yield from _tested(link, fleet, tiers, state)
     fleet = _heard(link, link.again(fleet, state, round), tiers, state, round)
     trainers = fleet.active(round).trainers
     if not trainers:
         raise RunStopped(f"round {round}: no device that holds training examples is connected")
     asked = participants(experiment, trainers, round)
-    jobs, before = tiers.jobs(asked, fleet.usable(round)), state
+    jobs = fleet.lighter(tiers.jobs(asked, fleet.usable(round)))
     if not tiers.jobs(trainers, fleet.usable(round)):
         raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
-    if jobs:
-        step = link.ask(train(experiment, round), state, fleet, jobs, round)
+    if jobs and _TRAIN not in state.done:
+        due = _due(experiment, fleet, tiers, state)
+        tests = [Ask(evaluate(), state, tested, state.round) for tested in due.values()]
+        rolled_on = rolled(state, tiers, round - 1)
+        *answers, step = link.ask_all([*tests, Ask(train(experiment, round), rolled_on, jobs, round)], fleet)
+        for part, answer in zip(due, answers, strict=True):
+            state, fleet = _noted(state, fleet, answer, part)
+            yield _of_part(answer, state, part)
         fleet = fleet.told(step, round)
-        row = {**step.row, **_changes(jobs, {k: tiers.job(k, fleet.usable(round + 1).get(k)) for k in asked})}
-        before = state = step.state
-        yield step._replace(row=row)
+        after = fleet.lighter(tiers.jobs(asked, fleet.usable(round + 1)))
+        state = replace(step.state, done=(*state.done, _TRAIN))
+        yield Step({**step.row, **_changes(asked, jobs, after)}, state)
+    elif not jobs:
+        state, fleet = yield from _tested(link, fleet, tiers, state)
+        state = rolled(state, tiers, round - 1)
+    before, row = state, {}
     largest = next(iter(tiers.methods))
     there = fleet.active(round).nodes
     owners = {device: job for device, job in jobs.items() if job.part == largest and device in there}
@@ -135,35 +170,46 @@ def _round(
     if pruner is not None and counts and owners:
         # a device that holds a smaller part knows nothing of weights beyond it, so it is not asked
         step = link.ask(grow(pruner, counts, round, experiment.seed), state, fleet, owners, round, _least(tiers))
-        fleet, state = fleet.told(step, round), step.state
-        yield step
+        fleet, state, row = fleet.told(step, round), step.state, step.row
     elif pruner is not None and not counts and not tiers.methods[largest].structured:
         state = update(state, pruner, {}, round, experiment.seed)
-    state = replace(renested(before, state, tiers, round, experiment.seed), round=round)
-    if round % experiment.evaluate_every == 0 or round == experiment.rounds:
-        fleet = yield from _evaluated(link, fleet, tiers, state, round)
-    else:
-        yield Step({}, state, complete=True)
+    state = replace(renested(before, state, tiers, round, experiment.seed), round=round, done=())
+    yield Step(row, state)
     return state, fleet
 
 
-def _evaluated(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Generator[Step, None, Fleet]:
-    """Every part on every device's test part; the round is complete after the last.
+def _tested(link: Link, fleet: Fleet, tiers: Tiers, state: State) -> Generator[Step, None, tuple[State, Fleet]]:
+    """Every part on every device's test part, where that is due.
 
-    Returns the fleet with what devices say of their memory: one that sat out may have more by now.
+    Returns also the fleet, with what devices say of their memory: one that sat out may have more by now.
     """
-    for index, part in enumerate(tiers.methods, 1):
-        jobs = tiers.tests(part, fleet.active(round).nodes, fleet.usable(round))
-        complete = index == len(tiers.methods)
-        if not jobs:
-            yield Step({}, state, complete)
-            continue
-        step = link.ask(evaluate(), state, fleet, jobs, round)
-        row = {**step.row, **({"part": part, "density": state.view(part).density()} if part else {})}
-        yield Step(row, state, complete)
-        # a test that failed says nothing of what training would take
-        fleet = fleet.told(step._replace(refused={}), round)
-    return fleet
+    for part in _due(link.experiment, fleet, tiers, state):
+        jobs = tiers.tests(part, fleet.active(state.round).nodes, fleet.usable(state.round))
+        answer = link.ask(evaluate(), state, fleet, jobs, state.round)
+        state, fleet = _noted(state, fleet, answer, part)
+        yield _of_part(answer, state, part)
+    return state, fleet
+
+
+def _due(experiment: Experiment, fleet: Fleet, tiers: Tiers, state: State) -> dict[str, dict[int, Job]]:
+    """Parts that are to be tested after the state's round -> the devices that can."""
+    round, found = state.round, {}
+    if round % experiment.evaluate_every == 0 or round == experiment.rounds:
+        for part in tiers.methods:
+            if step_name(_TEST, part) not in state.done:
+                found[part] = tiers.tests(part, fleet.active(round).nodes, fleet.usable(round))
+    return {part: jobs for part, jobs in found.items() if jobs}
+
+
+def _noted(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[State, Fleet]:
+    """The state with a test among what is done, and the fleet with what it said."""
+    # a test that failed says nothing of what training would take
+    heard = fleet.told(answer._replace(refused={}), state.round)
+    return replace(state, done=(*state.done, step_name(_TEST, part))), heard
+
+
+def _of_part(answer: Step, state: State, part: str) -> Step:
+    return Step({**answer.row, **({"part": part, "density": state.view(part).density()} if part else {})}, state)
 
 
 def _heard(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:
@@ -184,9 +230,10 @@ def _least(tiers: Tiers) -> float | None:
     return None if "" in tiers.methods else 0.0
 
 
-def _changes(jobs: Mapping[int, Job], next_jobs: Mapping[int, Job | None]) -> dict[str, dict[str, str]]:
-    """What devices will do from the next round on, where that differs, since their memory does."""
-    found = {str(k): job.words() if job else "nothing: none fits" for k, job in next_jobs.items() if job != jobs.get(k)}
+def _changes(asked: Sequence[int], jobs: Mapping[int, Job], after: Mapping[int, Job]) -> dict[str, dict[str, str]]:
+    """What devices will do from the next round on, where that differs, since their memory does or they were late."""
+    changed = [device for device in asked if after.get(device) != jobs.get(device)]
+    found = {str(k): after[k].words() if k in after else "nothing: none fits" for k in changed}
     return {"replanned": found} if found else {}
 
 

@@ -96,8 +96,7 @@ def main() -> None:
         for step in steps:
             if step.row:
                 folder.add(step.row)
-            if step.complete:
-                folder.save(step.state)
+            folder.save(step.state)
 
     engines.local(len(setting.federation.devices), data_dir or None, serve, workers=1)
     folder.write_result(

@@ -64,6 +64,22 @@ def test_artificial_devices(
     assert all(np.array_equal(one, other) for one, other in zip(parts(federation), again, strict=True))
 
 
+@pytest.mark.parametrize("devices", [1, 2, 4, 5])
+def test_people_may_share_devices(devices: int) -> None:
+    people = np.repeat(np.arange(5), 20)
+    dataset = made_up(numbered(np.tile([0, 1], 50), people), None, 2)
+    apart, shared = federate(dataset), federate(dataset, devices=devices)
+    assert len(shared.devices) == devices
+    members = [sorted(set(people[one.test_indices])) for one in shared.devices]
+    assert sorted(sum(members, [])) == [0, 1, 2, 3, 4]  # nobody's examples lie on two devices
+    assert all(owners == list(range(owners[0], owners[-1] + 1)) for owners in members)
+    assert max(map(len, members)) - min(map(len, members)) <= 1
+    for one, owners in zip(shared.devices, members, strict=True):
+        mine = np.concatenate([one.train_indices, one.development_indices])
+        assert set(people[mine]) == set(owners)
+        assert set(one.test_indices) == {index for person in owners for index in apart.devices[person].test_indices}
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 999), overlap=st.integers(0, 2), official=st.booleans())
 def test_people(seed: int, overlap: int, official: bool) -> None:
@@ -156,7 +172,10 @@ def test_errors_name_the_culprit() -> None:
             lambda: federate(plain, lambda n, k, s: [np.arange(len(n)), np.arange(0)], 2),
         ),
         ("only people can be devices", lambda: federate(made_up(numbered(labels), None, 2, overlap=1), iid, 2)),
-        ("has 2 people", lambda: federate(made_up(numbered(labels, labels), None, 2), devices=3)),
+        (
+            "has 2 people: 3 devices are too many",
+            lambda: federate(made_up(numbered(labels, labels), None, 2), devices=3),
+        ),
     ]
     for message, call in cases:
         with pytest.raises(DataError, match=message):

@@ -72,17 +72,18 @@ def run(
     state = folder.resume(experiment) if resume else None
     if state is None:
         folder.begin(experiment)
-    states: list[State] = []
+    states: dict[int, State] = {}
     keep = folder.save
 
     def save(state: State) -> None:
         keep(state)
-        states.append(read(folder.checkpoint))
+        if state.round >= 0 and "train" not in state.done:
+            states[state.round] = read(folder.checkpoint)
 
     folder.save = save  # type: ignore[method-assign]
     with Recorder(make_app, len(setting.federation.devices), workers, change) as grid:
         server.drive(grid, setting, folder, state, progress)
-        return Run(folder, folder.rows(), states, grid.crossed)
+        return Run(folder, folder.rows(), list(states.values()), grid.crossed)
 
 
 @pytest.fixture(scope="session")

@@ -197,16 +197,17 @@ class Run(NamedTuple):
 
 def run(path: Path, experiment: Experiment, limits: Limits, process: SmallProcess) -> Run:
     """A whole run whose devices have only so much memory."""
-    setting, folder, states = prepare(experiment, "test"), RunFolder(path), list[State]()
+    setting, folder, states = prepare(experiment, "test"), RunFolder(path), dict[int, State]()
     assert setting.plan is not None
     folder.begin(experiment)
     keep = folder.save
 
     def save(state: State) -> None:
         keep(state)
-        states.append(read(folder.checkpoint))
+        if state.round >= 0 and "train" not in state.done:
+            states[state.round] = read(folder.checkpoint)
 
     folder.save = save  # type: ignore[method-assign]
     with SmallDevices(len(setting.federation.devices), limits, process) as grid:
         server.drive(grid, setting, folder, None, lambda row: None)
-    return Run(folder.rows(), states, setting.plan)
+    return Run(folder.rows(), list(states.values()), setting.plan)

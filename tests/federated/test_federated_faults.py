@@ -11,10 +11,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from lies import LIAR, lie, raw, with_tensor, with_values, without_tensor, without_value
 
 from fedprune import wire
-from fedprune.federated import checks
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.link import RunStopped
-from fedprune.federated.payload import Payload, from_records
+from fedprune.federated.payload import Payload, from_records, one_line
 from fedprune.federated.phases import profile
 
 
@@ -223,7 +222,7 @@ def test_the_run_begins_only_with_its_own_devices(
 
 
 def test_the_last_line_of_an_error_is_its_reason() -> None:
-    assert checks.one_line("Traceback:\n  File\nKeyError: 'x'\n\n") == "KeyError: 'x'"
-    assert len(checks.one_line("y" * 5000)) == 300
-    assert checks.one_line("\x1b[2Jgone\x00") == "?[2Jgone?"
-    assert checks.one_line(None) == checks.one_line(" \n") == "an error without a reason"
+    assert one_line("Traceback:\n  File\nKeyError: 'x'\n\n") == "KeyError: 'x'"
+    assert len(one_line("y" * 5000)) == 300
+    assert one_line("\x1b[2Jgone\x00") == "?[2Jgone?"
+    assert one_line(None) == one_line(" \n") == "an error without a reason"

@@ -41,10 +41,11 @@ def test_a_row_for_each_round_and_phase_in_order(whole: Any) -> None:
         *((round, phase) for round in (1, 2, 3) for phase in ("train", "grow", "evaluate")),
     ]  # fmt: skip
     keys = {"round", "phase", "accuracy", "loss", "density", "bytes_up", "bytes_down", "seconds", "devices", "faults"}
+    keys |= {"asked"}
     for row in whole.rows:
         assert set(row) - {"worst"} == keys
         assert ("worst" in row) == (row["phase"] == "evaluate")
-        assert row["devices"] == 4
+        assert (row["devices"], row["asked"]) == (4, [0, 1, 2, 3])
         assert row["faults"] == {}
         assert row["seconds"] > 0
     assert all(0 <= row["accuracy"] <= 1 < 1 + row["loss"] for row in rows(whole, "evaluate") + rows(whole, "train"))

@@ -165,7 +165,7 @@ def judged(whole: Any) -> tuple[Asked, Message]:
     asked, reply = next(pair for pair in whole.crossed if pair[0].metadata.message_type == "train")
     request = phase.request(state, Job())
     found = checks.asked(phase, state, Job(), 1, request, asked.content)
-    checked(reply, found)
+    checked(reply.content, found)
     return found, reply
 
 
@@ -190,7 +190,7 @@ def answer(reply: Message, tensors: bytes, values: bytes) -> Message:
 def assert_harmless(asked: Asked, message: Message) -> None:
     """The reply is refused with a reason, or is one that a device could honestly send."""
     try:
-        _, payload = checked(message, asked, 0, {"train": 10**6})
+        _, payload = checked(message.content, asked, 0, {"train": 10**6})
     except ValueError:
         return
     held = asked.state.params
@@ -254,7 +254,7 @@ def test_one_number_that_is_none_is_enough(judged: tuple[Asked, Message], name: 
     assert_harmless(asked, message)
     if not math.isfinite(value):
         with pytest.raises(ValueError, match=re.escape(name)):
-            checked(message, asked)
+            checked(message.content, asked)
 
 
 def test_a_device_refuses_to_be_asked_with_nonsense() -> None:

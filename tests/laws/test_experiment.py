@@ -86,7 +86,6 @@ BAD = [
     ),
     # contradictions
     (GOOD.replace("devices = 4", ""), "data.devices: missing; a dirichlet partition wants a number of devices"),
-    (GOOD.replace("devices = 4", 'devices = 4\npartition = "natural"'), "data.devices: a natural partition has one"),
     (GOOD.replace("devices = 4", "devices = 4\nofficial_test = true"), "data.official_test: only for partition"),
     ('name = "a/b"\n' + GOOD, "name: 'a/b' names a folder; use letters"),
     ('name = ".."\n' + GOOD, "name: '..' names a folder; use letters"),

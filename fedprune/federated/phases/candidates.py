@@ -24,6 +24,8 @@ STATISTICS, LOSS = "query.candidate_statistics", "query.candidate_loss"
 _BATCH = 128
 _RUNNING = ".running_"
 _COUNTS = {"examples": "development"}
+CHOSEN = "chosen"
+"""In a state's memory: which candidate it was."""
 
 
 def candidate_statistics(candidates: Sequence[Masks], merge: Callable[[Sequence[Moments]], Moments]) -> Phase:
@@ -74,7 +76,7 @@ def candidate_loss(candidates: Sequence[Masks]) -> Phase:
     def reduce(state: State, replies: Sequence[Reply]) -> State:
         chosen = choose([(r.payload.values["losses"], int(number(r.payload, "examples"))) for r in replies])
         params = {**state.params, **_statistics_of(chosen, state.memory)}
-        return State(0, masks.apply(params, candidates[chosen]), candidates[chosen], {"chosen": np.asarray(chosen)})
+        return State(0, masks.apply(params, candidates[chosen]), candidates[chosen], {CHOSEN: np.asarray(chosen)})
 
     def check(state: State, job: Job, payload: Payload) -> None:
         count(payload, "examples")

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from math import ceil
 
 import numpy as np
 
@@ -65,6 +66,9 @@ def device(self: Device, request: Payload) -> Payload:
     model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(_INNER)})
     optimiser = Optimiser(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
     examples = self.parts.train
+    if job.share < 1:
+        some = generator(self.experiment.seed, "device", self.index, "share", round).permutation(len(examples))
+        examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
     batches = (
         batch
         for epoch in range(settings.epochs)
