@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,8 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedprune.experiment import Experiment
+from fedprune.export.report.attendance import Said, away, faults, named, strangers
 
 _HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
+_NAMES = 10  # devices that a line names before it only counts them
+
+_What = TypeVar("_What")
 
 
 class Display:
@@ -33,6 +37,9 @@ class Display:
         self._task = self._progress.add_task("preparing", total=None)
         self._round: dict[str, Any] = {}
         self._headed = False
+        self._away: Mapping[int, Said] = {}
+        self._strangers: set[tuple[str, str]] = set()
+        self._seconds, self._device_seconds = 0.0, 0.0
 
     def __enter__(self) -> Display:
         """Show the bar."""
@@ -44,8 +51,10 @@ class Display:
         self.stop()
 
     def stop(self) -> None:
-        """Remove the bar, leave the lines."""
+        """Remove the bar, leave the lines, also of a round that was cut short."""
         self._progress.stop()
+        if self._round:
+            self._print()
 
     def __call__(self, row: Mapping[str, Any]) -> None:
         """A line of metrics, an epoch of pretraining, or the phase export."""
@@ -53,9 +62,15 @@ class Display:
             text = f"pretraining on public examples, {100 * row['accuracy']:.0f} %"
             self._progress.update(self._task, description=text, completed=row["epoch"], total=row["epochs"])
             return
+        if "notice" in row:
+            self._console.print(f"       [yellow]{escape(row['notice'])}[/yellow]", soft_wrap=True)
+            return
         if self._round and row.get("round") != self._round["round"]:
             self._print()
         if row["phase"] == "export":
+            if self._device_seconds:
+                said = f"{self._device_seconds:,.1f} of {self._seconds:,.1f} s are the slowest device's in each phase"
+                self._console.print(f"       {said}, the rest is the link's and the server's", soft_wrap=True)
             self._progress.update(self._task, description="exporting and checking", total=None)
             return
         if not self._round:
@@ -74,12 +89,31 @@ class Display:
         line["seconds"] += row.get("seconds") or 0.0
         line["phases"].append(row["phase"])
         line.setdefault("density", row["density"])
-        line["said"] += _said(row)
+        line["said"] += [*_said(row), *self._news(row)]
+        if row.get("device_seconds") is not None:
+            self._device_seconds += row["device_seconds"]
+            self._seconds += row.get("seconds") or 0.0
         if row["phase"] == "evaluate":
             line["parts"][row.get("part", "")] = row["accuracy"]
             if len(line["parts"]) == 1:
                 line["accuracy"], line["loss"], line["density"] = row["accuracy"], row["loss"], row["density"]
         self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
+
+    def _news(self, row: Mapping[str, Any]) -> list[str]:
+        """What lines repeat while it lasts, said when it begins and ends: who is not asked, and who is nobody."""
+        now = away(row)
+        if now is None:
+            return []
+        before, self._away = self._away, now
+        gone = _grouped({device: said for device, said in now.items() if before.get(device) != said})
+        back = _grouped({device: Said(said.word) for device, said in before.items() if device not in now})
+        new = [found for found in strangers(row).items() if found not in self._strangers]
+        self._strangers |= {*new}
+        return [
+            *(f"{_names(devices)}: {_AWAY[said.word]}{said.why}" for said, devices in gone.items()),
+            *(f"{_names(devices)}: {_BACK[said.word]}" for said, devices in back.items()),
+            *(f"node {node} is none of the devices: {why}" for node, why in new),
+        ]
 
     def _print(self) -> None:
         line, self._round = self._round, {}
@@ -97,15 +131,39 @@ class Display:
             self._console.print(f"       [yellow]{escape(said)}[/yellow]", soft_wrap=True)
 
 
+_AWAY = {"aside": "failed repeatedly, set aside ", "absent": "absent, "}
+_BACK = {"aside": "no longer set aside", "absent": "there again"}
+
+
 def _said(row: Mapping[str, Any]) -> list[str]:
     """What the operator should know of a phase: faults, refusals, and who trains something else from now on."""
-    faults = [f"device {device}, {row['phase']}: {why}" for device, why in (row.get("faults") or {}).items()]
-    refused = [
-        f"device {device}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; left out"
-        for device, said in (row.get("refused") or {}).items()
+    times = row.get("retried") or 0
+    again = "again" if times == 1 else f"again {times} times"
+    failed, jobs = _grouped(faults(row)), _grouped(named(row.get("replanned")))
+    return [
+        *([f"{row['phase']}: those that failed were asked {again}"] if times else []),
+        *(f"{_names(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
+        *(
+            f"device {device}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; left out"
+            for device, said in (row.get("refused") or {}).items()
+        ),
+        *(f"{_names(devices)} train{'s' * (len(devices) == 1)} from now on: {job}" for job, devices in jobs.items()),
     ]
-    replanned = [f"device {device} trains from now on: {job}" for device, job in (row.get("replanned") or {}).items()]
-    return [*faults, *refused, *replanned]
+
+
+def _grouped(said: Mapping[int, _What]) -> dict[_What, list[int]]:
+    """The devices of which the same is said, by what is said."""
+    found: dict[_What, list[int]] = {}
+    for device in sorted(said):
+        found.setdefault(said[device], []).append(device)
+    return found
+
+
+def _names(devices: Sequence[int]) -> str:
+    if len(devices) == 1:
+        return f"device {devices[0]}"
+    more = len(devices) - _NAMES
+    return f"devices {', '.join(map(str, devices[:_NAMES]))}" + (f" and {more} more" if more > 0 else "")
 
 
 def mib(size: float) -> str:

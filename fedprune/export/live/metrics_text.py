@@ -51,10 +51,28 @@ def _metrics(picture: Mapping[str, Any]) -> Iterator[_Metric]:
         yield _Metric(f"fedprune_bytes_{direction}_total", "counter", f"Bytes of messages {what}.", samples)
     seconds = [({"phase": phase}, sums["seconds"]) for phase, sums in phases.items()]
     yield _Metric("fedprune_phase_seconds_total", "counter", "Seconds that phases took.", seconds)
+    computed = [({"phase": phase}, sums.get("device_seconds")) for phase, sums in phases.items()]
+    what = "Seconds that the slowest device of each phase computed; what is left of phase seconds is the link's."
+    yield _Metric("fedprune_phase_device_seconds_total", "counter", what, computed)
+    retried = [({"phase": phase}, sums["retried"]) for phase, sums in phases.items()]
+    yield _Metric("fedprune_retries_total", "counter", "How often those that failed were asked again.", retried)
     yield _gauge("fedprune_devices", "Devices that train.", len(devices))
-    for key, what in (("faults", "Phases in which a device failed."), ("refusals", "Jobs that a device refused.")):
-        samples = [({"device": str(each["device"]), "tier": each["tier"]}, each[key]) for each in devices]
-        yield _Metric(f"fedprune_device_{key}_total", "counter", what, samples)
+    named = [({"device": str(each["device"]), "tier": each["tier"]}, each) for each in devices]
+    for key, what in (
+        ("asked", "Phases in which a device was asked, where the run tells."),
+        ("answered", "Phases in which a device answered well, where the run tells."),
+        ("faults", "Phases in which a device failed, also by being late."),
+        ("late", "Phases in which a device ran out of time."),
+        ("refusals", "Jobs that a device refused."),
+    ):
+        yield _Metric(f"fedprune_device_{key}_total", "counter", what, [(label, each[key]) for label, each in named])
+    for key, what in (
+        ("aside", "1 while a device that failed repeatedly is not asked."),
+        ("absent", "1 while a device is not connected."),
+    ):
+        samples = [(label, int(each["away"] == key)) for label, each in named]
+        yield _Metric(f"fedprune_device_{key}", "gauge", what, samples)
+    yield _gauge("fedprune_strangers", "Nodes that are none of the devices.", len(picture["strangers"]))
 
 
 def _gauge(name: str, what: str, value: float | None) -> _Metric:

@@ -15,11 +15,13 @@ _STYLE = """
 :root {
   color-scheme: light dark;
   --ink: #1f2937; --dim: #64748b; --paper: #fff; --card: #f1f5f9; --line: #e5e7eb; --pale: #94a3b8; --bad: #b91c1c;
+  --good: #15803d; --late: #a16207; --refused: #7e22ce; --aside: #0e7490;
   --s0: #2563eb; --s1: #16a34a; --s2: #9333ea; --s3: #0891b2; --s4: #ca8a04; --s5: #db2777; --mark: #ea580c;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --ink: #e5e7eb; --dim: #94a3b8; --paper: #0f172a; --card: #1e293b; --line: #334155; --pale: #64748b; --bad: #fca5a5;
+    --good: #4ade80; --late: #facc15; --refused: #d8b4fe; --aside: #67e8f9;
     --s0: #60a5fa; --s1: #4ade80; --s2: #c084fc; --s3: #22d3ee; --s4: #facc15; --s5: #f472b6; --mark: #fb923c;
   }
 }
@@ -32,7 +34,10 @@ th { font-weight: 600; }
 td.long { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 td.long:not(:empty) { min-width: 14rem; }
 [hidden] { display: none !important; }
-.bad { color: var(--bad); }
+.bad, .failed { color: var(--bad); }
+.answered { color: var(--good); } .late { color: var(--late); } .refused { color: var(--refused); }
+.aside { color: var(--aside); } .absent { color: var(--dim); }
+.word { font-weight: 600; }
 .bar { display: flex; align-items: center; gap: 0.75rem; margin: 1rem 0 0; }
 .bar progress { flex: 1; height: 0.75rem; accent-color: var(--s0); }
 button {
@@ -97,8 +102,16 @@ _BODY = """
   </section>
   <section>
     <h2>Devices</h2>
+    <p id="words"></p>
     <div class="wide" tabindex="0" role="region" aria-label="Devices"><table id="devices"></table></div>
-    <p class="dim">Who failed, refused or does worst is known of each phase; of the others, how many answered.</p>
+    <p class="dim" id="unknown" hidden>
+      This run's lines do not say who was asked: who failed, refused or does worst is known, of the others how many
+      answered.
+    </p>
+    <div id="strangers-section" hidden>
+      <h3>Nodes that are none of the devices</h3>
+      <ul id="strangers"></ul>
+    </div>
   </section>
   <details>
     <summary>Every round</summary>

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from fedprune.experiment import Experiment
 from fedprune.export.live.devices import devices
+from fedprune.export.report.attendance import away, strangers, whole, wholes
 
 _LEAST_QUIET_S = 60.0
 _QUIET_PHASES = 5  # as many times the longest phase so far without a line is longer than any phase should take
@@ -32,16 +33,18 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
     """The run at the time ``now_s`` (seconds since 1970), as JSON can say it; numbers that are not finite are None.
 
     ``state`` is waiting, preparing, running, quiet, ending or finished, and ``said`` a sentence for it. ``rounds`` has
-    a line a round, ``parts`` and ``test`` go by part of the model, where ``""`` is the whole.
+    a line a round, ``parts`` and ``test`` go by part of the model, where ``""`` is the whole. ``device_seconds``, where
+    devices say them, are those that the slowest of each phase computed for.
     """
     experiment, rows = seen.experiment, seen.rows
     quiet_s = max(0.0, now_s - seen.written_s) if seen.written_s is not None else None
     rounds = _rounds(rows)
     phases: dict[str, dict[str, float]] = {}
     for row in rows:
-        sums = phases.setdefault(row["phase"], {"seconds": 0.0, "bytes_up": 0, "bytes_down": 0})
-        for key in sums:
-            sums[key] += number(row.get(key)) or 0
+        sums = phases.setdefault(row["phase"], {"seconds": 0.0, "bytes_up": 0, "bytes_down": 0, "retried": 0})
+        for key in ("seconds", "bytes_up", "bytes_down", "retried", "device_seconds"):
+            if number(row.get(key)) is not None:
+                sums[key] = sums.get(key, 0.0) + row[key]
     parts: dict[str, dict[str, Any]] = {}
     for each in rounds:
         for part, test in each["test"].items():
@@ -62,6 +65,7 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
         "rounds": rounds,
         "phases": phases,
         "devices": devices(experiment, rows, seen.result),
+        "strangers": next((strangers(row) for row in reversed(rows) if away(row) is not None), {}),
         "layers": {part: dict(densities) for part, densities in seen.layers.items()},
     }
 
@@ -78,7 +82,8 @@ def _rounds(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             row["round"],
             {
                 "round": row["round"], "phases": [], "train": None, "test": {}, "density": None, "seconds": 0.0,
-                "bytes_up": 0, "bytes_down": 0, "faults": 0, "refused": 0,
+                "bytes_up": 0, "bytes_down": 0, "faults": 0, "refused": 0, "late": 0, "retried": 0,
+                "aside": 0, "absent": 0, "device_seconds": None,
             },
         )  # fmt: skip
         line["phases"].append(row["phase"])
@@ -86,6 +91,12 @@ def _rounds(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line[key] += number(row.get(key)) or 0
         for key in ("faults", "refused"):
             line[key] += len(said) if isinstance(said := row.get(key), Mapping) else 0
+        line["late"] += len(wholes(row.get("late")))
+        line["retried"] += whole(row.get("retried"))
+        for key in ("aside", "absent"):  # each line says it again
+            line[key] = max(line[key], len(said) if isinstance(said := row.get(key), Mapping) else 0)
+        if number(row.get("device_seconds")) is not None:
+            line["device_seconds"] = (line["device_seconds"] or 0.0) + row["device_seconds"]
         values = {key: number(row.get(key)) for key in ("accuracy", "loss", "density")}
         if line["density"] is None or (row["phase"] == "evaluate" and not line["test"]):
             line["density"] = values["density"]  # of the whole or the largest part, which is tested first

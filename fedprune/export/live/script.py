@@ -130,16 +130,37 @@ function layers(all) {
   show('layers', svg, parts[0] === '' ? [] : parts.map((label, which) => ({label, look: 's' + which % 6})), said);
 }
 
+// What a device is now: why it is not asked, else what it last did.
+const wordOf = device => device.away || device.word;
+
 function deviceLine(device, tiered, ended) {
   const last = device.phase ? `${device.word}, ${device.phase} of round ${device.round}` : '–';
   const refused = device.refusals ? `${device.refusals}, needs ${mib(device.needs_bytes)}` : '0';
-  const wrong = [device.last_fault, device.job && 'trains now: ' + device.job].filter(Boolean).join('; ');
+  const notes = [device.away_why, device.last_fault && 'last fault: ' + device.last_fault,
+    device.job && 'trains now: ' + device.job];
   const worst = device.worst ? `${percent(device.worst.accuracy)}, round ${device.worst.round}` : '–';
-  const accuracy = [worst, ...(ended ? [percent(device.accuracy)] : [])];
-  return [device.device, ...(tiered ? [[device.tier, 'text']] : []),
-    [last, device.word && device.word !== 'answered' ? 'text bad' : 'text'],
-    [device.faults, device.faults ? 'bad' : ''], [refused, device.refusals ? 'bad' : ''],
-    mib(device.memory_bytes), ...accuracy, [wrong, 'long']];
+  const accuracy = [worst, ...(ended ? [percent(device.accuracy)] : [])], word = wordOf(device);
+  const faults = device.late ? `${device.faults}, ${device.late} late` : device.faults;
+  return [device.device, ...(tiered ? [[device.tier, 'text']] : []), [word || '–', `text word ${word}`],
+    [notes.filter(Boolean).join('; '), 'long'], [last, 'text'],
+    known(device.asked) ? `${device.answered} of ${device.asked}` : '–', [faults, device.faults ? 'failed' : ''],
+    [refused, device.refusals ? 'refused' : ''], mib(device.memory_bytes), ...accuracy];
+}
+
+function devices(run) {
+  const all = run.devices, tiered = all.some(each => each.tier), ended = all.some(each => known(each.accuracy));
+  table('devices', ['device', ...(tiered ? [['tier', 'text']] : []), ['now', 'text'], ['notes', 'text'],
+    ['last asked', 'text'], 'answered', 'faults', 'refusals', 'memory', 'last the worst',
+    ...(ended ? ['accuracy at the end'] : [])],
+    all.map(device => deviceLine(device, tiered, ended)));
+  const words = ['answered', 'failed', 'late', 'refused', 'aside', 'absent']
+    .map(word => [word, all.filter(device => wordOf(device) === word).length]).filter(([, count]) => count);
+  id('words').replaceChildren(...words.flatMap(([word, count], at) =>
+    [at ? ', ' : '', node('span', {class: 'word ' + word}, `${count} ${word}`)]));
+  id('unknown').hidden = all.every(device => known(device.asked));
+  const strangers = Object.entries(run.strangers);
+  id('strangers-section').hidden = !strangers.length;
+  id('strangers').replaceChildren(...strangers.map(([name, why]) => node('li', {}, `node ${name}: ${why}`)));
 }
 
 function draw(run) {
@@ -157,6 +178,9 @@ function draw(run) {
     ['to devices', size(sum(rounds, each => each.bytes_down))],
     ['seconds a round', done.length ? grouped(sum(done, each => each.seconds) / done.length, 1) : '–'],
     ['faults', faults], ['refusals', sum(run.devices, each => each.refusals)]];
+  const late = sum(run.devices, each => each.late), retried = sum(rounds, each => each.retried);
+  if (late) tiles.push(['late', late]);
+  if (retried) tiles.push(['asked again', retried]);
   id('tiles').replaceChildren(...tiles.map(([label, value]) =>
     node('div', {}, node('b', {}, String(value)), label)));
   id('parts-section').hidden = parts.length < 2;
@@ -175,18 +199,19 @@ function draw(run) {
   const names = rounds.map(each => each.round);
   bars('bytes', [{label: 'to devices', look: 'pale', values: rounds.map(each => each.bytes_down / 1e3)},
     {label: 'from devices', look: 's0', values: rounds.map(each => each.bytes_up / 1e3)}], names, asked, 1);
-  bars('seconds', [{label: 'seconds', look: 's0', values: rounds.map(each => each.seconds)}], names, asked, 1);
+  const computed = rounds.some(each => known(each.device_seconds)) ? [{label: 'of them the slowest device computes',
+    look: 's0', values: rounds.map(each => each.device_seconds ?? 0)}] : [];
+  bars('seconds', [{label: 'seconds', look: computed.length ? 'pale' : 's0', values: rounds.map(each => each.seconds)},
+    ...computed], names, asked, 1);
   layers(run.layers);
-  const tiered = run.devices.some(device => device.tier), ended = run.devices.some(device => known(device.accuracy));
-  table('devices', ['device', ...(tiered ? [['tier', 'text']] : []), ['last known', 'text'], 'faults', 'refusals',
-    'memory', 'last the worst', ...(ended ? ['accuracy at the end'] : []), ['notes', 'text']],
-    run.devices.map(device => deviceLine(device, tiered, ended)));
+  devices(run);
   table('rounds', ['round', ['phases', 'text'], 'test accuracy', 'test loss', 'density', 'up', 'down', 'seconds',
-    'faults'],
+    'faults', ...(retried ? ['asked again'] : [])],
     rounds.map(each => [each.round, [each.phases.filter((p, at, list) => list.indexOf(p) === at).join(', '), 'text'],
       Object.values(each.test).map(test => percent(test.accuracy)).join(', ') || '–',
       Object.values(each.test).map(test => fixed(test.loss, 4)).join(', ') || '–', fixed(each.density, 4),
-      size(each.bytes_up), size(each.bytes_down), grouped(each.seconds, 1), each.faults + each.refused]));
+      size(each.bytes_up), size(each.bytes_down), grouped(each.seconds, 1), each.faults + each.refused,
+      ...(retried ? [each.retried] : [])]));
 }
 
 let last = '', run = null, heard = 0, paused = false;

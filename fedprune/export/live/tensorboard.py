@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+_COUNTS = ("faults", "late", "refused", "retried", "aside", "absent")
 _OURS = ".fedprune"  # how the names of files written here end, so that nobody else's are removed
 
 
@@ -32,7 +33,7 @@ def _scalars(picture: Mapping[str, Any]) -> Iterator[tuple[str, float | None, in
                 yield f"train/{key}", line["train"][key], line["round"]
             for part, test in line["test"].items():
                 yield f"test/{key}{part and '/' + part}", test[key], line["round"]
-        for key in ("density", "bytes_up", "bytes_down", "seconds", "faults", "refused"):
+        for key in ("density", "bytes_up", "bytes_down", "seconds", "device_seconds", *_COUNTS):
             yield f"round/{key}", line[key], line["round"]
     for part, densities in picture["layers"].items():
         for layer, value in densities.items():

@@ -12,6 +12,12 @@ _INK, _PALE = "#1f2937", "#d1d5db"
 _ONE, _TWO, _THREE = "#2563eb", "#ea580c", "#64748b"
 _SEVERAL = (_ONE, "#16a34a", "#9333ea", "#0891b2", "#ca8a04", "#db2777")
 
+# light and dark, so that they differ to every eye
+_WORDS = {
+    "answered": "#86efac", "late": "#f59e0b", "failed": "#b91c1c", "refused": "#7e22ce", "aside": "#0e7490",
+    "absent": "#cbd5e1",
+}  # fmt: skip
+
 
 def accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
     """Test accuracy of the global model or of each of its parts, and training accuracy on devices, by round."""
@@ -82,6 +88,36 @@ def sizes(forms: Mapping[str, int]) -> str:
             axes.annotate(f" {forms[name] / 1e3:,.1f}", (forms[name] / 1e3, i), va="center", color=_INK, fontsize=9)
         axes.margins(x=0.15)
     return svg[0]
+
+
+def strip(devices: Mapping[int, Mapping[int, str]]) -> str:
+    """What became of each device in each round, of ``attendance.WORDS``; blank where it was not asked."""
+    names, said = list(devices), [word for word in _WORDS if any(word in each.values() for each in devices.values())]
+    with _axes("round", "device", height=0.2 * len(names) + 1.2) as (axes, svg):
+        for word in said:
+            for row, name in enumerate(names):
+                rounds = sorted(round for round, found in devices[name].items() if found == word)
+                if rounds:
+                    axes.broken_barh(_runs(rounds), (row - 0.4, 0.8), color=_WORDS[word], linewidth=0)
+        axes.set_yticks(range(len(names)), [str(name) for name in names])
+        axes.set_ylim(len(names) - 0.5, -0.5)  # the first on top
+        for word in said:
+            axes.plot([], [], "s", color=_WORDS[word], label=word)
+        axes.legend(
+            frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0), handlelength=1.0, columnspacing=1.2
+        )
+    return svg[0]
+
+
+def _runs(rounds: Sequence[int]) -> list[tuple[float, int]]:
+    """(left end, length) of each run of rounds that follow each other: one bar for many."""
+    found: list[tuple[float, int]] = []
+    for round in rounds:
+        if found and found[-1][0] + found[-1][1] == round - 0.5:
+            found[-1] = found[-1][0], found[-1][1] + 1
+        else:
+            found.append((round - 0.5, 1))
+    return found
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from fedprune.export.report import charts
-from fedprune.export.report.style import STYLE
+from fedprune.export.report.attendance import faults
+from fedprune.export.report.devices import devices
+from fedprune.export.report.style import STYLE, figure, table
 
 
 def page(
@@ -24,25 +26,26 @@ def page(
         _tiles(result),
         *(["<h2>Tiers</h2>", _tiers(result["tiers"])] if result.get("tiers") else []),
         "<h2>Accuracy by round</h2>",
-        _figure(
+        figure(
             charts.accuracy(rows),
             "Over the test parts of all devices together; no test example is trained on or selected by.",
         ),
         "<h2>Density by layer</h2>",
         _densities(layers),
         "<h2>Bytes by round</h2>",
-        _figure(
+        figure(
             charts.traffic(rows),
             f"Content of Flower's messages: {_kb(result['bytes_up'])} up, {_kb(result['bytes_down'])} down in all.",
         ),
         "<h2>The model in every form</h2>",
-        _figure(
+        figure(
             charts.sizes(result["bytes"]),
             "Stock kernels store zeros, so a masked file is small only to download (gzip), or by channels that nothing "
             "needs any more and that are left out (compacted).",
         ),
         "<h2>The exported file against torch</h2>",
         _checks(result),
+        devices(rows, result["devices"]),
         "<h2>Rounds</h2>",
         _rounds(rows),
         "<h2>The experiment</h2>",
@@ -50,7 +53,7 @@ def page(
     ]
     head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(result["name"])} · fedprune</title>'
     viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    return f"{head}{viewport}<style>{STYLE}</style>\n" + "\n".join(body) + "\n</html>\n"
+    return f"{head}{viewport}<style>{STYLE}</style>\n" + "\n".join(filter(None, body)) + "\n</html>\n"
 
 
 def _subtitle(result: Mapping[str, Any]) -> str:
@@ -65,7 +68,7 @@ def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
     caption = (
         "Layers that are not shown are dense. Progressive pruning moves kept weights within a layer; its density stays."
     )
-    return _figure(charts.densities(**layers), caption)
+    return figure(charts.densities(**layers), caption)
 
 
 def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
@@ -90,7 +93,7 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
         "Accuracy over the test parts of all devices together. Training memory is predicted, for a device's whole "
         "process; flash and arena are the exported model's."
     )
-    return f'<div class="wide">{_table(head, lines)}</div><p class=dim>{caption}</p>'
+    return f'<div class="wide">{table(head, lines)}</div><p class=dim>{caption}</p>'
 
 
 def _share(size: int | None, allowed: int) -> str:
@@ -111,12 +114,12 @@ def _checks(result: Mapping[str, Any]) -> str:
             if found["examples"]
         ),
     ]
-    return _table(("", "examples", "accuracy", "same class as torch"), lines)
+    return table(("", "examples", "accuracy", "same class as torch"), lines)
 
 
 def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
     head = ("round", "phase", "accuracy, %", "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
-    return f'<div class="wide">{_table(head, map(_line, rows))}</div>'
+    return f'<div class="wide">{table(head, map(_line, rows))}</div>'
 
 
 def _tiles(result: Mapping[str, Any]) -> str:
@@ -137,10 +140,11 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
     def number(key: str, scale: float, form: str) -> str:
         return "" if row.get(key) is None else format(row[key] * scale, form)
 
-    faults = "; ".join(f"device {device}: {reason}" for device, reason in (row.get("faults") or {}).items())
+    failed = (f"device {device}: {reason}" for device, reason in faults(row).items())
     named = f"{row['phase']}, {row['part']}" if row.get("part") else row["phase"]
     refusals = (f"device {device} refused" for device in row.get("refused") or {})
     replanned = (f"device {device}: {job} from now on" for device, job in (row.get("replanned") or {}).items())
+    again = "those that failed were asked again" if row.get("retried") else ""
     return (
         row["round"],
         named,
@@ -151,20 +155,8 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
         number("bytes_down", 1e-3, ",.1f"),
         number("seconds", 1, ".2f"),
         row.get("devices", ""),
-        "; ".join(filter(None, (faults, *refusals, *replanned))),
+        "; ".join(filter(None, (again, *failed, *refusals, *replanned))),
     )
-
-
-def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
-    return f"<table>{_cells('th', head)}{''.join(_cells('td', line) for line in lines)}</table>"
-
-
-def _cells(tag: str, line: Sequence[object]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in line) + "</tr>"
-
-
-def _figure(svg: str, caption: str) -> str:
-    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _percent(value: float | None) -> str:

@@ -1,4 +1,9 @@
-"""The look of a report."""
+"""The look of a report, and the pieces of HTML that it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
 
 STYLE = """
 body {
@@ -22,3 +27,17 @@ figure, .wide { margin: 0; overflow-x: auto; }
 svg { max-width: 100%; height: auto; }
 pre { background: #f1f5f9; padding: 1rem; border-radius: 0.5rem; overflow-x: auto; font-size: 0.8rem; }
 """
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table with a line of heads."""
+    return f"<table>{_cells('th', head)}{''.join(_cells('td', line) for line in lines)}</table>"
+
+
+def figure(svg: str, caption: str) -> str:
+    """A picture with what it shows."""
+    return f"<figure>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
+
+
+def _cells(tag: str, line: Sequence[object]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{escape(str(cell))}</{tag}>" for cell in line) + "</tr>"

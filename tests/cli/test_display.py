@@ -1,0 +1,93 @@
+"""What an operator reads while a run goes on: who failed, is late, is away, comes back, or is nobody."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedprune.cli_progress import Display
+from fedprune.experiment import load
+
+
+def row(round: int, phase: str, **more: Any) -> dict[str, Any]:
+    line = {"round": round, "phase": phase, "accuracy": 0.5, "loss": 1.0, "density": 0.5, "bytes_up": 1}
+    return {**line, "bytes_down": 1, "seconds": 4.0, "devices": 3, "faults": {}, **more}
+
+
+@pytest.fixture
+def shown(world: Path) -> Any:
+    """Shows lines of metrics, and returns what is read of each round: the lines under its own."""
+
+    def show(*rows: dict[str, Any]) -> dict[str, list[str]]:
+        out = io.StringIO()
+        with Display(Console(file=out, width=80), load(world / "tiny.toml"), Path("run")) as display:
+            for each in rows:
+                display(each)
+        found: dict[str, list[str]] = {}
+        for line in filter(str.strip, out.getvalue().splitlines()[2:]):
+            if line.startswith(" " * 7):
+                found[next(reversed(found))].append(line.strip())
+            else:
+                found[line.split()[0]] = []
+        return found
+
+    return show
+
+
+def test_late_is_said_once(shown: Any) -> None:
+    faults = {"0": "a damaged reply", "1": "no reply within 120 s", "2": "came late", "3": "no reply within 120 s"}
+    assert shown(row(1, "train", faults=faults, late=[1, 2, 3], retried=2), {"phase": "export"})["1"] == [
+        "train: those that failed were asked again 2 times",
+        "device 0, train: a damaged reply",
+        "devices 1, 3, train: late, no reply within 120 s",
+        "device 2, train: came late",
+    ]
+
+
+def test_who_is_away_is_said_when_it_changes_and_not_at_every_line(shown: Any) -> None:
+    gone, aside = {"absent": {"1": "not connected"}}, {"aside": {"2": "until round 3"}}
+    stranger = {"strangers": {"77": "says that it is [red]device 9"}}
+    told = shown(
+        row(0, "evaluate", **gone),
+        row(1, "train", **gone, **stranger),
+        row(1, "evaluate", **gone, **aside, **stranger),
+        row(2, "train", **gone, **aside, **stranger),
+        {"round": 2, "phase": "choose", "density": 0.5, "seconds": 0.1},  # asks nobody
+        row(2, "evaluate", **aside),
+        row(3, "evaluate", aside={"2": "until round 6"}, **stranger),
+        row(4, "evaluate", absent={"2": "not connected"}),
+        row(5, "evaluate"),
+        {"phase": "export"},
+    )
+    assert told == {
+        "0": ["device 1: absent, not connected"],
+        "1": [
+            "node 77 is none of the devices: says that it is [red]device 9",
+            "device 2: failed repeatedly, set aside until round 3",
+        ],
+        "2": ["device 1: there again"],
+        "3": ["device 2: failed repeatedly, set aside until round 6"],
+        "4": ["device 2: absent, not connected"],
+        "5": ["device 2: there again"],
+    }
+
+
+def test_many_devices_of_which_the_same_is_said_share_a_line(shown: Any) -> None:
+    absent = {str(device): "not connected" for device in range(25)}
+    told = shown(row(0, "evaluate", absent=absent), row(1, "evaluate", absent={"3": "not connected"}))
+    assert told["0"] == ["devices 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 15 more: absent, not connected"]
+    assert told["1"] == ["devices 0, 1, 2, 4, 5, 6, 7, 8, 9, 10 and 14 more: there again"]
+
+
+def test_a_round_that_is_cut_short_is_shown_too(shown: Any) -> None:
+    told = shown(row(1, "evaluate"), row(2, "train", faults={"1": "lost"}))
+    assert told == {"1": [], "2": ["device 1, train: lost"]}
+
+
+def test_what_devices_compute_is_told_apart_from_the_link(shown: Any) -> None:
+    rows = (row(1, "train", device_seconds=1.5), row(1, "evaluate", device_seconds=0.5), row(2, "evaluate"))
+    (said,) = shown(*rows, {"phase": "export"})["2"]
+    assert said == "2.0 of 8.0 s are the slowest device's in each phase, the rest is the link's and the server's"
+    assert shown(row(1, "evaluate"), {"phase": "export"})["1"] == []
