@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedprune import cli_fleet
+from fedprune import cli_deploy, cli_fleet, cli_server
 from fedprune.cli_bench import Place
 from fedprune.experiment import Experiment, ExperimentError, load
 
@@ -237,7 +237,9 @@ def watch(
     serve(console, run, port)
 
 
+cli_server.mount(app)
 cli_fleet.mount(app)
+cli_deploy.mount(app)
 
 
 def main() -> None:

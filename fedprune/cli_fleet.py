@@ -1,9 +1,8 @@
-"""Commands for a fleet of real devices: server init, start and enrol; join; run; status."""
+"""Commands for a fleet of real devices: join, run, status. Those of its server are in cli_server."""
 
 from __future__ import annotations
 
 import functools
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,73 +14,13 @@ from rich.console import Console
 from fedprune.experiment import load
 
 console = Console(highlight=False)
-server = typer.Typer(no_args_is_help=True, help="The server of a fleet of real devices.")
 FleetFolder = Annotated[Path, typer.Argument(help="Folder of a fleet.", metavar="FLEET")]
 
 
 def mount(app: typer.Typer) -> None:
     """Add these commands to ``app``."""
-    app.add_typer(server, name="server")
     for command in (join, run, status):
         app.command()(command)
-
-
-@server.command()
-def init(
-    fleet: FleetFolder,
-    host: Annotated[
-        list[str], typer.Option(help="What devices call this machine: a name or an address.", show_default="its name")
-    ] = [],  # noqa: B006
-    port: Annotated[int, typer.Option(help="Port of everything.")] = 8000,
-) -> None:
-    """Make a fleet's folder: an authority, the server's certificate, settings. FLEET is a new folder."""
-    from fedprune.deployment.fleet_folder import create
-
-    made = create(fleet, host, port=port)
-    _say(f"{made.path}: a fleet at {made.address}\nNext:\n  fedprune server start {shlex.quote(str(fleet))}")
-    _say(f"  fedprune server enrol {shlex.quote(str(fleet))} NAME       # for each device")
-
-
-@server.command()
-def start(
-    fleet: FleetFolder,
-    print_: Annotated[bool, typer.Option("--print", help="Only print Flower's own commands that do the same.")] = False,
-) -> None:
-    """Serve a fleet until Ctrl-C: devices, runs, results. FLEET is its folder."""
-    from fedprune.deployment import plain
-    from fedprune.deployment import server as serving
-    from fedprune.deployment.fleet_folder import open_fleet
-
-    found = open_fleet(fleet)
-    if print_:
-        _say(plain.commands(found))
-        return
-    raise typer.Exit(serving.start(found, _log))
-
-
-@server.command()
-def enrol(
-    fleet: FleetFolder,
-    name: Annotated[str, typer.Argument(help="Name of the device: letters, digits, - and _.", metavar="NAME")],
-    partition: Annotated[
-        int | None, typer.Option(help="Its number in a run.", show_default="the first that is free")
-    ] = None,
-    memory_mb: Annotated[
-        float | None, typer.Option(help="Most MiB that training may use.", show_default="what it measures")
-    ] = None,
-    tier: Annotated[str | None, typer.Option(help="Tier of an experiment's fleet that it belongs in.")] = None,
-) -> None:
-    """Take a device in, and write the file that it joins with. FLEET is the folder, NAME the device."""
-    from fedprune.deployment import devices
-    from fedprune.deployment.fleet_folder import open_fleet
-
-    found = open_fleet(fleet)
-    device, file = devices.enrol(found, name, partition=partition, memory_mb=memory_mb, tier=tier)
-    known = found.listens() and device.name in devices.register(found)
-    _say(f"{file}: device {device.partition}, {'registered' if known else 'registered when the server starts'}")
-    _say("The file is the device's key: copy it there over a safe way, e.g. with scp, delete it here, and there run:")
-    _say("  pip install 'fedprune[device]'")
-    _say(f"  fedprune join {file.name} --data DIR")
 
 
 def join(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid
 
+from fedprune.deployment.delivering import deliver
 from fedprune.deployment.watching import Watched
 from fedprune.experiment import ExperimentError, load
 from fedprune.federated.client import client_app
 from fedprune.federated.link import RunStopped
+from fedprune.federated.phases.deploy import MODELS_DIR
 from fedprune.federated.server import server_app
 from fedprune.federated.simulate import simulate
 
@@ -22,7 +27,7 @@ PROGRESS, SEEN = "progress.jsonl", "devices.json"
 
 def _main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    file, out = Path(str(config["experiment"])), Path(str(config["out"]))
+    file, out, brought = Path(str(config["experiment"])), Path(str(config["out"])), str(config["deploy"])
     with (out / PROGRESS).open("a") as progress:
 
         def tell(row: dict[str, Any]) -> None:
@@ -30,20 +35,34 @@ def _main(grid: Grid, context: Context) -> None:
             progress.flush()
 
         try:
-            experiment = load(file)
-            simulate(
-                experiment, out, source=str(file), data_dir=str(config["data-dir"]) or None,
-                engine=lambda devices, data_dir, drive: drive(Watched(grid, out / SEEN)),
-                resume=bool(config["resume"]), fresh=bool(config["fresh"]), progress=tell,
-            )  # fmt: skip
+            if brought:
+                deliver(grid, Path(brought), out, tell)
+            else:
+                simulate(
+                    load(file), out, source=str(file), data_dir=str(config["data-dir"]) or None,
+                    engine=lambda devices, data_dir, drive: drive(Watched(grid, out / SEEN)),
+                    resume=bool(config["resume"]), fresh=bool(config["fresh"]), progress=tell, real=True,
+                )  # fmt: skip
         except BaseException as error:
             # Flower's own record says that a run failed, but not why
-            code = 2 if isinstance(error, ExperimentError) else 1
-            why = str(error) if isinstance(error, ExperimentError | RunStopped) else f"{type(error).__name__}: {error}"
-            tell({"ended": code, "why": why})
+            tell({"ended": 2 if isinstance(error, ExperimentError) else 1, "why": _why(error, out)})
             raise
         tell({"ended": 0, "why": ""})
 
 
+def _why(error: BaseException, out: Path) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{out}: the disk is full; make room and go on with --resume"
+    return str(error) if isinstance(error, ExperimentError | RunStopped) else f"{type(error).__name__}: {error}"
+
+
 server = server_app(_main)
 client = client_app()
+
+
+@client.lifespan()
+def _models_dir(context: Context) -> Iterator[None]:
+    """What a device's node-config says of its folder of models, told to phase deploy, which sees no context."""
+    if folder := context.node_config.get("models-dir"):
+        os.environ[MODELS_DIR] = str(folder)  # a message has a process of its own
+    yield

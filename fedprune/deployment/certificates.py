@@ -37,11 +37,17 @@ def authority(name: str) -> Pair:
 
 
 def server(issuer: Pair, hosts: Sequence[str]) -> Pair:
-    """A server's PEM key and certificate for these names and addresses, signed by the authority ``issuer``."""
+    """A server's PEM key and certificate for these names and addresses, signed by the authority ``issuer``.
+
+    ValueError where the authority's key is not its certificate's, or where its time is over.
+    """
     key = ec.generate_private_key(ec.SECP384R1())
     ca = x509.load_pem_x509_certificate(issuer.public)
     ca_key = serialization.load_pem_private_key(issuer.private, None)
-    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    if not isinstance(ca_key, ec.EllipticCurvePrivateKey) or ca_key.public_key() != ca.public_key():
+        raise ValueError("the key is not that of the certificate")
+    if datetime.now(UTC) > ca.not_valid_after_utc:
+        raise ValueError(f"the authority's time was over on {ca.not_valid_after_utc:%Y-%m-%d}")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedprune server")])
     built = (
         _certificate(subject, ca.subject, key.public_key())
@@ -52,6 +58,11 @@ def server(issuer: Pair, hosts: Sequence[str]) -> Pair:
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
     )
     return Pair(_pem(key), built.sign(ca_key, hashes.SHA384()).public_bytes(serialization.Encoding.PEM))
+
+
+def until(certificate: bytes) -> datetime:
+    """When the time of a PEM certificate is over, in UTC."""
+    return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
 def device() -> Pair:

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from fedprune.deployment import certificates, flower
-from fedprune.deployment.fleet_folder import Fleet, FleetError, write_private
+from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, write_private
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -85,14 +85,53 @@ def enrol(
     return device, path
 
 
-def register(fleet: Fleet) -> list[str]:
-    """Make every enrolled device known to the running SuperLink; the names of those that were not."""
-    known = {node["node-id"] for node in flower.ask(fleet, ["flwr", "supernode", "list", "fleet"])["nodes"]}
-    new = [device for device in enrolled(fleet) if device.node not in known]
+def known(fleet: Fleet) -> set[str]:
+    """Node ids that the running SuperLink lets in."""
+    nodes = flower.ask(fleet, ["flwr", "supernode", "list", LINK])["nodes"]
+    return {node["node-id"] for node in nodes if node["status"] != "unregistered"}
+
+
+def register(fleet: Fleet, nodes: set[str] | None = None) -> list[str]:
+    """Make every enrolled device known to the running SuperLink; the names of those that were not.
+
+    ``nodes`` are those of ``known``, where the caller has them.
+    """
+    nodes = known(fleet) if nodes is None else nodes
+    new = [device for device in enrolled(fleet) if device.node not in nodes]
     for device in new:
         answer = flower.ask(fleet, flower.register(fleet.devices / f"{device.name}.pub", device.name))
         _save(fleet, msgspec.structs.replace(device, node=str(answer["node-id"])))
     return [device.name for device in new]
+
+
+def revoke(fleet: Fleet, name: str) -> bool:
+    """Take a device out: its key opens nothing any more, its record and its join file are gone, its number is free.
+
+    False where no server runs: the SuperLink still knows the key, until ``expel`` when it starts. FleetError where no
+    device of this name is enrolled, or where the server does not do it; nothing is changed then.
+    """
+    others = {device.name: device for device in enrolled(fleet)}
+    if name not in others:
+        there = ", ".join(others) or "none"
+        raise FleetError(f"{fleet.devices / name}.json: no device of this name is enrolled; there are: {there}")
+    serving = fleet.listens()
+    if serving and others[name].node in known(fleet):
+        _unregister(fleet, str(others[name].node))
+    for ending in ("join", "pub", "json"):  # the record last: until it is gone, the command can be given again
+        (fleet.devices / f"{name}.{ending}").unlink(missing_ok=True)
+    return serving
+
+
+def expel(fleet: Fleet, nodes: set[str]) -> list[str]:
+    """Make the running SuperLink forget those of the ``nodes`` it knows whose devices are enrolled no more; these."""
+    strangers = sorted(nodes - {device.node for device in enrolled(fleet)})
+    for node in strangers:
+        _unregister(fleet, node)
+    return strangers
+
+
+def _unregister(fleet: Fleet, node: str) -> None:
+    flower.ask(fleet, ["flwr", "supernode", "unregister", node, LINK])
 
 
 def read_join(path: Path) -> Join:

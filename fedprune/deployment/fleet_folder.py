@@ -8,7 +8,7 @@ import socket
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedprune.deployment import certificates, texts
@@ -77,14 +77,11 @@ def create(path: Path, hosts: Sequence[str] = (), *, port: int = 8000, listen: s
         raise FleetError(f"{path}: is a fleet already; start it with: fedprune server start {path}")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FleetError(f"{path}: holds something else; choose a new or an empty folder")
-    hosts = tuple(dict.fromkeys(hosts)) or (socket.gethostname(),)
-    for host in hosts:
-        if not _HOST.fullmatch(host):
-            raise FleetError(f"--host {host}: neither a name nor an address; write e.g. server.local or 192.168.1.10")
+    hosts = _named(hosts) or (socket.gethostname(),)
     if not 1 <= port <= 65535:
         raise FleetError(f"--port {port}: outside 1 to 65535")
     ca = certificates.authority(path.name)
-    server = certificates.server(ca, tuple(dict.fromkeys((*hosts, *_HERE))))
+    server = certificates.server(ca, _named((*hosts, *_HERE)))
     for folder in (path, path / "devices", path / "runs", path / "logs", path / "app", path / "flwr"):
         folder.mkdir(mode=0o700, parents=folder == path, exist_ok=True)
     for name, pair in (("ca", ca), ("server", server)):
@@ -119,6 +116,40 @@ def open_fleet(path: Path) -> Fleet:
         if not isinstance(value, str) or not value:
             raise FleetError(f"{file}: {key}: expected a text")
     return Fleet(path, tuple(hosts), port, listen, database)
+
+
+def renew(fleet: Fleet, hosts: Sequence[str] = ()) -> Fleet:
+    """The fleet with a new certificate for its server, by its own authority, and with these hosts where there are any.
+
+    Devices trust the authority, so that they need nothing new. FleetError where a host is none, or where the authority
+    is lost, damaged or out of date; nothing is changed then.
+    """
+    hosts = _named(hosts) or fleet.hosts
+    try:
+        ca = certificates.Pair((fleet.path / "ca.key").read_bytes(), (fleet.path / "ca.crt").read_bytes())
+        pair = certificates.server(ca, _named((*hosts, *_HERE)))
+    except OSError as error:
+        raise FleetError(
+            f"{error.filename}: cannot be read ({error.strerror}); put the copy back that you keep"
+        ) from error
+    except ValueError as error:
+        raise FleetError(f"{fleet.path}/ca.crt and ca.key: {error}; put the copy back that you keep") from error
+    write_private(fleet.path / "server.key.half", pair.private)
+    (fleet.path / "server.crt.half").write_bytes(pair.public)
+    for name in ("server.key", "server.crt"):
+        (fleet.path / f"{name}.half").replace(fleet.path / name)
+    if hosts != fleet.hosts:
+        half = fleet.path / "config.toml.half"
+        half.write_text(texts.config(hosts, fleet.port, fleet.listen, fleet.database))
+        half.replace(fleet.path / "config.toml")
+    return replace(fleet, hosts=hosts)
+
+
+def _named(hosts: Sequence[str]) -> tuple[str, ...]:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise FleetError(f"--host {host}: neither a name nor an address; write e.g. server.local or 192.168.1.10")
+    return tuple(dict.fromkeys(hosts))
 
 
 def flower_home(fleet: Fleet) -> Path:

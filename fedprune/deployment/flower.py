@@ -35,7 +35,6 @@ def superlink(fleet: Fleet) -> list[str]:
         "--ssl-ca-certfile", str(fleet.path / "ca.crt"), "--ssl-certfile", str(fleet.path / "server.crt"),
         "--ssl-keyfile", str(fleet.path / "server.key"), "--enable-supernode-auth",
         "--database", str(fleet.path / fleet.database), "--disable-runtime-dependency-installation",
-        "--log-file", str(fleet.path / "logs" / "superlink.log"),
     ]  # fmt: skip
 
 

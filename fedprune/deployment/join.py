@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedprune.deployment import flower, texts
+from fedprune.deployment import flower, hints, texts
 from fedprune.deployment.devices import Join
 from fedprune.deployment.fleet_folder import FleetError, write_private
+from fedprune.deployment.logs import Log
 from fedprune.deployment.processes import child, show, stoppable
 
 _PAUSE_S = 10.0
-_KNOWN_PAUSE_S = 60.0  # so long Flower holds a node that was killed for alive, and refuses its key
+_UNSPEAKABLE = set("\"'\\\n")
+_KNOWN_PAUSE_S = 15.0  # Flower holds a node that was killed for alive for a minute, and refuses its key so long
+_FEW, _OFTEN = 3, 10  # failures to connect after which the reason is looked for, the first time and again
 
 
 def unpack(join: Join, source: Path) -> Path:
@@ -36,7 +41,7 @@ def node_config(join: Join, data: Path | None) -> str:
         path = str(data.absolute())
         if not data.is_dir():
             raise FleetError(f"--data {data}: no folder; give the one that holds this device's data sets")
-        if set(path) & set("\"'\\\n"):
+        if set(path) & _UNSPEAKABLE:
             raise FleetError(f"--data {data}: quotes and backslashes do not travel in Flower's settings; rename it")
         words.append(f'data-dir="{path}"')
     if join.memory_mb is not None:
@@ -45,34 +50,54 @@ def node_config(join: Join, data: Path | None) -> str:
 
 
 def serve(join: Join, folder: Path, config: str, say: Callable[[str], None]) -> int:
-    """Take part until SIGINT or SIGTERM; the exit code. A SuperNode that ends is started again after a pause."""
+    """Take part until SIGINT or SIGTERM; the exit code. A SuperNode that ends is started again after a pause.
+
+    Models that are deployed to the device land in ``folder``/models.
+    """
+    models = str(folder / "models")
+    if set(models) & _UNSPEAKABLE:
+        raise FleetError(f"{folder}: quotes and backslashes do not travel in Flower's settings; set another HOME")
+    config = f'{config} models-dir="{models}"'
+    log = Log(folder / "log.jsonl", say, join.name)
     with stoppable():
         try:
             while True:
-                reason = _once(join, folder, config, say)
-                pause = _KNOWN_PAUSE_S if reason else _PAUSE_S
-                say(f"{reason or 'the SuperNode ended'}; once more in {pause:.0f} s")
+                log.said("start", f"joining {join.address}")
+                refused = _once(join, folder, config, log)
+                reason = hints.why(join.address, folder / "ca.crt")
+                if refused and not reason:
+                    reason = (
+                        f"{join.address} refuses this device: it holds it for online still, or does not know its key"
+                    )
+                if reason:
+                    log.hint(reason)
+                pause = _KNOWN_PAUSE_S if refused else _PAUSE_S
+                log.said("pause", f"the SuperNode ended; once more in {pause:.0f} s")
                 time.sleep(pause)
         except KeyboardInterrupt:
-            say("stopped")
+            log.said("stop", "stopped")
             return 0
 
 
-def _once(join: Join, folder: Path, config: str, say: Callable[[str], None]) -> str:
-    """Why the SuperNode could not connect, "" where it ended otherwise."""
-    reason: list[str] = []
+def _once(join: Join, folder: Path, config: str, log: Log) -> bool:
+    """Whether the SuperNode, which ended, could not connect at all."""
+    refused, failures = threading.Event(), itertools.count(1)
 
     def read(line: str) -> None:
-        say(line)
+        log.flower(line)
         if "Exit Code: 305" in line:
-            reason.append(f"{join.address} refuses this device: it holds it for online still, or does not know its key")
+            refused.set()
+        # it tries again without end, and never says what fails
+        failed = "Connection attempt failed" in line and next(failures) % _OFTEN == _FEW
+        if failed and (reason := hints.why(join.address, folder / "ca.crt")):
+            log.hint(reason)
 
     command = flower.supernode(join.address, folder, config, _free_port())
     with child(command, flower.environment(folder / "flwr"), folder) as process:
         shown = show(process, read)
         process.wait()
         shown.join(1)
-    return "".join(reason[:1])
+    return refused.is_set()
 
 
 def install_service(join: Join, folder: Path, data: Path | None) -> tuple[Path, list[str]]:

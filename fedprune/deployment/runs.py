@@ -33,9 +33,27 @@ def submit(
 
     FleetError where no server runs, where another run is under way, or where the fleet is not the experiment's.
     """
+    serving(fleet)
+    _fits(experiment, source, enrolled(fleet))
+    idle(fleet)
+    out = folder(fleet, experiment)
+    if (out / "checkpoint.fedprune").exists() and not (out / "result.json").exists() and not (resume or fresh):
+        raise FleetError(f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over")
+    out.mkdir(parents=True, exist_ok=True)
+    asked = out / "experiment.toml"
+    asked.write_text(_experiment.to_toml(experiment))
+    data = str(data_dir.absolute()) if data_dir else ""
+    return start(fleet, out, {"experiment": str(asked), "data-dir": data, "resume": resume, "fresh": fresh})
+
+
+def serving(fleet: Fleet) -> None:
+    """FleetError where no server runs."""
     if not fleet.listens():
         raise FleetError(f"{fleet.path}: no server runs here; start it with: fedprune server start {fleet.path}")
-    _fits(experiment, source, enrolled(fleet))
+
+
+def idle(fleet: Fleet) -> None:
+    """FleetError where a run is under way."""
     for other in list_runs(fleet):
         if not other["status"].startswith("finished"):
             home = fleet.path / "flwr"
@@ -43,14 +61,12 @@ def submit(
                 f"{fleet.path}: run {other['run-id']} is under way; wait for it, or stop it with: "
                 f"FLWR_HOME={home} flwr stop {other['run-id']} {LINK}"
             )
-    out = folder(fleet, experiment)
-    if (out / "checkpoint.fedprune").exists() and not (out / "result.json").exists() and not (resume or fresh):
-        raise FleetError(f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over")
-    out.mkdir(parents=True, exist_ok=True)
-    asked, config = out / "experiment.toml", out / "run_config.toml"
-    asked.write_text(_experiment.to_toml(experiment))
-    data = str(data_dir.absolute()) if data_dir else ""
-    settings = {"experiment": str(asked), "out": str(out), "data-dir": data, "resume": resume, "fresh": fresh}
+
+
+def start(fleet: Fleet, out: Path, settings: Mapping[str, str | bool]) -> str:
+    """Submit a run of the fleet's app with these settings, which reports in the folder ``out``; Flower's run id."""
+    config = out / "run_config.toml"
+    settings = {**settings, "out": str(out)}
     config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in settings.items()))
     (out / _PROGRESS).write_bytes(b"")
     number = str(flower.ask(fleet, flower.run(fleet, config))["run-id"])
@@ -78,8 +94,13 @@ def _fits(experiment: Experiment, source: str, devices: list[Device]) -> None:
             )
 
 
-def follow(fleet: Fleet, run: str, out: Path, show: Callable[[Mapping[str, Any]], None]) -> tuple[int, str]:
-    """Show each line of a run until it ends: (exit code, why). 0 only where Flower and the app both say so."""
+def follow(
+    fleet: Fleet, run: str, out: Path, show: Callable[[Mapping[str, Any]], None], proof: str = "result.json"
+) -> tuple[int, str]:
+    """Show each line of a run until it ends: (exit code, why).
+
+    0 only where Flower and the app both say so, and ``proof``, the file that the run writes last, is there.
+    """
     position, ended, asked = 0, None, time.monotonic()
     while ended is None:
         rows, position = _new_rows(out / _PROGRESS, position)
@@ -99,7 +120,7 @@ def follow(fleet: Fleet, run: str, out: Path, show: Callable[[Mapping[str, Any]]
     time.sleep(2)  # the app ends, then Flower takes note
     while not (status := _status(fleet, run)[0]).startswith("finished") and time.monotonic() < until:
         time.sleep(1)
-    if ended[0] == 0 and (status != "finished:completed" or not (out / "result.json").exists()):
+    if ended[0] == 0 and (status != "finished:completed" or not (out / proof).exists()):
         return 1, f"run {run} is {status} by Flower's account"
     return ended
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from fedprune.deployment import flower
+from fedprune.deployment import deploying, flower
 from fedprune.deployment.devices import enrolled
 from fedprune.deployment.fleet_folder import LINK, Fleet
 from fedprune.deployment.runs import NUMBER, list_runs
@@ -27,6 +27,8 @@ class DeviceState(NamedTuple):
     """What its process may use, as it said last; 0 where it said nothing yet."""
     error: str
     """The last one of its latest run."""
+    model: str = ""
+    """The one in use there, as it said when it last got one: run, SHA-256, accuracy on its own test part."""
 
 
 class FleetState(NamedTuple):
@@ -35,7 +37,7 @@ class FleetState(NamedTuple):
     serving: bool
     devices: list[DeviceState]
     runs: list[dict[str, Any]]
-    """Flower's account of each, the newest first, and ``results``: the folder under runs/ that it wrote last."""
+    """Flower's account of each, the newest first, and ``results``: the folder that it wrote last."""
 
 
 def look(fleet: Fleet) -> FleetState:
@@ -46,6 +48,7 @@ def look(fleet: Fleet) -> FleetState:
         listed = flower.ask(fleet, ["flwr", "supernode", "list", LINK])["nodes"]
         nodes = {node["node-id"]: node for node in listed}
     seen = _seen(fleet)
+    deployed = {row["name"]: row for row in deploying.rows(fleet.path / deploying.DEPLOYED)}
     devices = []
     for device in enrolled(fleet):
         node = nodes.get(device.node or "", {})
@@ -58,17 +61,23 @@ def look(fleet: Fleet) -> FleetState:
                 device.name,
                 device.partition,
                 device.tier or "",
-                registered=device.node in nodes if serving else device.node is not None,
+                registered=_known(nodes.get(device.node or "")) if serving else device.node is not None,
                 online=online,
                 last_seen="now" if online else _when(node, times),
                 rounds=sum(entry.get("rounds", 0) for entry in mine),
                 memory_bytes=memory[-1] if memory else 0,
                 error=mine[-1].get("error", "") if mine else "",
+                model=deploying.model_in_use(deployed.get(device.name)),
             )
         )
-    names = {file.read_text(): file.parent.name for file in fleet.runs.glob(f"*/{NUMBER}")}
+    files = [*fleet.runs.glob(f"*/{NUMBER}"), *deploying.folder(fleet).glob(NUMBER)]
+    names = {file.read_text(): file.parent.name for file in files}
     runs = [{**run, "results": names.get(run["run-id"], "")} for run in list_runs(fleet)] if serving else []
     return FleetState(serving, devices, runs)
+
+
+def _known(node: dict[str, Any] | None) -> bool:
+    return node is not None and node.get("status") != "unregistered"
 
 
 def _seen(fleet: Fleet) -> list[dict[str, dict[str, Any]]]:

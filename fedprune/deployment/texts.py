@@ -55,6 +55,7 @@ out = ""
 data-dir = ""
 resume = false
 fresh = false
+deploy = ""
 """
 
 
@@ -86,7 +87,8 @@ def readme(path: Path) -> str:
         "A fleet of fedprune: `*.key` and `devices/*.join` are secret, `state.db` is what the server remembers.",
         f"Start it with `fedprune server start {at}`, or for good: `systemctl --user enable --now {service}`.",
         f"Add a device with `fedprune server enrol {at} NAME`, run with `fedprune run FILE --fleet {at}`.",
-        f"Look at it with `fedprune status {at}`; results are in `runs/`, logs in `logs/`.",
+        f"Bring a run's model to its devices with `fedprune deploy RUN --fleet {at}`; look at it all with "
+        f"`fedprune status {at}`. Results are in `runs/`, logs in `logs/`.",
         f"The same in Flower's own commands: `fedprune server start {at} --print`.",
     )
     return "\n\n".join(lines) + "\n"

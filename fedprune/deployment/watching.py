@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedprune.federated import bundle
 from fedprune.federated.payload import MEMORY, values_of
 from fedprune.federated.state import write_atomically
+
+_LEAST_PAUSE_S, _MOST_PAUSE_S = 0.3, 3.0
 
 
 class Watched(Grid):
@@ -30,7 +34,7 @@ class Watched(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The replies of ``grid``, noted."""
         messages = list(messages)
-        replies = list(self._grid.send_and_receive(messages, timeout=timeout))
+        replies = self._exchanged(messages, timeout)
         silent = {message.metadata.dst_node_id for message in messages}
         for reply in replies:
             if reply.metadata.src_node_id in silent:  # a link's own word of a node that is away has the link's id
@@ -39,6 +43,18 @@ class Watched(Grid):
         for node in silent:
             self._nodes.setdefault(node, {})["error"] = "no reply"
         write_atomically(self._file, json.dumps(self._nodes).encode())
+        return replies
+
+    def _exchanged(self, messages: list[Message], timeout: float | None) -> list[Message]:
+        """The replies that come in time. Flower's own grid asks for them every three seconds, and no sooner."""
+        started, replies = time.monotonic(), []
+        waiting = {name for name in self._grid.push_messages(messages) if name}
+        while waiting and (timeout is None or time.monotonic() < started + timeout):
+            new = list(self._grid.pull_messages(waiting))
+            waiting -= {reply.metadata.reply_to_message_id for reply in new}
+            replies += new
+            if waiting and not new:
+                time.sleep(min(_MOST_PAUSE_S, max(_LEAST_PAUSE_S, (time.monotonic() - started) / 20)))
         return replies
 
     def _note(self, reply: Message) -> None:
@@ -51,13 +67,15 @@ class Watched(Grid):
             return
         self._rounds.setdefault(node, set()).add(reply.metadata.group_id)
         seen["rounds"] = len(self._rounds[node])
+        several = reply.metadata.message_type == bundle.ROUTE
         try:
-            values = values_of(reply.content)
+            for part in bundle.unpack(reply.content) if several else [bundle.Part("", "", reply.content)]:
+                if (why := bundle.why_failed(part.records)) is not None:
+                    seen["error"] = why
+                elif isinstance(memory := values_of(part.records).get(MEMORY), int | float):
+                    seen[MEMORY] = int(memory)
         except ValueError as error:
             seen["error"] = str(error)
-            return
-        if isinstance(values.get(MEMORY), int | float):
-            seen[MEMORY] = int(values[MEMORY])
 
     def set_run(self, run: Any) -> None:
         """As ``grid`` does."""

@@ -1,8 +1,10 @@
 """A fleet over real processes: TLS, keys, a run whose model is the local engine's, and who is turned away."""
 
+import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -111,6 +113,32 @@ def _asks(fleet: Fleet, source: str, path: str) -> int:
         client.close()
 
 
+def _deploys(environment: dict[str, str], folder: Path, fleet: Fleet) -> None:
+    """A finished run's model is brought to both devices, into the folders that they joined with."""
+    run = fleet.runs / "digits"
+    words = ("deploy", str(run), "--fleet", str(fleet.path))
+    refused = _command(environment, folder, *words, "--device", "nobody")
+    assert (refused.returncode, "--device nobody: not enrolled" in refused.stderr) == (2, True), refused.stderr
+    done = _command(environment, folder, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    model = (run / "model.tflite").read_bytes()
+    rows = json.loads((run / "deployed.json").read_text())
+    assert [(row["name"], row["partition"], row["used"], row["reason"], row["bytes"]) for row in rows] == [
+        ("kitchen", 0, True, "", len(model)),
+        ("attic", 1, True, "", len(model)),
+    ]
+    of_all = json.loads((run / "result.json").read_text())["checks"]["litert_int8"]["accuracy"]
+    accuracies = [row["accuracy"] for row in rows]
+    assert min(accuracies) <= of_all <= max(accuracies)
+    for row in rows:
+        assert row["memory_bytes"] > 0
+        assert row["latency_ms"]["p90"] > 0
+        models = Path(environment["HOME"]) / ".fedprune" / row["name"] / "models"
+        assert (models / "current.tflite").read_bytes() == model
+        assert json.loads((models / "current.json").read_text())["accuracy"] == row["accuracy"]
+    assert json.loads((fleet.path / "deployed.json").read_text()) == rows
+
+
 def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -140,7 +168,7 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
         assert done.returncode == 0, done.stdout + done.stderr + _text(server_log)[-2000:]
         assert "model.tflite" in done.stdout
 
-        assert "Receiving: train" in _text(tmp_path / "kitchen.log")
+        assert re.search(r"Receiving: (train|query\.several)", _text(tmp_path / "kitchen.log"))
         for name in intruders:
             assert "Receiving" not in _text(tmp_path / f"{name}.log"), name
 
@@ -148,12 +176,17 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
         refused = _command(environment, tmp_path, *again, "data.devices=3")
         assert refused.returncode == 2
         assert "none is enrolled for partition 2" in refused.stderr
+        _deploys(environment, tmp_path, fleet)
         # What only the server's app can find out: Flower's own command would end with 0.
         failed = _command(environment, tmp_path, *again, "model=nowhere.nets:tiny", "--set", "name=broken")
         assert failed.returncode == 2, failed.stdout + failed.stderr
         assert "nowhere" in failed.stderr
         found = state.look(fleet)
-        assert [run["status"] for run in found.runs] == ["finished:failed", "finished:completed"]
+        assert [(run["status"], run["results"]) for run in found.runs] == [
+            ("finished:failed", "broken"),
+            ("finished:completed", "deploy"),
+            ("finished:completed", "digits"),
+        ]
         assert [(one.name, one.registered, one.online, one.rounds, one.error) for one in found.devices] == [
             ("kitchen", True, True, 2, ""),
             ("attic", True, True, 2, ""),
@@ -163,6 +196,9 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
         page.print(tables.devices(found, str), tables.runs(found))
         shown = page.export_text()
         assert all(word in shown for word in ("kitchen", "attic", "finished:completed", "digits", "broken"))
+        sha256 = hashlib.sha256((fleet.runs / "digits" / "model.tflite").read_bytes()).hexdigest()
+        assert all(re.fullmatch(rf"digits {sha256[:8]} \d+\.\d %", one.model) for one in found.devices)
+        assert sha256[:8] in shown
         server.send_signal(signal.SIGINT)
         assert server.wait(30) == 0
     assert "Traceback" not in _text(tmp_path / "kitchen.log")

@@ -1,0 +1,119 @@
+"""Bringing a run's models to a fleet's devices, from the side of the command line: who gets which, what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fedprune.deployment import runs
+from fedprune.deployment.devices import Device, enrolled
+from fedprune.deployment.fleet_folder import Fleet, FleetError
+from fedprune.experiment import Experiment
+
+PLAN, ROWS = "plan.json", "rows.json"
+"""In the folder of a deployment: who gets what, and a row a device of how it went, written last."""
+DEPLOYED = "deployed.json"
+"""In a run's folder: the last row of each device. In a fleet's: that of the last model that reached it."""
+_MODEL = "model.tflite"
+
+
+class Target(msgspec.Struct, frozen=True):
+    """A device that is to get a model."""
+
+    name: str
+    partition: int
+    tier: str
+    """Whose model it gets; empty for that of the whole run."""
+    node: str | None
+    """Flower's node id; None where the server has not registered it yet."""
+
+
+def folder(fleet: Fleet) -> Path:
+    """Where a deployment reports; there is one at a time."""
+    return fleet.path / "deploy"
+
+
+def file(run: Path, tier: str) -> Path:
+    """The model of a tier of a run."""
+    return run / "tiers" / tier / _MODEL if tier else run / _MODEL
+
+
+def targets(fleet: Fleet, run: Path, names: Sequence[str] = ()) -> list[Target]:
+    """The enrolled devices that are part of a run which has ended, or those of them with these ``names``.
+
+    ExperimentError where the run has not ended, where a name is unknown, or where a device has no model there.
+    """
+    from fedprune.federated.folder import RunFolder
+
+    found = RunFolder(run)
+    result, experiment = found.read_result(), found.experiment()
+    devices = enrolled(fleet)
+    if unknown := [name for name in names if name not in {device.name for device in devices}]:
+        raise FleetError(f"--device {unknown[0]}: not enrolled in {fleet.path}; see fedprune status {fleet.path}")
+    count = int(result["devices"])
+    chosen = [each for each in devices if (each.name in names if names else each.partition < count)]
+    if not chosen:
+        raise FleetError(f"{fleet.path}: no device is enrolled for the {count} of {run}; enrol one")
+    for device in chosen:
+        if device.partition >= count:
+            raise FleetError(
+                f"--device {device.name}: has partition {device.partition}, but the devices of {run} count from 0 to "
+                f"{count - 1}: none of its data is this device's"
+            )
+    made = [Target(each.name, each.partition, _tier(each, experiment, run), each.node) for each in chosen]
+    for target in made:
+        if not (path := file(run, target.tier)).is_file():
+            raise FleetError(f"{path}: missing; write it again with: fedprune export {run} --to litert")
+    return made
+
+
+def _tier(device: Device, experiment: Experiment, run: Path) -> str:
+    """Tier of a run that a device belongs in: the one that its owner says, else the one that its place gives."""
+    if not experiment.fleet:
+        return ""
+    if device.tier is None:
+        places = [name for name, tier in experiment.fleet.items() if tier.trains for _ in range(tier.devices)]
+        return places[device.partition]
+    if device.tier not in experiment.fleet:
+        raise FleetError(
+            f"{run}: has the tiers {', '.join(experiment.fleet)}, but {device.name} is enrolled as {device.tier}; "
+            "name the other devices with --device"
+        )
+    return device.tier
+
+
+def submit(fleet: Fleet, run: Path, to: Sequence[Target]) -> str:
+    """Start bringing them their models; Flower's run id. FleetError without a server, or while a run is under way."""
+    runs.serving(fleet)
+    runs.idle(fleet)
+    out = folder(fleet)
+    out.mkdir(mode=0o700, exist_ok=True)
+    (out / ROWS).unlink(missing_ok=True)
+    (out / PLAN).write_bytes(msgspec.json.encode(to))
+    return runs.start(fleet, out, {"deploy": str(run.absolute())})
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a file; none where it is not there, or damaged."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [row for row in found if isinstance(row, dict) and "name" in row] if isinstance(found, list) else []
+
+
+def model_in_use(row: Mapping[str, Any] | None) -> str:
+    """Run, first letters of the SHA-256, and accuracy on the device's own test part; empty where nothing is known."""
+    found = (row or {}).get("in_use")
+    if not found:
+        return ""
+    return f"{found['run'] or '?'} {found['sha256'][:8]} {percent(found['accuracy'])}"
+
+
+def percent(accuracy: float | None) -> str:
+    """An accuracy, for people; a dash where there is none."""
+    return "-" if accuracy is None else f"{100 * accuracy:.1f} %"
