@@ -84,9 +84,12 @@ def resume(
         int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
     ] = None,
 ) -> None:
-    """Go on with a simulation that was stopped, to the same model. RUN is its folder, such as runs/digits."""
+    """Go on with a run that was stopped, simulated or a fleet's, to the same model. RUN is its folder."""
     from fedprune.federated.folder import RunFolder
 
+    if cli_fleet.of_fleet(run):
+        cli_fleet.go_on(run, data_dir)
+        return
     experiment = RunFolder(run).experiment()
     _run(experiment, run, str(run / "experiment.json"), data_dir, engine, workers, resume=True)
 

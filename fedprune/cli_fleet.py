@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,9 +74,21 @@ def run(
     if code == 2:
         raise FleetError(why)
     if code:
-        _say(f"The run failed: {why}\nWhat is complete lies in {out}; go on with the same command and --resume.")
+        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:\n  fedprune resume {out}")
         raise typer.Exit(code)
     summary(console, RunFolder(out).read_result(), out)
+
+
+def of_fleet(run: Path) -> bool:
+    """Whether a folder is that of a fleet's run, FLEET/runs/NAME."""
+    return (run / "run_config.toml").exists() and (run.absolute().parents[1] / "config.toml").exists()
+
+
+def go_on(folder: Path, data_dir: Path | None) -> None:
+    """Go on with a fleet's run that was stopped, with the data that it was given."""
+    given = tomllib.loads((folder / "run_config.toml").read_text("utf-8")).get("data-dir")
+    data = data_dir or (Path(given) if given else None)
+    run(folder / "experiment.toml", folder.absolute().parents[1], data_dir=data, resume=True)
 
 
 @contextmanager
@@ -85,6 +98,7 @@ def _left_alone(fleet: Path, number: str, stop: Callable[[], None]) -> Iterator[
     except KeyboardInterrupt:
         stop()
         _say(f"\nNo longer watching; the run goes on. To stop it: FLWR_HOME={fleet}/flwr flwr stop {number} fleet")
+        _say("To see it: fedprune watch, with the run's folder")
         raise typer.Exit(130) from None
 
 

@@ -71,7 +71,13 @@ def test_people_may_share_devices(devices: int) -> None:
     apart, shared = federate(dataset), federate(dataset, devices=devices)
     assert len(shared.devices) == devices
     members = [sorted(set(people[one.test_indices])) for one in shared.devices]
-    assert sorted(sum(members, [])) == [0, 1, 2, 3, 4]  # nobody's examples lie on two devices
+    assert sorted(person for owners in members for person in owners) == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]  # nobody's examples lie on two devices
     assert all(owners == list(range(owners[0], owners[-1] + 1)) for owners in members)
     assert max(map(len, members)) - min(map(len, members)) <= 1
     for one, owners in zip(shared.devices, members, strict=True):

@@ -1,4 +1,4 @@
-"""Four unequal devices with the recordings of other people each, over TLS and keys: cut off in the middle, and resumed."""
+"""Four unequal devices, each with other people's recordings, over TLS and keys: cut off in the middle, and resumed."""
 
 from __future__ import annotations
 
