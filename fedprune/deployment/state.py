@@ -27,6 +27,8 @@ class DeviceState(NamedTuple):
     """What its process may use, as it said last; 0 where it said nothing yet."""
     error: str
     """The last one of its latest run."""
+    lag_s: float = 0.0
+    """Until its last reply was there, since it was asked; 0 where none was."""
     model: str = ""
     """The one in use there, as it said when it last got one: run, SHA-256, accuracy on its own test part."""
 
@@ -67,6 +69,7 @@ def look(fleet: Fleet) -> FleetState:
                 rounds=sum(entry.get("rounds", 0) for entry in mine),
                 memory_bytes=memory[-1] if memory else 0,
                 error=mine[-1].get("error", "") if mine else "",
+                lag_s=next((entry["lag_s"] for entry in reversed(mine) if "lag_s" in entry), 0.0),
                 model=deploying.model_in_use(deployed.get(device.name)),
             )
         )

@@ -15,13 +15,24 @@ from fedprune.deployment.state import FleetState
 def devices(state: FleetState, size: Callable[[float], str]) -> Table:
     """A line for each device; ``size`` writes bytes."""
     table = _table(
-        "device", "partition", "tier", "registered", "online", "last seen", "rounds", "memory", "model", "last error"
+        "device",
+        "partition",
+        "tier",
+        "registered",
+        "online",
+        "last seen",
+        "rounds",
+        "answers in",
+        "memory",
+        "model",
+        "last error",
     )
     for one in state.devices:
         memory = size(one.memory_bytes) if one.memory_bytes else "-"
         cells = (
             one.name, str(one.partition), one.tier or "-", _yes(one.registered), _yes(one.online),
-            one.last_seen or "never", str(one.rounds), memory, one.model or "-", one.error or "-",
+            one.last_seen or "never", str(one.rounds), f"{one.lag_s:.1f} s" if one.lag_s else "-", memory,
+            one.model or "-", one.error or "-",
         )  # fmt: skip
         table.add_row(*(escape(cell) for cell in cells))
     return table

@@ -22,7 +22,8 @@ _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.3, 3.0
 class Watched(Grid):
     """Passes everything on to ``grid``, and writes what it sees to ``file`` after each exchange.
 
-    ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, ``memory_bytes``, ``error``.
+    ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, ``lag_s`` until its last
+    reply was there, ``memory_bytes``, ``error``.
     """
 
     def __init__(self, grid: Grid, file: Path) -> None:
@@ -53,6 +54,8 @@ class Watched(Grid):
             new = list(self._grid.pull_messages(waiting))
             waiting -= {reply.metadata.reply_to_message_id for reply in new}
             replies += new
+            for reply in new:
+                self._nodes.setdefault(reply.metadata.src_node_id, {})["lag_s"] = round(time.monotonic() - started, 1)
             if waiting and not new:
                 time.sleep(min(_MOST_PAUSE_S, max(_LEAST_PAUSE_S, (time.monotonic() - started) / 20)))
         return replies

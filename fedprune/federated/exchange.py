@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from fedprune.federated.jobs import Job
 from fedprune.federated.payload import one_line, size, to_records
 from fedprune.federated.phases import Phase, Reply
 from fedprune.federated.state import State
+
+_NEARLY = 0.97
 
 
 class Ask(NamedTuple):
@@ -78,13 +81,15 @@ def exchange(
         messages.append(
             Message(contents[mine], dst_node_id=node, message_type=route, group_id=parts[-1].round, ttl=limit_s)
         )
-    asked_nodes = frozenset(sent)
+    asked_nodes, started = frozenset(sent), time.monotonic()
     for reply in grid.send_and_receive(messages, timeout=limit_s):
         node = reply.metadata.src_node_id
         if node not in asked_nodes and reply.has_error():  # the link's own word of a node that it could not reach
             node = next((m.metadata.dst_node_id for m in messages if _answers(reply, m)), node)
         if node not in sent:
             continue  # a second reply
+        if limit_s and reply.has_error() and time.monotonic() - started > _NEARLY * limit_s:
+            continue  # the link's own word that the time is over
         device = index_of.get(node)
         holds = fleet.holds.get(device) if device is not None else None
         for index, found in _opened(reply, [(index, asks[index][0]) for index in sent.pop(node)]):

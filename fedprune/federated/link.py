@@ -104,7 +104,7 @@ class Link(NamedTuple):
         index_of = {node: device for device, node in fleet.nodes.items()}
         answers = exchange(self.grid, self.experiment, list(zip(asks, by_node, strict=True)), index_of, fleet, limit)
         waited = time.perf_counter() - started
-        steps = [self._settled(ask, each, fleet, limit) for ask, each in zip(asks, answers, strict=True)]
+        steps = [self._settled(ask, each, fleet, limit, waited) for ask, each in zip(asks, answers, strict=True)]
         # of a message with several phases, each but the last took what the slowest device says
         spent = [step.row.get("device_seconds", 0.0) for step in steps[:-1]]
         for step, seconds in zip(steps, [*spent, max(0.0, waited - sum(spent))], strict=True):
@@ -128,7 +128,7 @@ class Link(NamedTuple):
                 return there
             time.sleep(1)
 
-    def _settled(self, ask: Ask, answers: Answers, fleet: Fleet, limit_s: float | None) -> Step:
+    def _settled(self, ask: Ask, answers: Answers, fleet: Fleet, limit_s: float | None, waited_s: float) -> Step:
         """What came of an ask, once enough have answered well; those that did not are asked again."""
         phase, round, state, started = ask.phase, ask.round, ask.state, time.perf_counter()
         needed = (self.experiment.least_replies if ask.least is None else ask.least) * len(ask.jobs)
@@ -154,7 +154,9 @@ class Link(NamedTuple):
                 break
             if answers.late and limit_s:
                 limit_s *= 2  # one that was late by a little would be late again
+            asked = time.perf_counter()
             answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s)[0]
+            waited_s = max(waited_s, time.perf_counter() - asked)
         everyone.sort(key=lambda reply: reply.device)
         if len(everyone) < needed:
             few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
@@ -165,7 +167,10 @@ class Link(NamedTuple):
             state = phase.reduce(state, replies)
         said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
         late = frozenset(index_of[node] for node in answers.late)
-        took = {r.device: float(r.payload.values[SECONDS]) for r in replies if SECONDS in r.payload.values}
+        # whatever it says, no device worked for longer than it was waited for
+        took = {
+            r.device: min(float(r.payload.values[SECONDS]), waited_s) for r in replies if SECONDS in r.payload.values
+        }
         row = {
             "round": round,
             "phase": phase.route.rpartition(".")[2],
