@@ -92,7 +92,8 @@ def _once(join: Join, folder: Path, config: str, log: Log) -> bool:
         if failed and (reason := hints.why(join.address, folder / "ca.crt")):
             log.hint(reason)
 
-    command = flower.supernode(join.address, folder, config, _free_port())
+    plain = flower.supernode(join.address, folder, config, _free_port())
+    command = [sys.executable, "-m", "fedprune.deployment.supernode", *plain[1:]]
     with child(command, flower.environment(folder / "flwr"), folder) as process:
         shown = show(process, read)
         process.wait()

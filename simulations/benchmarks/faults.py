@@ -1,6 +1,6 @@
 """Hazards of a real fleet: what became of the run under each, over real processes.
 
-    python -m simulations.benchmarks.faults
+    python -m simulations.benchmarks.faults --data-dir DATA
     python -m simulations.benchmarks.faults --quick
 
 Power that goes, links that lose packets, wrong clocks, false replies, strangers, a crowd, old software. What a full run
@@ -26,16 +26,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from fedprune.federated.device import DATA_DIR
 from simulations.benchmarks._report import Figure, write
-from simulations.benchmarks.soak import clock, crowd, link, power, replies, strangers, versions
+from simulations.benchmarks.soak import clock, crowd, link, power, replies, speakers, strangers, versions
 from simulations.benchmarks.soak.outcome import FAILED, SKIPPED, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import ROOT, kill_marked, last_line, marked, state_folder
 
 HAZARDS: dict[str, Hazard] = {
     **replies.HAZARDS, **power.HAZARDS, **link.HAZARDS, **clock.HAZARDS, **strangers.HAZARDS, **versions.HAZARDS,
-    **crowd.HAZARDS,
+    **speakers.HAZARDS, **crowd.HAZARDS,
 }  # fmt: skip
-COMMAND = "python -m simulations.benchmarks.faults"
+COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 
 
 def main() -> None:
@@ -46,10 +47,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also those that are finished")
     parser.add_argument("--jobs", type=int, default=1, help="hazards at a time; most of them wait for most of it")
     parser.add_argument("--rounds", type=int, default=200, help="of the crowd")
-    parser.add_argument("--data-dir", help="not needed: the digits are part of scikit-learn")
+    parser.add_argument("--data-dir", help="folder of the data sets, for the one that wants recordings")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     crowd.ROUNDS = options.rounds
+    if options.data_dir:
+        os.environ[DATA_DIR] = str(Path(options.data_dir).absolute())
     if options.one:
         _one(HAZARDS[options.one[0]], Path(options.one[1]))
         return

@@ -77,7 +77,6 @@ def use(console: Console, data_dir: Path | None) -> dict[str, Any]:
         told = _type(console, command, (f"FEDPRUNE_DATA_DIR=/{home.relative_to(_pi.root())}",), (data_dir / DATA,))
         said = json.loads(told.splitlines()[-1])
     (home / "model.tflite").write_bytes(_model())
-    _type(console, "pip install ai-edge-litert", _NOT_COMPILED)
     _type(console, "fedprune bench model.tflite --on host")
     return said
 
