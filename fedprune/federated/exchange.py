@@ -85,11 +85,11 @@ def exchange(
     for reply in grid.send_and_receive(messages, timeout=limit_s):
         node = reply.metadata.src_node_id
         if node not in asked_nodes and reply.has_error():  # the link's own word of a node that it could not reach
+            if limit_s and time.monotonic() - started > _NEARLY * limit_s:
+                continue  # or that the time is over
             node = next((m.metadata.dst_node_id for m in messages if _answers(reply, m)), node)
         if node not in sent:
             continue  # a second reply
-        if limit_s and reply.has_error() and time.monotonic() - started > _NEARLY * limit_s:
-            continue  # the link's own word that the time is over
         device = index_of.get(node)
         holds = fleet.holds.get(device) if device is not None else None
         for index, found in _opened(reply, [(index, asks[index][0]) for index in sent.pop(node)]):
