@@ -8,8 +8,8 @@ BIN := $(VENV)/bin
 demo: venv  ## a federated FedTiny run on handwritten digits, to a tiny model
 	$(BIN)/fedprune simulate simulations/digits.toml --fresh
 
-test: venv  ## the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile
+test: venv  ## the whole test suite; in order, so that the long tests, which mostly wait, do not come last
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 check: venv  ## style, types, import directions
 	$(BIN)/ruff check .
