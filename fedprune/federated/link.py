@@ -22,6 +22,7 @@ from fedprune.federated.state import State
 __all__ = ["Ask", "Fleet", "Link", "RunStopped", "Step", "round_seconds"]
 
 _LEAST_LIMIT_S = 120.0
+_AGAIN_S = 5.0
 _TIMES = 4.0  # as long as the slowest took, a device may take
 
 
@@ -75,8 +76,14 @@ class Link(NamedTuple):
             said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
             answers = sorted(said.good, key=lambda answer: answer[1].device)
             fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
+        few = len(fleet.nodes) < fleet.least * fleet.devices
+        if few and self.first_limit_s and time.monotonic() < until:
+            # a device that lost its power is held for connected for a while, and let in again only after that
+            time.sleep(_AGAIN_S)
+            rest = self._replace(patience_s=max(0.0, until - time.monotonic()))
+            return rest._gathered(fleet._replace(strangers={}), state, round, enough)
         missing = [device for device in range(fleet.devices) if device not in fleet.nodes]
-        if len(fleet.nodes) < fleet.least * fleet.devices:
+        if few:
             why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
             raise RunStopped(
                 f"{self.experiment.name} has {fleet.devices} devices, but {len(fleet.nodes)} of {len(nodes)} nodes "

@@ -170,6 +170,23 @@ def test_a_lost_device_is_awaited_and_asked_again(whole: Any, tmp_path: Path) ->
     assert notices == ["round 1, query.grow: asking again, since device 0: no reply within 1800 s"]
 
 
+def test_a_device_that_is_let_in_late_is_awaited_at_the_start(
+    whole: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As after a power cut: it is held for connected, but does not answer yet."""
+    unheard: list[Message] = []
+
+    def lose(message: Message) -> bool:
+        early = message.metadata.dst_node_id == _NODE + 3 and len(unheard) < 2
+        unheard.extend([message] * early)
+        return early
+
+    monkeypatch.setattr(server, "_RETURNS_S", 60.0)
+    monkeypatch.setattr(link, "_AGAIN_S", 0.0)
+    folder = drive(tmp_path / "run", Link(lose), least_replies=1.0)
+    fleets.assert_same(whole.state, read(folder.checkpoint))
+
+
 def test_a_device_that_does_not_come_back_is_not_asked(tmp_path: Path) -> None:
     grid = Link(lambda message: message.metadata.message_type == "query.grow" and message.metadata.dst_node_id == _NODE)
     grid.gone = [set(), set(), {_NODE}]  # it is there at the start and as its round begins
