@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from fedprune.deployment import flower
+from fedprune.deployment.fleet_folder import Fleet
 
-_CLI = [sys.executable, "-m", "fedprune.cli"]
+CLI = [sys.executable, "-m", "fedprune.cli"]
 _PATIENCE_S = 90
 
 
@@ -31,12 +34,35 @@ def entries(file: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
+def greeted(fleet: Fleet, name: str, context: ssl.SSLContext) -> Iterator[ssl.SSLSocket]:
+    """A client's side of a connection to who has the fleet's certificate, asked for by ``name``."""
+    inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    inside.load_cert_chain(fleet.path / "server.crt", fleet.path / "server.key")
+    ours, theirs = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            inside.wrap_socket(ours, server_side=True).close()
+        except OSError:
+            ours.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with context.wrap_socket(theirs, server_hostname=name) as client:
+            yield client
+    finally:
+        theirs.close()
+        thread.join()
+
+
+@contextmanager
 def running(words: list[str], home: Path, log: Path, said: str) -> Iterator[None]:
     """A command of fedprune, from the time that it has ``said`` something; told to end, it ends well."""
     environment = {**flower.environment(home / "flwr"), "HOME": str(home)}
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*_CLI, *words], env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
+            [*CLI, *words], env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
         )
     try:
         until = time.monotonic() + _PATIENCE_S

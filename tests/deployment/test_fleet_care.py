@@ -1,13 +1,11 @@
 """What a fleet's owner does later: take devices out, and give the server a new certificate."""
 
-import socket
 import ssl
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fleet_commands import entries, free_port, running
+from fleet_commands import entries, free_port, greeted, running
 from typer.testing import CliRunner
 
 from fedprune.cli import app
@@ -64,25 +62,8 @@ def test_a_running_server_forgets_keys_at_once_and_others_when_it_starts(fleet: 
 
 def _shown(fleet: Fleet, name: str) -> str:
     """The serial number of the certificate that a client gets which trusts this fleet's authority."""
-    inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    inside.load_cert_chain(fleet.path / "server.crt", fleet.path / "server.key")
-    ours, theirs = socket.socketpair()
-
-    def serve() -> None:
-        try:
-            inside.wrap_socket(ours, server_side=True).close()
-        except OSError:
-            ours.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        context = ssl.create_default_context(cafile=str(fleet.path / "ca.crt"))
-        with context.wrap_socket(theirs, server_hostname=name) as client:
-            return str((client.getpeercert() or {})["serialNumber"])
-    finally:
-        theirs.close()
-        thread.join()
+    with greeted(fleet, name, ssl.create_default_context(cafile=str(fleet.path / "ca.crt"))) as client:
+        return str((client.getpeercert() or {})["serialNumber"])
 
 
 def test_a_new_certificate_is_trusted_by_devices_that_know_nothing_of_it(fleet: Fleet) -> None:

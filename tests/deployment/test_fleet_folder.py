@@ -2,17 +2,16 @@
 
 import os
 import shutil
-import socket
 import ssl
 import stat
 import subprocess
-import threading
 import tomllib
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from fleet_commands import free_port, greeted
 from typer.testing import CliRunner
 
 from fedprune.cli import app
@@ -30,13 +29,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fleet(tmp_path: Path) -> Fleet:
-    return create(tmp_path / "fleet", ["server.example", "192.0.2.7"], port=_unused_port())
-
-
-def _unused_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    return create(tmp_path / "fleet", ["server.example", "192.0.2.7"], port=free_port())
 
 
 def _mode(path: Path) -> int:
@@ -60,26 +53,10 @@ def test_a_new_fleet_is_whole_and_its_secrets_are_its_owners_alone(fleet: Fleet)
 
 def _handshake(fleet: Fleet, name: str, ca: Path) -> str | None:
     """The TLS version that a client gets which asks for ``name`` and trusts ``ca``."""
-    inside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    inside.load_cert_chain(fleet.path / "server.crt", fleet.path / "server.key")
-    ours, theirs = socket.socketpair()
-
-    def serve() -> None:
-        try:
-            inside.wrap_socket(ours, server_side=True).close()
-        except OSError:
-            ours.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        context = ssl.create_default_context(cafile=str(ca))
-        context.verify_flags |= ssl.VERIFY_X509_STRICT
-        with context.wrap_socket(theirs, server_hostname=name) as client:
-            return client.version()
-    finally:
-        theirs.close()
-        thread.join()
+    context = ssl.create_default_context(cafile=str(ca))
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    with greeted(fleet, name, context) as client:
+        return client.version()
 
 
 @pytest.mark.parametrize("name", ["server.example", "192.0.2.7", "localhost", "127.0.0.1"])

@@ -6,10 +6,8 @@ import json
 import os
 import re
 import signal
-import socket
 import ssl
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fleet_commands import CLI, free_port
 from rich.console import Console
 
 from fedprune.deployment import certificates, devices, flower, state, tables
@@ -27,14 +26,7 @@ _ROOT = Path(__file__).parents[2]
 _DIGITS = str(_ROOT / "simulations" / "digits.toml")
 _SETTINGS = "rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 method.pool=1"
 _SET = [word for setting in _SETTINGS.split() for word in ("--set", setting)]
-_CLI = [sys.executable, "-m", "fedprune.cli"]
 _PATIENCE_S = 90
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @contextmanager
@@ -69,7 +61,7 @@ def _until(happened: Callable[[], bool], what: str) -> None:
 
 def _command(environment: dict[str, str], folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*_CLI, *words], env=environment, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE_S * 3
+        [*CLI, *words], env=environment, cwd=folder, capture_output=True, text=True, timeout=_PATIENCE_S * 3
     )
 
 
@@ -85,11 +77,11 @@ def _intruders(fleet: Fleet, folder: Path) -> dict[str, list[str]]:
     link = f"127.0.0.1:{fleet.port}"
 
     def node(name: str) -> list[str]:
-        return flower.supernode(link, folder / name, "partition-id=0", _free_port())
+        return flower.supernode(link, folder / name, "partition-id=0", free_port())
 
     keyless = node("stranger")
     at = keyless.index("--auth-supernode-private-key")
-    plain = ["flower-supernode", "--insecure", "--superlink", link, "--port", str(_free_port())]
+    plain = ["flower-supernode", "--insecure", "--superlink", link, "--port", str(free_port())]
     return {
         "unregistered": node("stranger"),
         "wrong_ca": node("misled"),
@@ -143,16 +135,16 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
     home = tmp_path / "home"
     home.mkdir()
     environment = {**flower.environment(tmp_path / "nowhere"), "HOME": str(home)}
-    fleet = create(tmp_path / "fleet", ["127.0.0.1"], port=_free_port(), listen="127.0.0.1")
+    fleet = create(tmp_path / "fleet", ["127.0.0.1"], port=free_port(), listen="127.0.0.1")
     devices.enrol(fleet, "kitchen")
     server_log = tmp_path / "server.log"
     with ExitStack() as stack:
-        server = stack.enter_context(_process([*_CLI, "server", "start", str(fleet.path)], environment, server_log))
+        server = stack.enter_context(_process([*CLI, "server", "start", str(fleet.path)], environment, server_log))
         _until(lambda: "is ready at" in _text(server_log), _text(server_log))
         late = _command(environment, tmp_path, "server", "enrol", str(fleet.path), "attic")
         assert "device 1, registered\n" in late.stdout, late.stdout + late.stderr
         for name in ("kitchen", "attic"):
-            words = [*_CLI, "join", str(fleet.devices / f"{name}.join")]
+            words = [*CLI, "join", str(fleet.devices / f"{name}.join")]
             stack.enter_context(_process(words, environment, tmp_path / f"{name}.log"))
         intruders = _intruders(fleet, tmp_path)
         for name, words in intruders.items():
