@@ -131,6 +131,18 @@ def _deploys(environment: dict[str, str], folder: Path, fleet: Fleet) -> None:
     assert json.loads((fleet.path / "deployed.json").read_text()) == rows
 
 
+def _is_taken_out(environment: dict[str, str], folder: Path, fleet: Fleet, name: str) -> None:
+    """A device that is online is let in no longer, and says so to who looks there."""
+    done = _command(environment, folder, "server", "revoke", str(fleet.path), name)
+    assert done.stdout == f"{name}: taken out\n", done.stdout + done.stderr
+    log = folder / f"{name}.log"
+    _until(lambda: "refuses this device" in _text(log), _text(log))
+    logged = Path(environment["HOME"]) / ".fedprune" / name / "log.jsonl"
+    assert "hint" in [json.loads(line)["event"] for line in logged.read_text().splitlines()]
+    found = {one.name for one in state.look(fleet).devices}
+    assert name not in found, found
+
+
 def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -191,6 +203,7 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
         sha256 = hashlib.sha256((fleet.runs / "digits" / "model.tflite").read_bytes()).hexdigest()
         assert all(re.fullmatch(rf"digits {sha256[:8]} \d+\.\d %", one.model) for one in found.devices)
         assert sha256[:8] in shown
+        _is_taken_out(environment, tmp_path, fleet, "attic")
         server.send_signal(signal.SIGINT)
         assert server.wait(30) == 0
     assert "Traceback" not in _text(tmp_path / "kitchen.log")
