@@ -66,7 +66,10 @@ def run(
     from fedprune.deployment.fleet_folder import FleetError, open_fleet
     from fedprune.federated.folder import RunFolder
 
-    found, experiment = open_fleet(fleet), load(file, set, seed=seed)
+    found = open_fleet(fleet)
+    experiment = runs.for_all(asked := load(file, set, seed=seed), found)
+    if experiment != asked:
+        _say(f"{file}: data.devices = {experiment.data.devices}, as many as are enrolled; people are shared among them")
     out = runs.folder(found, experiment)
     number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
     with Display(console, experiment, out) as display, _left_alone(found.path, number, display.stop):

@@ -67,12 +67,14 @@ def enrol(
 ) -> None:
     """Take a device in, and write the file that it joins with. FLEET is the folder, NAME the device."""
     from fedprune.deployment import devices
-    from fedprune.deployment.fleet_folder import open_fleet
+    from fedprune.deployment.fleet_folder import alone, open_fleet
 
     found = open_fleet(fleet)
-    device, file = devices.enrol(found, name, partition=partition, memory_mb=memory_mb, tier=tier)
-    known = found.listens() and device.name in devices.register(found)
-    _say(f"{file}: device {device.partition}, {'registered' if known else 'registered when the server starts'}")
+    with alone(found):
+        device, file = devices.enrol(found, name, partition=partition, memory_mb=memory_mb, tier=tier)
+        done, wrong = devices.register(found) if found.listens() else ([], {})
+    known = "registered" if device.name in done else "registered when the server starts"
+    _say(f"{file}: device {device.partition}, {wrong.get(device.name, known)}")
     _say("The file is the device's key: copy it there over a safe way, e.g. with scp, delete it here, and there run:")
     _say("  pip install 'fedprune[device]'")
     _say(f"  fedprune join {file.name} --data DIR")

@@ -43,7 +43,7 @@ class Watched:
         with self._lock:
             for name, read in (
                 ("experiment.json", _asked), ("metrics.jsonl", _rows),
-                ("result.json", _result), ("checkpoint.fedprune", _layers),
+                ("result.json", _result), ("checkpoint.fedprune", _layers), ("devices.json", _nodes),
             ):  # fmt: skip
                 file = self._path / name
                 stamp = _stamp(file)
@@ -180,6 +180,12 @@ def _rows(file: Path | None) -> dict[str, Any]:
         if isinstance(row, dict) and isinstance(row.get("round"), int) and isinstance(row.get("phase"), str):
             rows.append(row)
     return {"rows": rows, "written_s": written}
+
+
+def _nodes(file: Path | None) -> dict[str, Any]:
+    found = json.loads(file.read_bytes()) if file else {}
+    nodes = [node for node in found.values() if isinstance(node, dict)] if isinstance(found, dict) else []
+    return {"nodes": {node["device"]: node for node in nodes if isinstance(node.get("device"), int)}}
 
 
 def _result(file: Path | None) -> dict[str, Any]:

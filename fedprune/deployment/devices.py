@@ -42,13 +42,20 @@ class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def enrolled(fleet: Fleet) -> list[Device]:
     """All devices of a fleet, by partition. FleetError where a file is damaged."""
-    found = []
+    found, wrong = _readable(fleet)
+    if wrong:
+        raise wrong[0]
+    return found
+
+
+def _readable(fleet: Fleet) -> tuple[list[Device], list[FleetError]]:
+    found, wrong = [], []
     for file in fleet.devices.glob("*.json"):
         try:
             found.append(msgspec.json.decode(file.read_bytes(), type=Device))
         except (OSError, msgspec.MsgspecError) as error:
-            raise FleetError(f"{file}: damaged ({error}); remove it and enrol the device again") from error
-    return sorted(found, key=lambda device: (device.partition, device.name))
+            wrong.append(FleetError(f"{file}: damaged ({error}); remove it and enrol the device again"))
+    return sorted(found, key=lambda device: (device.partition, device.name)), wrong
 
 
 def enrol(
@@ -91,17 +98,25 @@ def known(fleet: Fleet) -> set[str]:
     return {node["node-id"] for node in nodes if node["status"] != "unregistered"}
 
 
-def register(fleet: Fleet, nodes: set[str] | None = None) -> list[str]:
-    """Make every enrolled device known to the running SuperLink; the names of those that were not.
+def register(fleet: Fleet, nodes: set[str] | None = None) -> tuple[list[str], dict[str, str]]:
+    """Make every enrolled device known to the running SuperLink: the names of those that were not, and, of those that
+    it does not take, why.
 
     ``nodes`` are those of ``known``, where the caller has them.
     """
     nodes = known(fleet) if nodes is None else nodes
-    new = [device for device in enrolled(fleet) if device.node not in nodes]
-    for device in new:
-        answer = flower.ask(fleet, flower.register(fleet.devices / f"{device.name}.pub", device.name))
+    done, wrong = [], {}
+    for device in enrolled(fleet):
+        if device.node in nodes:
+            continue
+        try:
+            answer = flower.ask(fleet, flower.register(fleet.devices / f"{device.name}.pub", device.name))
+        except FleetError as error:
+            wrong[device.name] = str(error)
+            continue
         _save(fleet, msgspec.structs.replace(device, node=str(answer["node-id"])))
-    return [device.name for device in new]
+        done.append(device.name)
+    return done, wrong
 
 
 def revoke(fleet: Fleet, name: str) -> bool:
@@ -124,7 +139,7 @@ def revoke(fleet: Fleet, name: str) -> bool:
 
 def expel(fleet: Fleet, nodes: set[str]) -> list[str]:
     """Make the running SuperLink forget those of the ``nodes`` it knows whose devices are enrolled no more; these."""
-    strangers = sorted(nodes - {device.node for device in enrolled(fleet)})
+    strangers = sorted(nodes - {device.node for device in _readable(fleet)[0]})
     for node in strangers:
         _unregister(fleet, node)
     return strangers

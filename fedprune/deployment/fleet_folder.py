@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import socket
+import stat
 import sys
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -145,6 +147,19 @@ def renew(fleet: Fleet, hosts: Sequence[str] = ()) -> Fleet:
     return replace(fleet, hosts=hosts)
 
 
+@contextmanager
+def alone(fleet: Fleet) -> Iterator[None]:
+    """While no other process is in here: two that enrol at once would give one number to two devices."""
+    import fcntl  # not on every machine that reads a join file
+
+    folder = os.open(fleet.devices, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 def _named(hosts: Sequence[str]) -> tuple[str, ...]:
     for host in hosts:
         if not _HOST.fullmatch(host):
@@ -164,7 +179,16 @@ def flower_home(fleet: Fleet) -> Path:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file that only its owner may read, and that nobody else could read at any time."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    """Write a file that only its owner may read, and nobody else at any time: the old one stays until all is on disk.
+
+    One that is there with this content is left alone: a device does this at every start, when power is lost most.
+    """
+    if path.is_file() and stat.S_IMODE(path.stat().st_mode) == 0o600 and path.read_bytes() == content:
+        return
+    half = path.with_name(f"{path.name}.half")
+    half.unlink(missing_ok=True)
+    with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)

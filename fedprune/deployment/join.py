@@ -29,7 +29,7 @@ def unpack(join: Join, source: Path) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     (folder / "flwr").mkdir(mode=0o700, exist_ok=True)
     write_private(folder / "device.key", join.key.encode())
-    (folder / "ca.crt").write_text(join.ca)
+    write_private(folder / "ca.crt", join.ca.encode())
     write_private(folder / f"{join.name}.join", content)
     return folder
 

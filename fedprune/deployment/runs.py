@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from fedprune import experiment as _experiment
 from fedprune.deployment import flower
 from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError
 from fedprune.experiment import Experiment
+from fedprune.federated.folder import RunFolder
 
 _PROGRESS = "progress.jsonl"  # written by apps, whose imports a command line need not wait for
 NUMBER = "run_id"
@@ -31,19 +34,36 @@ def submit(
 ) -> str:
     """Start a run of ``experiment`` on the fleet's devices; Flower's run id.
 
-    FleetError where no server runs, where another run is under way, or where the fleet is not the experiment's.
+    FleetError where no server runs, where another run is under way, where the fleet is not the experiment's, or where
+    a run's results would be lost. Nothing is written then.
     """
     serving(fleet)
     _fits(experiment, source, enrolled(fleet))
     idle(fleet)
     out = folder(fleet, experiment)
-    if (out / "checkpoint.fedprune").exists() and not (out / "result.json").exists() and not (resume or fresh):
+    kept = RunFolder(out)
+    if kept.result.exists() and not (resume or fresh):
+        raise FleetError(
+            f"{out}: holds a finished run; add --fresh to run it again in its place, or keep it and name this one "
+            "otherwise, e.g. with --set name=OTHER"
+        )
+    if kept.checkpoint.exists() and not (resume or fresh):
         raise FleetError(f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over")
+    if kept.checkpoint.exists() and resume:
+        kept.holds(experiment)
     out.mkdir(parents=True, exist_ok=True)
     asked = out / "experiment.toml"
     asked.write_text(_experiment.to_toml(experiment))
     data = str(data_dir.absolute()) if data_dir else ""
     return start(fleet, out, {"experiment": str(asked), "data-dir": data, "resume": resume, "fresh": fresh})
+
+
+def for_all(experiment: Experiment, fleet: Fleet) -> Experiment:
+    """The experiment; where its data goes by people, and it does not say how many devices share them, all enrolled."""
+    data = experiment.data
+    if data.partition != "natural" or data.devices or experiment.fleet:
+        return experiment
+    return replace(experiment, data=replace(data, devices=len(enrolled(fleet))))
 
 
 def serving(fleet: Fleet) -> None:
@@ -76,14 +96,14 @@ def start(fleet: Fleet, out: Path, settings: Mapping[str, str | bool]) -> str:
 
 def _fits(experiment: Experiment, source: str, devices: list[Device]) -> None:
     """FleetError where the experiment has devices that are not enrolled, or that are of another tier."""
+    if not devices:
+        raise FleetError(f"{source}: no device is enrolled; enrol each with: fedprune server enrol FLEET NAME")
     wanted = experiment.data.devices or 0
     missing = sorted(set(range(wanted)) - {device.partition for device in devices})
     if missing:
         raise FleetError(
             f"{source}: data.devices: the experiment has {wanted} devices, but none is enrolled for partition "
-            f"{missing[0]}; enrol it, or use --set data.devices={missing[0]}"
-            if missing[0]
-            else f"{source}: data.devices: the experiment has {wanted} devices, but none is enrolled for partition 0"
+            f"{missing[0]}; enrol it" + (f", or use --set data.devices={missing[0]}" if missing[0] else "")
         )
     tiers = [name for name, tier in experiment.fleet.items() if tier.trains for _ in range(tier.devices)]
     for device in devices:

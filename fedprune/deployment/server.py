@@ -31,16 +31,11 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
         with stoppable(), child(command, flower.environment(flower_home(fleet)), fleet.path) as process:
             shown = show(process, log.flower)
             _wait(fleet, process)
-            try:
-                nodes = known(fleet)
-                for node in expel(fleet, nodes):
-                    log.said("expel", f"node {node} is taken out: its device is not enrolled any more")
-                for name in register(fleet, nodes):
-                    log.said("register", f"device {name} is registered", device=name)
-                for run in _cut_off(fleet):
-                    log.said("cut off", f"run {run} was cut off; go on with it with: fedprune run ... --resume")
-            except FleetError as error:  # the other devices can do without this one
-                log.said("register", str(error), "ERROR")
+            for each in (_keys, _cut_off):
+                try:
+                    each(fleet, log)
+                except FleetError as error:  # devices that are let in can do without
+                    log.said("register", str(error), "ERROR")
             log.said("ready", f"the fleet {fleet.path.name} is ready at {fleet.address}")
             code = process.wait()
             shown.join(1)
@@ -53,12 +48,24 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
         raise
 
 
-def _cut_off(fleet: Fleet) -> list[str]:
-    """End runs of a server that is gone, which Flower would hold for running for minutes; their numbers."""
-    found = [run["run-id"] for run in list_runs(fleet) if not run["status"].startswith("finished")]
-    for run in found:
-        flower.ask(fleet, ["flwr", "stop", run, LINK])
-    return found
+def _keys(fleet: Fleet, log: Log) -> None:
+    """Let in the devices that are enrolled, and nobody else."""
+    nodes = known(fleet)
+    for node in expel(fleet, nodes):
+        log.said("expel", f"node {node} is taken out: its device is not enrolled any more")
+    done, wrong = register(fleet, nodes)
+    for name in done:
+        log.said("register", f"device {name} is registered", device=name)
+    for name, why in wrong.items():  # the other devices can do without this one
+        log.said("register", f"device {name} is not let in: {why}; revoke it and enrol it again", "ERROR", device=name)
+
+
+def _cut_off(fleet: Fleet, log: Log) -> None:
+    """End runs of a server that is gone, which Flower would hold for running for minutes."""
+    for run in list_runs(fleet):
+        if not run["status"].startswith("finished"):
+            flower.ask(fleet, ["flwr", "stop", run["run-id"], LINK])
+            log.said("cut off", f"run {run['run-id']} was cut off; go on with: fedprune resume, and its folder")
 
 
 def _wait(fleet: Fleet, process: subprocess.Popen[str]) -> None:

@@ -23,7 +23,8 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _DEVICES = "/v1/fleet/"
-_STRANGER_BYTES, _MOST_BYTES = 2**16, 2**30
+_STRANGER_BYTES, _MOST_BYTES = 2**16, 2**28
+_PATIENCE_MS = 60_000  # for a lock of the database; Flower's 5 s are over soon with fifty devices on two cores
 _FRESH_S = 310.0  # about as long as Flower takes a signature for
 
 
@@ -93,6 +94,7 @@ def _from_here(scope: Scope) -> bool:
 
 def main() -> None:
     """flower-superlink with its own arguments, guarded; the working directory is the fleet's folder."""
+    from flwr.supercore import sql_mixin
     from flwr.superlink import extensions
     from flwr.superlink.cli import flower_superlink
 
@@ -100,6 +102,8 @@ def main() -> None:
         sys.exit("this version of Flower cannot be guarded; fedprune wants flwr >=1.41,<1.42")
     inner = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(functools.partial(Guard, devices=Path("devices"))), *inner())
+    pragmas = vars(sql_mixin).get("SQLITE_PRAGMAS", ())
+    vars(sql_mixin)["SQLITE_PRAGMAS"] = (*pragmas, ("busy_timeout", str(_PATIENCE_MS)))
     sys.argv[0] = "flower-superlink"
     flower_superlink()
 

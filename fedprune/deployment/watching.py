@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
@@ -16,21 +18,24 @@ from fedprune.federated import bundle
 from fedprune.federated.payload import MEMORY, values_of
 from fedprune.federated.state import write_atomically
 
+_PAUSES_S = (1.0, 5.0, 15.0)
+_Result = TypeVar("_Result")
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.3, 3.0
 
 
 class Watched(Grid):
     """Passes everything on to ``grid``, and writes what it sees to ``file`` after each exchange.
 
-    ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, ``lag_s`` until its last
-    reply was there, ``memory_bytes``, ``error``.
+    ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, the last of them ``round``,
+    ``lag_s`` until its last reply was there, which ``device`` it is, ``memory_bytes``, ``error``.
     """
 
     def __init__(self, grid: Grid, file: Path) -> None:
-        """Nothing is written before the first exchange."""
+        """What ``file`` holds, of the same run before it was cut off, is gone on from."""
         self._grid, self._file = grid, file
         self._nodes: dict[int, dict[str, Any]] = {}
-        self._rounds: dict[int, set[str]] = {}
+        with suppress(OSError, ValueError):
+            self._nodes = {int(node): seen for node, seen in json.loads(file.read_bytes()).items()}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The replies of ``grid``, noted."""
@@ -49,9 +54,9 @@ class Watched(Grid):
     def _exchanged(self, messages: list[Message], timeout: float | None) -> list[Message]:
         """The replies that come in time. Flower's own grid asks for them every three seconds, and no sooner."""
         started, replies = time.monotonic(), []
-        waiting = {name for name in self._grid.push_messages(messages) if name}
+        waiting = {name for name in _insisted(functools.partial(self._grid.push_messages, messages)) if name}
         while waiting and (timeout is None or time.monotonic() < started + timeout):
-            new = list(self._grid.pull_messages(waiting))
+            new = list(_insisted(functools.partial(self._grid.pull_messages, waiting)))
             waiting -= {reply.metadata.reply_to_message_id for reply in new}
             replies += new
             for reply in new:
@@ -68,15 +73,17 @@ class Watched(Grid):
             lines = (reply.error.reason or "").strip().splitlines()
             seen["error"] = lines[-1].strip()[:300] if lines else "an error without a reason"
             return
-        self._rounds.setdefault(node, set()).add(reply.metadata.group_id)
-        seen["rounds"] = len(self._rounds[node])
+        round = int(reply.metadata.group_id) if reply.metadata.group_id.isdecimal() else -1
+        if round > seen.get("round", -1):  # one that is resumed may come again
+            seen |= {"rounds": seen.get("rounds", 0) + 1, "round": round}
         several = reply.metadata.message_type == bundle.ROUTE
         try:
             for part in bundle.unpack(reply.content) if several else [bundle.Part("", "", reply.content)]:
                 if (why := bundle.why_failed(part.records)) is not None:
                     seen["error"] = why
-                elif isinstance(memory := values_of(part.records).get(MEMORY), int | float):
-                    seen[MEMORY] = int(memory)
+                    continue
+                values = values_of(part.records)
+                seen |= {key: int(values[key]) for key in (MEMORY, "device") if isinstance(values.get(key), int)}
         except ValueError as error:
             seen["error"] = str(error)
 
@@ -97,7 +104,7 @@ class Watched(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """As ``grid`` says."""
-        return self._grid.get_node_ids()
+        return _insisted(self._grid.get_node_ids)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """As ``grid`` does."""
@@ -106,3 +113,16 @@ class Watched(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As ``grid`` does."""
         return self._grid.pull_messages(message_ids)
+
+
+def _insisted(call: Callable[[], _Result]) -> _Result:
+    """What a question to the SuperLink gives, asked again where it had no time for it.
+
+    A message that it holds already stays one message.
+    """
+    for pause_s in _PAUSES_S:
+        try:
+            return call()
+        except Exception:  # whatever Flower's client raises: a lock of its database, an expired session
+            time.sleep(pause_s)
+    return call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -69,16 +70,18 @@ class Fleet(NamedTuple):
     """Device that kept failing -> the last round in which it is not asked."""
     strangers: Mapping[int, str] = MappingProxyType({})
     """Node that is nobody's -> why."""
-    pace_s: Mapping[str, float] = MappingProxyType({})
-    """Phase's route -> what its slowest device took, the last time."""
+    pace_s: Mapping[str, Mapping[int, float]] = MappingProxyType({})
+    """Phase's route -> device -> what it took, the last time."""
     slow: Mapping[int, int] = MappingProxyType({})
     """Device that trained too slowly -> how often its share of its examples is halved."""
+    gives: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+    """Device -> part of its data -> examples that the experiment gives it, where the server knows."""
 
     def usable(self, round: int) -> dict[int, int]:
         """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
         found = dict(self.memory_bytes)
         for device, (needed, until) in self.failed.items():
-            if round <= until:
+            if round <= until and device in found:
                 found[device] = min(found[device], needed - 1)
         return found
 
@@ -92,7 +95,8 @@ class Fleet(NamedTuple):
 
     def _timed(self, step: Step) -> Fleet:
         """The fleet with how long the phase takes, and those given less to train that were late."""
-        pace_s = {**self.pace_s, step.route: max(step.seconds.values())} if step.seconds else self.pace_s
+        pace_s = {**self.pace_s, step.route: {**self.pace_s.get(step.route, {}), **step.seconds}}
+        pace_s = pace_s if step.seconds else dict(self.pace_s)
         if step.route != train.ROUTE or not (step.late or self.slow):
             return self._replace(pace_s=pace_s)
         slow = {**self.slow, **{k: min(self.slow.get(k, 0) + 1, _HALVINGS) for k in step.late}}
@@ -100,6 +104,10 @@ class Fleet(NamedTuple):
             if device in slow and seconds < _EASY * step.limit_s:
                 slow[device] -= 1
         return self._replace(pace_s=pace_s, slow={device: times for device, times in slow.items() if times})
+
+    def slowest_s(self, route: str) -> float | None:
+        """What the slowest of the devices that are here took for a phase; None where none has done it yet."""
+        return max((s for device, s in self.pace_s.get(route, {}).items() if device in self.nodes), default=None)
 
     def lighter(self, jobs: Mapping[int, Job]) -> dict[int, Job]:
         """Jobs of training, with fewer examples for devices that were too slow."""
@@ -146,10 +154,15 @@ class Fleet(NamedTuple):
         memory, holds = dict(self.memory_bytes), dict(self.holds)
         for node, device, profile in answers:
             strangers.pop(node, None)
+            given = self.gives.get(device, {})
+            over = [part for part in PARTS if int(profile.values[part]) > given.get(part, int(profile.values[part]))]
             if not device < self.devices:
                 strangers[node] = f"says that it is device {device} of {self.devices}, which count from 0"
             elif device in nodes and not any(missed for (k, _), missed in self.missed.items() if k == device):
                 strangers[node] = f"says that it is device {device}, which another node is"
+            elif over:  # it would buy weight in every average
+                said = f"says that it has {profile.values[over[0]]} {over[0]} examples"
+                strangers[node] = f"{said}; the experiment gives device {device} {given[over[0]]}"
             else:
                 nodes[device] = node
                 memory[device] = int(profile.values[MEMORY])
@@ -166,6 +179,25 @@ class Fleet(NamedTuple):
             aside={device: until for device, until in self.aside.items() if device not in new},
             missed={key: times for key, times in self.missed.items() if key[0] not in new},
             strangers=strangers,
+        )
+
+    def standing(self) -> str:
+        """What devices have earned so far, which decides what they are asked next: text for a checkpoint."""
+        missed = [[device, phase, times] for (device, phase), times in sorted(self.missed.items())]
+        kept = {key: getattr(self, key) for key in ("aside", "slow", "failed", "pace_s")}
+        return json.dumps({"missed": missed, **{key: dict(value) for key, value in kept.items()}})
+
+    def as_before(self, standing: str) -> Fleet:
+        """The fleet with what ``standing`` said of its devices; ``""`` says nothing."""
+        if not standing:
+            return self
+        told = json.loads(standing)
+        return self._replace(
+            missed={(int(device), str(phase)): int(times) for device, phase, times in told["missed"]},
+            aside={int(device): int(until) for device, until in told["aside"].items()},
+            slow={int(device): int(times) for device, times in told["slow"].items()},
+            failed={int(device): (int(needs), int(until)) for device, (needs, until) in told["failed"].items()},
+            pace_s={r: {int(k): float(s) for k, s in paces.items()} for r, paces in told["pace_s"].items()},
         )
 
     def notes(self, round: int) -> dict[str, dict[str, Any]]:

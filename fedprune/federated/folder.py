@@ -1,6 +1,7 @@
 """A run's folder: what was asked, how far it came, a line for each phase; written so that nothing half-done is read."""
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated.state import State, read, save, step_name, write_atomically
 
-_OUTCOME = ("model.npz", "model.tflite", "model_float.tflite", "report.html", "deployed.json")
+_OUTCOME = ("model.npz", "model.tflite", "model_float.tflite", "report.html", "deployed.json", "devices.json")
 
 
 class RunFolder:
@@ -41,14 +42,19 @@ class RunFolder:
         """
         if not self.checkpoint.exists():
             return None
-        if _experiment.to_json(self.experiment()) != _experiment.to_json(experiment):
-            raise ExperimentError(
-                f"{self.path}: holds another experiment; resume with the same file and options, or choose --out"
-            )
+        self.holds(experiment)
         state = self.state()
         rows = [row for row in self.rows() if _saved(row, state)]
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return state
+
+    def holds(self, experiment: Experiment) -> None:
+        """ExperimentError where the folder is that of another experiment."""
+        if _experiment.to_json(self.experiment()) != _experiment.to_json(experiment):
+            raise ExperimentError(
+                f"{self.path}: holds another experiment; resume with the same file and options, or name this one "
+                "otherwise, e.g. with --set name=OTHER"
+            )
 
     def state(self) -> State:
         """What was last saved. ExperimentError where there is nothing, or where its file is damaged."""
@@ -80,6 +86,8 @@ class RunFolder:
         """Append a line of metrics."""
         with self.metrics.open("a") as file:
             file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # the checkpoint that follows is on disk too
 
     def save(self, state: State) -> None:
         """Keep what a phase led to."""
@@ -91,7 +99,7 @@ class RunFolder:
             found: dict[str, Any] = json.loads(self.result.read_bytes())
         except (OSError, ValueError) as error:
             self.experiment()
-            raise ExperimentError(f"{self.path}: no result yet; go on with fedprune simulate --resume") from error
+            raise ExperimentError(f"{self.path}: no result yet; go on with: fedprune resume {self.path}") from error
         return found
 
     def write_result(self, result: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flwr.serverapp import Grid
@@ -46,6 +47,8 @@ class Link(NamedTuple):
     """Told, as ``notice``, what an operator should know before a phase is done."""
     together: bool = False
     """Whether a round's tests travel with the next round's training, as where each message costs seconds."""
+    gives: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+    """Device -> part of its data -> examples that the experiment gives it; a device that says more is turned away."""
 
     def meet(self, devices: int, state: State) -> Fleet:
         """Wait for the experiment's ``devices`` devices and ask every node who it is.
@@ -53,7 +56,7 @@ class Link(NamedTuple):
         RunStopped where less than the experiment's least part of them is there when the patience ends.
         """
         least = self.experiment.least_replies
-        return self._gathered(Fleet({}, (), devices=devices, least=least), state, 0, devices)
+        return self._gathered(Fleet({}, (), devices=devices, least=least, gives=self.gives), state, 0, devices)
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
@@ -122,7 +125,7 @@ class Link(NamedTuple):
         """How long devices may take to answer; None is without limit."""
         if self.experiment.deadline_s or not self.first_limit_s:
             return self.experiment.deadline_s or None
-        known = [fleet.pace_s[route] for route in routes if route in fleet.pace_s]
+        known = [pace for route in routes if (pace := fleet.slowest_s(route)) is not None]
         return max(_LEAST_LIMIT_S, _TIMES * sum(known)) if len(known) == len(routes) else self.first_limit_s
 
     def _awaited(self, nodes: Collection[int]) -> list[int]:

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedprune.federated import finished
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.link import Link
+from fedprune.federated.phases.profile import sizes
 from fedprune.federated.setting import Setting, pretrain
 from fedprune.federated.state import State
 from fedprune.federated.strategy import run
@@ -33,7 +34,7 @@ def drive(
     if state is None:
         state = pretrain(setting, progress)
         folder.save(state)
-    link = Link(grid, setting.experiment, say=progress)
+    link = Link(grid, setting.experiment, say=progress, gives=dict(enumerate(map(sizes, setting.federation.devices))))
     if real:
         link = link._replace(patience_s=_RETURNS_S, first_limit_s=_FIRST_LIMIT_S, together=True)
     shipped = functools.partial(finished.shipped, setting) if setting.experiment.export.ranges == "devices" else None

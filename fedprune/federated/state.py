@@ -44,6 +44,8 @@ class State:
     """Parts that tiers of unequal devices train, by name, the largest first; none where every device trains all."""
     done: tuple[str, ...] = ()
     """What is done since ``round`` was trained, as ``step_name`` has it: its tests, then phases of the next round."""
+    standing: str = ""
+    """What devices have earned: who is set aside, or too slow, as ``fleet.Fleet`` writes it."""
 
     def density(self) -> float:
         """Kept fraction of the prunable weights; 1.0 for a dense model."""
@@ -84,6 +86,7 @@ def save(state: State, path: Path) -> None:
         flat |= {f"part/{part}/{kind}/{name}": v for kind in _PART for name, v in getattr(own, kind).items()}
     # in order, also those that hold nothing
     flat |= {key: np.frombuffer("\n".join(getattr(state, key)).encode(), np.uint8) for key in ("parts", "done")}
+    flat["standing"] = np.frombuffer(state.standing.encode(), np.uint8)
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
     write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
 
@@ -113,7 +116,10 @@ def read(path: Path) -> State:
             sections[section][name] = value
     parts = {part: Part(**kinds) for part, kinds in held.items()}
     done = tuple(listed["done"])
-    return State(int(tensors["round"]), sections["params"], sections["masks"], sections["memory"], parts, done)
+    standing = tensors.get("standing", np.empty(0, np.uint8)).tobytes().decode()
+    return State(
+        int(tensors["round"]), sections["params"], sections["masks"], sections["memory"], parts, done, standing
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

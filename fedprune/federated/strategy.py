@@ -47,7 +47,9 @@ def run(
     a view of the last state to the graph that its file will hold, devices measure its ranges in the end. Raises
     RunStopped.
     """
-    fleet = link.meet(devices, state)
+    if _over(link.experiment, tiers, state, shipped is not None):
+        return state  # nothing is left to ask, so nobody need be there
+    fleet = link.meet(devices, state).as_before(state.standing)
     if state.round < 0:
         state = yield from _choose(link, fleet, tiers, layers, state)
     for round in range(state.round + 1, link.experiment.rounds + 1):
@@ -56,6 +58,14 @@ def run(
     return (
         (yield from _ranges(link, fleet.active(state.round), tiers, state, shipped)) if shipped is not None else state
     )
+
+
+def _over(experiment: Experiment, tiers: Tiers, state: State, to_measure: bool) -> bool:
+    """Whether every device has done all that it was to do."""
+    if state.round < experiment.rounds:
+        return False
+    tested = all(step_name(_TEST, part) in state.done for part in tiers.methods)
+    return tested and not (to_measure and any(measured(state, part) is None for part in tiers.methods))
 
 
 def _ranges(link: Link, fleet: Fleet, tiers: Tiers, state: State, shipped: Callable[[State], Graph]) -> Steps:
@@ -157,7 +167,7 @@ def _round(
             yield _of_part(answer, state, part)
         fleet = fleet.told(step, round)
         after = fleet.lighter(tiers.jobs(asked, fleet.usable(round + 1)))
-        state = replace(step.state, done=(*state.done, _TRAIN))
+        state = replace(step.state, done=(*state.done, _TRAIN), standing=fleet.standing())
         yield Step({**step.row, **_changes(asked, jobs, after)}, state)
     elif not jobs:
         state, fleet = yield from _tested(link, fleet, tiers, state)
@@ -173,7 +183,8 @@ def _round(
         fleet, state, row = fleet.told(step, round), step.state, step.row
     elif pruner is not None and not counts and not tiers.methods[largest].structured:
         state = update(state, pruner, {}, round, experiment.seed)
-    state = replace(renested(before, state, tiers, round, experiment.seed), round=round, done=())
+    state = renested(before, state, tiers, round, experiment.seed)
+    state = replace(state, round=round, done=(), standing=fleet.standing())
     yield Step(row, state)
     return state, fleet
 
@@ -205,7 +216,7 @@ def _noted(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[State, 
     """The state with a test among what is done, and the fleet with what it said."""
     # a test that failed says nothing of what training would take
     heard = fleet.told(answer._replace(refused={}), state.round)
-    return replace(state, done=(*state.done, step_name(_TEST, part))), heard
+    return replace(state, done=(*state.done, step_name(_TEST, part)), standing=heard.standing()), heard
 
 
 def _of_part(answer: Step, state: State, part: str) -> Step:

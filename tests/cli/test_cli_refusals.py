@@ -161,7 +161,7 @@ def test_a_run_without_a_result_and_one_that_is_damaged(
     (tmp_path / "run" / "checkpoint.fedprune").write_bytes(b"\x01garbage")
     assert_refused(fedprune(*command, "run"), "run/checkpoint.fedprune", "damaged")
     (tmp_path / "run" / "result.json").unlink()
-    assert_refused(fedprune(*command, "run"), "run", "no result yet; go on with fedprune simulate --resume")
+    assert_refused(fedprune(*command, "run"), "run", "no result yet; go on with: fedprune resume")
 
 
 def test_another_experiment_and_a_damaged_checkpoint_are_not_resumed(

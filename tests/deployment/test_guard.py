@@ -83,5 +83,5 @@ def test_nobody_may_send_without_end(keys: Path) -> None:
         yield b"x"
 
     assert status(keys, PULL, "10.0.0.2", content=pieces(), headers=signed(DEVICE)) == 411
-    for length in (str(2**30 + 1), "-1", "many", "1" * 30):
+    for length in (str(2**28 + 1), "-1", "many", "1" * 30):
         assert status(keys, PULL, "10.0.0.2", headers={**signed(DEVICE), "content-length": length}) == 413

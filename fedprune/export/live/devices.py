@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fedprune.experiment import Experiment, training_devices
@@ -10,11 +11,15 @@ from fedprune.export.report.attendance import attendance, named, whole, wholes
 
 
 def devices(
-    experiment: Experiment | None, rows: Sequence[Mapping[str, Any]], result: Mapping[str, Any] | None
+    experiment: Experiment | None,
+    rows: Sequence[Mapping[str, Any]],
+    result: Mapping[str, Any] | None,
+    nodes: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """A line for each device that trains, in order: what ``attendance`` says of it, and more.
 
-    ``worst`` is its accuracy and the round when it last did worst of all; ``accuracy`` its own tier's, at the end.
+    ``worst`` is its accuracy and the round when it last did worst of all; ``accuracy`` its own tier's, at the end;
+    ``lag_s`` is how long its last answer took to come, over a real link.
     """
     found = attendance(rows, _count(experiment, rows))
     fleet = experiment.fleet if experiment else {}
@@ -23,7 +28,10 @@ def devices(
     for line in found:
         index = line["device"]
         tier = tiers[index] if index < len(tiers) else ""
-        line |= {"tier": tier, "job": "", "worst": None}
+        node = nodes.get(index, {})
+        lag = node.get("lag_s")
+        line |= {"tier": tier, "job": "", "worst": None, "lag_s": lag if isinstance(lag, (int, float)) else None}
+        line["memory_bytes"] = whole(node.get("memory_bytes")) or line["memory_bytes"]
         line["accuracy"] = ended.get(tier, {}).get("accuracy_by_device", {}).get(str(index))
         if tier and line["memory_bytes"] is None:
             line["memory_bytes"] = fleet[tier].train_memory_bytes or None

@@ -25,6 +25,8 @@ class Seen(NamedTuple):
     """result.json, once the run has ended."""
     layers: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     """Part -> layer -> density, of the last complete round; the part ``""`` is the whole model."""
+    nodes: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
+    """Device -> what its node said last, where it is a real one: ``lag_s`` until it was there, ``memory_bytes``."""
     written_s: float | None = None
     """When the last line was written, in seconds since 1970."""
 
@@ -64,7 +66,7 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
         "parts": parts,
         "rounds": rounds,
         "phases": phases,
-        "devices": devices(experiment, rows, seen.result),
+        "devices": devices(experiment, rows, seen.result, seen.nodes),
         "strangers": next((strangers(row) for row in reversed(rows) if away(row) is not None), {}),
         "layers": {part: dict(densities) for part, densities in seen.layers.items()},
     }
@@ -115,7 +117,10 @@ def _state(seen: Seen, quiet_s: float | None) -> tuple[str, str]:
         return "finished", "Finished: the model is exported and checked; report.html in the run's folder has all of it."
     longest = max((number(row.get("seconds")) or 0.0 for row in rows), default=0.0)
     if quiet_s is not None and quiet_s > max(_LEAST_QUIET_S, _QUIET_PHASES * longest):
-        return "quiet", "Nothing new for long. If its process is gone, go on with fedprune simulate ... --resume."
+        return (
+            "quiet",
+            "Nothing new for long. If its process is gone, go on with: fedprune resume, and its folder.",
+        )
     if not rows:
         return "preparing", "Preparing: reading data, pretraining on public examples, meeting the devices."
     if rows[-1]["round"] >= experiment.rounds and rows[-1]["phase"] not in ("train", "grow"):

@@ -133,7 +133,7 @@ function layers(all) {
 // What a device is now: why it is not asked, else what it last did.
 const wordOf = device => device.away || device.word;
 
-function deviceLine(device, tiered, ended) {
+function deviceLine(device, tiered, linked, ended) {
   const last = device.phase ? `${device.word}, ${device.phase} of round ${device.round}` : '–';
   const refused = device.refusals ? `${device.refusals}, needs ${mib(device.needs_bytes)}` : '0';
   const notes = [device.away_why, device.last_fault && 'last fault: ' + device.last_fault,
@@ -144,15 +144,18 @@ function deviceLine(device, tiered, ended) {
   return [device.device, ...(tiered ? [[device.tier, 'text']] : []), [word || '–', `text word ${word}`],
     [notes.filter(Boolean).join('; '), 'long'], [last, 'text'],
     known(device.asked) ? `${device.answered} of ${device.asked}` : '–', [faults, device.faults ? 'failed' : ''],
-    [refused, device.refusals ? 'refused' : ''], mib(device.memory_bytes), ...accuracy];
+    [refused, device.refusals ? 'refused' : ''], mib(device.memory_bytes),
+    ...(linked ? [known(device.lag_s) ? grouped(device.lag_s, 1) + ' s' : '–'] : []), ...accuracy];
 }
 
 function devices(run) {
   const all = run.devices, tiered = all.some(each => each.tier), ended = all.some(each => known(each.accuracy));
+  const linked = all.some(each => known(each.lag_s));
   table('devices', ['device', ...(tiered ? [['tier', 'text']] : []), ['now', 'text'], ['notes', 'text'],
-    ['last asked', 'text'], 'answered', 'faults', 'refusals', 'memory', 'last the worst',
+    ['last asked', 'text'], 'answered', 'faults', 'refusals', 'memory',
+    ...(linked ? ['last answer in'] : []), 'last the worst',
     ...(ended ? ['accuracy at the end'] : [])],
-    all.map(device => deviceLine(device, tiered, ended)));
+    all.map(device => deviceLine(device, tiered, linked, ended)));
   const words = ['answered', 'failed', 'late', 'refused', 'aside', 'absent']
     .map(word => [word, all.filter(device => wordOf(device) === word).length]).filter(([, count]) => count);
   id('words').replaceChildren(...words.flatMap(([word, count], at) =>

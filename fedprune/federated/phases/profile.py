@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedprune import __version__
 from fedprune.budgets import memory_bytes
+from fedprune.data import DeviceData
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
 from fedprune.federated.payload import MEMORY, Payload, count
@@ -23,13 +24,14 @@ def profile() -> Phase:
 
 def device(self: Device, request: Payload) -> Payload:
     """Index, version, number of training, development and test examples, and bytes that its process may use."""
-    parts = self.parts
-    sizes = {
-        "train": len(parts.train_indices),
-        "development": len(parts.development_indices),
-        "test": len(parts.test_indices),
-    }
-    return Payload({"device": self.index, "version": __version__, MEMORY: memory_bytes(), **sizes})
+    said = {"device": self.index, "version": __version__, MEMORY: memory_bytes()}
+    return Payload({**said, **sizes(self.parts)})
+
+
+def sizes(parts: DeviceData) -> dict[str, int]:
+    """Examples in each of ``PARTS``."""
+    indices = (parts.train_indices, parts.development_indices, parts.test_indices)
+    return {part: len(own) for part, own in zip(PARTS, indices, strict=True)}
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> State:

@@ -25,7 +25,7 @@ from flwr.supernode.fleet_http_connection import http_request_response
 from fedprune.deployment.devices import Join, read_join
 from fedprune.federated.client import SIMULATED, client_app
 
-_POLL_S = 1.0
+_POLL_S = 3.0  # as a SuperNode does
 _app = client_app()
 _one_at_a_time = threading.Lock()
 
