@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import sqlalchemy
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER as _KEY
@@ -24,7 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 _DEVICES = "/v1/fleet/"
 _STRANGER_BYTES, _MOST_BYTES = 2**16, 2**28
-_PATIENCE_MS = 60_000  # for a lock of the database; Flower's 5 s are over soon with fifty devices on two cores
+# SQLite has one writer, and who waits for it sleeps: 15 connections, each for a device, hold one another up for seconds
+_ONE_AT_A_TIME = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 60}
 _FRESH_S = 310.0  # about as long as Flower takes a signature for
 
 
@@ -102,8 +104,7 @@ def main() -> None:
         sys.exit("this version of Flower cannot be guarded; fedprune wants flwr >=1.41,<1.42")
     inner = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(functools.partial(Guard, devices=Path("devices"))), *inner())
-    pragmas = vars(sql_mixin).get("SQLITE_PRAGMAS", ())
-    vars(sql_mixin)["SQLITE_PRAGMAS"] = (*pragmas, ("busy_timeout", str(_PATIENCE_MS)))
+    vars(sql_mixin)["create_engine"] = functools.partial(sqlalchemy.create_engine, **_ONE_AT_A_TIME)
     sys.argv[0] = "flower-superlink"
     flower_superlink()
 

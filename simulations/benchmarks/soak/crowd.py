@@ -19,6 +19,8 @@ from simulations.benchmarks.soak.stage import Actor, Stage, last_line, state_fol
 
 ROUNDS = 200
 _DEVICES = 50
+_ASKED = 0.2
+"""The part of them that trains in a round, as in most fleets; all connect, ask for work and beat their hearts."""
 _LIMIT_S = 6000.0
 _FLAT_MB = 5.0
 """Growth in 100 rounds that is none."""
@@ -31,7 +33,7 @@ def crowd(folder: Path) -> Outcome:
     rounds = ROUNDS
     kept = state_folder() / f"crowd-{rounds}"
     settings = (
-        f"rounds={rounds}", f"data.devices={_DEVICES}", "data.examples=0", "data.alpha=100", "training.epochs=1",
+        f"rounds={rounds}", f"data.devices={_DEVICES}", "data.examples=0", "data.alpha=100", "training.epochs=1", f"training.participation={_ASKED}",
         'method={name="fedavg"}', f"evaluate_every={rounds}", "least_replies=0.9", "deadline_s=120",
     )  # fmt: skip
     with Stage(folder, (), settings=settings, fleet=kept) as stage:
@@ -107,8 +109,8 @@ def _judged(kept: Path, out: Path, rounds: int, seconds: float) -> Outcome:
     trained = [row for row in rows(out) if row["phase"] == "train"]
     faults = sum(len(row["faults"]) for row in trained)
     happened = (
-        f"{len(trained)} rounds of {_DEVICES} identities (own keys and connections, one process: no whole SuperNodes)"
-        f" in {seconds:.0f} s, {len(pieces)} pieces; {faults} faults"
+        f"{len(trained)} rounds of {_DEVICES} identities (own keys and connections, one process: no whole SuperNodes),"
+        f" {_ASKED:.0%} of them asked in each, in {seconds:.0f} s, {len(pieces)} pieces; {faults} faults"
     )
     lost = "nothing" if len(trained) == rounds and not grows else f"{rounds - len(trained)} rounds; memory"
     figures["crowd_round_seconds"] = (round(statistics.median(row["seconds"] for row in trained), 1), "s")
