@@ -74,6 +74,19 @@ def test_each_device_is_told_by_who_was_asked(run: Path) -> None:
     assert [r["device_seconds"] for r in rounds] == [None, 3.0, 4.0]
 
 
+@pytest.mark.parametrize("damaged", ["", "[]", '{"7": 3}', '{"7": {"device": "x"}}'])
+def test_real_devices_say_how_long_their_answers_take_and_what_memory_they_have(run: Path, damaged: str) -> None:
+    watched = Watched(run)
+    assert {d["lag_s"] for d in watched.picture()["devices"]} == {None}
+    nodes = {"99": {"device": 1, "lag_s": 4.2, "memory_bytes": 2**30, "rounds": 2}, "98": {"lag_s": 1.0}}
+    (run / "devices.json").write_text(json.dumps(nodes))
+    told = watched.picture()["devices"]
+    assert [(d["device"], d["lag_s"]) for d in told if d["lag_s"] is not None] == [(1, 4.2)]
+    assert told[1]["memory_bytes"] == 2**30
+    (run / "devices.json").write_text(damaged)
+    assert len(watched.picture()["devices"]) == DEVICES
+
+
 def test_who_was_away_is_back_once_a_line_no_longer_says_so(run: Path) -> None:
     write(run, [*ROWS, row(3, "train", [0, 1, 4])])
     seen = Watched(run).picture()

@@ -44,14 +44,17 @@ def test_a_running_server_forgets_keys_at_once_and_others_when_it_starts(fleet: 
         nodes = {device.name: device.node for device in devices.enrolled(fleet)}
         assert devices.revoke(fleet, "kitchen")
     assert not devices.revoke(fleet, "attic")
+    (fleet.devices / "cellar.json").write_text('{"name": "cel')  # as after a power cut: it must let nobody stay
     with running(serve, tmp_path, tmp_path / "second.log", "is ready at"):
         assert devices.known(fleet) == set()
     found = entries(fleet.path / "logs" / "server.jsonl")
     taken_out = [entry["text"] for entry in found if entry["event"] == "expel"]
     assert taken_out == [f"node {nodes['attic']} is taken out: its device is not enrolled any more"]
     assert {"time", "level", "event", "text"} <= set.intersection(*(set(entry) for entry in found))
-    registered = [entry["device"] for entry in found if entry["event"] == "register"]
+    registered = [entry["device"] for entry in found if entry["event"] == "register" and "device" in entry]
     assert registered == ["kitchen", "attic"]
+    (wrong,) = [entry["text"] for entry in found if entry["level"] == "ERROR"]
+    assert "cellar.json: damaged" in wrong
     events = [entry["event"] for entry in found if entry["event"] in ("start", "expel", "ready", "stop")]
     assert events == ["start", "ready", "stop", "start", "expel", "ready", "stop"]
     assert not [entry for entry in found if "\x1b" in entry["text"] or '" 200' in entry["text"]]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from fleet_commands import free_port, greeted
+from fleet_commands import CLI, free_port, greeted
 from typer.testing import CliRunner
 
 from fedprune.cli import app
 from fedprune.deployment import devices, join, plain, runs, state
-from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet
+from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, write_private
 from fedprune.experiment import load
 
 _DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"
@@ -103,6 +103,13 @@ def test_enrolling_makes_a_key_that_flower_takes_and_a_join_file_for_its_owner(f
     assert [devices.enrol(fleet, name)[0].partition for name in ("attic", "cellar")] == [1, 2]
 
 
+def test_two_that_enrol_at_once_get_two_numbers(fleet: Fleet) -> None:
+    words = [*CLI, "server", "enrol", str(fleet.path)]
+    both = [subprocess.Popen([*words, name], stdout=subprocess.DEVNULL) for name in ("kitchen", "attic", "cellar")]
+    assert [process.wait() for process in both] == [0, 0, 0]
+    assert sorted(device.partition for device in devices.enrolled(fleet)) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -133,13 +140,34 @@ def test_joining_unpacks_what_the_device_needs_for_its_user_alone(fleet: Fleet, 
     assert folder == tmp_path / "home" / ".fedprune" / "kitchen"
     assert _mode(folder) == 0o700
     assert _mode(folder / "device.key") == _mode(folder / "kitchen.join") == 0o600
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
     again = join.unpack(devices.read_join(folder / "kitchen.join"), folder / "kitchen.join")  # as its service does
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before  # power may go: nothing is written anew
     assert devices.read_join(again / "kitchen.join") == read
     data = tmp_path / "my data"
     data.mkdir()
     assert join.node_config(read, data) == f'partition-id=0 data-dir="{data}" memory-mb=512.0'
     with pytest.raises(FleetError, match="no folder"):
         join.node_config(read, tmp_path / "missing")
+
+
+def test_where_power_goes_while_a_key_is_written_the_one_before_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "device.key"
+    write_private(file, b"old")
+
+    def fail(fd: int) -> None:
+        raise OSError(5, "the card is gone")
+
+    with monkeypatch.context() as at:
+        at.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match="the card"):
+            write_private(file, b"new")
+    assert file.read_bytes() == b"old"
+    write_private(file, b"new")
+    assert (file.read_bytes(), _mode(file)) == (b"new", 0o600)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["device.key"]
 
 
 @pytest.mark.parametrize("text", ["", "name = 'kitchen'", "name =", "\x00"])
@@ -181,6 +209,15 @@ def test_a_damaged_config_is_named(fleet: Fleet, change: str, said: str) -> None
     (fleet.path / "config.toml").write_text(change)
     with pytest.raises(FleetError, match=rf"config\.toml: {said}"):
         open_fleet(fleet.path)
+
+
+def test_data_that_goes_by_people_is_shared_among_all_that_are_enrolled(fleet: Fleet) -> None:
+    keywords = load(_DIGITS.with_name("keywords.toml"))
+    for number in range(4):
+        assert runs.for_all(keywords, fleet).data.devices == number
+        devices.enrol(fleet, f"pi{number}")
+    for others in (load(_DIGITS), load(_DIGITS.with_name("fleet_keywords.toml"))):
+        assert runs.for_all(others, fleet) == others
 
 
 def test_without_a_server_a_run_is_refused_and_the_state_is_what_the_folder_says(fleet: Fleet) -> None:

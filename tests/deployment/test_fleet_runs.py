@@ -131,6 +131,18 @@ def _deploys(environment: dict[str, str], folder: Path, fleet: Fleet) -> None:
     assert json.loads((fleet.path / "deployed.json").read_text()) == rows
 
 
+def _keeps_results(environment: dict[str, str], folder: Path, fleet: Fleet) -> None:
+    """What a run left is neither lost nor mixed with another by a second one."""
+    words = ("run", _DIGITS, "--fleet", str(fleet.path), *_SET)
+    asked = (fleet.runs / "digits" / "experiment.toml").read_text()
+    refused = _command(environment, folder, *words)
+    assert (refused.returncode, "holds a finished run; add --fresh" in refused.stderr) == (2, True), refused.stderr
+    refused = _command(environment, folder, *words, "--resume", "--seed", "7")
+    assert (refused.returncode, "holds another experiment" in refused.stderr) == (2, True), refused.stderr
+    assert (fleet.runs / "digits" / "experiment.toml").read_text() == asked
+    assert (fleet.runs / "digits" / "model.tflite").exists()
+
+
 def _is_taken_out(environment: dict[str, str], folder: Path, fleet: Fleet, name: str) -> None:
     """A device that is online is let in no longer, and says so to who looks there."""
     done = _command(environment, folder, "server", "revoke", str(fleet.path), name)
@@ -180,6 +192,7 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
         refused = _command(environment, tmp_path, *again, "data.devices=3")
         assert refused.returncode == 2
         assert "none is enrolled for partition 2" in refused.stderr
+        _keeps_results(environment, tmp_path, fleet)
         _deploys(environment, tmp_path, fleet)
         # What only the server's app can find out: Flower's own command would end with 0.
         failed = _command(environment, tmp_path, *again, "model=nowhere.nets:tiny", "--set", "name=broken")

@@ -145,7 +145,14 @@ def test_a_device_that_keeps_failing_is_set_aside_and_tried_again(go: Callable[.
             return Message(Error(0, "RuntimeError: no power"), reply_to=asked)
         return reply
 
-    run = go(tiny_world.experiment(rounds=12, method={"name": "fedavg"}), change=fail)
+    def stop(row: dict[str, Any]) -> None:
+        if (row.get("round"), row.get("phase")) == (4, "train"):
+            raise KeyboardInterrupt
+
+    asked = tiny_world.experiment(rounds=12, method={"name": "fedavg"})
+    with pytest.raises(KeyboardInterrupt):
+        go(asked, change=fail, progress=stop)
+    run = go(asked, change=fail, resume=True)  # it does not come back sooner because the server does
     trained = {row["round"]: row for row in run.rows if row["phase"] == "train"}
     assert [round for round, row in trained.items() if row["faults"]] == [1, 2, 3, 7]
     assert [round for round, row in trained.items() if "aside" in row] == [4, 5, 6, 8, 9, 10]
@@ -188,3 +195,15 @@ def test_a_slow_device_is_a_fault_and_its_messages_do_not_live_on(tmp_path: Path
     rows = drive(tmp_path / "patient", tiny_world.experiment(rounds=1), patient).rows()
     assert not any(row["faults"] for row in rows)
     assert {timeout for timeout, _ in patient.limits} == {None}
+
+
+def test_a_run_that_has_only_its_export_left_needs_no_device(whole: Any, tmp_path: Path) -> None:
+    class Nobody(LocalGrid):
+        def get_node_ids(self) -> list[int]:
+            raise AssertionError("nothing is left to ask")
+
+    folder = RunFolder(tmp_path / "run")
+    folder.begin(tiny_world.experiment())
+    setting = prepare(tiny_world.experiment(), "test")
+    server.drive(Nobody(client_app, 4), setting, folder, whole.state, lambda row: None)
+    assert not folder.rows()

@@ -206,6 +206,10 @@ def test_devices_that_do_not_answer_leave_a_fault(
         (with_values(device=1), "device 2 is missing"),
         (with_values(device="two"), "device is 'two'"),
         (with_values(train="many"), "train is 'many'"),
+        (
+            with_values(train=2**31 - 1),
+            r"device 2 is missing\); says that it has 2147483647 train examples; the experiment gives device 2 \d+$",
+        ),
     ],
 )
 def test_the_run_begins_only_with_its_own_devices(

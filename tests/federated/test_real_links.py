@@ -13,12 +13,13 @@ import tiny_world
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from fedprune.federated import bundle, client, link, server
+from fedprune.federated.fleet import Fleet, Step
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.link import RunStopped
 from fedprune.federated.local_grid import LocalGrid
 from fedprune.federated.phases import train
 from fedprune.federated.setting import prepare
-from fedprune.federated.state import read
+from fedprune.federated.state import State, read
 
 _NODE = 1000
 
@@ -211,6 +212,15 @@ def test_the_links_own_word_names_the_device(tmp_path: Path) -> None:
     assert "late" not in row  # it was away, not slow
 
 
+def test_the_limit_is_what_the_slowest_that_is_here_took() -> None:
+    fleet = Fleet({0: 10, 1: 11}, (0, 1))
+    for seconds in ({0: 40.0, 1: 400.0}, {0: 50.0}):  # in the second round the slow one is not asked
+        fleet = fleet.told(Step({"phase": "train"}, State(0, {}), seconds=seconds, route=train.ROUTE), 1)
+    assert fleet.slowest_s(train.ROUTE) == 400
+    assert fleet.only([0]).slowest_s(train.ROUTE) == 50
+    assert fleet.slowest_s("evaluate") is None
+
+
 def test_a_device_that_is_late_gets_less_to_train_and_more_again(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -235,7 +245,16 @@ def test_a_device_that_is_late_gets_less_to_train_and_more_again(
 
     times: list[int] = []
     monkeypatch.setitem(client.ROUTES, train.ROUTE, training)
-    folder = drive(tmp_path / "run", Link(lose), rounds=5, retries=0, deadline_s=60.0, method={"name": "fedavg"})
+
+    class Stopping(list[Any]):
+        def append(self, row: dict[str, Any]) -> None:
+            if (row.get("round"), row.get("phase")) == (2, "train"):
+                raise KeyboardInterrupt
+
+    how: dict[str, Any] = {"rounds": 5, "retries": 0, "deadline_s": 60.0, "method": {"name": "fedavg"}}
+    with pytest.raises(KeyboardInterrupt):
+        drive(tmp_path / "run", Link(lose), said=Stopping(), **how)
+    folder = drive(tmp_path / "run", Link(lose), resume=True, **how)  # who is slow is still known
     rows = {row["round"]: row for row in folder.rows() if row["phase"] == "train"}
     assert [row.get("late") for row in rows.values()] == [[1], [1], None, None, None]
     assert [row.get("replanned", {}).get("1") for row in rows.values()] == [

@@ -33,8 +33,9 @@ def crowd(folder: Path) -> Outcome:
     rounds = ROUNDS
     kept = state_folder() / f"crowd-{rounds}"
     settings = (
-        f"rounds={rounds}", f"data.devices={_DEVICES}", "data.examples=0", "data.alpha=100", "training.epochs=1", f"training.participation={_ASKED}",
-        'method={name="fedavg"}', f"evaluate_every={rounds}", "least_replies=0.9", "deadline_s=120",
+        f"rounds={rounds}", f"data.devices={_DEVICES}", "data.examples=0", "data.alpha=100", "training.epochs=1",
+        f"training.participation={_ASKED}", 'method={name="fedavg"}', f"evaluate_every={rounds}", "least_replies=0.9",
+        "deadline_s=120",
     )  # fmt: skip
     with Stage(folder, (), settings=settings, fleet=kept) as stage:
         fleet = open_fleet(kept)
