@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def _main(grid: Grid, context: Context) -> None:
                 )  # fmt: skip
         except BaseException as error:
             # Flower's own record says that a run failed, but not why
-            tell({"ended": 2 if isinstance(error, ExperimentError) else 1, "why": _why(error, out)})
+            with suppress(OSError):  # the disk that is full may be this one
+                tell({"ended": 2 if isinstance(error, ExperimentError) else 1, "why": _why(error, out)})
             raise
         tell({"ended": 0, "why": ""})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,7 @@ NUMBER = "run_id"
 """In a run's folder: Flower's id of the run that wrote it last."""
 _ASK_S = 60.0  # each question to Flower costs seconds of a core
 _ENDS_S = 60.0
+_LEAST_FREE = 2**16  # bytes of a disk; one with less is full
 
 
 def folder(fleet: Fleet, experiment: Experiment) -> Path:
@@ -135,6 +137,8 @@ def follow(
             asked = time.monotonic()
             status, details = _status(fleet, run)
             if status.startswith("finished") and not _new_rows(out / _PROGRESS, position)[0]:
+                if shutil.disk_usage(out).free < _LEAST_FREE:  # then it could not write why
+                    return 1, f"{out}: the disk is full; make room"
                 return 1, f"run {run} is {status} by Flower's account, without a word of the app: {details}"
     until = time.monotonic() + _ENDS_S
     time.sleep(2)  # the app ends, then Flower takes note

@@ -101,7 +101,7 @@ def disk(folder: Path) -> Outcome:
         except subprocess.TimeoutExpired:
             raise Failed(f"the run goes on with a full disk, at {stage.progress()}") from None
         told = last_line(run.text()) if code else "nothing"
-        said = next((line for line in run.text().splitlines() if "space" in line), told)
+        said = next((line for line in run.text().splitlines() if "run failed" in line), told)
         complete = [row for row in rows(stage.out) if row["phase"] == "train"]
         at = stage.progress()
         filler.unlink()
