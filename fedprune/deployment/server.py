@@ -31,10 +31,10 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
         with stoppable(), child(command, flower.environment(flower_home(fleet)), fleet.path) as process:
             shown = show(process, log.flower)
             _wait(fleet, process)
-            for each in (_keys, _cut_off):
+            for each in (_expel, _register, _cut_off):
                 try:
                     each(fleet, log)
-                except FleetError as error:  # devices that are let in can do without
+                except FleetError as error:  # what else there is to do can do without
                     log.said("register", str(error), "ERROR")
             log.said("ready", f"the fleet {fleet.path.name} is ready at {fleet.address}")
             code = process.wait()
@@ -48,12 +48,13 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
         raise
 
 
-def _keys(fleet: Fleet, log: Log) -> None:
-    """Let in the devices that are enrolled, and nobody else."""
-    nodes = known(fleet)
-    for node in expel(fleet, nodes):
+def _expel(fleet: Fleet, log: Log) -> None:
+    for node in expel(fleet, known(fleet)):
         log.said("expel", f"node {node} is taken out: its device is not enrolled any more")
-    done, wrong = register(fleet, nodes)
+
+
+def _register(fleet: Fleet, log: Log) -> None:
+    done, wrong = register(fleet)
     for name in done:
         log.said("register", f"device {name} is registered", device=name)
     for name, why in wrong.items():  # the other devices can do without this one

@@ -95,8 +95,9 @@ class Fleet(NamedTuple):
 
     def _timed(self, step: Step) -> Fleet:
         """The fleet with how long the phase takes, and those given less to train that were late."""
-        pace_s = {**self.pace_s, step.route: {**self.pace_s.get(step.route, {}), **step.seconds}}
-        pace_s = pace_s if step.seconds else dict(self.pace_s)
+        pace_s = dict(self.pace_s)
+        if step.seconds:
+            pace_s[step.route] = {**pace_s.get(step.route, {}), **step.seconds}
         if step.route != train.ROUTE or not (step.late or self.slow):
             return self._replace(pace_s=pace_s)
         slow = {**self.slow, **{k: min(self.slow.get(k, 0) + 1, _HALVINGS) for k in step.late}}
