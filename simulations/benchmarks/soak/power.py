@@ -110,7 +110,7 @@ def disk(folder: Path) -> Outcome:
         again, waited = stage.resume()
         stage.finish(again)
         result = stage.same(f"stopped after {at}; {waited}went on to its end with --resume")
-        return result._replace(seen=said.strip())
+        return result._replace(seen=said.strip().replace(str(folder / "fleet"), "FLEET"))
 
 
 def _server_again(stage: Stage, server: Actor, run: Actor, lost: str = "") -> Outcome:
