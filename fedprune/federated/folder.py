@@ -52,8 +52,8 @@ class RunFolder:
         """ExperimentError where the folder is that of another experiment."""
         if _experiment.to_json(self.experiment()) != _experiment.to_json(experiment):
             raise ExperimentError(
-                f"{self.path}: holds another experiment; resume with the same file and options, or name this one "
-                "otherwise, e.g. with --set name=OTHER"
+                f"{self.path}: holds another experiment; resume with the same file and options, or choose --out or, on "
+                "a fleet, --set name=OTHER"
             )
 
     def state(self) -> State:
