@@ -98,11 +98,14 @@ def known(fleet: Fleet) -> set[str]:
     return {node["node-id"] for node in nodes if node["status"] != "unregistered"}
 
 
-def register(fleet: Fleet) -> tuple[list[str], dict[str, str]]:
+def register(fleet: Fleet, nodes: set[str] | None = None) -> tuple[list[str], dict[str, str]]:
     """Make every enrolled device known to the running SuperLink: the names of those that were not, and, of those that
     it does not take, why.
+
+    ``nodes`` are those of ``known``, where the caller has them.
     """
-    nodes, done, wrong = known(fleet), [], {}
+    nodes = known(fleet) if nodes is None else nodes
+    done, wrong = [], {}
     for device in enrolled(fleet):
         if device.node in nodes:
             continue

@@ -5,7 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from fedprune.deployment import flower
 from fedprune.deployment.devices import expel, known, register
@@ -31,11 +32,10 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
         with stoppable(), child(command, flower.environment(flower_home(fleet)), fleet.path) as process:
             shown = show(process, log.flower)
             _wait(fleet, process)
-            for each in (_expel, _register, _cut_off):
-                try:
-                    each(fleet, log)
-                except FleetError as error:  # what else there is to do can do without
-                    log.said("register", str(error), "ERROR")
+            with _going_on(log):
+                _keys(fleet, log)
+            with _going_on(log):
+                _cut_off(fleet, log)
             log.said("ready", f"the fleet {fleet.path.name} is ready at {fleet.address}")
             code = process.wait()
             shown.join(1)
@@ -48,13 +48,22 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
         raise
 
 
-def _expel(fleet: Fleet, log: Log) -> None:
-    for node in expel(fleet, known(fleet)):
-        log.said("expel", f"node {node} is taken out: its device is not enrolled any more")
+@contextmanager
+def _going_on(log: Log) -> Iterator[None]:
+    """A FleetError is said, and no more: what else there is to do can do without."""
+    try:
+        yield
+    except FleetError as error:
+        log.said("register", str(error), "ERROR")
 
 
-def _register(fleet: Fleet, log: Log) -> None:
-    done, wrong = register(fleet)
+def _keys(fleet: Fleet, log: Log) -> None:
+    """Let in the devices that are enrolled, and nobody else."""
+    nodes = known(fleet)  # a command of Flower's, seconds of a core
+    with _going_on(log):
+        for node in expel(fleet, nodes):
+            log.said("expel", f"node {node} is taken out: its device is not enrolled any more")
+    done, wrong = register(fleet, nodes)
     for name in done:
         log.said("register", f"device {name} is registered", device=name)
     for name, why in wrong.items():  # the other devices can do without this one

@@ -85,8 +85,8 @@ def save(state: State, path: Path) -> None:
     for part, own in state.parts.items():
         flat |= {f"part/{part}/{kind}/{name}": v for kind in _PART for name, v in getattr(own, kind).items()}
     # in order, also those that hold nothing
-    flat |= {key: np.frombuffer("\n".join(getattr(state, key)).encode(), np.uint8) for key in ("parts", "done")}
-    flat["standing"] = np.frombuffer(state.standing.encode(), np.uint8)
+    texts = {"parts": "\n".join(state.parts), "done": "\n".join(state.done), "standing": state.standing}
+    flat |= {key: np.frombuffer(text.encode(), np.uint8) for key, text in texts.items()}
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
     write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
 
@@ -101,8 +101,10 @@ def read(path: Path) -> State:
     if "round" not in tensors or tensors["round"].shape != ():
         raise ValueError("it says no round")
     sections: dict[str, dict[str, Tensor]] = {section: {} for section in _SECTIONS}
-    listed = {key: tensors.get(key, np.empty(0, np.uint8)).tobytes().decode().splitlines() for key in ("parts", "done")}
-    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {"masks": {}, "buffers": {}} for part in listed["parts"]}
+    none = np.empty(0, np.uint8)
+    texts = {key: tensors.get(key, none).tobytes().decode() for key in ("parts", "done", "standing")}
+    named = texts["parts"].splitlines()
+    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {"masks": {}, "buffers": {}} for part in named}
     for key, value in tensors.items():
         section, slash, name = key.partition("/")
         if section == "part" and name.count("/") >= 2:
@@ -115,11 +117,8 @@ def read(path: Path) -> State:
                 raise ValueError(f"it holds an unknown part {section[:40]!r}")
             sections[section][name] = value
     parts = {part: Part(**kinds) for part, kinds in held.items()}
-    done = tuple(listed["done"])
-    standing = tensors.get("standing", np.empty(0, np.uint8)).tobytes().decode()
-    return State(
-        int(tensors["round"]), sections["params"], sections["masks"], sections["memory"], parts, done, standing
-    )
+    done = tuple(texts["done"].splitlines())
+    return State(int(tensors["round"]), **sections, parts=parts, done=done, standing=texts["standing"])
 
 
 def write_atomically(path: Path, data: bytes) -> None:
