@@ -174,9 +174,18 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
-def from_json(text: str | bytes) -> Experiment:
-    """The experiment of ``to_json``."""
-    return msgspec.json.decode(text, type=Experiment)
+def from_json(text: str | bytes, source: str = "experiment") -> Experiment:
+    """The experiment of ``to_json``, checked as one from TOML is: it may come from anybody's folder, or over a link.
+
+    ExperimentError, which begins with ``source``, says what is wrong.
+    """
+    try:
+        table = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ExperimentError(f"{source}: not valid JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise ExperimentError(f"{source}: expected a table of settings")
+    return parse(table, source)
 
 
 def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
