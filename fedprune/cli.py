@@ -224,9 +224,11 @@ def bench(
 def report(run: Run) -> None:
     """Draw a run's report again. RUN is its folder, such as runs/digits."""
     from fedprune.federated.folder import RunFolder
-    from fedprune.federated.outcome import report as draw
+    from fedprune.federated.outcome import redraw
 
-    console.print(str(draw(RunFolder(run))), markup=False, soft_wrap=True)
+    console.print(str(redraw(run)), markup=False, soft_wrap=True)
+    if damaged := RunFolder(run).damaged_rows():
+        console.print(f"{run}/metrics.jsonl: {damaged} damaged lines are left out", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -253,6 +255,9 @@ def main() -> None:
         app()
     except ExperimentError as error:
         errors.print(str(error), markup=False)
+        sys.exit(2)
+    except OSError as error:
+        errors.print(f"{error.filename}: {error.strerror}" if error.filename else str(error), markup=False)
         sys.exit(2)
     except RunStopped as error:
         errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {_again()}", markup=False)

@@ -27,6 +27,7 @@ def deploy(
     """Bring each device the model of its tier; one that is worse there is not used. RUN is a run's folder."""
     from fedprune.cli_progress import mib
     from fedprune.deployment import deploying, runs, tables
+    from fedprune.deployment.fleet_files import delivered
     from fedprune.deployment.fleet_folder import FleetError, open_fleet
 
     found = open_fleet(fleet)
@@ -48,7 +49,7 @@ def deploy(
     if code:
         _say(f"The deployment failed: {why}\nDevices keep what they had; deploy once more.")
         raise typer.Exit(code)
-    rows = deploying.rows(out / deploying.ROWS)
+    rows = delivered(out / deploying.ROWS)
     console.print(tables.deployed(rows, mib))
     _say(str(run / deploying.DEPLOYED))
     if missing := [row["name"] for row in rows if not row["answered"]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from fedprune import masks
 from fedprune.experiment import ExperimentError
 from fedprune.export.live import SCRIPT_HASH, Seen, metrics_text, page, picture
 from fedprune.federated import state as _state
-from fedprune.federated.folder import RunFolder
+from fedprune.federated.folder import RunFolder, inside
 
 _HERE = "127.0.0.1"
 _POLICY = (
@@ -103,15 +104,26 @@ def export_events(console: Console, run: Path, out: Path | None) -> None:
     seen = Watched(run).picture()
     if not seen["rounds"]:
         raise ExperimentError(f"{run}: no line of metrics yet; fedprune simulate writes them")
-    folder = out or run / "tensorboard"
-    try:
-        written = write_events(seen, folder)
-    except ModuleNotFoundError as error:
-        raise ExperimentError(f"{error.name} is not installed here: pip install 'fedprune[tensorboard]'") from error
-    except OSError as error:
-        raise ExperimentError(f"{folder}: cannot be written ({error.strerror})") from error
+    with nullcontext(out) if out is not None else _own_folder(run) as folder:
+        try:
+            written = write_events(seen, folder)
+        except ModuleNotFoundError as error:
+            raise ExperimentError(f"{error.name} is not installed here: pip install 'fedprune[tensorboard]'") from error
+        except OSError as error:
+            raise ExperimentError(f"{folder}: cannot be written ({error.strerror})") from error
     for path in written:
         console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _own_folder(run: Path) -> Iterator[Path]:
+    with RunFolder(run).held():
+        folder = inside(run, "tensorboard")
+        try:
+            yield folder
+        finally:
+            with suppress(OSError):  # what holds something stays
+                folder.rmdir()
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from fedprune.deployment.delivering import deliver
 from fedprune.deployment.watching import Watched
 from fedprune.experiment import ExperimentError, load
 from fedprune.federated.client import client_app
+from fedprune.federated.folder import why_not_written
 from fedprune.federated.link import RunStopped
 from fedprune.federated.phases.deploy import MODELS_DIR
 from fedprune.federated.server import server_app
@@ -53,8 +53,8 @@ def _main(grid: Grid, context: Context) -> None:
 
 
 def _why(error: BaseException, out: Path) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{out}: the disk is full; make room and go on with --resume"
+    if isinstance(error, OSError):
+        return why_not_written(error, out)
     return str(error) if isinstance(error, ExperimentError | RunStopped) else f"{type(error).__name__}: {error}"
 
 

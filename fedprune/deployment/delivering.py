@@ -11,7 +11,8 @@ from typing import Any
 import msgspec
 from flwr.serverapp import Grid
 
-from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, Target, file, rows
+from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, Target, file
+from fedprune.deployment.fleet_files import delivered
 from fedprune.federated.folder import RunFolder
 from fedprune.federated.jobs import Job
 from fedprune.federated.link import Fleet, Link
@@ -30,7 +31,14 @@ def deliver(grid: Grid, run: Path, out: Path, tell: Callable[[dict[str, Any]], N
 
     The rows go to ``out``, to the run's folder, and to the one of the fleet, of which ``out`` is a part.
     """
-    experiment = RunFolder(run).experiment()
+    with (folder := RunFolder(run)).held():
+        return _delivered(grid, folder, out, tell)
+
+
+def _delivered(
+    grid: Grid, folder: RunFolder, out: Path, tell: Callable[[dict[str, Any]], None]
+) -> list[dict[str, Any]]:
+    run, experiment = folder.path, folder.experiment()
     targets = msgspec.json.decode((out / PLAN).read_bytes(), type=list[Target])
     models = {tier: file(run, tier).read_bytes() for tier in dict.fromkeys(target.tier for target in targets)}
     # The SuperLink let each node in by its key: so who is who need not be asked, and those not meant are left alone.
@@ -62,8 +70,8 @@ def deliver(grid: Grid, run: Path, out: Path, tell: Callable[[dict[str, Any]], N
                 "time": when,
             }
         )
-    _write(run / DEPLOYED, _newest(rows(run / DEPLOYED), made))
-    _write(out.parent / DEPLOYED, _newest(rows(out.parent / DEPLOYED), [row for row in made if row["answered"]]))
+    _write(run / DEPLOYED, _newest(delivered(run / DEPLOYED), made))
+    _write(out.parent / DEPLOYED, _newest(delivered(out.parent / DEPLOYED), [row for row in made if row["answered"]]))
     _write(out / ROWS, made)
     return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from fedprune.deployment import runs
 from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import Fleet, FleetError
 from fedprune.experiment import Experiment
+from fedprune.federated.folder import RunFolder
 
 PLAN, ROWS = "plan.json", "rows.json"
 """In the folder of a deployment: who gets what, and a row a device of how it went, written last."""
@@ -47,8 +47,6 @@ def targets(fleet: Fleet, run: Path, names: Sequence[str] = ()) -> list[Target]:
 
     ExperimentError where the run has not ended, where a name is unknown, or where a device has no model there.
     """
-    from fedprune.federated.folder import RunFolder
-
     found = RunFolder(run)
     result, experiment = found.read_result(), found.experiment()
     devices = enrolled(fleet)
@@ -87,23 +85,18 @@ def _tier(device: Device, experiment: Experiment, run: Path) -> str:
 
 
 def submit(fleet: Fleet, run: Path, to: Sequence[Target]) -> str:
-    """Start bringing them their models; Flower's run id. FleetError without a server, or while a run is under way."""
+    """Start bringing them their models; Flower's run id.
+
+    ExperimentError without a server, while a run is under way, or while the run's folder is in use.
+    """
     runs.serving(fleet)
     runs.idle(fleet)
     out = folder(fleet)
     out.mkdir(mode=0o700, exist_ok=True)
     (out / ROWS).unlink(missing_ok=True)
-    (out / PLAN).write_bytes(msgspec.json.encode(to))
+    with RunFolder(run).held():  # until the server's app takes it over
+        (out / PLAN).write_bytes(msgspec.json.encode(to))
     return runs.start(fleet, out, {"deploy": str(run.absolute())})
-
-
-def rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a file; none where it is not there, or damaged."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return []
-    return [row for row in found if isinstance(row, dict) and "name" in row] if isinstance(found, list) else []
 
 
 def model_in_use(row: Mapping[str, Any] | None) -> str:

@@ -14,9 +14,10 @@ from msgspec.structs import replace
 from fedprune import experiment as _experiment
 from fedprune.deployment import flower
 from fedprune.deployment.devices import Device, enrolled
-from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError
+from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, alone
 from fedprune.experiment import Experiment
 from fedprune.federated.folder import RunFolder
+from fedprune.federated.state import write_atomically
 
 _PROGRESS = "progress.jsonl"  # written by apps, whose imports a command line need not wait for
 NUMBER = "run_id"
@@ -41,21 +42,29 @@ def submit(
     """
     serving(fleet)
     _fits(experiment, source, enrolled(fleet))
-    idle(fleet)
     out = folder(fleet, experiment)
     kept = RunFolder(out)
+    with alone(fleet):  # two that ask at once would both find the fleet idle
+        idle(fleet)
+        return _submitted(fleet, experiment, kept, data_dir, resume=resume, fresh=fresh)
+
+
+def _submitted(
+    fleet: Fleet, experiment: Experiment, kept: RunFolder, data_dir: Path | None, *, resume: bool, fresh: bool
+) -> str:
+    out = kept.path
     if kept.result.exists() and not (resume or fresh):
         raise FleetError(
             f"{out}: holds a finished run; add --fresh to run it again in its place, or keep it and name this one "
             "otherwise, e.g. with --set name=OTHER"
         )
-    if kept.checkpoint.exists() and not (resume or fresh):
+    if kept.begun and not (resume or fresh):
         raise FleetError(f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over")
-    if kept.checkpoint.exists() and resume:
+    if kept.begun and resume:
         kept.holds(experiment)
-    out.mkdir(parents=True, exist_ok=True)
     asked = out / "experiment.toml"
-    asked.write_text(_experiment.to_toml(experiment))
+    with kept.held():  # until the server's app takes it over
+        write_atomically(asked, _experiment.to_toml(experiment).encode())
     data = str(data_dir.absolute()) if data_dir else ""
     return start(fleet, out, {"experiment": str(asked), "data-dir": data, "resume": resume, "fresh": fresh})
 

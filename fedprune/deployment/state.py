@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 from fedprune.deployment import deploying, flower
 from fedprune.deployment.devices import enrolled
+from fedprune.deployment.fleet_files import delivered, seen
 from fedprune.deployment.fleet_folder import LINK, Fleet
 from fedprune.deployment.runs import NUMBER, list_runs
 
@@ -49,12 +49,12 @@ def look(fleet: Fleet) -> FleetState:
     if serving:
         listed = flower.ask(fleet, ["flwr", "supernode", "list", LINK])["nodes"]
         nodes = {node["node-id"]: node for node in listed}
-    seen = _seen(fleet)
-    deployed = {row["name"]: row for row in deploying.rows(fleet.path / deploying.DEPLOYED)}
+    told = _seen(fleet)
+    deployed = {row["name"]: row for row in delivered(fleet.path / deploying.DEPLOYED)}
     devices = []
     for device in enrolled(fleet):
         node = nodes.get(device.node or "", {})
-        mine = [table[device.node] for table in seen if device.node in table]
+        mine = [table[device.node] for table in told if device.node in table]
         online = node.get("status") == "online"
         times = [entry["last_reply"] for entry in mine if "last_reply" in entry]
         memory = [entry["memory_bytes"] for entry in mine if "memory_bytes" in entry]
@@ -74,7 +74,7 @@ def look(fleet: Fleet) -> FleetState:
             )
         )
     files = [*fleet.runs.glob(f"*/{NUMBER}"), *deploying.folder(fleet).glob(NUMBER)]
-    names = {file.read_text(): file.parent.name for file in files}
+    names = {file.read_text(errors="replace"): file.parent.name for file in files}
     runs = [{**run, "results": names.get(run["run-id"], "")} for run in list_runs(fleet)] if serving else []
     return FleetState(serving, devices, runs)
 
@@ -85,13 +85,7 @@ def _known(node: dict[str, Any] | None) -> bool:
 
 def _seen(fleet: Fleet) -> list[dict[str, dict[str, Any]]]:
     """devices.json of every run, the oldest first; one that is damaged is left out."""
-    found = []
-    for file in sorted(fleet.runs.glob("*/devices.json"), key=lambda file: file.stat().st_mtime):
-        try:
-            found.append(json.loads(file.read_bytes()))
-        except (OSError, json.JSONDecodeError):
-            continue
-    return found
+    return [seen(file) for file in sorted(fleet.runs.glob("*/devices.json"), key=lambda file: file.stat().st_mtime)]
 
 
 def _when(node: dict[str, Any], replies: list[str]) -> str:

@@ -6,7 +6,6 @@ import functools
 import json
 import time
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
+from fedprune.deployment import fleet_files
 from fedprune.federated import bundle
 from fedprune.federated.payload import MEMORY, values_of
 from fedprune.federated.state import write_atomically
@@ -33,9 +33,7 @@ class Watched(Grid):
     def __init__(self, grid: Grid, file: Path) -> None:
         """What ``file`` holds, of the same run before it was cut off, is gone on from."""
         self._grid, self._file = grid, file
-        self._nodes: dict[int, dict[str, Any]] = {}
-        with suppress(OSError, ValueError):
-            self._nodes = {int(node): seen for node, seen in json.loads(file.read_bytes()).items()}
+        self._nodes = {int(node): told for node, told in fleet_files.seen(file).items() if node.isdecimal()}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """The replies of ``grid``, noted."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import msgspec
+
 from fedprune.federated.jobs import Job
 from fedprune.federated.payload import MEMORY, Payload
 from fedprune.federated.phases import train
@@ -43,6 +45,16 @@ class Step(NamedTuple):
     """What they had; 0 is no limit."""
     route: str = ""
     """The phase's."""
+
+
+class _Standing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``Fleet.standing`` writes, under the names of the fleet's fields."""
+
+    missed: list[tuple[int, str, int]]
+    aside: dict[int, int]
+    slow: dict[int, int]
+    failed: dict[int, tuple[int, int]]
+    pace_s: dict[str, dict[int, float]]
 
 
 class Fleet(NamedTuple):
@@ -189,17 +201,12 @@ class Fleet(NamedTuple):
         return json.dumps({"missed": missed, **{key: dict(value) for key, value in kept.items()}})
 
     def as_before(self, standing: str) -> Fleet:
-        """The fleet with what ``standing`` said of its devices; ``""`` says nothing."""
+        """The fleet with what ``standing`` said of its devices; ``""`` says nothing. ValueError for any other text."""
         if not standing:
             return self
-        told = json.loads(standing)
-        return self._replace(
-            missed={(int(device), str(phase)): int(times) for device, phase, times in told["missed"]},
-            aside={int(device): int(until) for device, until in told["aside"].items()},
-            slow={int(device): int(times) for device, times in told["slow"].items()},
-            failed={int(device): (int(needs), int(until)) for device, (needs, until) in told["failed"].items()},
-            pace_s={r: {int(k): float(s) for k, s in paces.items()} for r, paces in told["pace_s"].items()},
-        )
+        told = msgspec.json.decode(standing, type=_Standing)
+        missed = {(device, phase): times for device, phase, times in told.missed}
+        return self._replace(missed=missed, aside=told.aside, slow=told.slow, failed=told.failed, pace_s=told.pace_s)
 
     def notes(self, round: int) -> dict[str, dict[str, Any]]:
         """What a line of metrics says of devices that are not asked; nothing where all are."""

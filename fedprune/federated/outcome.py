@@ -18,7 +18,7 @@ from fedprune.export.microcontroller import Written
 from fedprune.export.report import page
 from fedprune.federated import forms as _forms
 from fedprune.federated import tier_outcome
-from fedprune.federated.folder import RunFolder, total
+from fedprune.federated.folder import RunFolder, inside, total
 from fedprune.federated.forms import Check, Forms
 from fedprune.federated.setting import Setting, prepare
 from fedprune.federated.state import State, write_atomically
@@ -32,6 +32,7 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     """Export, check and report a run that is complete; returns result.json, and writes it last."""
     part = next(iter(state.parts), "")
     whole, state = state, state.view(part)
+    folder.still_there()
     model = io.BytesIO()
     np.savez_compressed(model, **state.params, **{f"mask/{name}": mask for name, mask in state.masks.items()})  # type: ignore[arg-type]
     write_atomically(folder.path / "model.npz", model.getvalue())
@@ -72,7 +73,7 @@ def report(folder: RunFolder) -> Path:
     moved = {
         name: int(np.count_nonzero(mask & ~selected[name])) / max(1, int(np.count_nonzero(mask)))
         for name, mask in state.masks.items()
-        if name in selected
+        if name in selected and selected[name].shape == mask.shape
     }
     layers = {"before": masks.densities(selected), "after": masks.densities(state.masks), "moved": moved}
     asked = _experiment.to_toml(folder.experiment())
@@ -109,7 +110,7 @@ def write_microcontroller(
     }
     optimise = c99.fastest if fastest else c99.smallest
     return microcontroller.write_c(
-        forms.micro, path / "microcontroller", card, plain=forms.litert_int8, optimise=optimise
+        forms.micro, inside(path, "microcontroller"), card, plain=forms.litert_int8, optimise=optimise
     )
 
 
@@ -174,11 +175,29 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: bool = False) -> list[Path]:
-    """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths."""
+def redraw(path: Path) -> Path:
+    """Write the report of a finished run again; returns its path. ExperimentError as ``export``."""
     folder = RunFolder(path)
+    folder.read_result()
+    with folder.held():
+        return report(folder)
+
+
+def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: bool = False) -> list[Path]:
+    """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths.
+
+    ExperimentError where the run has not ended, is damaged or in use, or where a link leads out of its folder.
+    """
+    folder = RunFolder(path)
+    folder.read_result()
+    with folder.held():
+        return _exported(folder, to_microcontroller, data_dir, fastest)
+
+
+def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None, fastest: bool) -> list[Path]:
     result, state = folder.read_result(), folder.state()
-    setting = prepare(folder.experiment(), str(path / "experiment.json"), data_dir)
+    setting = prepare(folder.experiment(), str(folder.path / "experiment.json"), data_dir)
+    setting.fits(state, str(folder.checkpoint))
 
     def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:
         forms = _forms.make(setting, state.view(part), sram_bytes, part)
@@ -187,9 +206,8 @@ def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: 
             return [*written[:-1], *written.firmware]
         return write_litert(to, forms)
 
-    written = write(path, next(iter(state.parts), ""), 0, result)
+    written = write(folder.path, next(iter(state.parts), ""), 0, result)
     for name, plan in setting.plan.tiers.items() if setting.plan is not None else ():
-        tier = path / "tiers" / name
-        tier.mkdir(parents=True, exist_ok=True)
-        written += write(tier, plan.part, setting.experiment.fleet[name].sram_bytes, result["tiers"][name])
+        sram_bytes = setting.experiment.fleet[name].sram_bytes
+        written += write(inside(folder.path, "tiers", name), plan.part, sram_bytes, result["tiers"][name])
     return written

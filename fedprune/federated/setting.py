@@ -17,6 +17,7 @@ from fedprune.experiment import Experiment, ExperimentError, training_devices
 from fedprune.federated import device as _device
 from fedprune.federated import planning, privacy
 from fedprune.federated.costs import Costs
+from fedprune.federated.fleet import Fleet
 from fedprune.federated.planning import FleetPlan
 from fedprune.federated.state import State
 from fedprune.federated.tiers import Tiers, one_part
@@ -58,6 +59,22 @@ class Setting:
         if params is not None:
             training.load_state(model, params)
         return model.eval()
+
+    def fits(self, state: State, source: str) -> None:
+        """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""
+        own, again = training.state_of(self.model()), "start over with --fresh"
+        kind = {name: (value.dtype, value.shape) for name, value in state.params.items()}
+        if kind != {name: (value.dtype, value.shape) for name, value in own.items()}:
+            raise ExperimentError(f"{source}: holds another model than {self.experiment.model}; {again}")
+        parts = [name for name in self.tiers().methods if name]
+        if not {*state.parts} <= {*parts} or (state.round >= 0 and len(state.parts) < len(parts)):
+            raise ExperimentError(f"{source}: holds the parts of other tiers; {again}")
+        if not -1 <= state.round <= self.experiment.rounds:
+            raise ExperimentError(f"{source}: is of round {state.round}, of {self.experiment.rounds}; {again}")
+        try:
+            Fleet({}, ()).as_before(state.standing)
+        except ValueError as error:
+            raise ExperimentError(f"{source}: says nonsense of devices ({error}); {again}") from error
 
 
 def prepare(experiment: Experiment, source: str, data_dir: str | None = None) -> Setting:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from flwr.serverapp import Grid
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated import forms
 from fedprune.federated.engines import Engine, local
-from fedprune.federated.folder import RunFolder
+from fedprune.federated.folder import RunFolder, why_not_written
+from fedprune.federated.link import RunStopped
 from fedprune.federated.outcome import finish
 from fedprune.federated.server import Progress, drive
 from fedprune.federated.setting import prepare
@@ -32,32 +35,46 @@ def simulate(
 ) -> dict[str, Any]:
     """Run an experiment into the folder ``out`` and return its result.
 
-    Everything is checked before the folder is touched. ``resume`` goes on after the last complete round, to the same
-    model bit for bit. Without it an unfinished run in ``out`` is not overwritten, unless ``fresh``.
+    Everything is checked before the folder is touched, and no other process writes there meanwhile. ``resume`` goes on
+    after what is complete, to the same model bit for bit. Without it an unfinished run in ``out`` is not overwritten,
+    unless ``fresh``.
 
     ``real`` says that the engine's devices are, behind a real link.
 
-    Raises ExperimentError for what cannot be run, RunStopped where too few devices answered.
+    Raises ExperimentError for what cannot be run, RunStopped where too few devices answered, or where ``out`` cannot be
+    written any more: then what is complete is there.
     """
     setting = prepare(experiment, source, data_dir)
     forms.ready(setting, source)
     folder = RunFolder(out)
-    state: State | None = None
-    if resume:
-        state = folder.resume(experiment)
-    elif not fresh and folder.checkpoint.exists() and not folder.result.exists():
-        raise ExperimentError(
-            f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over"
-        )
-    if state is None:
-        folder.begin(experiment)
+    with folder.held(), _in_words(folder, source):
+        state: State | None = None
+        if resume:
+            state = folder.resume(experiment, lambda text: progress({"notice": text}))
+        elif not fresh and folder.begun and not folder.result.exists():
+            raise ExperimentError(
+                f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over"
+            )
+        if state is None:
+            folder.begin(experiment)
+        else:
+            setting.fits(state, str(folder.checkpoint))
 
-    def serve(grid: Grid) -> None:
-        drive(grid, setting, folder, state, progress, real=real)
+        def serve(grid: Grid) -> None:
+            drive(grid, setting, folder, state, progress, real=real)
 
-    try:
         engine(len(setting.federation.devices), data_dir, serve)
+        progress({"phase": "export"})
+        return finish(setting, folder, folder.state())
+
+
+@contextmanager
+def _in_words(folder: RunFolder, source: str) -> Iterator[None]:
+    """What a method, the disk or the folder does to a run, as an error of one line."""
+    try:
+        yield
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    progress({"phase": "export"})
-    return finish(setting, folder, folder.state())
+    except OSError as error:
+        folder.still_there()
+        raise RunStopped(why_not_written(error, folder.path)) from error

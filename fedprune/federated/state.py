@@ -118,7 +118,23 @@ def read(path: Path) -> State:
             sections[section][name] = value
     parts = {part: Part(**kinds) for part, kinds in held.items()}
     done = tuple(texts["done"].splitlines())
-    return State(int(tensors["round"]), **sections, parts=parts, done=done, standing=texts["standing"])
+    if tensors["round"].dtype != np.int64:
+        raise ValueError("its round is no whole number")
+    state = State(int(tensors["round"]), **sections, parts=parts, done=done, standing=texts["standing"])
+    _consistent(state)
+    return state
+
+
+def _consistent(state: State) -> None:
+    """ValueError where a mask is none of its tensor, or a part's statistics are not the model's."""
+    for masks in (state.masks, *(part.masks for part in state.parts.values())):
+        for name, mask in masks.items():
+            if name not in state.params or mask.dtype != np.bool_ or mask.shape != state.params[name].shape:
+                raise ValueError(f"{name[:80]!r} is no mask of the model")
+    for part in state.parts.values():
+        for name, value in part.buffers.items():
+            if name not in state.params or value.shape != state.params[name].shape:
+                raise ValueError(f"{name[:80]!r} is no tensor of the model")
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.federated import forms as _forms
-from fedprune.federated.folder import RunFolder
+from fedprune.federated.folder import RunFolder, inside
 from fedprune.federated.forms import Check, Forms
 from fedprune.federated.planning import TierPlan
 from fedprune.federated.setting import Setting
@@ -35,8 +35,7 @@ def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> d
     for name, plan in setting.plan.tiers.items():
         forms, checked = made(plan.part, setting.experiment.fleet[name].sram_bytes)
         found[name] = _facts(setting, plan, state.view(plan.part).density(), forms, checked)
-        path = folder.path / "tiers" / name
-        path.mkdir(parents=True, exist_ok=True)
+        path = inside(folder.path, "tiers", name)
         write(path, forms, found[name])
         write_atomically(path / "card.json", (json.dumps(found[name], indent=2) + "\n").encode())
         write_atomically(path / "card.md", _page(found[name]).encode())

@@ -119,8 +119,7 @@ def test_devices_that_fail_and_refuse_are_named(copy: Path) -> None:
 
 def test_prometheus_text(copy: Path) -> None:
     asked = json.loads((copy / "experiment.json").read_text())
-    name = 'a "b" \\ c\nd'
-    (copy / "experiment.json").write_text(json.dumps({**asked, "name": name}))
+    (copy / "experiment.json").write_text(json.dumps({**asked, "model": 'a "b" \\ c\nd'}))
     with served(copy) as address, urllib.request.urlopen(address + "metrics", timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
         text = answer.read().decode()
@@ -143,7 +142,7 @@ def test_prometheus_text(copy: Path) -> None:
     assert samples['fedprune_test_accuracy{part=""}'] == result["accuracy_float"]
     assert samples['fedprune_device_faults_total{device="2",tier=""}'] == 0
     assert sum(v for key, v in samples.items() if key.startswith("fedprune_bytes_up_total")) == result["bytes_up"]
-    assert any(key.startswith(r'fedprune_run_info{name="a \"b\" \\ c\nd"') for key in samples)
+    assert any(key.startswith("fedprune_run_info{") and r"a \"b\" \\ c\nd" in key for key in samples)
 
 
 def test_only_this_machine_is_answered_and_by_its_own_names(finished: Path) -> None:
@@ -162,10 +161,13 @@ def test_what_cannot_be_watched_is_one_line(fedprune: Callable[..., Any], finish
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "experiment.json").write_text("{}")
-    for what in (tmp_path, tmp_path / "notes.txt", tmp_path / "other"):
-        ended = fedprune("watch", str(what))
+    for what, why in (
+        (tmp_path, "not a run's folder"), (tmp_path / "notes.txt", "not a run's folder"),
+        (tmp_path / "other" / "experiment.json", "data: missing"),
+    ):  # fmt: skip
+        ended = fedprune("watch", str(what.parent if what.suffix == ".json" else what))
         assert (ended.code, ended.err.count("\n")) == (2, 1)
-        assert f"{what}: not a run's folder" in ended.err
+        assert f"{what}: {why}" in ended.err
     with server(finished, 0) as made:
         ended = fedprune("watch", str(finished), "--port", str(made.server_address[1]))
     assert (ended.code, ended.err.count("\n")) == (2, 1)

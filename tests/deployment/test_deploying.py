@@ -1,6 +1,5 @@
 """Who gets which model of a run, what is refused before anything is sent, and the rows that a deployment leaves."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ from fedprune import models
 from fedprune.deployment import deploying, devices, state
 from fedprune.deployment.delivering import deliver
 from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, targets
+from fedprune.deployment.fleet_files import delivered
 from fedprune.deployment.fleet_folder import Fleet, FleetError, create
-from fedprune.experiment import ExperimentError, load, to_json
+from fedprune.experiment import Experiment, ExperimentError, load, to_json
 from fedprune.export import litert
 from fedprune.federated import shelf
 from fedprune.federated.client import client_app
+from fedprune.federated.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
 from fedprune.federated.local_grid import LocalGrid
 from fedprune.federated.phases.deploy import MODELS_DIR
 from fedprune.graph import inference, trace
@@ -45,10 +46,25 @@ def ended(tmp_path: Path) -> Callable[..., Path]:
             net = models.build("digits_cnn", (1, 8, 8), 10).eval()
             path.write_bytes(litert.write_float(inference(trace(net, torch.zeros(1, 1, 8, 8)))))
         (run / "experiment.json").write_text(to_json(experiment))
-        (run / "result.json").write_text(json.dumps({"devices": 2, "name": experiment.name}))
+        (run / "result.json").write_bytes(msgspec.json.encode(_result(experiment)))
         return run
 
     return make
+
+
+def _result(experiment: Experiment) -> Result:
+    """The result of a run of two devices, every number 0."""
+    worst = Worst(device=0, accuracy=0.0)
+    tiers = {
+        name: TierResult(name, "", 1, 0.0, 0.0, 0.0, worst, {}, 0, 0, None, 0, 0, 0, fits=True, bytes={})
+        for name in experiment.fleet
+    }
+    checks, sizes = dict.fromkeys(FORMS, Checked(0, None, None)), dict.fromkeys(SHIPPED, 0)
+    return Result(
+        experiment.name, "", "", "", devices=2, rounds=0, seed=0, accuracy_float=0.0, accuracy_int8=0.0, density=0.0,
+        density_all=0.0, parameters=0, parameters_kept=0, arena_bytes=None, bytes=sizes, bytes_up=0, bytes_down=0,
+        checks=checks, versions={}, tiers=tiers,
+    )  # fmt: skip
 
 
 def _enrol(fleet: Fleet, *names: str, tiers: dict[str, str] | None = None) -> None:
@@ -123,8 +139,8 @@ def test_rows_say_who_has_what_and_a_device_that_is_away_gets_it_the_next_time(
         ("attic", False, False),
     ]
     assert (first[1]["reason"], first[1]["in_use"]) == ("not connected", None)
-    assert deploying.rows(run / DEPLOYED) == deploying.rows(out / ROWS) == first
-    assert deploying.rows(fleet.path / DEPLOYED) == first[:1]
+    assert delivered(run / DEPLOYED) == delivered(out / ROWS) == first
+    assert delivered(fleet.path / DEPLOYED) == first[:1]
     shown = {one.name: one.model for one in state.look(fleet).devices}
     sha256 = shelf.name((run / "model.tflite").read_bytes())
     assert shown == {"kitchen": f"digits {sha256[:8]} {100 * first[0]['accuracy']:.1f} %", "attic": ""}
@@ -134,9 +150,9 @@ def test_rows_say_who_has_what_and_a_device_that_is_away_gets_it_the_next_time(
         ("kitchen", True, "already in use"),
         ("attic", True, "already in use"),
     ]
-    assert deploying.rows(fleet.path / DEPLOYED) == second
+    assert delivered(fleet.path / DEPLOYED) == second
     assert bring(0)[0]["reason"] == "not connected"
-    assert deploying.rows(run / DEPLOYED) == deploying.rows(fleet.path / DEPLOYED) == second  # what they still have
+    assert delivered(run / DEPLOYED) == delivered(fleet.path / DEPLOYED) == second  # what they still have
     assert [line["phase"] for line in lines] == ["deploy", "deploy"]
     (fleet.path / DEPLOYED).write_text("[{")
     assert [one.model for one in state.look(fleet).devices] == ["", ""]

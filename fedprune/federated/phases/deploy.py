@@ -52,6 +52,8 @@ def device(self: Device, request: Payload) -> Payload:
     """
     content, stated = request.tensors[_MODEL].tobytes(), str(request.values["sha256"])
     folder = _folder()
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link; models are kept in a folder of the device's own alone: remove the link")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     before = shelf.in_use(folder)
     if shelf.name(content) != stated:

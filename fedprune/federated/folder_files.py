@@ -1,0 +1,142 @@
+"""What metrics.jsonl and result.json of a run's folder hold, checked when they are read: a folder may be anybody's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """What a device said that would not fit its memory."""
+
+    refused: Count
+    memory_bytes: Count
+
+
+class Worst(msgspec.Struct, frozen=True):
+    """The device that does worst."""
+
+    device: Count
+    accuracy: float
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A line of metrics.jsonl: what came of one phase."""
+
+    round: Annotated[int, Meta(ge=-1, le=2**31)]
+    phase: str
+    part: str = ""
+    accuracy: float | None = None
+    loss: float | None = None
+    density: float | None = None
+    bytes_up: Count | None = None
+    bytes_down: Count | None = None
+    seconds: float | None = None
+    device_seconds: float | None = None
+    asked: list[Count] | None = None
+    devices: Count | None = None
+    retried: Count | None = None
+    late: list[Count] | None = None
+    faults: dict[str, str] = {}
+    absent: dict[str, str] = {}
+    aside: dict[str, str] = {}
+    strangers: dict[str, str] = {}
+    replanned: dict[str, str] = {}
+    refused: dict[str, Refused] = {}
+    worst: Worst | None = None
+
+
+class Checked(msgspec.Struct, frozen=True):
+    """How a form of the model did on test examples."""
+
+    examples: Count
+    accuracy: float | None
+    agreement: float | None
+
+
+class TierResult(msgspec.Struct, frozen=True):
+    """What result.json says of a tier."""
+
+    name: str
+    part: str
+    devices: Count
+    density: float
+    accuracy_float: float
+    accuracy_int8: float
+    worst_device: Worst
+    accuracy_by_device: dict[str, float | None]
+    flash_bytes: Count
+    flash_bytes_allowed: Count
+    arena_bytes: Count | None
+    sram_bytes_allowed: Count
+    train_memory_bytes_allowed: Count
+    train_memory_bytes_predicted: Count
+    fits: bool
+    bytes: dict[str, Count]
+
+
+class Result(msgspec.Struct, frozen=True):
+    """result.json: the outcome of a run."""
+
+    name: str
+    method: str
+    model: str
+    data: str
+    devices: Count
+    rounds: Count
+    seed: Count
+    accuracy_float: float
+    accuracy_int8: float
+    density: float
+    density_all: float
+    parameters: Count
+    parameters_kept: Count
+    arena_bytes: Count | None
+    bytes: dict[str, Count]
+    bytes_up: Count
+    bytes_down: Count
+    checks: dict[str, Checked]
+    versions: dict[str, str]
+    c99_arena_bytes: Count | None = None
+    no_c: str | None = None
+    tiers: dict[str, TierResult] = {}
+
+
+FORMS = ("litert_float", "litert_int8", "tflm")
+SHIPPED = ("float32, dense", "int8 .tflite, compacted", "int8 .tflite, compacted, gzip")
+"""Of the forms whose bytes a result lists, those that every reader names."""
+
+
+def rows(lines: Iterable[bytes]) -> tuple[list[dict[str, Any]], int]:
+    """The rows of the lines of a metrics.jsonl, and how many lines are none, such as one that a crash cut short."""
+    found, damaged = [], 0
+    for line in filter(bytes.strip, lines):
+        try:
+            row = json.loads(line)  # which knows a loss that is infinite
+            msgspec.convert(row, Row)
+        except (ValueError, RecursionError):
+            damaged += 1
+            continue
+        found.append(row)
+    return found, damaged
+
+
+def result(content: bytes, tiers: Iterable[str]) -> dict[str, Any]:
+    """The table of a result.json, of a run with these tiers. ValueError where it is none."""
+    try:
+        table: dict[str, Any] = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    found = msgspec.convert(table, Result)
+    for key, given, names in (("checks", found.checks, FORMS), ("tiers", found.tiers, [*tiers])):
+        if differ := sorted(given.keys() ^ {*names}):
+            raise ValueError(f"{key}: {differ[0]!r} is {'not expected' if differ[0] in given else 'missing'}")
+    if missing := [form for form in SHIPPED if form not in found.bytes]:
+        raise ValueError(f"bytes: {missing[0]!r} is missing")
+    return table
