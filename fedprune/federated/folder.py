@@ -76,11 +76,12 @@ class RunFolder:
         try:
             state = self.state()
         except ExperimentError as last:
+            why = str(last).partition(";")[0]
             try:
                 state = read(self.before)
             except (OSError, ValueError):
-                raise last from None
-            say(f"{str(last).partition(';')[0]}; going on from the one before, of round {state.round}")
+                raise ExperimentError(f"{why}, and so is the one before; start over with --fresh") from None
+            say(f"{why}; going on from the one before, of round {state.round}")
         rows = [row for row in self.rows() if _saved(row, state)]
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return state
@@ -100,7 +101,8 @@ class RunFolder:
         except OSError as error:
             raise ExperimentError(f"{self.checkpoint}: cannot be read ({error.strerror})") from error
         except ValueError as error:
-            raise ExperimentError(f"{self.checkpoint}: damaged ({error}); start over with --fresh") from error
+            way = f"go on with: fedprune resume {self.path}" if self.before.exists() else "start over with --fresh"
+            raise ExperimentError(f"{self.checkpoint}: damaged ({error}); {way}") from error
 
     def experiment(self) -> Experiment:
         """What this folder is a run of. ExperimentError where it is no run's folder."""
@@ -124,10 +126,14 @@ class RunFolder:
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line of metrics."""
         self.still_there()
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())  # the checkpoint that follows is on disk too
+        try:
+            with self.metrics.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # the checkpoint that follows is on disk too
+        except OSError as error:
+            error.filename = str(self.metrics)
+            raise
 
     def save(self, state: State) -> None:
         """Keep what a phase led to, and what was kept before."""

@@ -146,6 +146,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-    except OSError:
+    except OSError as error:
         draft.unlink(missing_ok=True)  # where the disk is full, it must not be fuller after each try
+        error.filename = str(path)
         raise

@@ -212,6 +212,20 @@ def test_a_runtime_that_crashes_takes_nothing_with_it(
     assert "SIGSEGV" in said["reason"]
 
 
+def test_a_folder_of_models_that_is_a_link_is_not_followed(
+    models: dict[str, bytes], folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "outside").mkdir()
+    folder.symlink_to(tmp_path / "outside")
+    step = _ask(deploy.deploy({"": models["good"]}, "tiny"), {_HERE: Job()})
+    assert step.row["faults"] == {
+        str(
+            _HERE
+        ): f"ValueError: {folder} is a link; models are kept in a folder of the device's own alone: remove the link"
+    }
+    assert not list((tmp_path / "outside").iterdir())
+
+
 def test_without_test_examples_a_model_that_runs_is_taken_and_that_is_said(models: dict[str, bytes]) -> None:
     device = _device(data={**_data(), "test": 0.0})
     assert not len(device.parts.test)
