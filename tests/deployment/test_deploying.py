@@ -159,11 +159,10 @@ def test_rows_say_who_has_what_and_a_device_that_is_away_gets_it_the_next_time(
 
 
 @pytest.mark.parametrize(
-    "content", [b"{}", b"[{}]", b"[" * 100_000, b"\xff", b'[{"name": 1}]', b'{"7": [1]}', b'{"7": {"rounds": "x"}}']
+    "content",
+    [b"{}", b"[{}]", b"[" * 100_000, b"\xff", b'[{"name": 1}]', b'{"7": [1]}', b'{"7": {"rounds": "x"}}'],
 )
-def test_what_runs_left_of_devices_is_left_out_where_it_is_damaged(
-    fleet: Fleet, tmp_path: Path, content: bytes
-) -> None:
+def test_what_runs_left_of_devices_is_left_out_where_damaged(fleet: Fleet, tmp_path: Path, content: bytes) -> None:
     _enrol(fleet, "kitchen")
     (fleet.runs / "one").mkdir()
     for file in (fleet.path / DEPLOYED, fleet.runs / "one" / "devices.json", fleet.runs / "one" / "run_id"):

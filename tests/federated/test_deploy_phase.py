@@ -218,11 +218,7 @@ def test_a_folder_of_models_that_is_a_link_is_not_followed(
     (tmp_path / "outside").mkdir()
     folder.symlink_to(tmp_path / "outside")
     step = _ask(deploy.deploy({"": models["good"]}, "tiny"), {_HERE: Job()})
-    assert step.row["faults"] == {
-        str(
-            _HERE
-        ): f"ValueError: {folder} is a link; models are kept in a folder of the device's own alone: remove the link"
-    }
+    assert step.row["faults"][str(_HERE)].startswith(f"ValueError: {folder} is a link; ")
     assert not list((tmp_path / "outside").iterdir())
 
 
