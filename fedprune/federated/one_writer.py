@@ -45,6 +45,13 @@ def held(folder: Path, doing: str) -> Iterator[int]:
         os.close(handle)
 
 
+def free(folder: Path) -> None:
+    """ExperimentError, as of ``held``, where another process holds a folder now. Nothing is written."""
+    if (folder / FILE).exists():
+        with held(folder, command()):
+            pass
+
+
 def holds(folder: Path, handle: int) -> bool:
     """Whether the folder is still the one that ``handle`` of ``held`` locks, and not gone, or another in its place."""
     try:

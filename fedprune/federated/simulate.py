@@ -10,7 +10,7 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.federated import forms
+from fedprune.federated import forms, one_writer
 from fedprune.federated.engines import Engine, local
 from fedprune.federated.folder import RunFolder, why_not_written
 from fedprune.federated.link import RunStopped
@@ -44,6 +44,7 @@ def simulate(
     Raises ExperimentError for what cannot be run, RunStopped where too few devices answered, or where ``out`` cannot be
     written any more: then what is complete is there.
     """
+    one_writer.free(out)  # else it would be said only after the seconds that preparing takes
     setting = prepare(experiment, source, data_dir)
     forms.ready(setting, source)
     folder = RunFolder(out)

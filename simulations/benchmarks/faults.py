@@ -28,13 +28,13 @@ from rich.table import Table
 
 from fedprune.federated.device import DATA_DIR
 from simulations.benchmarks._report import Figure, write
-from simulations.benchmarks.soak import clock, crowd, link, power, replies, speakers, strangers, versions
+from simulations.benchmarks.soak import clock, crowd, folders, link, power, replies, speakers, strangers, versions
 from simulations.benchmarks.soak.outcome import FAILED, SKIPPED, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import ROOT, kill_marked, last_line, marked, state_folder
 
 HAZARDS: dict[str, Hazard] = {
     **replies.HAZARDS, **power.HAZARDS, **link.HAZARDS, **clock.HAZARDS, **strangers.HAZARDS, **versions.HAZARDS,
-    **speakers.HAZARDS, **crowd.HAZARDS,
+    **speakers.HAZARDS, **crowd.HAZARDS, **folders.HAZARDS,
 }  # fmt: skip
 COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 
@@ -42,10 +42,10 @@ COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 def main() -> None:
     """Run what is missing, then print the table, and write it where it is whole."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="those that end within a minute in all; nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="a piece of every kind, within a minute; nothing is kept")
     parser.add_argument("--only", nargs="+", choices=list(HAZARDS), help="these alone")
     parser.add_argument("--again", action="store_true", help="also those that are finished")
-    parser.add_argument("--jobs", type=int, default=1, help="hazards at a time; most of them wait for most of it")
+    parser.add_argument("--jobs", type=int, default=2, help="hazards at a time; most of them wait for most of it")
     parser.add_argument("--rounds", type=int, default=200, help="of the crowd")
     parser.add_argument("--data-dir", help="folder of the data sets, for the one that wants recordings")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
@@ -54,18 +54,20 @@ def main() -> None:
     if options.data_dir:
         os.environ[DATA_DIR] = str(Path(options.data_dir).absolute())
     if options.one:
-        _one(HAZARDS[options.one[0]], Path(options.one[1]))
+        _one(HAZARDS[options.one[0]], Path(options.one[1]), quick=options.quick)
         return
     wanted = options.only or list(HAZARDS)
     if options.quick:
-        wanted = [name for name in wanted if HAZARDS[name].quick]
+        wanted = [name for name in wanted if HAZARDS[name].quick is not None]
     kept = {} if options.quick else _kept()
     due = [name for name in wanted if options.again or kept.get(name, {}).get("verdict", FAILED) == FAILED]
     console = Console(width=170)
 
     def run(name: str) -> tuple[str, dict[str, Any]]:
         started = time.monotonic()
-        found = _watched(name, options.rounds)._asdict() | {"seconds": round(time.monotonic() - started)}
+        found = _watched(name, options.rounds, quick=options.quick)._asdict() | {
+            "seconds": round(time.monotonic() - started)
+        }
         found["figures"] = dict(found["figures"])
         if not options.quick:
             _keep(name, found)
@@ -80,8 +82,11 @@ def main() -> None:
         console.print(f"written to {_write({name: whole[name] for name in HAZARDS}).relative_to(ROOT)}")
 
 
-def _one(hazard: Hazard, folder: Path) -> None:
-    """Run one hazard in this process; its outcome is the last line printed. It ends with the process that waits."""
+def _one(hazard: Hazard, folder: Path, *, quick: bool) -> None:
+    """Run one hazard, or its piece, in this process; its outcome is the last line printed.
+
+    It ends with the process that waits.
+    """
     waits = os.getppid()
 
     def watch() -> None:
@@ -93,19 +98,20 @@ def _one(hazard: Hazard, folder: Path) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        outcome = hazard.run(folder)
+        outcome = hazard.quick(folder) if quick and hazard.quick is not None else hazard.run(folder)
     except Failed as error:
         outcome = _failed(str(error))
     print(json.dumps({**outcome._asdict(), "figures": dict(outcome.figures)}))
 
 
-def _watched(name: str, rounds: int) -> Outcome:
+def _watched(name: str, rounds: int, *, quick: bool) -> Outcome:
     """The outcome of a hazard in a process of its own, which is ended with all that it started."""
     folder = Path(tempfile.mkdtemp(prefix="fedprune-faults-"))
     command = [sys.executable, "-m", "simulations.benchmarks.faults", "--one", name, str(folder)]
+    more = ["--rounds", str(rounds), *(["--quick"] * quick)]
     try:
         done = subprocess.run(
-            [*command, "--rounds", str(rounds)], cwd=ROOT, capture_output=True, text=True,
+            [*command, *more], cwd=ROOT, capture_output=True, text=True,
             timeout=HAZARDS[name].limit_s,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

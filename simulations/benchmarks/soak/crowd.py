@@ -14,6 +14,7 @@ import psutil
 
 from fedprune.deployment.devices import enrol
 from fedprune.deployment.fleet_folder import open_fleet
+from simulations.benchmarks.soak import pieces
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome, rows
 from simulations.benchmarks.soak.stage import Actor, Stage, last_line, state_folder
 
@@ -118,4 +119,4 @@ def _judged(kept: Path, out: Path, rounds: int, seconds: float) -> Outcome:
     return Outcome(happened, lost, "; ".join(told), FAILED if grows or len(trained) != rounds else HELD, figures)
 
 
-HAZARDS = {"crowd": Hazard(f"{_DEVICES} devices for hundreds of rounds", crowd, _LIMIT_S)}
+HAZARDS = {"crowd": Hazard(f"{_DEVICES} devices for hundreds of rounds", crowd, _LIMIT_S, pieces.crowd)}

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from simulations.benchmarks.soak import pieces
 from simulations.benchmarks.soak.outcome import Failed, Hazard, Outcome, skipped
 from simulations.benchmarks.soak.stage import SHORT, Actor, Stage, last_line
 
@@ -92,7 +93,7 @@ def bad(number: int, folder: Path, *, cut_s: float = 0.0) -> Outcome:
 
 
 HAZARDS = {
-    "bad_link": Hazard("a device behind 200 ms and 2 % of packets lost", functools.partial(bad, 1), 1200),
+    "bad_link": Hazard("a device behind 200 ms and 2 % of packets lost", functools.partial(bad, 1), 1200, pieces.link),
     "cut_link": Hazard(
         "a device's link is cut for 60 s while it trains", functools.partial(bad, 2, cut_s=_CUT_S), 1200
     ),

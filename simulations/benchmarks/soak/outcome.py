@@ -34,7 +34,8 @@ class Hazard(NamedTuple):
     """Given an empty folder for whatever it needs."""
     limit_s: float
     """After this it is ended, and has failed."""
-    quick: bool = False
+    quick: Callable[[Path], Outcome] | None = None
+    """A piece of it, or all, within some seconds; None where a piece of another stands for its kind."""
 
 
 class Failed(Exception):

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
 
+from simulations.benchmarks.soak import pieces
+from simulations.benchmarks.soak.disk import small_disk
 from simulations.benchmarks.soak.outcome import Failed, Hazard, Outcome, rows, skipped
 from simulations.benchmarks.soak.stage import Actor, Stage, last_line
 
 _OFF_S = 5.0
 """How long power is away."""
-_NEWNS = 0x00020000
 _DISK = "1500k"
 
 
@@ -83,7 +83,7 @@ def disk(folder: Path) -> Outcome:
     runs = folder / "fleet" / "runs"
     with Stage(folder) as stage:
         runs.mkdir(exist_ok=True)
-        if why := _small_disk(runs):
+        if why := small_disk(runs, _DISK):
             return skipped(why)
         stage.serve()
         _devices(stage)
@@ -139,20 +139,8 @@ def _back(device: Actor) -> str:
     return f"which was refused {device.text().count('Exit Code: 305')} times before it was taken back"
 
 
-def _small_disk(folder: Path) -> str:
-    """Mount a small disk on ``folder``, for this process and its children alone; why not, where it cannot be."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_NEWNS):
-        return f"no mount namespace for a small disk: {os.strerror(ctypes.get_errno())}"
-    for words in (("--make-rprivate", "/"), ("-t", "tmpfs", "-o", f"size={_DISK}", "tmpfs", str(folder))):
-        done = subprocess.run(["mount", *words], capture_output=True, text=True)
-        if done.returncode:
-            return f"no small disk: {last_line(done.stderr)}"
-    return ""
-
-
 HAZARDS = {
-    "device_power": Hazard("a device loses power while it trains", device, 1200),
+    "device_power": Hazard("a device loses power while it trains", device, 1200, pieces.power),
     "process_killed": Hazard("the system kills a device's training process", process, 1200),
     "server_power_in_phase": Hazard("the server loses power while devices train", server_in_a_phase, 1200),
     "server_power_between": Hazard("the server loses power between two phases", server_between_phases, 1200),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedprune.federated.device import DATA_DIR
-from simulations.benchmarks.soak import outcome
+from simulations.benchmarks.soak import outcome, pieces
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import CLI, ROOT, Actor, Stage, last_line, set_words
 
@@ -85,4 +85,8 @@ def _same(one: Path, other: Path) -> bool:
     return one.exists() and one.read_bytes() == other.read_bytes()
 
 
-HAZARDS = {"speakers": Hazard("keywords by speaker on four unequal devices, server and a device lose power", run, 1500)}
+HAZARDS = {
+    "speakers": Hazard(
+        "keywords by speaker on four unequal devices, server and a device lose power", run, 1500, pieces.unequal
+    )
+}

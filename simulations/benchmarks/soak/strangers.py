@@ -157,6 +157,6 @@ def _pour(client: HTTPSConnection, link: psutil.Process, *, declared: bool) -> t
 
 HAZARDS = {
     "strange_nodes": Hazard("nodes with a key of nobody, none, another authority, no TLS", nodes, 1200),
-    "owners_questions": Hazard("questions for the owner alone from another address", owners, 180),
+    "owners_questions": Hazard("questions for the owner alone from another address", owners, 180, owners),
     "flood": Hazard("3 GB sent to the port, twice, by somebody without a key", flood, 1200),
 }

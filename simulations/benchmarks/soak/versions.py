@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
+from simulations.benchmarks.soak import pieces
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome, rows
 from simulations.benchmarks.soak.stage import ROOT, Stage
 
@@ -42,4 +43,4 @@ def _copy(to: Path) -> Path:
     return to
 
 
-HAZARDS = {"old_device": Hazard("a device runs another version of fedprune", old, 1200)}
+HAZARDS = {"old_device": Hazard("a device runs another version of fedprune", old, 1200, pieces.version)}
