@@ -144,7 +144,9 @@ LIES: Mapping[str, tuple[Change, str]] = {
 def experiment(retries: int = 0) -> Experiment:
     """The digits over four devices, with a phase grow."""
     settings = ["rounds=1", f"data.devices={_DEVICES}", "data.examples=400", "pretraining.epochs=1", "method.pool=1",
-                "method.period=1", f"retries={retries}", "training.epochs=1", *(["least_replies=1.0"] if retries else [])]  # fmt: skip
+                "method.period=1", f"retries={retries}", "training.epochs=1"]  # fmt: skip
+    if retries:
+        settings.append("least_replies=1.0")
     return load(Path(DIGITS), settings)
 
 
