@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fleet_commands import CLI, free_port
+from process_tools import default_interrupt
 from rich.console import Console
 
 from fedprune.deployment import certificates, devices, flower, state, tables
@@ -33,8 +34,9 @@ _PATIENCE_S = 90
 def _process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
-        )
+            command, env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
+            preexec_fn=default_interrupt,
+        )  # fmt: skip
     try:
         yield process
     finally:
