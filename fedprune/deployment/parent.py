@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 
 _ENDS_S = 5.0
-_CLEAN_S = 15.0
+_CLEAN_S = 10.0
 
 
 def end_with_parent() -> None:
