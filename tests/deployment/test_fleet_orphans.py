@@ -16,14 +16,8 @@ from fedprune.deployment import devices, flower
 from fedprune.deployment.fleet_folder import create
 
 _DIGITS = str(Path(__file__).parents[2] / "simulations" / "digits.toml")
-_SET = [
-    "rounds=1",
-    "data.devices=2",
-    "data.examples=400",
-    "pretraining.epochs=1",
-    "method.pool=1",
-    "training.epochs=100000",
-]
+_SETTINGS = "rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 method.pool=1 training.epochs=100000"
+_SET = [word for setting in _SETTINGS.split() for word in ("--set", setting)]
 _PATIENCE_S = 120
 _NAMES = ("kitchen", "attic")
 
