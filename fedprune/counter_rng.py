@@ -33,10 +33,19 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
     return np.random.Generator(_stream(seed, *names))
 
 
+def number(seed: int, *names: str | int) -> int:
+    """A number in [0, 2⁶⁴) of its own for each (seed, names), as in ``generator``; the same on every machine."""
+    return int.from_bytes(_digest(seed, *names)[:8], "little")
+
+
 def _stream(seed: int, *names: str | int) -> np.random.Philox:
+    return np.random.Philox(key=np.frombuffer(_digest(seed, *names), dtype="<u8").astype(np.uint64))
+
+
+def _digest(*parts: str | int) -> bytes:
     digest = hashlib.blake2b(digest_size=16)
-    for part in (seed, *names):
+    for part in parts:
         text = str(part).encode()
         # The length first, so that ("ab", "c") and ("a", "bc") differ.
         digest.update(len(text).to_bytes(8, "little") + text)
-    return np.random.Philox(key=np.frombuffer(digest.digest(), dtype="<u8").astype(np.uint64))
+    return digest.digest()

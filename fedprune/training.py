@@ -1,4 +1,4 @@
-"""A device's local steps: masked SGD, one page, open at three points; and the evaluation that goes with it.
+"""A device's local steps: masked SGD, one page, open at four points; and the evaluation that goes with it.
 
 Written by hand and without torch.optim, whose import alone costs a small device a second and 68 MB.
 """
@@ -47,18 +47,20 @@ def train(
     penalty: Callable[[Named], torch.Tensor] | None = None,
     after_backward: Callable[[Named, Named], None] | None = None,
     after_step: Callable[[Named], None] | None = None,
+    before_step: Callable[[int], None] | None = None,
     lean: Lean = PLAIN,
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
-    ``penalty(params)`` is added to the loss, ``after_backward(params, grads)`` may change gradients in place,
-    ``after_step(params)`` the parameters. ``lean`` trades time for memory: recomputed and sparse training end in the
-    same bits, micro-batches in the same weights to rounding where there is no batch norm, which sees each of them
-    alone; the three functions then see a sparse parameter as its kept values, flat. Step i trains the whole model
-    where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the mean-loss sum and hits over the examples as
-    trained on. RuntimeError where a parameter has no part in the loss.
+    ``before_step(i)`` comes before step i, counted from 0. ``penalty(params)`` is added to the loss,
+    ``after_backward(params, grads)`` may change gradients in place, ``after_step(params)`` the parameters. ``lean``
+    trades time for memory: recomputed and sparse training end in the same bits, micro-batches in the same weights to
+    rounding where no batch norm sees, and no dropout draws for, each of them alone; the three functions then see a
+    sparse parameter as its kept values, flat. Step i trains the whole model where ``turn(i)`` is 0, else
+    ``inner[turn(i) - 1]``. Returns the mean-loss sum and hits over the examples as trained on. RuntimeError where a
+    parameter has no part in the loss.
     """
     import torch
     from torch.nn import functional
@@ -75,6 +77,8 @@ def train(
         velocity = [torch.zeros_like(tensor) for tensor in tensors]
         _forget(tensors)
         for step, (inputs, labels) in enumerate(batches):
+            if before_step is not None:
+                before_step(step)
             choose(turn(step) if turn is not None else 0)
             for part, (some, few, share) in enumerate(lean_training.parts(inputs, labels, lean.micro_batch)):
                 target = torch.from_numpy(few)

@@ -19,10 +19,11 @@ def child(command: Sequence[str], environment: dict[str, str], folder: Path) -> 
     """A process in a session of its own, its output as lines of ``stdout``; at the end of the block it is gone.
 
     It is asked to end first, so that Flower says goodbye to the other side, and killed with its children after 20 s.
+    Its standard input is a pipe that closes when this process is gone, however that came: see ``parent``.
     """
     process = subprocess.Popen(
         list(command), env={**environment, "PYTHONUNBUFFERED": "1"}, cwd=folder, start_new_session=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     try:
         yield process

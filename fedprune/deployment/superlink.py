@@ -23,6 +23,8 @@ from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_sig
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fedprune.deployment.parent import end_with_parent
+
 _DEVICES = "/v1/fleet/"
 _STRANGER_BYTES, _MOST_BYTES = 2**16, 2**28
 # SQLite has one writer, and who waits for it sleeps: 15 connections, each for a device, hold one another up for seconds
@@ -105,6 +107,7 @@ def main() -> None:
     inner = extensions.get_middleware
     extensions.get_middleware = lambda: (Middleware(functools.partial(Guard, devices=Path("devices"))), *inner())
     vars(sql_mixin)["create_engine"] = functools.partial(sqlalchemy.create_engine, **_ONE_AT_A_TIME)
+    end_with_parent()
     sys.argv[0] = "flower-superlink"
     flower_superlink()
 

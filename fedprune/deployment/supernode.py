@@ -10,6 +10,8 @@ import sys
 import time
 from types import SimpleNamespace
 
+from fedprune.deployment.parent import end_with_parent
+
 _QUICK_S, _TIMES = 0.5, 12
 _IDLE_S = 3.0
 """How long Flower waits where there was no message; shorter waits are those for a reply of its own app."""
@@ -39,6 +41,7 @@ def main() -> None:
 
     if hasattr(start_client_internal, "time"):  # without it a round takes longer, and nothing else changes
         start_client_internal.time = SimpleNamespace(**{**vars(time), "sleep": Pace().sleep})
+    end_with_parent()
     sys.argv[0] = "flower-supernode"
     flower_supernode()
 

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import data, models, training, width
+from fedprune import counter_rng, data, draws, models, training, width
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, DeviceData, Examples, Federation
 from fedprune.experiment import Data, Experiment
@@ -36,12 +37,20 @@ class Device:
     def model(self, params: Params) -> nn.Module:
         """The experiment's model with these parameters and buffers, narrower where they are.
 
-        One model serves a process: the last call's.
+        One model serves a process: the last call's. It is as new, whatever of its own an earlier one has moved.
         """
-        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes)
-        model = _model(*what, tuple((name, value.shape) for name, value in params.items()))
+        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes), self.experiment.seed
+        shapes = tuple((name, value.shape) for name, value in params.items())
+        model, as_new = _model(*what, shapes)
+        if as_new is None or _own(model) != as_new:
+            _model.cache_clear()
+            model, _ = _model(*what, shapes)
         training.load_state(model, params)
         return model
+
+    def number(self, *names: str | int) -> int:
+        """A number in [0, 2⁶⁴) that seed, device and ``names`` decide, for `draws`."""
+        return counter_rng.number(self.experiment.seed, "device", self.index, *names)
 
     def batches(self, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
         """All examples in stored order, in batches of at most ``size``."""
@@ -117,14 +126,44 @@ def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
 
 @functools.lru_cache(maxsize=3)
 def _model(
-    name: str, input_shape: tuple[int, ...], classes: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
-) -> nn.Module:
+    name: str, input_shape: tuple[int, ...], classes: int, seed: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> tuple[nn.Module, object]:
+    """(a model of these shapes, what its modules hold besides)."""
     import torch
 
     one_thread()
-    model = models.build(name, input_shape, classes)
+    model = models.build(name, input_shape, classes, seed)
     if len(input_shape) == 3:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
-    return width.fit(model, dict(shapes)) if narrower else model
+    with draws.seeded(seed):  # a copy of a net may hold a copy of a generator, as it is now
+        model = width.fit(model, dict(shapes)) if narrower else model
+    return model, _own(model)
+
+
+def _own(model: nn.Module) -> object:
+    """What modules hold besides the model's state, to be compared; None where it is not made of plain values.
+
+    A counter, or a generator of the net's own, would go on from message to message, in each process by itself.
+    """
+    from torch import nn
+
+    of_all = vars(nn.Module()).keys()
+    try:
+        if any(module._non_persistent_buffers_set for module in model.modules()):
+            return None
+        return [
+            [(key, _plain(value)) for key, value in vars(module).items() if key not in of_all]
+            for module in model.modules()
+        ]
+    except TypeError:
+        return None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if value is None or isinstance(value, int | float | str | FunctionType | BuiltinFunctionType | type):
+        return value
+    raise TypeError

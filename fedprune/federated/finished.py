@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import evidence
+from fedprune import draws, evidence
 from fedprune.experiment import ExperimentError
 from fedprune.federated.setting import Setting
 from fedprune.federated.state import State
@@ -32,7 +32,8 @@ def compacted(setting: Setting, state: State) -> tuple[nn.Module, nn.Module]:
     parameters = {name for name, _ in model.named_parameters()}
     masks = {name: mask for name, mask in state.masks.items() if name in parameters}
     try:
-        return model, shrink(model, masks, torch.zeros(1, *setting.dataset.input_shape)) if masks else model
+        with draws.seeded(setting.experiment.seed):
+            return model, shrink(model, masks, torch.zeros(1, *setting.dataset.input_shape)) if masks else model
     except SurgeryError:
         return model, model  # a model whose channels cannot be told apart is exported whole
 
@@ -43,7 +44,8 @@ def graph(setting: Setting, model: nn.Module) -> Graph:
 
     from fedprune.graph import inference, trace
 
-    return inference(trace(model, torch.zeros(1, *setting.dataset.input_shape)))
+    with draws.seeded(setting.experiment.seed):
+        return inference(trace(model, torch.zeros(1, *setting.dataset.input_shape)))
 
 
 def shipped(setting: Setting, state: State) -> Graph:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedprune import training
+from fedprune import draws, training
 from fedprune.experiment import ExperimentError
 from fedprune.federated import finished
 from fedprune.federated.costs import SRAM_SLACK
@@ -122,7 +122,8 @@ def check(setting: Setting, forms: Forms) -> Check:
     inputs, labels = test_set(setting)
     everything = np.arange(len(labels))
     batches = training.in_batches(lambda part: inputs[part], labels, everything, _BATCH)
-    wanted = training.predict(forms.model, batches).argmax(1)
+    with draws.seeded(setting.experiment.seed):
+        wanted = training.predict(forms.model, batches).argmax(1)
     # spread over all devices, whose parts lie one after the other
     few = np.unique(np.linspace(0, len(labels) - 1, max(1, int(_MICRO_MACS / max(forms.macs, 1)))).astype(np.int64))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -136,9 +137,17 @@ _worker_app: ClientApp | None = None
 
 def _start_worker(make_app: MakeApp) -> None:
     global _worker_app
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends its workers
     _identify()
     _worker_app = make_app()
+
+
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone: it would wait for work for ever."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(message: Message, devices: int) -> Message:

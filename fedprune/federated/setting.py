@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune import models, training
-from fedprune.counter_rng import generator
+from fedprune import draws, models, training
+from fedprune.counter_rng import generator, number
 from fedprune.coupling import Group, coupled_channels, layer_shapes
 from fedprune.data import DataError, Dataset, Federation
 from fedprune.experiment import Experiment, ExperimentError, training_devices
@@ -52,10 +52,8 @@ class Setting:
 
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
-        import torch
-
-        torch.manual_seed(self.experiment.seed)
-        model = models.build(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
+        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes)
+        model = models.build(*what, self.experiment.seed)
         if params is not None:
             training.load_state(model, params)
         return model.eval()
@@ -88,10 +86,11 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     except DataError as error:
         raise ExperimentError(f"{source}: data: {error}") from error
     try:
-        model = models.build(experiment.model, dataset.input_shape, len(dataset.classes))
+        model = models.build(experiment.model, dataset.input_shape, len(dataset.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
-    shapes = layer_shapes(model, torch.zeros(2, *dataset.input_shape))
+    with draws.seeded(experiment.seed):
+        shapes = layer_shapes(model, torch.zeros(2, *dataset.input_shape))
     names = prunable(shapes, first=experiment.prune_first, last=experiment.prune_last)
     modules = dict(model.named_modules())
     grouped = {name for name in names if getattr(modules[name.removesuffix(".weight")], "groups", 1) > 1}
@@ -162,6 +161,12 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
             augment=setting.experiment.training.augment,
         )
         optimiser = Optimiser(float(rate), weight_decay=setting.experiment.training.weight_decay)
-        outcome = training.train(model, batches, optimiser)
+        before_step = functools.partial(_draw_anew, seed, epoch)
+        with draws.seeded(number(seed, "pretraining", epoch)):
+            outcome = training.train(model, batches, optimiser, before_step=before_step)
         progress({"epoch": epoch + 1, "epochs": settings.epochs, "accuracy": outcome.correct / outcome.examples})
     return State(-1, training.state_of(model))
+
+
+def _draw_anew(seed: int, epoch: int, step: int) -> None:
+    draws.begin(number(seed, "pretraining", epoch, step))

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fedprune import draws
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -44,17 +46,21 @@ def _recompute() -> Any:
         # The parameters are arguments so that their gradients leave as results: a backward pass of its own runs inside.
         @staticmethod
         def forward(ctx: Any, block: nn.Module, run: Callable[..., Any], count: int, *tensors: torch.Tensor) -> Any:
-            ctx.block, ctx.run, ctx.leaves, ctx.random = block, run, tensors[count:], torch.get_rng_state()
+            ctx.block, ctx.run, ctx.leaves = block, run, tensors[count:]
             ctx.save_for_backward(*tensors[:count])
-            return run(*tensors[:count])
+            before = draws.state()
+            made = run(*tensors[:count])
+            ctx.drawn_from = before if draws.state() != before else None
+            return made
 
         @staticmethod
         def backward(ctx: Any, *gradients: torch.Tensor) -> Any:
             needed = ctx.needs_input_grad[3:]
             given = [t.detach().requires_grad_(n) for t, n in zip(ctx.saved_tensors, needed, strict=False)]
             norms = [m for m in ctx.block.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-            random = torch.get_rng_state()
-            torch.set_rng_state(ctx.random)  # dropout drops the same again
+            now = draws.state() if ctx.drawn_from is not None else None
+            if now is not None:
+                draws.restore(ctx.drawn_from)  # dropout drops the same again
             for norm in norms:
                 norm.track_running_stats = False  # the first pass has moved its statistics
             try:
@@ -64,7 +70,8 @@ def _recompute() -> Any:
             finally:
                 for norm in norms:
                     norm.track_running_stats = True
-                torch.set_rng_state(random)
+                if now is not None:
+                    draws.restore(now)
             wanted = [t for t, n in zip((*given, *ctx.leaves), needed, strict=True) if n]
             del made, gradients
             found = iter(torch.autograd.grad(seed, wanted, allow_unused=True))

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from fedprune import draws
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -26,13 +28,14 @@ class ModelError(ValueError):
     """A model cannot be had as asked; the one line names the culprit and what is expected."""
 
 
-def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
     """Return a fresh net, in training mode, with torch's own random initial weights.
 
     Args:
         name: one of ``CATALOGUE``, or "my_package.nets:tiny", called as ``tiny(input_shape=..., classes=...)``.
         input_shape: one sample without its batch: (channels, height, width) or (channels, length).
         classes: number of logits.
+        seed: decides the initial weights, and whatever else the function draws; no draw of the caller's is moved.
 
     Raises:
         ModelError: unknown name, or the net does not turn (2, *input_shape) into finite (2, classes) logits.
@@ -40,15 +43,15 @@ def build(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     if classes < 1 or not input_shape or any(extent < 1 for extent in input_shape):
         raise ModelError(f"{name}: classes {classes} and every extent of input shape {input_shape} must be at least 1")
     function = _resolve(name)
-    try:
-        model = function(input_shape=input_shape, classes=classes)
-    except ModelError:
-        raise
-    except Exception as error:
-        raise ModelError(
-            f"{name}: {name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes}) failed: {_line(error)}"
-        ) from error
-    return _checked(name, model, input_shape, classes)
+    with draws.seeded(seed):
+        try:
+            model = function(input_shape=input_shape, classes=classes)
+        except ModelError:
+            raise
+        except Exception as error:
+            called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
+            raise ModelError(f"{name}: {called} failed: {_line(error)}") from error
+        return _checked(name, model, input_shape, classes)
 
 
 def _resolve(name: str) -> Callable[..., object]:
@@ -73,7 +76,6 @@ def _checked(name: str, model: object, input_shape: tuple[int, ...], classes: in
 
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}: returned {type(model).__name__}, expected a torch.nn.Module")
-    # A generator of its own: checking a net leaves the caller's random stream where it was.
     batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
     training = model.training
     try:

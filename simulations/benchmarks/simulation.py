@@ -11,7 +11,6 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from flwr.serverapp import Grid
 from rich.console import Console
 from rich.table import Table
@@ -88,8 +87,8 @@ def initial(experiment: Experiment) -> Params:
     """The seed's weights; from here on this process computes with one thread, as devices do."""
     dataset = load_dataset(experiment.data.name)
     one_thread()
-    torch.manual_seed(experiment.seed)
-    return training.state_of(models.build(experiment.model, dataset.input_shape, len(dataset.classes)))
+    what = experiment.model, dataset.input_shape, len(dataset.classes)
+    return training.state_of(models.build(*what, experiment.seed))
 
 
 def run(workload: Workload, way: str, began: float) -> Measured:

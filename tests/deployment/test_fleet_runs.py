@@ -1,4 +1,4 @@
-"""A fleet over real processes: TLS, keys, a run whose model is the local engine's, and who is turned away."""
+"""A fleet over real processes: TLS, keys, a run of a net that draws, the local engine's model, who is turned away."""
 
 import hashlib
 import io
@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fleet_commands import CLI, free_port
+from process_tools import default_interrupt
 from rich.console import Console
 
 from fedprune.deployment import certificates, devices, flower, state, tables
@@ -24,17 +25,35 @@ from fedprune.deployment.fleet_folder import Fleet, create
 
 _ROOT = Path(__file__).parents[2]
 _DIGITS = str(_ROOT / "simulations" / "digits.toml")
-_SETTINGS = "rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 method.pool=1"
+_SETTINGS = "rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 method.pool=1 model=drawing:net"
 _SET = [word for setting in _SETTINGS.split() for word in ("--set", setting)]
 _PATIENCE_S = 90
+_NET = """
+import random
+import numpy as np
+from torch import nn
+from fedprune.models.digits import digits_cnn
+
+class Drawn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.scale = nn.Dropout(0.2), np.random.rand()
+
+    def forward(self, inputs):
+        return self.drop(inputs) * (self.scale + np.random.rand() + random.random()) if self.training else inputs
+
+def net(input_shape, classes):
+    return nn.Sequential(Drawn(), digits_cnn(input_shape, classes))
+"""
 
 
 @contextmanager
 def _process(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     with log.open("w") as file:
         process = subprocess.Popen(
-            command, env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
-        )
+            command, env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True,
+            preexec_fn=default_interrupt,
+        )  # fmt: skip
     try:
         yield process
     finally:
@@ -158,7 +177,9 @@ def _is_taken_out(environment: dict[str, str], folder: Path, fleet: Fleet, name:
 def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    environment = {**flower.environment(tmp_path / "nowhere"), "HOME": str(home)}
+    (tmp_path / "drawing.py").write_text(_NET)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = {**flower.environment(tmp_path / "nowhere"), "HOME": str(home), "PYTHONPATH": path}
     fleet = create(tmp_path / "fleet", ["127.0.0.1"], port=free_port(), listen="127.0.0.1")
     devices.enrol(fleet, "kitchen")
     server_log = tmp_path / "server.log"

@@ -2,13 +2,15 @@
 
 import copy
 import itertools
+import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from fedprune import training
+from fedprune import draws, training
 from fedprune.lean_training import Lean, SubModel, blocks, prepared
 from fedprune.models import build
 from fedprune.training import Optimiser, train
@@ -100,18 +102,34 @@ def test_sparse_training_at_the_ends_of_density(density: float) -> None:
     assert_same(small, plain)
 
 
-def test_dropout_drops_the_same_when_computed_again() -> None:
+class Scaled(nn.Module):
+    """Its input times what numpy, or Python, draws."""
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs * self.draw()
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [lambda: nn.Dropout(0.5), lambda: Scaled(np.random.normal), lambda: Scaled(lambda: random.gauss(1, 1))],
+)
+def test_a_block_draws_the_same_when_computed_again(drawing: Callable[[], nn.Module]) -> None:
     def dropping() -> nn.Module:
         torch.manual_seed(0)
-        block = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.ReLU())
-        return nn.Sequential(block, nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.2)), nn.Linear(8, 5))
+        block = nn.Sequential(nn.Linear(6, 8), drawing(), nn.ReLU())
+        return nn.Sequential(block, nn.Sequential(nn.Linear(8, 8), drawing()), nn.Linear(8, 5))
 
     given = [(np.random.default_rng(i).normal(size=(7, 6)).astype(np.float32), np.arange(7) % 5) for i in range(3)]
     nets = [dropping(), dropping()]
     for made, recompute in zip(nets, (False, True), strict=True):
-        torch.manual_seed(4)
-        train(made, given, Optimiser(0.1), lean=Lean(recompute=recompute))
+        with draws.seeded(4):
+            train(made, given, Optimiser(0.1), lean=Lean(recompute=recompute))
     assert_same(*nets)
+    assert not torch.equal(nets[0][2].weight, dropping()[2].weight)
 
 
 # micro-batches

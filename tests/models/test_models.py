@@ -154,12 +154,15 @@ def test_the_door_names_the_culprit_in_one_line(name: str, message: str) -> None
     assert "\n" not in str(caught.value)
 
 
-def test_building_leaves_the_random_stream_where_the_weights_left_it() -> None:
+def test_the_seed_alone_decides_the_weights_and_the_random_stream_is_not_moved() -> None:
+    torch.manual_seed(3)
+    wanted = flat((1, 8, 8), 10).state_dict()
     torch.manual_seed(0)
-    flat((1, 8, 8), 10)
     expected = torch.rand(())
     torch.manual_seed(0)
-    build(f"{HERE}:flat", (1, 8, 8), 10)
+    for seed in (3, 4):
+        found = build(f"{HERE}:flat", (1, 8, 8), 10, seed).state_dict()
+        assert all(torch.equal(value, wanted[name]) == (seed == 3) for name, value in found.items())
     assert torch.rand(()) == expected
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import evidence, masks, training
+from fedprune import draws, evidence, masks, training
 from fedprune.bn_selection import candidate_masks, choose
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
@@ -123,7 +123,9 @@ def statistics_device(self: Device, request: Payload) -> Payload:
     batch = min(Job.of(request.values).batch or _BATCH, _BATCH)
     for index, params in enumerate(_candidates(request) if len(examples) else []):
         model: nn.Module = self.model(params)
-        for name, moments in evidence.bn_statistics(model, self.batches(examples, batch)).items():
+        with draws.seeded(self.number("candidates")):
+            found = evidence.bn_statistics(model, self.batches(examples, batch))
+        for name, moments in found.items():
             tensors[f"{index}/{name}.mean"], tensors[f"{index}/{name}.var"] = moments.mean, moments.variance
     return Payload({"examples": len(examples)}, tensors)
 
@@ -134,7 +136,8 @@ def loss_device(self: Device, request: Payload) -> Payload:
     batch = min(Job.of(request.values).batch or _BATCH, _BATCH)
     for index, params in enumerate(_candidates(request)):
         model = self.model({**params, **_statistics_of(index, request.tensors)})
-        loss = training.evaluate(model, self.batches(examples, batch)).loss
+        with draws.seeded(self.number("candidates")):  # the same for each, so that only the masks differ
+            loss = training.evaluate(model, self.batches(examples, batch)).loss
         losses.append(loss if np.isfinite(loss) else None)
     return Payload({"examples": len(examples), "losses": losses})
 

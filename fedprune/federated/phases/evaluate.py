@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedprune import training
+from fedprune import draws, training
 from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job, held
 from fedprune.federated.payload import Payload, count
@@ -25,7 +25,9 @@ def _request(state: State, job: Job) -> Payload:
 def device(self: Device, request: Payload) -> Payload:
     """Loss sum, hits and count over the device's test part."""
     batch = Job.of(request.values).batch or _BATCH
-    outcome = training.evaluate(self.model(request.tensors), self.batches(self.parts.test, batch))
+    model = self.model(request.tensors)
+    with draws.seeded(self.number("evaluate")):  # the same in every round, so that only the model differs
+        outcome = training.evaluate(model, self.batches(self.parts.test, batch))
     return Payload({"loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples})
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedprune import evidence, masks
+from fedprune import draws, evidence, masks
 from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.federated.device import Device
@@ -79,12 +79,13 @@ def device(self: Device, request: Payload) -> Payload:
     """Positions and signed gradients of the largest |∂L/∂θ| among the pruned weights of each layer asked for."""
     counts = {str(name): int(count) for name, count in request.values["counts"].items()}
     examples = self.parts.train
-    rng = generator(self.experiment.seed, "device", self.index, "grow", int(request.values["round"]))
+    round = int(request.values["round"])
+    rng = generator(self.experiment.seed, "device", self.index, "grow", round)
     batch = Job.of(request.values).grow_batch or self.experiment.training.grow_batch
     chosen = examples.take(rng.permutation(len(examples))[:batch])
-    found = evidence.top_gradients(
-        self.model(request.tensors), self.dataset.normalise(chosen.inputs), chosen.labels, request.masks, counts
-    )
+    model, inputs = self.model(request.tensors), self.dataset.normalise(chosen.inputs)
+    with draws.seeded(self.number("grow", round)):
+        found = evidence.top_gradients(model, inputs, chosen.labels, request.masks, counts)
     tensors = {}
     for name, top in found.items():
         at = np.zeros(request.masks[name].size, np.bool_)

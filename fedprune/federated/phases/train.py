@@ -7,7 +7,7 @@ from math import ceil
 
 import numpy as np
 
-from fedprune import masks, training, width
+from fedprune import draws, masks, training, width
 from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment, Training
@@ -85,10 +85,15 @@ def device(self: Device, request: Payload) -> Payload:
         turns[chosen] += 1
         return chosen
 
-    with quantised(model) if round > self.experiment.rounds - settings.quantise_last else nullcontext():
+    def draw_anew(step: int) -> None:
+        draws.begin(self.number("train", round, step))
+
+    rounded = round > self.experiment.rounds - settings.quantise_last
+    with draws.seeded(self.number("train", round)), quantised(model) if rounded else nullcontext():
         outcome = training.train(
-            model, batches, optimiser, request.masks, lean=job.lean, inner=inner, turn=turn if inner else None
-        )
+            model, batches, optimiser, request.masks, lean=job.lean, inner=inner, turn=turn if inner else None,
+            before_step=draw_anew,
+        )  # fmt: skip
     values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
     buffers = {
         f"{_INNER}{index}/{name}": value.numpy()

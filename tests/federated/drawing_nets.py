@@ -1,0 +1,103 @@
+"""Nets that draw: from torch, numpy and Python, in training, in evaluation, when they are made, or from their own."""
+
+import functools
+import random
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import tiny_world
+import torch
+from torch import nn
+
+
+class _Then(nn.Module):
+    """``net`` after ``change`` of its inputs."""
+
+    def __init__(self, change: nn.Module, net: nn.Module) -> None:
+        super().__init__()
+        self.change, self.net = change, net
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.net(self.change(inputs))
+
+
+class _Drawn(nn.Module):
+    """Inputs times 1 + ``draw()``; in evaluation too where ``always``."""
+
+    def __init__(self, draw: Callable[[], float], always: bool = False) -> None:
+        super().__init__()
+        self.draw, self.always = draw, always
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs * (1 + self.draw()) if self.training or self.always else inputs
+
+
+class _Made(nn.Module):
+    """What is drawn once, in no state: by torch a plain tensor and a buffer, by numpy an array, by Python an order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scales, self.array = torch.rand(1, 1, 6, 6), np.random.rand(6)  # noqa: NPY002
+        self.order = random.sample(range(6), 6)
+        self.register_buffer("apart", torch.rand(6), persistent=False)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        moved = inputs * (0.5 + self.scales) + self.apart
+        return (moved + torch.from_numpy(self.array.astype(np.float32)))[..., self.order]
+
+
+class _Own(nn.Module):
+    """A generator of its own, and a counter of its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator, self.steps = torch.Generator().manual_seed(3), 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        return inputs + self.steps / 100 + torch.rand(inputs.shape[2:], generator=self.generator)
+
+
+class _Counts(nn.Module):
+    """A counter alone."""
+
+    steps = 0
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        return inputs + self.steps / 100
+
+
+CHANGES: dict[str, Callable[[], nn.Module]] = {
+    "dropout": lambda: nn.Dropout(0.3),
+    "by_numpy": lambda: _Drawn(np.random.rand),
+    "by_python": lambda: _Drawn(random.random),
+    "when_made": _Made,
+    "in_evaluation": lambda: _Drawn(lambda: float(torch.rand(()) + np.random.rand() + random.random()), True),  # noqa: NPY002
+    "its_own": _Own,
+    "it_counts": _Counts,
+}
+
+
+def everything(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """All of them, before the tiny net."""
+    return _with(CHANGES, input_shape, classes)
+
+
+def exportable(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Those that draw in training alone, which no file knows of."""
+    return _with(["dropout", "by_numpy", "by_python"], input_shape, classes)
+
+
+def _with(changes: Iterable[str], input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    net = tiny_world.net(input_shape, classes)
+    for name in changes:
+        net = _Then(CHANGES[name](), net)
+    return net
+
+
+def _net(name: str) -> Callable[..., nn.Module]:
+    return functools.partial(_with, [name])
+
+
+globals().update({name: _net(name) for name in CHANGES})  # as "drawing_nets:dropout"
