@@ -28,13 +28,25 @@ from rich.table import Table
 
 from fedprune.federated.device import DATA_DIR
 from simulations.benchmarks._report import Figure, write
-from simulations.benchmarks.soak import clock, crowd, folders, link, power, replies, speakers, strangers, versions
+from simulations.benchmarks.soak import (
+    clock,
+    crowd,
+    draws,
+    folders,
+    link,
+    orphans,
+    power,
+    replies,
+    speakers,
+    strangers,
+    versions,
+)
 from simulations.benchmarks.soak.outcome import FAILED, SKIPPED, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import ROOT, kill_marked, last_line, marked, state_folder
 
 HAZARDS: dict[str, Hazard] = {
     **replies.HAZARDS, **power.HAZARDS, **link.HAZARDS, **clock.HAZARDS, **strangers.HAZARDS, **versions.HAZARDS,
-    **speakers.HAZARDS, **crowd.HAZARDS, **folders.HAZARDS,
+    **speakers.HAZARDS, **crowd.HAZARDS, **folders.HAZARDS, **draws.HAZARDS, **orphans.HAZARDS,
 }  # fmt: skip
 COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 

@@ -115,7 +115,7 @@ def _simulate(folder: Path, out: str, *words: str) -> None:
 
 
 HAZARDS = {
-    "draws": Hazard("a net draws from torch, numpy and Python, and its run is made twice", here, 60, quick=True),
+    "draws": Hazard("a net draws from torch, numpy and Python, and its run is made twice", here, 60, here),
     "draws_processes": Hazard("a net draws, and its run is stopped and goes on in other processes", processes, 600),
     "draws_fleet": Hazard("a net draws, over a fleet", fleet, 900),
 }

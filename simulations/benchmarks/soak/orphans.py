@@ -117,7 +117,7 @@ _PLACES = {
     "device_both": "a device, and the SuperNode that it started, are killed in a run",
 }
 HAZARDS = {
-    "orphans_workers": Hazard("the main process of two workers is killed", workers, 60, quick=True),
+    "orphans_workers": Hazard("the main process of two workers is killed", workers, 60, workers),
     "orphans_simulation": Hazard(
         "a simulation's main process is killed", functools.partial(simulation, ["--workers", "2"]), 300
     ),
