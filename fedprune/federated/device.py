@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from fedprune import data, models, training, width
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, DeviceData, Examples, Federation
 from fedprune.experiment import Data, Experiment
+from fedprune.models import Slot
 from fedprune.types import Params, Tensor
 
 if TYPE_CHECKING:
@@ -32,6 +33,10 @@ class Device:
     experiment: Experiment
     dataset: Dataset
     parts: DeviceData
+
+    def slots(self) -> Mapping[str, Slot]:
+        """What the state of the experiment's model holds, by name."""
+        return models.slots(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
 
     def model(self, params: Params) -> nn.Module:
         """The experiment's model with these parameters and buffers, narrower where they are.
@@ -126,5 +131,6 @@ def _model(
     if len(input_shape) == 3:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
-    return width.fit(model, dict(shapes)) if narrower else model
+    if whole.keys() != dict(shapes).keys() or whole == dict(shapes):
+        return model
+    return models.checked(name, width.fit(model, dict(shapes)), input_shape, classes)
