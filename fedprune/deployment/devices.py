@@ -55,8 +55,11 @@ def _readable(fleet: Fleet) -> tuple[list[Device], list[FleetError]]:
     found, wrong = [], []
     for file in fleet.devices.glob("*.json"):
         try:
-            found.append(msgspec.json.decode(file.read_bytes(), type=Device))
-        except (OSError, msgspec.MsgspecError) as error:
+            device = msgspec.json.decode(file.read_bytes(), type=Device)
+            if device.name != file.stem or device.partition < 0:  # a name is also that of other files
+                raise ValueError("impossible name or partition")
+            found.append(device)
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             wrong.append(FleetError(f"{file}: damaged ({error}); remove it and enrol the device again"))
     return sorted(found, key=lambda device: (device.partition, device.name)), wrong
 
@@ -170,7 +173,9 @@ def _right(join: Join) -> dict[str, bool]:
     host, _, port = join.address.rpartition(":")
     return {
         "name": bool(_NAME.fullmatch(join.name)),
-        "address": is_host(host.removeprefix("[").removesuffix("]")) and _PORT.fullmatch(port) is not None,
+        "address": is_host(host.removeprefix("[").removesuffix("]"))
+        and _PORT.fullmatch(port) is not None
+        and int(port) < 2**16,
         "partition": 0 <= join.partition < 2**31,
         "ca": join.ca.isascii() and "\0" not in join.ca,
         "key": join.key.isascii() and "\0" not in join.key,

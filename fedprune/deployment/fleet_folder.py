@@ -71,7 +71,10 @@ class Fleet:
         """Whether the server runs, as far as its port says."""
         with socket.socket() as client:
             client.settimeout(2)
-            return client.connect_ex(self.local) == 0
+            try:
+                return client.connect_ex(self.local) == 0
+            except OSError:  # ``listen`` is no name that this machine knows
+                return False
 
 
 def create(path: Path, hosts: Sequence[str] = (), *, port: int = 8000, listen: str = "0.0.0.0") -> Fleet:
@@ -119,6 +122,8 @@ def open_fleet(path: Path) -> Fleet:
     for key, value in (("listen", listen), ("database", database)):
         if not isinstance(value, str) or not value or not value.isprintable():
             raise FleetError(f"{file}: {key}: expected a text")
+    if not is_host(listen):
+        raise FleetError(f"{file}: listen: expected an address, such as 0.0.0.0")
     return Fleet(path, tuple(hosts), port, listen, database)
 
 
@@ -164,7 +169,8 @@ def alone(fleet: Fleet) -> Iterator[None]:
 
 def is_host(text: str) -> bool:
     """Whether a text may name a machine, or be its address."""
-    return len(text) <= _LONGEST_HOST and _HOST.fullmatch(text) is not None
+    labels = [] if ":" in text else text.split(".")
+    return len(text) <= _LONGEST_HOST and all(0 < len(each) < 64 for each in labels) and bool(_HOST.fullmatch(text))
 
 
 def _named(hosts: Sequence[str]) -> tuple[str, ...]:

@@ -54,7 +54,7 @@ def mutated(seeds: Sequence[bytes], rng: np.random.Generator) -> bytes:
         if rng.random() < 0.05:
             parts[at] = _spliced(parts[at], _pick(others, rng), rng)
         else:
-            parts[at] = _pick(changes, rng)(parts[at], rng)
+            parts[at] = _pick(changes, rng)(parts[at], rng)[:_MOST]
     return SEPARATOR.join(parts)[:_MOST]
 
 
@@ -166,7 +166,7 @@ def _nested(data: bytes, rng: np.random.Generator) -> bytes:
         return opens * depth + old + closes * depth
 
     if rng.random() < 0.2:
-        return _at_one(_WORD, data, rng, lambda old: ".".join([old] * depth))
+        return _at_one(_WORD, data, rng, lambda old: ".".join([old[:9]] * depth))
     return _at_one(_pick((_NUMBER, _TEXT), rng), data, rng, new)
 
 

@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,8 @@ REFUSED, ACCEPTED, UNDOCUMENTED, SIGNAL, HANG = "refused", "accepted", "undocume
 LIMIT_S = 10.0
 """Of one input; after it the process is ended."""
 _START_S = 300.0
+_NEXT, _READY = "next", "ready"
+"""What a child writes before it makes a target's honest inputs, and before the first of them is spoilt."""
 _MOST_BYTES = 6 * 2**30
 _MODULES = ("messages", "texts", "folders", "tflite")
 _DIES_WITH_ITS_PARENT = 1  # PR_SET_PDEATHSIG
@@ -82,45 +85,54 @@ def _after(pieces: Sequence[Piece], done: Tried) -> list[Piece]:
 
 
 def _over_a_child(pieces: Sequence[Piece], seed: int) -> Iterator[Tried]:
+    """What becomes of the inputs until one ends the process, or hangs it; that one is the last."""
     ours, theirs = os.pipe()
     command = [sys.executable, "-m", "simulations.benchmarks.fuzz", "--child", str(theirs), "--seed", str(seed)]
-    with subprocess.Popen(
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(
         [*command, "--pieces", json.dumps(pieces)], cwd=ROOT, pass_fds=[theirs], stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=errors,
     ) as child:  # fmt: skip
         os.close(theirs)
-        due, text, started = list(pieces), b"", time.monotonic()
+        at: Piece | None = None
+        left = list(pieces)
         try:
-            while due:
-                limit = LIMIT_S if text or child.poll() is not None else _START_S
-                while b"\n" not in text.rpartition(b"\r")[2]:
-                    ready = select.select([ours], [], [], limit)[0]
-                    more = os.read(ours, 1 << 16) if ready else b""
-                    if not more:
-                        break
-                    text += more
-                    limit = LIMIT_S
-                lines = text.rpartition(b"\r")[2].split(b"\n")
-                if len(lines) == 1:
-                    yield _ended(child, due[0], time.monotonic() - started, hung=not ready)
-                    return
-                for line in lines[:-1]:
-                    if line != b"ready":
-                        one = Tried(*json.loads(line))
-                        due, started = _after(due, one), time.monotonic()
-                        yield one
-                text = b"\r" + lines[-1]  # something has been heard
+            for line in _lines(ours):
+                if line == _READY:
+                    at = left[0]
+                elif line != _NEXT:
+                    one = Tried(*json.loads(line))
+                    left = _after(left, one)
+                    yield one
+                    at = left[0] if left and left[0].target == one.target else None
+            if left and at is None:
+                child.kill()
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines()
+                raise RuntimeError(f"{left[0].target} cannot begin: {said[-1] if said else 'it takes too long'}")
+            if left:
+                yield _ended(child, left[0])
         finally:
             os.close(ours)
             child.kill()
 
 
-def _ended(child: subprocess.Popen[bytes], at: Piece, seconds: float, *, hung: bool) -> Tried:
-    if hung:
-        return Tried(at.target, at.first, HANG, f"not over after {LIMIT_S:g} s", seconds, 0)
-    code = child.wait()
-    name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return Tried(at.target, at.first, SIGNAL, name, seconds, 0)
+def _lines(pipe: int) -> Iterator[str]:
+    """What a child writes, line by line, until it ends, or has written nothing for too long."""
+    text, patience = b"", _START_S
+    while select.select([pipe], [], [], patience)[0] and (more := os.read(pipe, 1 << 16)):
+        *lines, text = (text + more).split(b"\n")
+        for line in map(bytes.decode, lines):
+            yield line
+            patience = _START_S if line == _NEXT else LIMIT_S
+
+
+def _ended(child: subprocess.Popen[bytes], at: Piece) -> Tried:
+    """The input that a process was at when it ended, or that it is at without end."""
+    try:
+        code = child.wait(1)
+    except subprocess.TimeoutExpired:
+        return Tried(at.target, at.first, HANG, f"not over after {LIMIT_S:g} s", LIMIT_S, 0)
+    return Tried(at.target, at.first, SIGNAL, signal.Signals(-code).name if code < 0 else f"exit code {code}", 0, 0)
 
 
 def child(pieces: Sequence[Piece], seed: int, pipe: int) -> None:
@@ -131,16 +143,15 @@ def child(pieces: Sequence[Piece], seed: int, pipe: int) -> None:
     every = targets()
     with os.fdopen(pipe, "w", buffering=1) as out:
         for piece in pieces:
+            out.write(f"{_NEXT}\n")
             target = every[piece.target]
             seeds = target.seeds()
             with suppress(Exception):
                 target.run(seeds[0])  # whatever is made once is no single input's
-            out.write("ready\n")
+            out.write(f"{_READY}\n")
             for number in range(piece.first, piece.end):
-                out.write(
-                    json.dumps(_try(target, piece.target, number, case(target, piece.target, seed, number, seeds)))
-                )
-                out.write("\n")
+                data = case(piece.target, seed, number, seeds)
+                out.write(json.dumps(_try(target, piece.target, number, data)) + "\n")
 
 
 def _try(target: Target, name: str, number: int, data: bytes) -> Tried:
