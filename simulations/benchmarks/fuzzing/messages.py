@@ -158,7 +158,7 @@ def _request_seeds() -> Sequence[bytes]:
     twisted = [[f"{each.phase.route} 1".encode(), *_parts(wrong)]
                for each in every.values() for wrong in _twisted(each.request, {})]  # fmt: skip
     # the honest ones often enough, so that one change in them is tried most
-    return [SEPARATOR.join(each) for each in (*(4 * [*plain, *noised, *several]), *twisted)]
+    return [SEPARATOR.join(each) for each in (*(10 * [*plain, *noised, *several]), *twisted)]
 
 
 @functools.cache
