@@ -50,8 +50,9 @@ def _set(path: Path) -> None:
 
 
 def _set_seeds() -> Sequence[bytes]:
-    return [b'training.epochs=2\nname="other"', b"data.alpha=0.5\nmethod.pool=3\nfleet.pi.devices=4",
-            b'fleet.pi.train_memory_bytes="128 MiB"\nfleet.pi.density=0.1\nmodel=resnet8', b"seed=3"]  # fmt: skip
+    fleet = b"fleet.pi.devices=4\ndata.devices=4\n"
+    more = (b'training.epochs=2\nname="other"', b"data.alpha=0.5\nmethod.pool=3", b"seed=3\nmodel=resnet8")
+    return [*more, fleet + b'fleet.pi.train_memory_bytes="128 MiB"\nfleet.pi.density=0.1']
 
 
 def _join_seeds() -> Sequence[bytes]:
