@@ -113,7 +113,7 @@ def _fleet(tables: Any, source: str) -> dict[str, Tier]:
         raise ExperimentError(f"{source}: fleet: expected a table of tiers, such as [fleet.pi]")
     fleet = {}
     for name, table in tables.items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise ExperimentError(f"{source}: fleet: {name!r} names a folder; use letters, digits, '_' and '-'")
         if not isinstance(table, Mapping):
             raise ExperimentError(f"{source}: fleet.{name}: expected a table, such as {{ devices = 4 }}")
@@ -226,6 +226,8 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         problems.append(("method.name", "missing; expected the name of a method, such as fedtiny"))
     for key, value in experiment.method.items():
         # the link and the run's folder speak JSON and flat TOML
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            problems.append((f"method.{quoted(key)}", "no name of a parameter; use letters, digits and '_'"))
         if not _plain(value):
             problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {quoted(value)}"))
     if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):

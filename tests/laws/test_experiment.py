@@ -95,6 +95,9 @@ BAD = [
     ('name = ""\n' + GOOD, "name: '' names a folder; use letters"),
     ('name = "a\\nb"\n' + GOOD, r"name: 'a\nb' names a folder"),
     # what neither the link nor the run's folder would give back
+    (GOOD + '"a b" = 1\n', "method.'a b': no name of a parameter; use letters"),
+    (GOOD + '"a\\u0000" = 1\n', r"method.'a\x00': no name of a parameter; use letters"),
+    (GOOD + '[fleet."pi\u00e9"]\ndevices = 4\n', "fleet: 'pi\u00e9' names a folder; use letters"),
     (GOOD + "density = nan\n", "method.density: expected a finite number, a text, true or false, got nan"),
     (GOOD + "density = inf\n", "method.density: expected a finite number"),
     (GOOD + "when = 2020-01-01\n", "method.when: expected a finite number"),
@@ -140,6 +143,7 @@ BAD_OVERRIDES = [
     ("model=\udcff", "FILE: model: '\\udcff' is not UTF-8"),
     ("data.name=\udcff", "FILE: data.name: '\\udcff' is not UTF-8"),
     ("method.x=\udcff", "FILE: method.x: expected a finite number, a text, true or false, got '\\udcff'"),
+    ("method.\udcff=3", "FILE: method.'\\udcff': no name of a parameter"),
     ("\udcff=3", "FILE: a key or a text is not UTF-8: '\\udcff'"),
 ]
 
