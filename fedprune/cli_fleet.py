@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedprune.experiment import load
+from fedprune import toml_files
+from fedprune.experiment import ExperimentError, load
 
 console = Console(highlight=False)
 FleetFolder = Annotated[Path, typer.Argument(help="Folder of a fleet.", metavar="FLEET")]
@@ -89,8 +89,12 @@ def of_fleet(run: Path) -> bool:
 
 def go_on(folder: Path, data_dir: Path | None) -> None:
     """Go on with a fleet's run that was stopped, with the data that it was given."""
-    given = tomllib.loads((folder / "run_config.toml").read_text("utf-8")).get("data-dir")
-    data = data_dir or (Path(given) if given else None)
+    file = folder / "run_config.toml"
+    try:
+        given = toml_files.read(file).get("data-dir")
+    except (OSError, toml_files.TomlError) as error:
+        raise ExperimentError(f"{file}: damaged ({error}); give the experiment again to fedprune run") from error
+    data = data_dir or (Path(given) if isinstance(given, str) and given else None)
     run(folder / "experiment.toml", folder.absolute().parents[1], data_dir=data, resume=True)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from fedprune.experiment_errors import explain
+from fedprune import toml_files
+from fedprune.experiment_errors import explain, one_line, quoted
 from fedprune.experiment_sections import (
     Amount,
     Data,
@@ -24,6 +25,7 @@ from fedprune.experiment_sections import (
     Tier,
     Training,
 )
+from fedprune.toml_files import TomlError
 
 __all__ = [
     "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Tier", "Training", "from_json",
@@ -35,6 +37,10 @@ Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
 
 class ExperimentError(ValueError):
     """An experiment that cannot be run. Its message is one line: the file, the key, and what would be right."""
+
+    def __init__(self, message: str) -> None:
+        """``message``; what it quotes of a foreign text stays within the line."""
+        super().__init__(one_line(message))
 
 
 class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,10 +80,10 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) -> Experiment:
     """Read an experiment from a TOML file, with ``key.subkey=value`` overrides. ExperimentError says what is wrong."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = toml_files.read(path)
     except OSError as error:
         raise ExperimentError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except TomlError as error:
         raise ExperimentError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
         _override(table, override)
@@ -89,11 +95,13 @@ def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) 
 
 def parse(table: Mapping[str, Any], source: str) -> Experiment:
     """An experiment from plain tables; ``source`` names them in errors."""
-    fleet = _fleet(table.get("fleet", {}), source)
     try:
+        fleet = _fleet(table.get("fleet", {}), source)
         experiment = msgspec.convert({**table, "fleet": {}}, Experiment)
     except msgspec.ValidationError as error:
         raise ExperimentError(f"{source}: {explain(str(error), _TABLES)}") from error
+    except UnicodeEncodeError as error:
+        raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
     for key, problem in _contradictions(experiment):
         raise ExperimentError(f"{source}: {key}: {problem}")
@@ -105,7 +113,7 @@ def _fleet(tables: Any, source: str) -> dict[str, Tier]:
         raise ExperimentError(f"{source}: fleet: expected a table of tiers, such as [fleet.pi]")
     fleet = {}
     for name, table in tables.items():
-        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", name):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
             raise ExperimentError(f"{source}: fleet: {name!r} names a folder; use letters, digits, '_' and '-'")
         if not isinstance(table, Mapping):
             raise ExperimentError(f"{source}: fleet.{name}: expected a table, such as {{ devices = 4 }}")
@@ -125,9 +133,10 @@ def _bytes(value: Any, where: str) -> Any:
     if not isinstance(value, str) or not where.endswith("_bytes"):
         return value
     given = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", value.strip())
-    if not given or given[2] not in _UNITS:
+    size = float(given[1]) * _UNITS[given[2]] if given and given[2] in _UNITS else math.inf
+    if size >= 2**63:
         raise ExperimentError(f'{where}: {value!r} is no size; write bytes as a number, or e.g. "128 MiB"')
-    return round(float(given[1]) * _UNITS[given[2]])
+    return round(size)
 
 
 def _with_devices(data: Data, fleet: Mapping[str, Tier]) -> Data:
@@ -190,6 +199,9 @@ def from_json(text: str | bytes, source: str = "experiment") -> Experiment:
 
 def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
     data, problems = experiment.data, []
+    for key, text in (("model", experiment.model), ("data.name", data.name)):
+        if not _encodable(text):
+            problems.append((key, f"{quoted(text)} is not UTF-8"))
     if data.partition != "natural" and not data.devices and not experiment.fleet:
         problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
     trained = training_devices(experiment.fleet)
@@ -214,11 +226,29 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         problems.append(("method.name", "missing; expected the name of a method, such as fedtiny"))
     for key, value in experiment.method.items():
         # the link and the run's folder speak JSON and flat TOML
-        if isinstance(value, dict) or msgspec.json.decode(msgspec.json.encode(value)) != value:
-            problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {value}"))
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            problems.append((f"method.{quoted(key)}", "no name of a parameter; use letters, digits and '_'"))
+        if not _plain(value):
+            problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {quoted(value)}"))
     if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):
         problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
     return problems
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON and flat TOML both give a value back."""
+    if isinstance(value, list):
+        return all(_plain(each) for each in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return isinstance(value, str) and _encodable(value)
+
+
+def _encodable(text: str) -> bool:
+    # a lone surrogate, which comes of an argument that is not UTF-8, is no text
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _not_private(experiment: Experiment) -> list[tuple[str, str]]:
@@ -242,8 +272,8 @@ def _override(table: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ExperimentError(f"--set {override}: expected key=value, for example training.epochs=2")
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml_files.parse(f"value = {text}")["value"]
+    except TomlError:
         value = text  # a bare word is a string
     *path, last = key.strip().split(".")
     for part in path:

@@ -35,3 +35,22 @@ def explain(message: str, tables: Tables) -> str:
     if bound := re.fullmatch(r"Expected `(\w+)` (.+)", text):
         return f"{path}: expected {_NAMES.get(bound[1], bound[1])} {bound[2]}"
     return f"{path}: {text}"
+
+
+_MOST_LETTERS, _MOST_QUOTED = 1000, 60
+
+
+def one_line(message: str) -> str:
+    """``message`` in printable characters alone, without its middle where it is long."""
+    if len(message) > _MOST_LETTERS:
+        message = f"{message[: _MOST_LETTERS * 2 // 3]} ... {message[-_MOST_LETTERS // 3 :]}"
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in message)
+
+
+def quoted(value: object) -> str:
+    """A value from outside as Python writes it, cut where it is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits
+        return f"{type(value).__name__} beyond all bounds"
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}..."

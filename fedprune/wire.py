@@ -25,7 +25,7 @@ from fedprune.mask_code import GAPS, MAX_POSITIONS, Reader, WireError, decode_ga
 from fedprune.topk import top_k
 from fedprune.types import BoolTensor, Masks, Tensor
 
-__all__ = ["WireError", "decode", "decode_mask", "encode", "encode_mask", "seed_mask"]
+__all__ = ["FRAME", "WireError", "decode", "decode_mask", "encode", "encode_mask", "seed_mask"]
 
 VERSION = 1
 _EMPTY, _FULL, _BITMAP, _SEED = 0, 1, 2, 3
@@ -33,6 +33,8 @@ _DENSE, _SPARSE, _KNOWN = 0, 1, 2
 # A type's place in this list is its code on the wire: append only.
 _TYPES = [np.dtype(c) for c in ("?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")]
 _MAX_DIMENSIONS = 32  # numpy 1's limit
+FRAME = 128
+"""What each tensor counts besides its own bytes and its name's where they are bounded: many empty ones cost too."""
 _NONE: Mapping[str, Any] = {}
 
 
@@ -120,7 +122,8 @@ def decode(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**3
 
     ``known`` holds the masks of the tensors that were encoded under one; their other positions are 0.
     Raises WireError on bytes that ``encode`` does not write, on an unknown version, on a missing or different known
-    mask, and, before allocating, where the tensors would take more than ``max_bytes`` together.
+    mask, and, before allocating, where the tensors, each with its name and a ``FRAME``, would take more than
+    ``max_bytes`` together.
     """
     reader = Reader(data)
     version = reader.byte()
@@ -136,7 +139,7 @@ def decode(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**3
             tensors[name] = _decode_tensor(reader, known.get(name), left)
         except WireError as error:
             raise WireError(f"{error}: {name[:80]!r}") from None
-        left -= tensors[name].nbytes
+        left -= tensors[name].nbytes + len(name) + FRAME
     reader.end()
     return tensors
 

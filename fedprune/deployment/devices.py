@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
 import msgspec
 
+from fedprune import toml_files
 from fedprune.deployment import certificates, flower
-from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, write_private
+from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, is_host, write_private
+from fedprune.toml_files import TomlError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_PORT = re.compile(r"0*[1-9][0-9]{0,4}")
+_MOST_MB = 2**40
 
 
 class Device(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -52,8 +55,11 @@ def _readable(fleet: Fleet) -> tuple[list[Device], list[FleetError]]:
     found, wrong = [], []
     for file in fleet.devices.glob("*.json"):
         try:
-            found.append(msgspec.json.decode(file.read_bytes(), type=Device))
-        except (OSError, msgspec.MsgspecError) as error:
+            device = msgspec.json.decode(file.read_bytes(), type=Device)
+            if device.name != file.stem or device.partition < 0:  # a name is also that of other files
+                raise ValueError("impossible name or partition")
+            found.append(device)
+        except (OSError, ValueError, RecursionError, msgspec.MsgspecError) as error:
             wrong.append(FleetError(f"{file}: damaged ({error}); remove it and enrol the device again"))
     return sorted(found, key=lambda device: (device.partition, device.name)), wrong
 
@@ -77,7 +83,7 @@ def enrol(
         raise FleetError(f"--partition {partition}: devices count from 0")
     if partition in holders:
         raise FleetError(f"--partition {partition}: is that of {holders[partition]} already")
-    if memory_mb is not None and not 0 < memory_mb < 2**40:
+    if memory_mb is not None and not 0 < memory_mb < _MOST_MB:
         raise FleetError(f"--memory-mb {memory_mb:g}: expected a number above 0")
     if tier is not None and not _NAME.fullmatch(tier):
         raise FleetError(f"--tier {tier}: no name of a tier; use letters, digits, '-' and '_'")
@@ -152,15 +158,29 @@ def _unregister(fleet: Fleet, node: str) -> None:
 def read_join(path: Path) -> Join:
     """A join file. FleetError where it is none."""
     try:
-        table = tomllib.loads(path.read_text("utf-8"))
-        join = msgspec.convert(table, Join)
+        join = msgspec.convert(toml_files.read(path), Join)
     except OSError as error:
         raise FleetError(f"{path}: cannot be read ({error.strerror}); give the file that enrol wrote") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.MsgspecError) as error:
+    except (TomlError, msgspec.MsgspecError) as error:
         raise FleetError(f"{path}: not a join file ({error}); copy the one that enrol wrote once more") from error
-    if not _NAME.fullmatch(join.name) or join.partition < 0:
-        raise FleetError(f"{path}: not a join file (impossible name or partition); copy it once more")
+    for key, right in _right(join).items():
+        if not right:
+            raise FleetError(f"{path}: not a join file (impossible {key}); copy the one that enrol wrote once more")
     return join
+
+
+def _right(join: Join) -> dict[str, bool]:
+    host, _, port = join.address.rpartition(":")
+    return {
+        "name": bool(_NAME.fullmatch(join.name)),
+        "address": is_host(host.removeprefix("[").removesuffix("]"))
+        and _PORT.fullmatch(port) is not None
+        and int(port) < 2**16,
+        "partition": 0 <= join.partition < 2**31,
+        "ca": join.ca.isascii() and "\0" not in join.ca,
+        "key": join.key.isascii() and "\0" not in join.key,
+        "memory_mb": join.memory_mb is None or 0 < join.memory_mb < _MOST_MB,
+    }
 
 
 def _save(fleet: Fleet, device: Device) -> None:

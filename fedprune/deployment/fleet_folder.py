@@ -7,19 +7,21 @@ import re
 import socket
 import stat
 import sys
-import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedprune import toml_files
 from fedprune.deployment import certificates, texts
 from fedprune.experiment import ExperimentError
+from fedprune.toml_files import TomlError
 
 LINK = "fleet"
 """What Flower's own commands call a fleet's SuperLink, once FLWR_HOME is the fleet's."""
 _HERE = ("localhost", "127.0.0.1")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
+_LONGEST_HOST = 253  # letters of a name, by the rules of DNS
 
 
 class FleetError(ExperimentError):
@@ -69,7 +71,10 @@ class Fleet:
         """Whether the server runs, as far as its port says."""
         with socket.socket() as client:
             client.settimeout(2)
-            return client.connect_ex(self.local) == 0
+            try:
+                return client.connect_ex(self.local) == 0
+            except OSError:  # ``listen`` is no name that this machine knows
+                return False
 
 
 def create(path: Path, hosts: Sequence[str] = (), *, port: int = 8000, listen: str = "0.0.0.0") -> Fleet:
@@ -103,20 +108,22 @@ def open_fleet(path: Path) -> Fleet:
     path = path.absolute()
     file = path / "config.toml"
     try:
-        table = tomllib.loads(file.read_text("utf-8"))
+        table = toml_files.read(file)
     except OSError as error:
         raise FleetError(f"{path}: not a fleet's folder; make one with: fedprune server init {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except TomlError as error:
         raise FleetError(f"{file}: not valid TOML: {error}") from error
     hosts, port = table.get("hosts"), table.get("port")
     listen, database = table.get("listen", "0.0.0.0"), table.get("database", "state.db")
-    if not isinstance(hosts, list) or not hosts or not all(isinstance(h, str) and _HOST.fullmatch(h) for h in hosts):
+    if not isinstance(hosts, list) or not hosts or not all(isinstance(h, str) and is_host(h) for h in hosts):
         raise FleetError(f'{file}: hosts: expected a list of names or addresses, such as ["server.local"]')
     if type(port) is not int or not 1 <= port <= 65535:
         raise FleetError(f"{file}: port: expected a number between 1 and 65535")
     for key, value in (("listen", listen), ("database", database)):
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not value or not value.isprintable():
             raise FleetError(f"{file}: {key}: expected a text")
+    if not is_host(listen):
+        raise FleetError(f"{file}: listen: expected an address, such as 0.0.0.0")
     return Fleet(path, tuple(hosts), port, listen, database)
 
 
@@ -160,9 +167,15 @@ def alone(fleet: Fleet) -> Iterator[None]:
         os.close(folder)
 
 
+def is_host(text: str) -> bool:
+    """Whether a text may name a machine, or be its address."""
+    labels = [] if ":" in text else text.split(".")
+    return len(text) <= _LONGEST_HOST and all(0 < len(each) < 64 for each in labels) and bool(_HOST.fullmatch(text))
+
+
 def _named(hosts: Sequence[str]) -> tuple[str, ...]:
     for host in hosts:
-        if not _HOST.fullmatch(host):
+        if not is_host(host):
             raise FleetError(f"--host {host}: neither a name nor an address; write e.g. server.local or 192.168.1.10")
     return tuple(dict.fromkeys(hosts))
 

@@ -38,6 +38,8 @@ def why(address: str, ca: Path) -> str:
         return f"nothing listens at {address}: is the server running, and is its port right?"
     except TimeoutError:
         return f"{address} does not answer: is the server on, on this network, and its port open in its firewall?"
+    except ValueError:  # a name of labels that no network has
+        return f"{address} is no address of a machine: is the join file as enrol wrote it?"
     except OSError as error:
         return f"{address} cannot be reached ({error.strerror or error}): is this device on the network?"
     except HTTPException as error:

@@ -24,12 +24,12 @@ from fedprune.federated.payload import (
 )
 from fedprune.federated.phases import Phase
 from fedprune.federated.state import State
+from fedprune.wire import FRAME
 
 SUMS = ("loss", "correct", "seen")
 """Values that any phase may report, summed over examples."""
 
 _SLACK = 2**16  # bytes for numbers, names and the library's own framing
-_FRAME = 128  # bytes of a tensor's name and framing
 
 
 class Asked(NamedTuple):
@@ -49,7 +49,7 @@ class Asked(NamedTuple):
 def asked(phase: Phase, state: State, job: Job, round: int, request: Payload, records: RecordDict) -> Asked:
     """How to judge replies to a request; ``records`` hold it as it is sent."""
     tensors = [*request.tensors.items(), *request.masks.items()]
-    sent = sum(value.nbytes + len(name) + _FRAME for name, value in tensors)
+    sent = sum(value.nbytes + len(name) + FRAME for name, value in tensors)
     of = stamp(records, phase.route, str(round))
     return Asked(phase, state, job, round, request, of, (1 + phase.copies) * sent + _SLACK)
 

@@ -20,6 +20,7 @@ from fedprune.federated.device import Device
 from fedprune.federated.jobs import Job
 from fedprune.federated.payload import MEMORY, OF, REFUSED, SECONDS, Payload, from_records, stamp, to_records, values_of
 from fedprune.federated.phases import candidates, deploy, evaluate, grow, profile, ranges, train
+from fedprune.federated.requests import check, most_bytes
 
 ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
     profile.ROUTE: profile.device,
@@ -59,6 +60,8 @@ def _several(message: Message, context: Context) -> Message:
     replies = []
     for part in unpack(message.content):
         try:
+            if part.route not in ROUTES:
+                raise ValueError(f"a device has no answer to {part.route!r:.80}")
             replies.append(part._replace(records=_reply(ROUTES[part.route], part, context)))
         except Exception as error:
             replies.append(part._replace(records=failed(error)))
@@ -70,8 +73,11 @@ def _reply(half: Callable[[Device, Payload], Payload], part: Part, context: Cont
     of, started = stamp(part.records, part.route, part.round), time.perf_counter()
 
     def compute() -> RecordDict:
-        request = from_records(part.records)
-        reply = half(_this_device(str(request.values["experiment"]), context), request)
+        values = values_of(part.records)
+        device = _this_device(str(values.get("experiment", "")), context)
+        request = from_records(part.records, max_bytes=most_bytes(device, part.route, values, part.records))
+        check(device, part.route, request)
+        reply = half(device, request)
         more: dict[str, object] = {OF: of}
         if MEMORY in reply.values or "job" in request.values:  # so that the server plans by what there is now
             more[MEMORY] = has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
@@ -16,6 +16,7 @@ from fedprune import counter_rng, data, draws, models, training, width
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, DeviceData, Examples, Federation
 from fedprune.experiment import Data, Experiment
+from fedprune.models import Slot
 from fedprune.types import Params, Tensor
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Device:
     experiment: Experiment
     dataset: Dataset
     parts: DeviceData
+
+    def slots(self) -> Mapping[str, Slot]:
+        """What the state of the experiment's model holds, by name."""
+        return models.slots(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
 
     def model(self, params: Params) -> nn.Module:
         """The experiment's model with these parameters and buffers, narrower where they are.
@@ -138,7 +143,8 @@ def _model(
     whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
     with draws.seeded(seed):  # a copy of a net may hold a copy of a generator, as it is now
-        model = width.fit(model, dict(shapes)) if narrower else model
+        if narrower:
+            model = models.checked(name, width.fit(model, dict(shapes)), input_shape, classes)
     return model, _own(model)
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import inf
-from typing import Any
+from typing import Any, get_type_hints
 
-from fedprune.graph import Bounds, Graph, Operation, Parameter
+import msgspec
+
+from fedprune.graph import Bounds, Graph, Operation, Parameter, shapes
 from fedprune.types import Params, Tensor
 
 _KINDS: Mapping[str, type[Operation]] = {kind.__name__: kind for kind in Operation.__subclasses__()}
@@ -34,19 +36,44 @@ def to_message(graph: Graph) -> tuple[dict[str, Any], Params]:
 
 
 def from_message(values: Mapping[str, Any], tensors: Params) -> Graph:
-    """The graph of ``to_message``."""
-    operations = []
-    for place, fields in enumerate(values["operations"]):
-        given = {key: _plain(value, tensors.get(f"{place}/{key}")) for key, value in fields.items() if key != "kind"}
-        operations.append(_KINDS[fields["kind"]](**given))
-    shapes = {name: tuple(shape) for name, shape in values["shapes"].items()}
-    return Graph(values["input"], tuple(values["outputs"]), tuple(operations), shapes)
+    """The graph of ``to_message``. ValueError where it is none, or where its operations do not fit together."""
+    try:
+        said = msgspec.convert(values, _Said)
+        operations = [_operation(fields, place, tensors) for place, fields in enumerate(said.operations)]
+    except (msgspec.ValidationError, TypeError, KeyError) as error:  # of a kind without one of its fields, too
+        raise ValueError(f"not a graph: {error}") from error
+    graph = Graph(said.input, said.outputs, tuple(operations), said.shapes)
+    shapes.check(graph)
+    return graph
 
 
-def _plain(value: Any, tensor: Tensor | None) -> Any:
-    if tensor is not None:
-        return Parameter(value["name"], tensor)
-    if isinstance(value, dict):
-        low, high = value["bounds"]
-        return Bounds(-inf if low is None else low, inf if high is None else high)
-    return tuple(_plain(each, None) for each in value) if isinstance(value, list) else value
+class _Said(msgspec.Struct):
+    input: str
+    outputs: tuple[str, ...]
+    operations: list[dict[str, Any]]
+    shapes: dict[str, tuple[int, ...]]
+
+
+def _operation(fields: Mapping[str, Any], place: int, tensors: Params) -> Operation:
+    kind = _KINDS.get(str(fields.get("kind")))
+    if kind is None:
+        raise ValueError(f"not a graph: no operation is called {str(fields.get('kind'))!r:.80}")
+    given: dict[str, Any] = {}
+    for key, wanted in get_type_hints(kind).items():
+        value, tensor = fields.get(key), tensors.get(f"{place}/{key}")
+        if wanted in (Parameter, Parameter | None):
+            if (tensor is None) != (value is None):
+                raise ValueError(f"not a graph: {key} of operation {place} without its tensor")
+            given[key] = tensor if tensor is None else Parameter(msgspec.convert(value, dict[str, str])["name"], tensor)
+        elif wanted is Bounds:
+            given[key] = _bounds(msgspec.convert(value, dict[str, tuple[float | None, float | None]])["bounds"])
+        else:
+            given[key] = msgspec.convert(value, wanted)
+    if fields.keys() - given.keys() != {"kind"}:
+        raise ValueError(f"not a graph: operation {place} is no {kind.__name__}")
+    return kind(**given)
+
+
+def _bounds(ends: tuple[float | None, float | None]) -> Bounds:
+    low, high = ends
+    return Bounds(-inf if low is None else low, inf if high is None else high)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from fedprune import width
 from fedprune.federated.state import State
 from fedprune.lean_training import Lean
@@ -48,10 +50,25 @@ class Job(NamedTuple):
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Job:
-        """The job of ``to_values``."""
-        given = dict(values.get("job", {}))
-        lean, inner = Lean(**given.pop("lean", {})), tuple(given.pop("inner", ()))
-        return Job(**given, lean=lean, inner=inner)
+        """The job of ``to_values``. ValueError where it is none."""
+        given = values.get("job", {})
+        try:
+            row = _row(Job, given)
+            row[Job._fields.index("lean")] = _row(Lean, given.get("lean", {}))
+            job = msgspec.convert(row, Job)
+        except (msgspec.ValidationError, TypeError) as error:
+            raise ValueError(f"not a job: {error}") from error
+        sizes = (job.inner_steps, job.lean.micro_batch, job.batch, job.grow_batch, job.needs_bytes)
+        if min(sizes) < 0 or max(sizes) >= 2**63 or not 0 < job.share <= 1:
+            raise ValueError("not a job: a number of it is out of bounds")
+        return job
+
+
+def _row(kind: type[Job] | type[Lean], table: Any) -> list[Any]:
+    """A table's values in the order of the fields of ``kind``. TypeError where it is no such table."""
+    if not isinstance(table, dict) or table.keys() - set(kind._fields):
+        raise TypeError(f"expected a table of {', '.join(kind._fields)}")
+    return [table.get(key, default) for key, default in kind._field_defaults.items()]
 
 
 def held(state: State, job: Job) -> tuple[Params, Masks]:

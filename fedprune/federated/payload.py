@@ -15,6 +15,7 @@ from fedprune import __version__, wire
 from fedprune.types import Masks, Params
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
+_MOST_VALUES = 2**22  # as JSON; a graph of a thousand operations is a tenth of it
 _LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverged is large; sums of it stay finite
 REFUSED, MEMORY, OF, SECONDS = "refused", "memory_bytes", "of", "seconds"
 """Values of a reply: what the job would have needed, where it did not fit; what the device's process may use; the
@@ -47,9 +48,11 @@ def to_records(payload: Payload, known: Masks | None = None) -> RecordDict:
 
 
 def values_of(records: RecordDict) -> dict[str, Any]:
-    """The values of a payload alone, which need next to no memory. ValueError where they are damaged."""
+    """The values of a payload alone, which need little memory. ValueError where they are damaged, or too many."""
     try:
         text = records.config_records[_VALUES]["json"]
+        if isinstance(text, bytes | str) and len(text) > _MOST_VALUES:
+            raise ValueError(f"{len(text):,} bytes of values, expected {_MOST_VALUES:,} at most")
         values = msgspec.json.decode(text if isinstance(text, bytes | str) else b"")
     except (KeyError, msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not a fedprune message: {error}") from error

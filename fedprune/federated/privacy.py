@@ -82,7 +82,7 @@ def _noised(asked: Privacy, sent: RecordDict, answer: RecordDict, message: Messa
 
     The mod is given an app that has its answer ready: training is done by now, so that its memory is free again.
     """
-    request = from_records(sent)
+    request = from_records(sent)  # within its bounds, or the device would have no answer
     given = from_records(answer, request.masks)
     names = [name for name, value in given.tensors.items() if np.issubdtype(value.dtype, np.floating)]
     before = _kept(request.tensors, request.masks, names)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fedprune import draws
 
@@ -26,6 +27,36 @@ CATALOGUE: Mapping[str, str] = {
 
 class ModelError(ValueError):
     """A model cannot be had as asked; the one line names the culprit and what is expected."""
+
+
+class Slot(NamedTuple):
+    """What the state of a net holds under one name."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    """As numpy calls it."""
+    nbytes: int
+    trained: bool
+    """Whether it is a parameter; else it is a buffer."""
+
+
+@functools.lru_cache(maxsize=8)
+def slots(name: str, input_shape: tuple[int, ...], classes: int) -> Mapping[str, Slot]:
+    """What the state of ``build(...)`` will hold, for next to no time and memory. ModelError for an unknown name."""
+    import torch
+
+    function = _resolve(name)
+    try:
+        with torch.device("meta"), draws.seeded(0):
+            model = function(input_shape=input_shape, classes=classes)
+        assert isinstance(model, torch.nn.Module)
+    except Exception:  # a net that computes with its weights while it is made
+        model = build(name, input_shape, classes)
+    trained = {key for key, _ in model.named_parameters()}
+    return {
+        key: Slot(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.nbytes, key in trained)
+        for key, value in model.state_dict().items()
+    }
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
@@ -51,7 +82,7 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
         except Exception as error:
             called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
             raise ModelError(f"{name}: {called} failed: {_line(error)}") from error
-        return _checked(name, model, input_shape, classes)
+        return checked(name, model, input_shape, classes)
 
 
 def _resolve(name: str) -> Callable[..., object]:
@@ -70,7 +101,8 @@ def _resolve(name: str) -> Callable[..., object]:
     return function  # type: ignore[no-any-return]
 
 
-def _checked(name: str, model: object, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError."""
     import torch
     from torch import nn
 

@@ -1,6 +1,7 @@
 """A fleet's folder and its devices: files, modes, certificates that hold, refusals that leave nothing behind."""
 
 import os
+import re
 import shutil
 import ssl
 import stat
@@ -15,7 +16,7 @@ from fleet_commands import CLI, free_port, greeted
 from typer.testing import CliRunner
 
 from fedprune.cli import app
-from fedprune.deployment import devices, join, plain, runs, state
+from fedprune.deployment import devices, hints, join, plain, runs, state
 from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, write_private
 from fedprune.experiment import load
 
@@ -179,6 +180,36 @@ def test_what_is_no_join_file_is_said_so(tmp_path: Path, text: str) -> None:
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("name", "'../kitchen'"), ("address", "'server.local'"), ("address", "'server.local:'"), ("address", "':8000'"),
+        ("address", "'server.local:99999'"), ("address", "'a..b:8000'"), ("address", "'a b:8000'"), ("partition", "-1"),
+        ("partition", "9223372036854775807"), ("memory_mb", "nan"), ("memory_mb", "inf"), ("memory_mb", "-1.0"),
+        ("key", '"a\\u0000b"'), ("ca", "'\u00e9'"),
+    ],
+)  # fmt: skip
+def test_a_join_file_of_impossible_values_is_one_line(fleet: Fleet, key: str, value: str) -> None:
+    _, file = devices.enrol(fleet, "kitchen", memory_mb=512.0)
+    old = re.compile(rf"^{key} = ('{{3}}.*?'{{3}}|[^\n]*)", re.DOTALL | re.MULTILINE)
+    file.write_text(old.sub(lambda _: f"{key} = {value}", file.read_text()), encoding="utf-8")
+    with pytest.raises(FleetError, match=rf"kitchen\.join: not a join file .*impossible {key}") as error:
+        devices.read_join(file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_record_under_another_name_is_damaged(fleet: Fleet) -> None:
+    devices.enrol(fleet, "kitchen")
+    record = fleet.devices / "kitchen.json"
+    record.write_text(record.read_text().replace("kitchen", "../../kitchen"))
+    with pytest.raises(FleetError, match=r"kitchen\.json: damaged"):
+        devices.enrolled(fleet)
+
+
+def test_a_name_of_no_network_is_a_hint(fleet: Fleet) -> None:
+    assert "is no address of a machine" in hints.why("a..b:8000", fleet.path / "ca.crt")
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
     fleet = create(tmp_path / "my fleet 100%")
@@ -203,6 +234,10 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
         ("hosts = ['a b']\nport = 1", "hosts: expected a list"),
         ("hosts = [", "not valid TOML"),
         ("hosts = ['a']\nport = 1\nlisten = 3", "listen: expected a text"),
+        ("hosts = ['a']\nport = 1\nlisten = 'a b'", "listen: expected an address"),
+        ("hosts = ['a..b']\nport = 1", "hosts: expected a list"),
+        ('hosts = ["a"]\nport = 1\ndatabase = "a\\u0000"', "database: expected a text"),
+        ("hosts = " + "[" * 5000, "not valid TOML: lists or tables nest too deep"),
     ],
 )
 def test_a_damaged_config_is_named(fleet: Fleet, change: str, said: str) -> None:

@@ -1,5 +1,7 @@
 """A graph that crosses the link computes the same, to the bit."""
 
+from collections.abc import Callable
+
 import msgspec
 import numpy as np
 import pytest
@@ -29,3 +31,49 @@ def test_a_graph_returns_from_its_message(kind: type[nn.Module], rewrite: object
     expected, found = graphs.run(graph, inputs.numpy()), graphs.run(back, inputs.numpy())
     assert list(expected) == list(found)
     assert all(np.array_equal(expected[name], found[name]) for name in expected)
+
+
+def foreign(**changes: object) -> tuple[dict[str, object], dict[str, np.ndarray]]:
+    """A graph's message with one key of its first convolution changed, or, by ``graph_KEY``, of the graph itself."""
+    model, inputs = made(NETS[0])
+    values, tensors = to_message(graphs.trace(model, inputs))
+    plain = msgspec.json.decode(msgspec.json.encode(values))
+    for key, value in changes.items():
+        table = plain if key.startswith("graph_") else plain["operations"][0]
+        table[key.removeprefix("graph_")] = value
+    return plain, dict(tensors)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kind": "Conv3d"}, {"kind": ["Conv2d"]}, {"kind": "Linear"}, {"inputs": "x"}, {"inputs": ["nowhere"]},
+        {"inputs": []}, {"output": 3}, {"stride": [0, 1]}, {"stride": [1.5, 1]}, {"stride": [2**70, 1]},
+        {"padding": [[2**31, 2**31], [1, 1]]}, {"padding": [[-9, 0], [1, 1]]}, {"padding": [1, 1]},
+        {"dilation": [2**63, 1]}, {"groups": 0}, {"groups": 2}, {"bounds": {"bounds": ["a", None]}}, {"bounds": None},
+        {"bounds": {}}, {"weight": None}, {"weight": {"nom": "x"}}, {"more": 1}, {"graph_operations": 3},
+        {"graph_operations": [3]}, {"graph_outputs": ["nowhere"]}, {"graph_input": "nowhere"}, {"graph_shapes": {}},
+        {"graph_shapes": [[1]]}, {"graph_operations": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_foreign_graph_is_refused_before_it_runs(changes: dict[str, object]) -> None:
+    from_message(*foreign())
+    with pytest.raises(ValueError, match="not a graph: "):
+        from_message(*foreign(**changes))
+
+
+@pytest.mark.parametrize("of", [lambda a: a[:1], lambda a: a.astype(np.float64), lambda a: a.reshape(-1)])
+def test_foreign_weights_are_refused(of: Callable[[np.ndarray], np.ndarray]) -> None:
+    values, tensors = foreign()
+    for name, value in tensors.items():
+        if value.ndim > 1:
+            with pytest.raises(ValueError, match="not a graph: "):
+                from_message(values, {**tensors, name: of(value)})
+
+
+def test_a_graph_that_would_take_gigabytes_is_refused() -> None:
+    shapes = {"x": (1, 1, 8, 8), "y": (1, 1, 2**14, 2**14)}
+    pad = {"kind": "Pad", "inputs": ["x"], "output": "y", "padding": [[0, 0], [0, 0], [0, 2**14 - 8], [0, 2**14 - 8]]}
+    with pytest.raises(ValueError, match="too many values"):
+        from_message({"input": "x", "outputs": ["y"], "operations": [pad], "shapes": shapes}, {})

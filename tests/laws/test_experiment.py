@@ -79,6 +79,9 @@ BAD = [
     (GOOD + "[training]\nweight_decay = inf\n", "training.weight_decay: expected a number <="),
     (GOOD + "[training]\nparticipation = 0\n", "training.participation: expected a number > 0"),
     (GOOD + "[pretraining]\nepochs = -1\n", "pretraining.epochs: expected a whole number >= 0"),
+    (GOOD.replace("3", "9" * 25), "rounds: expected a whole number <= 9223372036854775807"),
+    (GOOD.replace("devices = 4", "devices = 18446744073709551616"), "data.devices: expected a whole number <="),
+    (GOOD + f"[fleet.pi]\ndevices = 4\nsram_bytes = '{'9' * 400} GB'\n", "fleet.pi.sram_bytes: '999"),
     # not among the choices
     (
         GOOD.replace("devices = 4", 'devices = 4\npartition = "foo"'),
@@ -92,10 +95,18 @@ BAD = [
     ('name = ""\n' + GOOD, "name: '' names a folder; use letters"),
     ('name = "a\\nb"\n' + GOOD, r"name: 'a\nb' names a folder"),
     # what neither the link nor the run's folder would give back
+    (GOOD + '"a b" = 1\n', "method.'a b': no name of a parameter; use letters"),
+    (GOOD + '"a\\u0000" = 1\n', r"method.'a\x00': no name of a parameter; use letters"),
+    (GOOD + '[fleet."pi\u00e9"]\ndevices = 4\n', "fleet: 'pi\u00e9' names a folder; use letters"),
     (GOOD + "density = nan\n", "method.density: expected a finite number, a text, true or false, got nan"),
     (GOOD + "density = inf\n", "method.density: expected a finite number"),
     (GOOD + "when = 2020-01-01\n", "method.when: expected a finite number"),
     (GOOD + "[method.inner]\na = 1\n", "method.inner: expected a finite number"),
+    (GOOD + f"big = 0x{'f' * 6000}\n", "method.big: expected a finite number, a text, true or false, got int beyond"),
+    (
+        GOOD + f"many = [{'0.5, ' * 9000}nan]\n",
+        "method.many: expected a finite number, a text, true or false, got [0.5",
+    ),
 ]
 
 
@@ -127,6 +138,13 @@ BAD_OVERRIDES = [
     ("training..epochs=2", "FILE: training.'': unknown key"),
     ("rounds=many", "FILE: rounds: expected a whole number, got a text in quotes"),
     ("a b=3", "FILE: 'a b': unknown key"),
+    ("rounds=[[[[", "FILE: rounds: expected a whole number, got a text in quotes"),
+    ("name=\udcff", "FILE: name: '\\udcff' names a folder"),
+    ("model=\udcff", "FILE: model: '\\udcff' is not UTF-8"),
+    ("data.name=\udcff", "FILE: data.name: '\\udcff' is not UTF-8"),
+    ("method.x=\udcff", "FILE: method.x: expected a finite number, a text, true or false, got '\\udcff'"),
+    ("method.\udcff=3", "FILE: method.'\\udcff': no name of a parameter"),
+    ("\udcff=3", "FILE: a key or a text is not UTF-8: '\\udcff'"),
 ]
 
 

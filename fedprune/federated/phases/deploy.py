@@ -23,7 +23,7 @@ from fedprune.federated.trial import Trial, TrialError
 ROUTE = "query.deploy"
 MODELS_DIR = "FEDPRUNE_MODELS_DIR"
 """Environment variable naming a device's folder of models; ~/.fedprune/models where there is none."""
-_MODEL = "model"
+MODEL = "model"
 _BATCH = 250
 _LONGEST = 400  # letters of a reason
 
@@ -37,7 +37,7 @@ def deploy(files: Mapping[str, bytes], run: str) -> Phase:
     def request(state: State, job: Job) -> Payload:
         content = files[job.part]
         values = {"sha256": shelf.name(content), "run": run, "tier": job.part}
-        return Payload(values, {_MODEL: np.frombuffer(content, np.uint8)})
+        return Payload(values, {MODEL: np.frombuffer(content, np.uint8)})
 
     def check(state: State, job: Job, payload: Payload) -> None:
         _check(payload, shelf.name(files[job.part]))
@@ -50,7 +50,7 @@ def device(self: Device, request: Payload) -> Payload:
 
     An experiment with ``privacy.epsilon`` learns whether it was, but no counts, unless it has ``privacy.evaluate``.
     """
-    content, stated = request.tensors[_MODEL].tobytes(), str(request.values["sha256"])
+    content, stated = request.tensors[MODEL].tobytes(), str(request.values["sha256"])
     folder = _folder()
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; models are kept in a folder of the device's own alone: remove the link")

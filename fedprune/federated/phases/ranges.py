@@ -5,6 +5,7 @@ So nobody but the devices needs examples. The server learns two numbers of each 
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -25,6 +26,7 @@ ROUTE = "query.ranges"
 _RANGES = "ranges"
 _MOST = 500  # examples of a device: as many as of the server's public ones, where they are asked instead
 _BATCH = 64
+_MOST_VALUES = 2**28  # of a batch
 
 
 def ranges(graph: Graph, part: str) -> Phase:
@@ -57,8 +59,8 @@ def device(self: Device, request: Payload) -> Payload:
     _device.one_thread()
     graph, job = from_message(request.values["graph"], request.tensors), Job.of(request.values)
     # the job's batch fits with the tensors that are alive at once; here all of them are
-    share = arena_bytes(graph) / sum(int(np.prod(shape)) for shape in graph.shapes.values())
-    batch = max(1, int(share * job.batch)) if job.batch else _BATCH
+    values = sum(prod(shape) for shape in graph.shapes.values())
+    batch = max(1, int(arena_bytes(graph) / values * job.batch) if job.batch else min(_BATCH, _MOST_VALUES // values))
     examples = self.parts.train
     order = generator(self.experiment.seed, "device", self.index, "ranges").permutation(len(examples))
     seen = self.batches(examples.take(order[:_MOST]), batch)

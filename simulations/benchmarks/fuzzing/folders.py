@@ -1,0 +1,70 @@
+"""Files of a run's folder, which may be another's: checkpoints, metrics, the result."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedprune import experiment as _experiment
+from fedprune.experiment import ExperimentError
+from fedprune.federated.folder import RunFolder, _saved
+from fedprune.federated.state import State, read, save
+from simulations.benchmarks.fuzzing import honest
+from simulations.benchmarks.fuzzing.target import Target
+from simulations.benchmarks.fuzzing.texts import in_a_file
+
+
+def _checkpoint_seeds() -> Sequence[bytes]:
+    state = honest.trained()
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number, each in enumerate((state, State(-1, state.params), state.view(next(iter(state.parts))))):
+            save(each, Path(folder) / str(number))
+            found.append((Path(folder) / str(number)).read_bytes())
+    return found
+
+
+def _read(path: Path) -> None:
+    found = read(path)
+    assert isinstance(found.standing, str)
+    assert all(isinstance(each, str) for each in found.done)
+
+
+def _mended(data: bytes) -> None:
+    in_a_file("checkpoint", _read)(data + zlib.crc32(data).to_bytes(4, "little"))
+
+
+def _row_seeds() -> Sequence[bytes]:
+    rows = [
+        {"round": 0, "phase": "candidate_loss", "devices": 4, "seconds": 1.5, "faults": {}, "density": 0.3},
+        {"round": 1, "phase": "train", "loss": 2.25, "accuracy": 0.5, "faults": {"2": "no reply"}, "bytes_up": 1000},
+        {"round": 1, "phase": "evaluate", "accuracy": 0.25, "part": "small", "bytes_down": 900},
+    ]
+    return ["".join(json.dumps(row) + "\n" for row in rows).encode()]
+
+
+def _rows(path: Path) -> None:
+    folder = RunFolder(path.parent)
+    for row in folder.rows():
+        _saved(row, State(1, {}))
+
+
+def _result_seeds() -> Sequence[bytes]:
+    result = {"name": "digits", "accuracy_float": 0.9, "accuracy_int8": 0.89, "density": 0.1, "bytes": {"litert": 9000}}
+    return [json.dumps(result, indent=2).encode()]
+
+
+def _result(path: Path) -> None:
+    (path.parent / "experiment.json").write_text(_experiment.to_json(honest.setting().experiment))
+    assert isinstance(RunFolder(path.parent).read_result(), dict), "the result is no table"
+
+
+TARGETS = {
+    "checkpoints": Target(_checkpoint_seeds, in_a_file("checkpoint", _read), (ValueError,)),
+    "checkpoints_mended": Target(lambda: [each[:-4] for each in _checkpoint_seeds()], _mended, (ValueError,)),
+    "metrics": Target(_row_seeds, in_a_file("metrics.jsonl", _rows), (ExperimentError,)),
+    "result": Target(_result_seeds, in_a_file("result.json", _result), (ExperimentError,)),
+}

@@ -1,0 +1,133 @@
+"""Honest messages of every phase, of a small net on the digits: what a server asks, and what a device answers."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from flwr.app import Context, RecordDict
+from torch import nn
+
+from fedprune import experiment as _experiment
+from fedprune import graph as graphs
+from fedprune.experiment import load
+from fedprune.federated import client, server
+from fedprune.federated.bundle import Part
+from fedprune.federated.client import ROUTES, client_app
+from fedprune.federated.folder import RunFolder
+from fedprune.federated.jobs import Job
+from fedprune.federated.local_grid import LocalGrid
+from fedprune.federated.payload import to_records
+from fedprune.federated.phases import Phase
+from fedprune.federated.phases.candidates import candidate_loss, candidate_statistics
+from fedprune.federated.phases.evaluate import evaluate
+from fedprune.federated.phases.grow import grow
+from fedprune.federated.phases.profile import profile
+from fedprune.federated.phases.ranges import ranges
+from fedprune.federated.phases.train import train
+from fedprune.federated.setting import Setting, prepare
+from fedprune.federated.state import State
+from fedprune.lean_training import Lean
+from simulations.benchmarks.soak.stage import DIGITS
+
+DEVICE = 1
+_WHOLE = Job()
+_SETTINGS = (
+    'name="fuzzed"', 'model="simulations.benchmarks.fuzzing.honest:net"', "rounds=1", "data.examples=120",
+    "pretraining.epochs=1", "method.pool=2", "method.period=1", "training.batch=16", "training.grow_batch=16",
+    "fleet.large.devices=2", "fleet.small.devices=2", "fleet.small.density=0.1", "method.density=0.3",
+)  # fmt: skip
+
+
+def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Three small convolutions, the middle one depthwise, and a head: some thousand weights."""
+
+    def conv(inputs: int, outputs: int, groups: int = 1) -> nn.Module:
+        layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False, groups=groups)
+        return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU())
+
+    body = (conv(input_shape[0], 4), conv(4, 4, groups=4), conv(4, 8), conv(8, 8), nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(8, classes))
+
+
+class Exchanged(NamedTuple):
+    """A phase, with what its two sides honestly say."""
+
+    phase: Phase
+    state: State
+    job: Job
+    request: RecordDict
+    reply: RecordDict
+
+
+@functools.cache
+def setting() -> Setting:
+    """The experiment with all that its names stand for; two tiers of two devices."""
+    keep = [word for word in _SETTINGS if "devices" not in word or "fleet" in word]
+    return prepare(load(Path(DIGITS), [*keep, "data.devices=0"]), DIGITS)
+
+
+def context() -> Context:
+    """A simulated device's."""
+    config = {"partition-id": DEVICE, "num-partitions": 4, client.SIMULATED: True}
+    return Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
+
+
+@functools.cache
+def trained() -> State:
+    """The last state of a run over a local grid: with masks, and with the parts of two tiers."""
+    with tempfile.TemporaryDirectory() as name, LocalGrid(client_app, 4) as grid:
+        folder = RunFolder(Path(name) / "run")
+        folder.begin(setting().experiment)
+        return server.drive(grid, setting(), folder, None, lambda row: None)
+
+
+def answered(part: Part) -> RecordDict:
+    """What the device says to a request; raises what its app raises."""
+    return client._reply(ROUTES[part.route], part, context())
+
+
+@functools.cache
+def exchanged() -> Mapping[str, Exchanged]:
+    """Every phase, by a name of its own."""
+    made, state = setting(), trained()
+    method, experiment = next(iter(made.tiers().methods.values())), made.experiment
+    chosen = method.candidates({name: state.params[name] for name in made.layers})
+    dense = State(-1, state.params)
+    mixed = [{n: np.roll(m, 1) for n, m in chosen[0].items()}, chosen[1]]
+    found = {}
+
+    def add(name: str, phase: Phase, state: State, job: Job = _WHOLE) -> None:
+        request = phase.request(state, job)
+        request = request._replace(values={**request.values, "experiment": _experiment.to_json(experiment)})
+        sent = to_records(request)
+        reply = answered(Part(phase.route, "1", sent))
+        found[name] = Exchanged(phase, state, job, sent, reply)
+
+    large, small = list(state.parts)
+    merge = method.merge
+    assert method.update is not None
+    assert merge is not None
+    add("profile", profile(), state)
+    add("train", train(experiment, 1), state, Job(large, inner=(small,), inner_steps=1))
+    add(
+        "train lean",
+        train(experiment, 1),
+        state,
+        Job(small, lean=Lean(8, True, True), batch=8, needs_bytes=1, share=0.5),
+    )
+    add("grow", grow(method.update, dict.fromkeys(made.layers, 3), 1, 0), state, Job(large))
+    add("evaluate", evaluate(), state, Job(small, batch=32))
+    add("statistics", candidate_statistics(mixed, merge), dense)
+    told = {f"{i}/{n.replace('running_', '')}": v for i in (0, 1) for n, v in state.params.items() if ".running_" in n}
+    add("loss", candidate_loss(mixed), State(-1, state.params, {}, told))
+    model = made.model(state.params)
+    whole = graphs.trace(model, torch.zeros(1, *made.dataset.input_shape))
+    add("ranges", ranges(graphs.inference(whole), ""), state, Job(batch=16))
+    add("ranges as traced", ranges(whole, ""), state)
+    return found
