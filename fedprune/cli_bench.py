@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedprune.experiment import ExperimentError
@@ -55,7 +56,7 @@ def bench(console: Console, file: Path, place: Place) -> None:
         else:
             from fedprune.export.benching import on_chip
 
-            with console.status(f"{name} on {place}"):
+            with console.status(escape(f"{name} on {place}")):
                 costs = on_chip(model, place)
             show_costs(console, costs, place, None)
     except (RuntimeError, ValueError) as error:
@@ -63,7 +64,10 @@ def bench(console: Console, file: Path, place: Place) -> None:
 
 
 def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
-    """What the model in a microcontroller's folder costs on a Cortex-M4, or what is missing to measure it."""
+    """What the model in a microcontroller's folder costs on a Cortex-M4, or what is missing to measure it.
+
+    ExperimentError where it cannot be measured; the folder stays as it is.
+    """
     from fedprune.export import benching
     from fedprune.export.c99.emulate import missing
 
@@ -71,9 +75,12 @@ def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
     if lacking := missing(_CHIP):
         console.print(f"instructions were not counted: {lacking}", soft_wrap=True)
         return
-    with console.status(f"{folder} on {_CHIP}"):
-        costs = benching.on_chip(model, _CHIP)
-    show_costs(console, costs, _CHIP, accuracy)
+    try:
+        with console.status(escape(f"{folder} on {_CHIP}")):
+            costs = benching.on_chip(model, _CHIP)
+        show_costs(console, costs, _CHIP, accuracy)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise ExperimentError(f"{folder} is written, but was not measured: {error}") from error
 
 
 def show_costs(console: Console, costs: Mapping[str, Costs], place: str, accuracy: float | None) -> None:
@@ -101,15 +108,16 @@ def show_files(console: Console, files: Mapping[str, bytes], accuracies: Mapping
 def _latencies(
     console: Console, files: Mapping[str, bytes], place: Place, accuracies: Mapping[str, Any] | None = None
 ) -> None:
-    from fedprune.export.litert import emulated, runtime
+    from fedprune.export import benching
+    from fedprune.export.litert import emulated
 
-    with console.status(f"{', '.join(files)} on {place}"):
-        measure = runtime.measured if place is Place.host else emulated.emulated
+    with console.status(escape(f"{', '.join(files)} on {place}")):
+        measure = benching.on_host if place is Place.host else emulated.emulated
         found = measure([*files.values()])
     table = _table(str(place), "bytes", "median, ms", "90 %, ms", *(["accuracy"] if accuracies else []))
     for (name, content), each in zip(files.items(), found, strict=True):
         latency = each.latency
-        row = [name, f"{len(content):,}", f"{latency.median_ms:.3f}", f"{latency.p90_ms:.3f}"]
+        row = [escape(name), f"{len(content):,}", f"{latency.median_ms:.3f}", f"{latency.p90_ms:.3f}"]
         if accuracies:
             row.append(f"{100 * accuracies[name]:.2f} %" if accuracies.get(name) is not None else "-")
         table.add_row(*row)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fedprune.export import microcontroller
 from fedprune.export.c99 import Optimise, smallest
-from fedprune.export.litert import quantisation
+from fedprune.export.litert import ports
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.reader import read
 from fedprune.export.microcontroller import Written
@@ -20,6 +20,6 @@ def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smalles
     """
     file = unpacked(read(model))
     plain = pack(file)
-    classes = quantisation(plain).output.shape[-1]
+    classes = (ports(file).output.shape or (1,))[-1]
     card = {"name": name, "labels": [str(number) for number in range(classes)], "mean": [0.0], "std": [1.0]}
     return microcontroller.write_c(pack_sparse(file), folder, card, plain=plain, optimise=optimise)

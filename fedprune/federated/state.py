@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import numpy as np
 
 from fedprune import masks as _masks
 from fedprune import wire
+from fedprune.files import write_atomically as write_atomically
 from fedprune.types import Masks, Params, Tensor
 
 
@@ -119,17 +119,3 @@ def read(path: Path) -> State:
     parts = {part: Part(**kinds) for part, kinds in held.items()}
     done = tuple(texts["done"].splitlines())
     return State(int(tensors["round"]), **sections, parts=parts, done=done, standing=texts["standing"])
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a file by ``data`` in one step, on disk before the name points to it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)  # where the disk is full, it must not be fuller after each try
-        raise

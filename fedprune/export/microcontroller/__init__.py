@@ -7,21 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from fedprune.export.litert import quantisation
+from fedprune.export.litert import ports
+from fedprune.export.litert.reader import read
 from fedprune.export.microcontroller.card import facts, page
 from fedprune.export.microcontroller.decode import flash_bytes
-from fedprune.export.microcontroller.interpreter import run
+from fedprune.export.microcontroller.interpreter import arena_bytes, run
 from fedprune.export.microcontroller.operators import operators
 from fedprune.export.microcontroller.sources import initialisers, sources
 from fedprune.export.microcontroller.sparse import decoded, pack_sparse, sram_bytes, write_sparse
+from fedprune.files import write_atomically
 
 if TYPE_CHECKING:
     from fedprune.export.c99 import Optimise
 
 __all__ = [
     "Written",
+    "arena_bytes",
     "decoded",
     "flash_bytes",
     "operators",
@@ -71,8 +72,9 @@ def write_c(
 
     Raises:
         ValueError: a key is missing, the model is not int8 or holds what no C kernel covers, or the card does not fit.
-        RuntimeError: ``arena_bytes`` is not given and TensorFlow Lite Micro is not installed, or this copy of fedprune
-            came without its C files.
+        RuntimeError: ``arena_bytes`` is not given and TensorFlow Lite Micro is not installed, refuses the model or ends
+            over it; or this copy of fedprune came without its C files.
+        OSError: a file cannot be written. Each is whole or as it was; a link in the place of one is replaced.
     """
     from fedprune.export import c99
     from fedprune.export.c99.emulate import copy_firmware
@@ -80,20 +82,21 @@ def write_c(
     missing = [key for key in ("labels", "mean", "std") if key not in card]
     if missing:
         raise ValueError(f"the card of a model needs {', '.join(missing)}")
-    ports = quantisation(model)
-    arena_bytes = int(card["arena_bytes"]) if "arena_bytes" in card else _measured(model, ports.input.shape)
+    file = read(model)
     listed = {**card, **{key: list(card[key]) for key in ("labels", "mean", "std")}}
     numbers = {key: listed[key] for key in ("labels", "mean", "std")}
-    texts = sources(model, ports, arena_bytes=arena_bytes, **numbers)
+    # the library's own checks, then the interpreter's
     made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
-    full = facts(model, ports, arena_bytes, {**listed, "c99_arena_bytes": made.arena_bytes})
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    arena = int(card["arena_bytes"]) if "arena_bytes" in card else arena_bytes(model)
+    texts = sources(model, ports(file), arena_bytes=arena, **numbers)
+    full = facts(model, ports(file), arena, {**listed, "c99_arena_bytes": made.arena_bytes})
     described = (json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
     contents = dict(zip(_NAMES, (texts.source, texts.header, made.source, made.header, *described), strict=True))
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        (folder / name).write_text(content, encoding="utf-8")
-    (folder / _FILE).write_bytes(model)
+        write_atomically(folder / name, content.encode(errors="replace"))
+    write_atomically(folder / _FILE, model)
     c_array, c_header, source, header, card_json, card_page = (folder / name for name in _NAMES)
     firmware = tuple(copy_firmware(folder))
     return Written(c_array, c_header, folder / _FILE, source, header, card_json, card_page, firmware)
@@ -101,9 +104,3 @@ def write_c(
 
 _FILE = "model.tflite"
 _NAMES = ("model_data.c", "model_data.h", "model.c", "model.h", "model_card.json", "model_card.md")
-
-
-def _measured(model: bytes, shape: tuple[int, ...]) -> int:
-    # Any input will do: the arena depends on shapes alone.
-    zeros = np.zeros((1, shape[-1], *shape[1:-1]), np.float32)
-    return run(model, zeros)[1]
