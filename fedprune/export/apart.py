@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from threading import Lock
 from typing import IO, Any, NamedTuple
 
@@ -107,10 +108,13 @@ def _child() -> _Child:
     if not _children:
         said: Any = tempfile.TemporaryFile()  # noqa: SIM115
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fedprune.export.runtimes"], env=environment, start_new_session=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
-        )  # fmt: skip
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "fedprune.export.runtimes"], env=environment, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+            )  # fmt: skip
+        except OSError as error:
+            raise RuntimeError(f"no process could be started for the model: {error.strerror}") from error
         assert process.stdin is not None
         assert process.stdout is not None
         _children.append(_Child(process, process.stdin, process.stdout, said, os.getpid()))
@@ -121,6 +125,9 @@ def _end(child: _Child) -> None:
     _children.clear()
     child.process.kill()
     child.process.wait()
+    for stream in (child.stdin, child.stdout, child.said):
+        with suppress(OSError):  # what was not written yet is of no use to anybody
+            stream.close()
 
 
 @atexit.register
@@ -135,13 +142,14 @@ def _ended(child: _Child, limit_s: float) -> str:
         code = child.process.wait(timeout=5)
     except subprocess.TimeoutExpired:
         code = None
+    last = _last(child.said)
     _end(child)
     if code is None:
         return "gave no answer on this model"
     if code == -signal.SIGALRM:
         return f"took more than {limit_s:g} s on this model"
     name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return ": ".join(filter(None, [f"ended with {name} on this model", _last(child.said)]))
+    return ": ".join(filter(None, [f"ended with {name} on this model", last]))
 
 
 def _rewound(file: IO[bytes]) -> None:

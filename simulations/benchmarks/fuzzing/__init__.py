@@ -1,0 +1,1 @@
+"""Inputs from outside, mutated: what each door makes of them."""
