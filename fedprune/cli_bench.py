@@ -12,11 +12,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedprune.experiment import ExperimentError
+from fedprune.export.text import one_line
 
 if TYPE_CHECKING:
     from fedprune.export.benching import Costs
 
 _CHIP = "cortex-m4"  # what exports are shown for
+_LINE = 500  # characters of an error
+_MOST_BYTES = 2**31 - 1  # of a .tflite: its offsets have no more bits
+WRONG = (ValueError, RuntimeError, OSError, MemoryError)
+"""What a model that somebody brings may raise."""
 
 
 class Place(StrEnum):
@@ -36,14 +41,28 @@ def models(file: Path) -> dict[str, bytes]:
     paths = [file / name for name in names if (file / name).is_file()] if file.is_dir() else [file]
     if not paths:
         raise ExperimentError(f"{file}: holds no {names[0]}; name a .tflite file or the folder of a finished run")
-    try:
-        found = {path.name: path.read_bytes() for path in paths}
-    except OSError as error:
-        raise ExperimentError(f"{error.filename}: {error.strerror}; name a .tflite file or a run's folder") from error
+    found = {path.name: read_model(path) for path in paths}
     for path in paths:
         if found[path.name][4:8] != b"TFL3":
             raise ExperimentError(f"{path}: is no .tflite file; name one, or a run's folder")
     return found
+
+
+def read_model(path: Path) -> bytes:
+    """The bytes of a .tflite file. ExperimentError for one that is not there, or of no end."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ExperimentError(f"{path}: is no file; name a .tflite file or a run's folder")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ExperimentError(f"{path}: is no .tflite file: its {size:,} bytes are more than {_MOST_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ExperimentError(f"{path}: {error.strerror}; name a .tflite file or a run's folder") from error
+
+
+def why(error: Exception) -> str:
+    """What one of `WRONG` says, in one line."""
+    return one_line(str(error), _LINE) or "takes more memory than there is"
 
 
 def bench(console: Console, file: Path, place: Place) -> None:
@@ -59,8 +78,8 @@ def bench(console: Console, file: Path, place: Place) -> None:
             with console.status(escape(f"{name} on {place}")):
                 costs = on_chip(model, place)
             show_costs(console, costs, place, None)
-    except (RuntimeError, ValueError) as error:
-        raise ExperimentError(f"{file}: {error}") from error
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
 
 
 def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
@@ -79,8 +98,8 @@ def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
         with console.status(escape(f"{folder} on {_CHIP}")):
             costs = benching.on_chip(model, _CHIP)
         show_costs(console, costs, _CHIP, accuracy)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise ExperimentError(f"{folder} is written, but was not measured: {error}") from error
+    except WRONG as error:
+        raise ExperimentError(f"{folder} is written, but was not measured: {why(error)}") from error
 
 
 def show_costs(console: Console, costs: Mapping[str, Costs], place: str, accuracy: float | None) -> None:

@@ -75,10 +75,10 @@ class Lowering:
         """The most weights of a filter that is applied at several positions."""
 
     def _columns(self, operator: FileOperator) -> int:
-        positions = int(np.prod(self.tensor(operator.output).shape[:-1]))
-        if operator_name(operator) != "CONV_2D" or len(operator.inputs) < 2 or positions == 1:
+        positions = math.prod(self.tensor(operator.output).shape[:-1])
+        if operator_name(operator) != "CONV_2D" or not self.has(operator, 1) or positions == 1:
             return 0
-        return int(np.prod(self.tensor(operator.inputs[1]).shape[1:]))
+        return math.prod(self.tensor(operator.inputs[1]).shape[1:])
 
     def wrong(self, why: str) -> ModelError:
         """Return the error of the operator at hand."""
@@ -165,6 +165,12 @@ class Lowering:
             return clipping(self.options(operator).fusedActivationFunction, self.grid(operator.output))
         except ValueError as error:
             raise self.wrong(f"has {error}") from None
+
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis of a tensor of ``rank`` axes, those counted from the end as they are from the start."""
+        if not -rank <= axis < rank:
+            raise self.wrong(f"names axis {axis} of a tensor of {rank} axes")
+        return axis % rank
 
     def within(self, what: str, value: int, most: int) -> int:
         if not 0 <= value <= most:
