@@ -195,7 +195,7 @@ def _places(builder: Any, schema: Any, vectors: _Vectors, places: Tensor) -> tup
 
 
 def _width(places: Tensor) -> "np.dtype[Any]":
-    return next(dtype for dtype in map(np.dtype, ("u1", "u2", "i4")) if places.max(initial=0) <= np.iinfo(dtype).max)
+    return next(dtype for dtype in map(np.dtype, ("u1", "u2", "i4")) if places.max() <= np.iinfo(dtype).max)
 
 
 def _operator(builder: Any, schema: Any, vectors: _Vectors, operator: FileOperator, code: int) -> int:
