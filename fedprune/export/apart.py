@@ -28,14 +28,15 @@ _NAMES = {"tflm": "TensorFlow Lite Micro", "tflm_arena": "TensorFlow Lite Micro"
 _OTHER = "LiteRT"
 
 
-def call(task: str, arrays: Arrays, *, limit_s: float = LIMIT_S) -> dict[str, Tensor]:
+def call(task: str, arrays: Arrays, *, limit_s: float | None = None) -> dict[str, Tensor]:
     """Return what a task of `fedprune.export.runtimes` gives for ``arrays``, computed in a child process.
 
     The child stays for further calls, and ends with this process. One that died is followed by another.
 
     Raises ``RuntimeError`` or ``ValueError`` as the task does, and ``RuntimeError`` where the child died or took more
-    than ``limit_s`` seconds; each in one line.
+    than ``limit_s`` seconds, `LIMIT_S` unless given; each in one line.
     """
+    limit_s = LIMIT_S if limit_s is None else limit_s
     with _lock:
         child = _child()
         try:

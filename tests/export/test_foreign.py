@@ -1,10 +1,7 @@
-"""Somebody else's .tflite as C: whatever it holds, one line or all of its files, and nothing outside the folder."""
+"""Somebody else's .tflite as C: whatever it holds, one line or all of its files."""
 
-import hashlib
-import json
 import random
 import re
-import shutil
 import signal
 import struct
 import subprocess
@@ -18,12 +15,11 @@ import numpy as np
 import psutil
 import pytest
 from ai_edge_litert import schema_py_generated as schema
-from c99_files import Draft, compiler
+from c99_files import Draft
 from c99_nets import chain
 from export_files import changed, on_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from fedprune.export import apart, foreign, litert, microcontroller
 from fedprune.export.c99.encoding import DENSE, MOST_SEGMENTS, encode
@@ -32,12 +28,6 @@ from fedprune.export.litert.flatbuffer import File, FileOperator, pack
 from fedprune.export.litert.reader import ModelError, read
 from fedprune.export.microcontroller.decode import DECODE, packed, weight_of
 from fedprune.export.microcontroller.unpack import unpacked
-from fedprune.files import write_atomically
-
-HOSTILE = (
-    "a|b", "# no heading", "<script>x</script>", "[here](http://x)", "`x`", "line\nbreak", "*/ \" \\ ??/ '", "https://x.y",
-    "_a_ **b**", "1. one", "- item", "&lt;", "a\\", "snake_case_name", "ñ", "+", "~~~",
-)  # fmt: skip
 
 
 def equal_values(classes: int = 512) -> bytes:
@@ -209,77 +199,6 @@ def test_both_headers_say_the_same_of_an_input_of_any_axes(shape: tuple[int, ...
     for macro in ("MODEL_INPUT_BYTES", "MODEL_INPUT_HEIGHT", "MODEL_INPUT_WIDTH", "MODEL_INPUT_CHANNELS"):
         found = {re.search(rf"{macro} (\d+)", files[name].decode())[1] for name in ("model.h", "model_data.h")}  # type: ignore[index]
         assert len(found) == 1, macro
-
-
-def test_names_in_a_card_are_plain_text() -> None:
-    draft = Draft((1, 1, 1, len(HOSTILE)))
-    model = draft.file(draft.unary("RELU", draft.input, draft.grid(draft.input)))
-    card = {
-        "labels": HOSTILE,
-        "mean": [0.0],
-        "std": [1.0],
-        "arena_bytes": 1,
-        **{f"note {name}": name for name in HOSTILE},
-    }
-    card |= {"size_bytes": dict.fromkeys(HOSTILE, 1), "name": "<b>|`\n# x"}
-    files = microcontroller.c_files(model, card)
-    tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(files["model_card.md"].decode())
-    kinds = {
-        (child.type, child.type == "code_inline" and child.content)
-        for token in tokens
-        for child in token.children or ()
-    }
-    assert kinds == {("text", False), ("code_inline", hashlib.sha256(model).hexdigest())}
-    assert not [token for token in tokens if token.type in ("html_block", "fence", "code_block", "bullet_list_open")]
-    headings = [tokens[at + 1] for at, token in enumerate(tokens) if token.type == "heading_open"]
-    shown = ["".join(child.content for child in token.children or ()) for token in headings]
-    assert shown == ["<b>|` # x", "Sizes", "Labels"]
-    texts = ["".join(child.content for child in token.children or ()) for token in tokens if token.type == "inline"]
-    for name in HOSTILE:
-        assert texts.count(" ".join(name.split())) >= 3, name
-    assert json.loads(files["model_card.json"])["labels"] == list(HOSTILE)
-
-
-def test_names_in_c_sources_are_strings(tmp_path: Path) -> None:
-    draft = Draft((1, 1, 1, len(HOSTILE)))
-    model = draft.file(draft.unary("RELU", draft.input, draft.grid(draft.input)))
-    card = {"labels": HOSTILE, "mean": [0.0], "std": [1.0], "arena_bytes": 1, "name": '*/ #error "'}
-    microcontroller.write_c(model, tmp_path, card)
-    (tmp_path / "labels.c").write_text(
-        '#include <stdio.h>\n#include "model_data.h"\n#include "model.h"\n#undef MODEL_OUTPUT_COUNT\n'
-        "static const char *const again[] = MODEL_LABELS;\n"
-        f"int main(void) {{ for (int i = 0; i < {len(HOSTILE)}; ++i)"
-        ' printf("%s%c%s%c", model_labels[i], 0, again[i], 0); return 0; }\n'
-    )
-    sources = [str(tmp_path / name) for name in ("labels.c", "model_data.c", "model.c")]
-    subprocess.run([compiler(), "-std=c99", "-trigraphs", "-w", *sources, "-o", str(tmp_path / "labels")], check=True)
-    said = subprocess.run([tmp_path / "labels"], check=True, capture_output=True).stdout.decode()
-    assert said.split("\0")[:-1] == [name for name in HOSTILE for _ in range(2)]
-
-
-def test_a_link_in_the_place_of_a_file_is_replaced(tmp_path: Path) -> None:
-    outside, folder = tmp_path / "outside", tmp_path / "out"
-    outside.write_text("kept")
-    folder.mkdir()
-    for name in ("model.c", "model.tflite", "model_card.md", "main.c", "Makefile"):
-        (folder / name).symlink_to(outside)
-    foreign.write(chain(3, 2), folder, "linked")
-    assert outside.read_text() == "kept"
-    assert not [path for path in folder.iterdir() if path.is_symlink()]
-    shutil.rmtree(folder)
-    (tmp_path / "elsewhere").mkdir()
-    folder.symlink_to(tmp_path / "elsewhere")  # a folder that the user names may be one
-    foreign.write(chain(3, 2), folder, "linked")
-    assert (tmp_path / "elsewhere" / "model.c").is_file()
-
-
-def test_a_draft_that_is_a_link_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.getpid", lambda: 7)
-    (tmp_path / "outside").write_text("kept")
-    (tmp_path / ".file.7").symlink_to(tmp_path / "outside")
-    write_atomically(tmp_path / "file", b"new")
-    assert (tmp_path / "outside").read_text() == "kept"
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"new", "outside": b"kept"}
 
 
 def test_a_sparse_tensor_of_no_values_is_refused() -> None:

@@ -24,7 +24,8 @@ def run(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
     installed, refuses the model or ends over it.
     """
     _installed()
-    found = apart.call("tflm", {"model": np.frombuffer(model, np.uint8), "inputs": inputs})
+    given = {"model": np.frombuffer(model, np.uint8), "inputs": inputs}
+    found = apart.call("tflm", given, limit_s=max(1, len(inputs)) * _LIMIT_S)
     return found["outputs"], int(found["arena_bytes"])
 
 

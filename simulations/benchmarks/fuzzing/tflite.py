@@ -35,7 +35,7 @@ def seeds() -> Sequence[bytes]:
         graph = inference(trace(net.eval(), inputs[:1]))
         ranges = litert.calibrate(graph, inputs.numpy())
         found += [litert.write_int8(graph, ranges), microcontroller.write_sparse(graph, ranges)]
-    return tuple(dict.fromkeys([*found, _by_hand()]))
+    return tuple(dict.fromkeys([*found, by_hand()]))
 
 
 def run(content: bytes) -> None:
@@ -85,7 +85,7 @@ def _signal() -> nn.Module:
     )
 
 
-def _by_hand() -> bytes:
+def by_hand() -> bytes:
     """What others' files hold and the library's own do not: a linear layer, padding, moves of axes, names."""
     from ai_edge_litert import schema_py_generated as schema
 
