@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
@@ -86,16 +87,22 @@ def test_what_the_runtime_refuses_is_told_with_its_reason() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_the_runtimes_process_ends_with_the_one_that_was_killed() -> None:
+@pytest.mark.parametrize("then", ["time.sleep(600)", "litert.run(model, np.zeros((500, 16, 96, 96), np.float32))"])
+def test_the_runtimes_process_ends_with_the_one_that_was_killed(then: str, tmp_path: Path) -> None:
+    (tmp_path / "slow.tflite").write_bytes(slow())
     code = (
-        "import sys, time; from fedprune.export import apart; import numpy as np\n"
-        "try: apart.call('tflm_arena', {'model': np.zeros(9, np.uint8), 'input': np.zeros(1, np.int8)})\n"
-        "except RuntimeError: print('ready', flush=True); time.sleep(600)"
+        "import sys, time; from fedprune.export import litert; import numpy as np\n"
+        "model = open(sys.argv[1], 'rb').read()\n"
+        f"litert.run(model, np.zeros((1, 16, 96, 96), np.float32)); print('ready', flush=True); {then}"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+    command = [sys.executable, "-c", code, str(tmp_path / "slow.tflite")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         children = psutil.Process(parent.pid).children()
+        before = children[0].cpu_times().user
+        while "litert" in then and children[0].cpu_times().user < before + 0.3:
+            time.sleep(0.05)
         parent.send_signal(signal.SIGKILL)
     assert len(children) == 1
     assert not psutil.wait_procs(children, timeout=30)[1]
