@@ -4,9 +4,10 @@ from pathlib import Path
 
 from fedprune.export import microcontroller
 from fedprune.export.c99 import Optimise, smallest
+from fedprune.export.c99.program import WHOLE
 from fedprune.export.litert import ports
 from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.reader import read
+from fedprune.export.litert.reader import ModelError, read
 from fedprune.export.microcontroller import Written
 from fedprune.export.microcontroller.sparse import pack_sparse
 from fedprune.export.microcontroller.unpack import unpacked
@@ -25,5 +26,7 @@ def files(model: bytes, name: str, *, optimise: Optimise = smallest) -> dict[str
     file = unpacked(read(model))
     plain = pack(file)
     classes = (ports(file).output.shape or (1,))[-1]
+    if classes > WHOLE:
+        raise ModelError(f"the model has {classes} outputs; at most {WHOLE} will do")
     card = {"name": name, "labels": [str(number) for number in range(classes)], "mean": [0.0], "std": [1.0]}
     return microcontroller.c_files(pack_sparse(file), card, plain=plain, optimise=optimise)

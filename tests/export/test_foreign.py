@@ -113,6 +113,10 @@ def test_giant_shapes_are_refused_before_anything_holds_them() -> None:
         draft = Draft(shape)
         with pytest.raises(ModelError, match=r"has a tensor of \d+ bytes; at most 16777216 will do"):
             foreign.files(draft.file(draft.unary("RELU", draft.input)), "giant")
+    draft = Draft((1, 4))
+    draft.add("RELU", (draft.input,), draft.activation((1, 2**30)))
+    with pytest.raises(ModelError, match="the model has 1073741824 outputs; at most 32767 will do"):
+        foreign.files(draft.file(1), "giant")
     draft = Draft((1, 200, 200, 64))
     last = draft.conv(draft.input, 64, (13, 13))
     with pytest.raises(ModelError, match="operator 0, CONV_2D, brings the multiply-adds to"):
