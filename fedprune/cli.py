@@ -197,16 +197,15 @@ def inspect(
     file: Annotated[Path, typer.Argument(help="A .tflite file, or the folder of a run.", metavar="FILE")],
 ) -> None:
     """Operators, bytes by layer and encoding, zeros, multiply-adds and memory of a model. FILE is a .tflite."""
-    from fedprune.cli_bench import models
+    from fedprune.cli_bench import WRONG, models, why
     from fedprune.cli_inspect import show_inspection
     from fedprune.export.inspection import inspect as look
-    from fedprune.export.litert.reader import ModelError
 
     name, content = next(iter(models(file).items()))
     try:
         show_inspection(console, look(content, name))
-    except ModelError as error:
-        raise ExperimentError(f"{file}: {error}") from error
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
 
 
 @app.command()

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedprune.experiment import ExperimentError
+from fedprune.export.text import one_line
 
 if TYPE_CHECKING:
     from fedprune.export.benching import Costs
 
 _CHIP = "cortex-m4"  # what exports are shown for
+_LINE = 500  # characters of an error
+_MOST_BYTES = 2**31 - 1  # of a .tflite: its offsets have no more bits
+WRONG = (ValueError, RuntimeError, OSError, MemoryError)
+"""What a model that somebody brings may raise."""
 
 
 class Place(StrEnum):
@@ -35,14 +41,28 @@ def models(file: Path) -> dict[str, bytes]:
     paths = [file / name for name in names if (file / name).is_file()] if file.is_dir() else [file]
     if not paths:
         raise ExperimentError(f"{file}: holds no {names[0]}; name a .tflite file or the folder of a finished run")
-    try:
-        found = {path.name: path.read_bytes() for path in paths}
-    except OSError as error:
-        raise ExperimentError(f"{error.filename}: {error.strerror}; name a .tflite file or a run's folder") from error
+    found = {path.name: read_model(path) for path in paths}
     for path in paths:
         if found[path.name][4:8] != b"TFL3":
             raise ExperimentError(f"{path}: is no .tflite file; name one, or a run's folder")
     return found
+
+
+def read_model(path: Path) -> bytes:
+    """The bytes of a .tflite file. ExperimentError for one that is not there, or of no end."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ExperimentError(f"{path}: is no file; name a .tflite file or a run's folder")
+        if (size := path.stat().st_size) > _MOST_BYTES:
+            raise ExperimentError(f"{path}: is no .tflite file: its {size:,} bytes are more than {_MOST_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ExperimentError(f"{path}: {error.strerror}; name a .tflite file or a run's folder") from error
+
+
+def why(error: Exception) -> str:
+    """What one of `WRONG` says, in one line."""
+    return one_line(str(error), _LINE) or "takes more memory than there is"
 
 
 def bench(console: Console, file: Path, place: Place) -> None:
@@ -55,15 +75,18 @@ def bench(console: Console, file: Path, place: Place) -> None:
         else:
             from fedprune.export.benching import on_chip
 
-            with console.status(f"{name} on {place}"):
+            with console.status(escape(f"{name} on {place}")):
                 costs = on_chip(model, place)
             show_costs(console, costs, place, None)
-    except (RuntimeError, ValueError) as error:
-        raise ExperimentError(f"{file}: {error}") from error
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
 
 
 def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
-    """What the model in a microcontroller's folder costs on a Cortex-M4, or what is missing to measure it."""
+    """What the model in a microcontroller's folder costs on a Cortex-M4, or what is missing to measure it.
+
+    ExperimentError where it cannot be measured; the folder stays as it is.
+    """
     from fedprune.export import benching
     from fedprune.export.c99.emulate import missing
 
@@ -71,9 +94,12 @@ def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
     if lacking := missing(_CHIP):
         console.print(f"instructions were not counted: {lacking}", soft_wrap=True)
         return
-    with console.status(f"{folder} on {_CHIP}"):
-        costs = benching.on_chip(model, _CHIP)
-    show_costs(console, costs, _CHIP, accuracy)
+    try:
+        with console.status(escape(f"{folder} on {_CHIP}")):
+            costs = benching.on_chip(model, _CHIP)
+        show_costs(console, costs, _CHIP, accuracy)
+    except WRONG as error:
+        raise ExperimentError(f"{folder} is written, but was not measured: {why(error)}") from error
 
 
 def show_costs(console: Console, costs: Mapping[str, Costs], place: str, accuracy: float | None) -> None:
@@ -101,15 +127,16 @@ def show_files(console: Console, files: Mapping[str, bytes], accuracies: Mapping
 def _latencies(
     console: Console, files: Mapping[str, bytes], place: Place, accuracies: Mapping[str, Any] | None = None
 ) -> None:
-    from fedprune.export.litert import emulated, runtime
+    from fedprune.export import benching
+    from fedprune.export.litert import emulated
 
-    with console.status(f"{', '.join(files)} on {place}"):
-        measure = runtime.measured if place is Place.host else emulated.emulated
+    with console.status(escape(f"{', '.join(files)} on {place}")):
+        measure = benching.on_host if place is Place.host else emulated.emulated
         found = measure([*files.values()])
     table = _table(str(place), "bytes", "median, ms", "90 %, ms", *(["accuracy"] if accuracies else []))
     for (name, content), each in zip(files.items(), found, strict=True):
         latency = each.latency
-        row = [name, f"{len(content):,}", f"{latency.median_ms:.3f}", f"{latency.p90_ms:.3f}"]
+        row = [escape(name), f"{len(content):,}", f"{latency.median_ms:.3f}", f"{latency.p90_ms:.3f}"]
         if accuracies:
             row.append(f"{100 * accuracies[name]:.2f} %" if accuracies.get(name) is not None else "-")
         table.add_row(*row)

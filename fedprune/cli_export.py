@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedprune.cli_bench import show_export, show_files
+from fedprune.cli_bench import WRONG, read_model, show_export, show_files, why
 from fedprune.experiment import ExperimentError
 
 
@@ -32,12 +32,13 @@ def export_file(console: Console, file: Path, to_microcontroller: bool, fastest:
 
     if not to_microcontroller:
         raise ExperimentError(f"{file}: is a .tflite already; --to microcontroller writes it as C")
+    content = read_model(file)
     folder = out or file.with_name(f"{file.stem}_microcontroller")
     try:
         optimise = c99.fastest if fastest else c99.smallest
-        written = foreign.write(file.read_bytes(), folder, file.stem, optimise=optimise)
-    except (ValueError, RuntimeError, OSError) as error:
-        raise ExperimentError(f"{file}: {error}") from error
+        written = foreign.write(content, folder, file.stem, optimise=optimise)
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
     _list(console, [*written[:-1], *written.firmware])
     show_export(console, folder, None)
 

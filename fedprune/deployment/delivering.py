@@ -18,7 +18,8 @@ from fedprune.federated.jobs import Job
 from fedprune.federated.link import Fleet, Link
 from fedprune.federated.phases.deploy import deploy, told
 from fedprune.federated.shelf import name
-from fedprune.federated.state import State, write_atomically
+from fedprune.federated.state import State
+from fedprune.files import write_atomically
 
 _LIMIT_S = 1800.0  # where the experiment says none: over a real link a message can be lost
 _UNKNOWN = {

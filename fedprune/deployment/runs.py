@@ -17,7 +17,7 @@ from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, alone
 from fedprune.experiment import Experiment
 from fedprune.federated.folder import RunFolder
-from fedprune.federated.state import write_atomically
+from fedprune.files import write_atomically
 
 _PROGRESS = "progress.jsonl"  # written by apps, whose imports a command line need not wait for
 NUMBER = "run_id"

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from fedprune.deployment import fleet_files
 from fedprune.federated import bundle
 from fedprune.federated.payload import MEMORY, values_of
-from fedprune.federated.state import write_atomically
+from fedprune.files import write_atomically
 
 _PAUSES_S = (1.0, 5.0, 15.0)
 _Result = TypeVar("_Result")

@@ -1,18 +1,19 @@
 """What a model costs where it runs: its C99 sources on an emulated chip, beside what the stock runtime asks for."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.export import c99, microcontroller
+from fedprune.export import apart, c99, microcontroller
 from fedprune.export.c99 import emulate
-from fedprune.export.litert import quantisation
+from fedprune.export.litert import ports, reference
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.reader import read
-from fedprune.export.litert.runtime import interpreter, ready
+from fedprune.export.litert.runtime import Latency, Measured
 from fedprune.export.microcontroller.unpack import unpacked
 from fedprune.types import Tensor
 
@@ -70,10 +71,8 @@ def stock(model: bytes) -> dict[str, Costs]:
     found = {}
     packed = microcontroller.pack_sparse(read(model))
     for way, each in {"TFLM": model, **({"TFLM, DECODE": packed} if len(packed) < len(model) else {})}.items():
-        port = quantisation(model).input
-        sample = np.zeros((1, port.shape[-1], *port.shape[1:-1]), np.float32)
         try:
-            found[way] = Costs(len(each), microcontroller.run(each, sample)[1], None)
+            found[way] = Costs(len(each), microcontroller.arena_bytes(each), None)
         except (RuntimeError, ValueError):  # no interpreter here, or one that lacks an operator
             continue
     return found
@@ -81,17 +80,16 @@ def stock(model: bytes) -> dict[str, Costs]:
 
 def noise(model: bytes) -> Tensor:
     """Return one int8 input of noise, (1, values), the same for the same model."""
-    size = int(np.prod(read(model).tensors[read(model).inputs[0]].shape))
+    size = math.prod(ports(read(model)).input.shape)
     return np.random.default_rng(_SEED).integers(-128, 128, (1, size), np.int8)
 
 
-def reference(model: bytes, inputs: Tensor) -> Tensor:
-    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for int8 ``inputs`` (n, values)."""
-    running = ready(interpreter(model, reference=True))
-    source, result = running.get_input_details()[0], running.get_output_details()[0]
-    outputs = []
-    for values in inputs:
-        running.set_tensor(source["index"], values.reshape(source["shape"]))
-        running.invoke()
-        outputs.append(running.get_tensor(result["index"]).reshape(-1))
-    return np.stack(outputs)
+def on_host(models: Sequence[bytes], *, runs: int = 50) -> list[Measured]:
+    """Return what `runtime.measured` gives, measured in a process of its own; raises as it does.
+
+    Raises ``RuntimeError`` also where the runtime ends over a model.
+    """
+    given = {f"model{at}": np.frombuffer(model, np.uint8) for at, model in enumerate(models)}
+    found = apart.call("measured", {**given, "runs": np.array(runs)})
+    latencies = [Latency(*found[f"latency{at}"].tolist()) for at in range(len(models))]
+    return [Measured(latency, found[f"output{at}"]) for at, latency in enumerate(latencies)]

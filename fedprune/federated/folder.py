@@ -12,7 +12,8 @@ from typing import Any
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated import folder_files, one_writer
-from fedprune.federated.state import State, read, save, step_name, write_atomically
+from fedprune.federated.state import State, read, save, step_name
+from fedprune.files import write_atomically
 
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",

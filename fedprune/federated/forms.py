@@ -116,7 +116,10 @@ def _converted(
 
 
 def check(setting: Setting, forms: Forms) -> Check:
-    """Run every form on the devices' test parts, TensorFlow Lite Micro on as many of them as ten seconds allow."""
+    """Run every form on the devices' test parts, TensorFlow Lite Micro on as many of them as ten seconds allow.
+
+    ExperimentError where LiteRT does not run a file.
+    """
     from fedprune.export import litert, microcontroller
 
     inputs, labels = test_set(setting)
@@ -135,10 +138,13 @@ def check(setting: Setting, forms: Forms) -> Check:
             "agreement": float(np.mean(found == wanted[at])),
         }
 
-    found = {
-        "litert_float": compare(litert.run(forms.litert_float, inputs), everything),
-        "litert_int8": compare(litert.run(forms.litert_int8, inputs), everything),
-    }
+    try:
+        found = {
+            "litert_float": compare(litert.run(forms.litert_float, inputs), everything),
+            "litert_int8": compare(litert.run(forms.litert_int8, inputs), everything),
+        }
+    except RuntimeError as error:
+        raise ExperimentError(f"model: {setting.experiment.model}: its file cannot be run here: {error}") from error
     arena_bytes: int | None = None
     try:
         outputs, arena_bytes = microcontroller.run(forms.micro, inputs[few])

@@ -21,8 +21,9 @@ from fedprune.federated import tier_outcome
 from fedprune.federated.folder import RunFolder, inside, total
 from fedprune.federated.forms import Check, Forms
 from fedprune.federated.setting import Setting, prepare
-from fedprune.federated.state import State, write_atomically
+from fedprune.federated.state import State
 from fedprune.federated.strategy import SELECTED
+from fedprune.files import write_atomically
 from fedprune.types import Tensor
 
 _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")

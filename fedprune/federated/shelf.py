@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedprune.federated.state import write_atomically
+from fedprune.files import write_atomically
 
 CURRENT, CARD = "current.tflite", "current.json"
 _MODEL = re.compile(r"([0-9a-f]{64})\.tflite")

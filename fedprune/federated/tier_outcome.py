@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from fedprune.export.text import markdown
 from fedprune.federated import forms as _forms
 from fedprune.federated.folder import RunFolder, inside
 from fedprune.federated.forms import Check, Forms
 from fedprune.federated.planning import TierPlan
 from fedprune.federated.setting import Setting
-from fedprune.federated.state import State, write_atomically
+from fedprune.federated.state import State
+from fedprune.files import write_atomically
 from fedprune.types import Tensor
 
 Write = Callable[[Path, Forms, Mapping[str, Any]], None]
@@ -97,7 +99,7 @@ def _page(facts: Mapping[str, Any]) -> str:
     rows = [
         ("Accuracy, int8, all test parts", _percent(facts["accuracy_int8"])),
         ("Accuracy, torch", _percent(facts["accuracy_float"])),
-        ("Worst device", f"{worst['device']}: {_percent(worst['accuracy'])}"),
+        ("Worst device", f"{markdown(str(worst['device']))}: {_percent(worst['accuracy'])}"),
         ("Density of the prunable weights", f"{facts['density']:.4f}"),
         ("Flash", f"{facts['flash_bytes']:,} bytes{_of(facts['flash_bytes_allowed'])}"),
         ("Arena (working memory)", f"{arena}{_of(facts['sram_bytes_allowed'])}"),
@@ -108,9 +110,9 @@ def _page(facts: Mapping[str, Any]) -> str:
     if facts["train_memory_bytes_predicted"]:
         limit = _of(facts["train_memory_bytes_allowed"])
         rows.append(("Training memory, predicted", f"{facts['train_memory_bytes_predicted']:,} bytes{limit}"))
-    lines = [f"# {facts['name']}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]
+    lines = [f"# {markdown(facts['name'])}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]
     devices = [
-        f"| {device} | {_percent(value)} |"
+        f"| {markdown(device)} | {_percent(value)} |"
         for device, value in facts["accuracy_by_device"].items()
         if value is not None
     ]

@@ -46,7 +46,7 @@ from simulations.benchmarks.soak.stage import ROOT, kill_marked, last_line, mark
 
 HAZARDS: dict[str, Hazard] = {
     **replies.HAZARDS, **power.HAZARDS, **link.HAZARDS, **clock.HAZARDS, **strangers.HAZARDS, **versions.HAZARDS,
-    **speakers.HAZARDS, **crowd.HAZARDS, **folders.HAZARDS, **draws.HAZARDS, **orphans.HAZARDS,
+    **speakers.HAZARDS, **crowd.HAZARDS, **folders.HAZARDS, **draws.HAZARDS, **orphans.HAZARDS, **bounds.HAZARDS, **foreign.HAZARDS,
 }  # fmt: skip
 COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 

@@ -91,3 +91,43 @@ def test_what_is_not_there_is_named(fedprune: Fedprune, world: Path) -> None:
         code, _, err = fedprune(*words)
         assert code == 2, words
         assert words[1] in err
+
+
+def test_a_file_without_end_is_not_read(fedprune: Fedprune) -> None:
+    for words in (("inspect",), ("bench",), ("export", "--to", "microcontroller")):
+        code, out, err = fedprune(words[0], "/dev/zero", *words[1:])
+        assert (code, out) == (2, "")
+        assert err.startswith("/dev/zero: ")
+        assert len(err.strip().splitlines()) == 1
+
+
+def test_a_file_larger_than_any_model_is_not_read(fedprune: Fedprune, tmp_path: Path) -> None:
+    with (tmp_path / "large.tflite").open("wb") as file:
+        file.truncate(2**31)
+    for words in (("inspect",), ("bench",), ("export", "--to", "microcontroller")):
+        code, _, err = fedprune(words[0], "large.tflite", *words[1:])
+        assert code == 2
+        assert err == "large.tflite: is no .tflite file: its 2,147,483,648 bytes are more than 2,147,483,647\n"
+
+
+def test_a_model_over_which_the_runtime_ends_is_one_line(
+    fedprune: Fedprune, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
+    monkeypatch.setattr("fedprune.export.apart.LIMIT_S", 1e-4)  # the system ends it, as a crash would
+    code, _, err = fedprune("bench", "theirs.tflite")
+    assert (code, err) == (2, "theirs.tflite: LiteRT took more than 0.0001 s on this model\n")
+
+
+def test_a_chip_that_cannot_be_measured_leaves_what_is_written(
+    fedprune: Fedprune, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no(*_: object) -> None:
+        raise RuntimeError("no chip\nhere")
+
+    (tmp_path / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
+    monkeypatch.setattr("fedprune.export.c99.emulate.missing", lambda target: None)
+    monkeypatch.setattr("fedprune.export.benching.on_chip", no)
+    code, _, err = fedprune("export", "theirs.tflite", "--to", "microcontroller")
+    assert (code, err) == (2, "theirs_microcontroller is written, but was not measured: no chip here\n")
+    assert (tmp_path / "theirs_microcontroller" / "Makefile").is_file()

@@ -12,7 +12,7 @@ from c99_files import tflm
 from export_nets import SHIPPED, alive, patterns
 
 from fedprune import models
-from fedprune.export import benching, c99, litert
+from fedprune.export import c99, litert
 from fedprune.export.c99 import emulate
 from fedprune.export.litert.runtime import interpreter, ready
 from fedprune.graph import inference, trace
@@ -49,7 +49,7 @@ def link(name: str, density: float) -> Link:
         floats = model(torch.from_numpy(samples[:2])).numpy()
     assert ports.output.grid is not None
     steps = floats / ports.output.grid.scale + ports.output.grid.zero_point
-    return Link(file, given, benching.reference(file, given).reshape(2, -1), steps)
+    return Link(file, given, litert.reference(file, given).reshape(2, -1), steps)
 
 
 def in_xnnpack(file: bytes, inputs: np.ndarray) -> np.ndarray:

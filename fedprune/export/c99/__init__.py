@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from fedprune.export.c99.encoding import Code, fastest, smallest
+from fedprune.export.c99.encoding import MOST_SEGMENTS, Code, fastest, smallest
 from fedprune.export.c99.lowering import lower
 from fedprune.export.c99.plan import plan
 from fedprune.export.c99.sources import Sources, sources
@@ -29,6 +29,6 @@ def generate(model: bytes, optimise: Optimise = smallest, extra: str = "") -> So
     program = lower(model)
     layers = {number: layer.filters.levels for number, layer in enumerate(program.layers) if layer.filters is not None}
     codes = dict(zip(layers, optimise([*layers.values()]), strict=True))
-    if max((code.segments for code in codes.values()), default=0) > 255:
+    if max((code.segments for code in codes.values()), default=0) > MOST_SEGMENTS:
         raise ModelError("a layer has filters of so many weights that their sums would take more than 255 parts")
     return sources(program, plan(program), codes, extra)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedprune.export.c99 import files
+from fedprune.files import write_atomically
 
 _ERROR_LINES = 4
 
@@ -77,10 +78,13 @@ def missing(target: str) -> str | None:
 def copy_firmware(folder: Path) -> list[Path]:
     """Write ``main.c``, ``Makefile``, ``link.ld`` and the rest beside the model in ``folder``; return their paths.
 
-    Files of these names are overwritten. Raises ``RuntimeError`` where fedprune was installed without them.
+    Files of these names are replaced, each whole or not at all. Raises ``RuntimeError`` where fedprune was installed
+    without them.
     """
     sources = sorted(files.folder("firmware").iterdir())
-    return [Path(shutil.copyfile(source, folder / source.name)) for source in sources]
+    for source in sources:
+        write_atomically(folder / source.name, source.read_bytes())
+    return [folder / source.name for source in sources]
 
 
 def run(
@@ -110,8 +114,7 @@ def run(
         raise ValueError(f"inputs of {inputs.dtype} {inputs.shape}: {header} takes int8 (n, {input_bytes})")
     with TemporaryDirectory() as name:
         work = Path(name)
-        copy_firmware(work)
-        for path in (source, header):
+        for path in (*files.folder("firmware").iterdir(), source, header):
             shutil.copyfile(path, work / path.name)
         (work / "inputs.bin").write_bytes(inputs.tobytes())
         make = ("make", "-s", f"TARGET={target}", f"OPTIMISE={optimise}")

@@ -102,15 +102,22 @@ _SUM_LIMIT = (2**22 - 1) // 255
 """Of weights of one sign in a segment, since an input is at most 255 steps above the least."""
 
 
+MOST_SEGMENTS = 255
+"""Of a filter: their number is a byte."""
+
+
 def encode(filters: Tensor, encoding: Encoding) -> Code:
     """Return int8 ``filters`` (filters, weights) in an encoding.
 
-    Every filter is cut into the same number of segments, as few as keep each one's sums within 23 bits.
+    Every filter is cut into the same number of segments, as few as keep each one's sums within 23 bits. One that takes
+    more than `MOST_SEGMENTS` has one more than those, and is not cut.
     """
     units = [[*encoding.units(filter_)] for filter_ in filters]
-    segments = 1
-    while not all(_fits(part) for row in units for part in _cut(row, segments)):
+    segments = max((_least(row) for row in units), default=1)
+    while segments <= MOST_SEGMENTS and not all(_fits(part) for row in units for part in _cut(row, segments)):
         segments += 1
+    if segments > MOST_SEGMENTS:
+        return Code(encoding, b"".join(unit.code for row in units for unit in row), MOST_SEGMENTS + 1)
     parts = (part for row in units for part in _cut(row, segments))
     content = b"".join(bytes([len(part)]) + b"".join(unit.code for unit in part) for part in parts)
     return Code(encoding, content, segments)
@@ -121,10 +128,18 @@ def _cut(units: list[Unit], segments: int) -> list[list[Unit]]:
     return [units[start:end] for start, end in pairwise(ends)]
 
 
+def _least(units: list[Unit]) -> int:
+    """Segments that a filter takes at least."""
+    return max(1, -(-len(units) // 255), -(-_sums(units) // _SUM_LIMIT))
+
+
 def _fits(units: list[Unit]) -> bool:
+    return len(units) <= 255 and _sums(units) <= _SUM_LIMIT
+
+
+def _sums(units: list[Unit]) -> int:
     weights = [weight for unit in units for weight in unit.weights]
-    sums = max(sum(w for w in weights if w > 0), -sum(w for w in weights if w < 0))
-    return len(units) <= 255 and sums <= _SUM_LIMIT
+    return max(sum(w for w in weights if w > 0), -sum(w for w in weights if w < 0))
 
 
 def smallest(layers: Sequence[Tensor]) -> list[Code]:

@@ -1,5 +1,6 @@
 """From the operators of an int8 .tflite file to layers: the maps, and a rule for each operator."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,12 @@ def lower(model: bytes) -> Program:
     return _lower(unpacked(read(model)), RULES)
 
 
+# More than any microcontroller holds, computes in minutes, or is planned for here in seconds.
+_MOST_OPERATORS = 1_000
+_MOST_ROWS = 2**17
+_MOST_BYTES = 2**24
+_MOST_WORK = 2**33
+
 Rule = Callable[["Lowering", FileOperator], None]
 
 
@@ -33,6 +40,8 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
     for what, ends in (("input", file.inputs), ("output", file.outputs)):
         if len(ends) != 1:
             raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
+    if len(file.operators) > _MOST_OPERATORS:
+        raise ModelError(f"the model has {len(file.operators)} operators; at most {_MOST_OPERATORS} will do")
     source = made.map(file.inputs[0])
     for position, operator in enumerate(file.operators):
         name = operator_name(operator)
@@ -46,6 +55,8 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
     result = made.map(file.outputs[0])
     if not made.layers:
         raise ModelError("the model computes nothing: its output is its input")
+    if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
+        raise ModelError(f"the model's maps have {rows} rows in all; at most {_MOST_ROWS} will do")
     grids = made.grid(file.inputs[0]), made.grid(file.outputs[0])
     return Program(made.maps, made.layers, source, result, *grids)
 
@@ -58,21 +69,25 @@ class Lowering:
         self.maps: list[Map] = []
         self.layers: list[Layer] = []
         self.where = "the model"
+        self.work = 0
         self._maps: dict[int, int] = {}
         self.columns = max((self._columns(operator) for operator in file.operators), default=0)
         """The most weights of a filter that is applied at several positions."""
 
     def _columns(self, operator: FileOperator) -> int:
-        positions = int(np.prod(self.tensor(operator.output).shape[:-1]))
-        if operator_name(operator) != "CONV_2D" or len(operator.inputs) < 2 or positions == 1:
+        positions = math.prod(self.tensor(operator.output).shape[:-1])
+        if operator_name(operator) != "CONV_2D" or not self.has(operator, 1) or positions == 1:
             return 0
-        return int(np.prod(self.tensor(operator.inputs[1]).shape[1:]))
+        return math.prod(self.tensor(operator.inputs[1]).shape[1:])
 
     def wrong(self, why: str) -> ModelError:
         """Return the error of the operator at hand."""
         return ModelError(f"{self.where} {why}")
 
     def emit(self, layer: Layer) -> None:
+        self.work += _work(self.maps[layer.output], layer)
+        if self.work > _MOST_WORK:
+            raise self.wrong(f"brings the multiply-adds to {self.work}; at most {_MOST_WORK} will do")
         self.layers.append(layer)
 
     def tensor(self, index: int) -> FileTensor:
@@ -91,6 +106,8 @@ class Lowering:
                 raise self.wrong(
                     f"has a tensor of shape {tensor.shape}; at most four dimensions and a batch of one will do"
                 )
+            if (size := math.prod(shape)) > _MOST_BYTES:
+                raise self.wrong(f"has a tensor of {size} bytes; at most {_MOST_BYTES} will do")
             where = len(self.maps) if storage is None else self.maps[storage].storage
             self._maps[index] = self._numbered(Map(*shape, where))
         return self._maps[index]
@@ -149,10 +166,24 @@ class Lowering:
         except ValueError as error:
             raise self.wrong(f"has {error}") from None
 
+    def axis(self, axis: int, rank: int) -> int:
+        """Return an axis of a tensor of ``rank`` axes, those counted from the end as they are from the start."""
+        if not -rank <= axis < rank:
+            raise self.wrong(f"names axis {axis} of a tensor of {rank} axes")
+        return axis % rank
+
     def within(self, what: str, value: int, most: int) -> int:
         if not 0 <= value <= most:
             raise self.wrong(f"has a {what} of {value}; at most {most} will do")
         return value
+
+
+def _work(result: Map, layer: Layer) -> int:
+    """Multiply-adds of a layer, or comparisons, about."""
+    if layer.filters is not None:
+        return result.height * result.width * layer.filters.levels.size
+    taps = [value for name in ("kernel_height", "kernel_width") if isinstance(value := layer.fields.get(name), int)]
+    return result.size * math.prod(taps)
 
 
 _LARGEST = 2.0**30  # kernels shift 32-bit sums to the left by its exponent

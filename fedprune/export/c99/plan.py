@@ -10,6 +10,8 @@ from fedprune.export.c99.streams import Stream, shapes, stream
 _ALIGNMENT = 8
 _LONGEST = 12  # layers side by side: more would keep too many maps in memory at once
 _TRIES = 60
+_COMPARED = 1_000_000  # of buffers with each other, in all tries: what is left to find is not worth minutes
+_CROWDED = 1_000  # buffers that are taken, summed over all layers: too many to try every cut into streams
 
 
 class Plan(NamedTuple):
@@ -41,7 +43,9 @@ Overlays = Mapping[tuple[int, int], int]
 def plan(program: Program) -> Plan:
     """Return the layout with the least arena that was found, layer after layer or in streams of rows."""
     alone = [_sure(stream(program, at, at)) for at in range(len(program.layers))]
-    plans = [_laid_out(program, streams) for streams in (alone, _best(program))]
+    crowd = sum(1 + each.last - each.first for each in _buffers(program, alone)[0])
+    ways = [alone] if crowd > _CROWDED else [alone, _best(program)]
+    plans = [_laid_out(program, streams) for streams in ways]
     return min(plans, key=lambda each: each.arena_bytes)
 
 
@@ -114,7 +118,8 @@ def _place(buffers: Sequence[Buffer], overlays: Overlays) -> tuple[dict[int, int
     random = Random(0)
     least = _least(buffers, overlays)
     best: tuple[dict[int, int], int] = {}, 1 << 62
-    for attempt in range(_TRIES if len(buffers) > 2 else 1):
+    tries = min(_TRIES, 1 + _COMPARED // len(buffers) ** 2) if len(buffers) > 2 else 1
+    for attempt in range(tries):
         order = by_size if attempt == 0 else sorted(buffers, key=lambda each: -each.size * random.uniform(0.1, 1))
         offsets = _greedy(order, overlays)
         size = max((offsets[each.key] + each.size for each in buffers), default=0)
@@ -152,7 +157,8 @@ def _greedy(order: Sequence[Buffer], overlays: Overlays) -> dict[int, int]:
                 starts.add(at - overlays[other.key, each.key])
             if (each.key, other.key) in overlays:
                 starts.add(at + overlays[each.key, other.key])
-        start = min(at for at in starts if at >= 0 and all(_apart(each, at, *other, overlays) for other in others))
+        free = (at for at in sorted(starts) if at >= 0 and all(_apart(each, at, *other, overlays) for other in others))
+        start = next(free)
         placed.append((each, start))
     return {each.key: at for each, at in placed}
 

@@ -53,7 +53,7 @@ def _multiply(made: Lowering, operator: FileOperator) -> None:
 def _mean(made: Lowering, operator: FileOperator) -> None:
     source, result = made.ends(operator)
     size, rank = made.maps[source], len(made.tensor(operator.inputs[0]).shape)
-    axes = sorted(int(axis) % max(rank, 1) for axis in made.constant(operator, 1, np.int32).reshape(-1))
+    axes = sorted(made.axis(int(axis), rank) for axis in made.constant(operator, 1, np.int32).reshape(-1))
     spatial = [axis for axis in range(1, rank - 1) if made.tensor(operator.inputs[0]).shape[axis] > 1]
     if not set(spatial) <= set(axes) <= set(range(rank - 1)) or made.maps[result].size != size.channels:
         raise made.wrong(f"is over axes {axes}; only the mean of all positions is covered")
@@ -117,21 +117,23 @@ def _three(made: Lowering, index: int, values: Tensor, rest: int) -> tuple[int, 
 
 def _pad(made: Lowering, operator: FileOperator) -> None:
     source, result = made.ends(operator)
-    before = _three(made, operator.inputs[0], made.constant(operator, 1, np.int32).reshape(-1)[::2], 0)
+    sides = made.constant(operator, 1, np.int32).reshape(-1)
+    before, after = (_three(made, operator.inputs[0], sides[at::2], 0) for at in range(2))
     fill = (
         int(made.constant(operator, 2).reshape(-1)[0])
         if made.has(operator, 2)
         else made.grid(operator.output).zero_point
     )
     size, whole = made.maps[source][:3], made.maps[result][:3]
-    if any(first < 0 or first + inner > outer for first, inner, outer in zip(before, size, whole, strict=True)):
+    ends = zip(before, size, after, whole, strict=True)
+    if any(first < 0 or last < 0 or first + inner + last != outer for first, inner, last, outer in ends):
         raise made.wrong("crops, or leaves its output")
     _place(made, operator, 1, [_part(source, size, (0, 0, 0), before)], fill)
 
 
 def _concat(made: Lowering, operator: FileOperator) -> None:
     axis, rank = int(made.options(operator).axis), len(made.tensor(operator.output).shape)
-    along = axis % max(rank, 1) + (3 - rank)  # of height, width, channels
+    along = made.axis(axis, rank) + (3 - rank)  # of height, width, channels
     if not 0 <= along < 3 or min(operator.inputs, default=-1) < 0 or len(operator.inputs) > 255:
         raise made.wrong("joins batches, scalars, nothing or more than 255 maps")
     if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs):
@@ -154,15 +156,17 @@ def _slice(made: Lowering, operator: FileOperator) -> None:
     options = made.options(operator)
     if options.beginMask or options.endMask or options.ellipsisMask or options.newAxisMask or options.shrinkAxisMask:
         raise made.wrong("has masks, which C kernels do not cover")
-    start, step = (
+    start, stop, step = (
         _three(made, operator.inputs[0], made.constant(operator, at, np.int32).reshape(-1), rest)
-        for at, rest in ((1, 0), (3, 1))
+        for at, rest in ((1, 0), (2, 1), (3, 1))
     )
-    start = tuple(at % size if at < 0 else at for at, size in zip(start, made.maps[source][:3], strict=True))
-    size = made.maps[result][:3]
-    ends = zip(start, size, step, made.maps[source][:3], strict=True)
-    if any(by < 1 or first + (count - 1) * by >= whole for first, count, by, whole in ends):
-        raise made.wrong("goes backwards, or leaves its input")
+    whole, size = made.maps[source][:3], made.maps[result][:3]
+    if min(step) < 1 or any(
+        len(range(inner)[first:last:by]) != count
+        for inner, first, last, by, count in zip(whole, start, stop, step, size, strict=True)
+    ):
+        raise made.wrong("goes backwards, or does not give its output")
+    start = tuple(at % inner if at < 0 else at for at, inner in zip(start, whole, strict=True))
     _place(made, operator, 1, [_part(source, size, start, (0, 0, 0), step)], None)
 
 

@@ -139,7 +139,8 @@ def fully_connected(made: Lowering, operator: FileOperator) -> None:
         raise made.wrong("has weights without scales and zero points of 0")
     ends = (made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale)
     # with one scale for all the product of scales is taken in single precision, else as in a convolution
-    both = np.float32(ends[0]) * np.asarray(scales, np.float32)
+    with np.errstate(over="ignore"):  # a factor without end is refused as one that is too large
+        both = np.float32(ends[0]) * np.asarray(scales, np.float32)
     single = np.resize(both.astype(np.float64) / ends[1], len(levels))
     _vector(made, operator, levels, single if len(scales) == 1 else None)
 

@@ -3,7 +3,7 @@
 import gzip
 
 from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.interpreter import Port, Ports, arrange, quantisation, results, run
+from fedprune.export.litert.interpreter import Port, Ports, arrange, ports, quantisation, reference, results, run
 from fedprune.export.litert.numbers import Floats, Integers
 from fedprune.export.litert.quantise import Affine, Ranges, calibrate, grids, to_float, to_int8
 from fedprune.export.litert.rules import lower
@@ -18,7 +18,9 @@ __all__ = [
     "arrange",
     "calibrate",
     "gzip_bytes",
+    "ports",
     "quantisation",
+    "reference",
     "results",
     "run",
     "to_float",

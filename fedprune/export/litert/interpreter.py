@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedprune.export import apart
 from fedprune.export.litert import runtime
+from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.litert.quantise import Affine, to_float, to_int8
 from fedprune.types import FloatTensor, Tensor
 
@@ -28,8 +30,25 @@ def run(model: bytes, inputs: Tensor, *, reference: bool = False) -> FloatTensor
 
     ``inputs`` are floats, channels first, ``(n, C, H, W)`` or ``(n, C, L)``; they are put on the model's int8 grid, and
     its outputs are taken off it. With ``reference`` the plain kernels run, bit for bit those of TensorFlow Lite Micro;
-    else the fast ones (XNNPACK), each of which may differ by one step. One thread.
+    else the fast ones (XNNPACK), each of which may differ by one step. One thread, in a process of its own.
+
+    Raises ``ValueError`` if the inputs do not fit the model, and ``RuntimeError`` where the runtime refuses it, ends
+    over it, or is not there.
     """
+    given = {"model": np.frombuffer(model, np.uint8), "plain": np.array(reference)}
+    count = max(1, _PART_BYTES // max(1, inputs[:1].nbytes))
+    parts = [inputs[at : at + count] for at in range(0, max(1, len(inputs)), count)]
+    limit_s = apart.LIMIT_S + _LONGEST_S * min(count, len(inputs))
+    found = [apart.call("litert", {**given, "inputs": part}, limit_s=limit_s)["outputs"] for part in parts]
+    return np.concatenate(found)
+
+
+_LONGEST_S = 5.0  # of an inference, on a slow device
+_PART_BYTES = 16 << 20  # of the inputs that the other process gets at once
+
+
+def run_here(model: bytes, inputs: Tensor, *, reference: bool) -> FloatTensor:
+    """Return what `run` returns, computed in this process, which a model may end."""
     interpreter = runtime.ready(runtime.interpreter(model, reference=reference))
     ports = _ports(interpreter)
     samples = arrange(inputs, ports.input)
@@ -42,6 +61,27 @@ def run(model: bytes, inputs: Tensor, *, reference: bool = False) -> FloatTensor
     return results(outputs, ports.output)
 
 
+def reference(model: bytes, inputs: Tensor) -> Tensor:
+    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for int8 ``inputs`` (n, values).
+
+    They run in a process of its own. Raises ``RuntimeError`` as `run`.
+    """
+    given = {"model": np.frombuffer(model, np.uint8), "inputs": inputs}
+    return apart.call("reference", given)["outputs"]
+
+
+def reference_here(model: bytes, inputs: Tensor) -> Tensor:
+    """Return what `reference` returns, computed in this process, which a model may end."""
+    running = runtime.ready(runtime.interpreter(model, reference=True))
+    source, result = running.get_input_details()[0], running.get_output_details()[0]
+    outputs = []
+    for values in inputs:
+        running.set_tensor(source["index"], values.reshape(source["shape"]))
+        running.invoke()
+        outputs.append(running.get_tensor(result["index"]).reshape(-1))
+    return np.stack(outputs)
+
+
 def results(outputs: Tensor, port: Port) -> FloatTensor:
     """Return what a model gave, ``(n, H, W, C)``, as floats: ``(n, F)`` for vectors, else channels first."""
     values = outputs if port.grid is None else to_float(outputs, port.grid)
@@ -50,8 +90,24 @@ def results(outputs: Tensor, port: Port) -> FloatTensor:
 
 
 def quantisation(model: bytes) -> Ports:
-    """Return the shape, scale and zero point of the model's input and output."""
+    """Return the shape, scale and zero point of the input and output of a model of our own, asking the runtime.
+
+    `ports` asks nobody else, and is for models that somebody brings.
+    """
     return _ports(runtime.interpreter(model))
+
+
+def ports(file: File) -> Ports:
+    """Return the shape, scale and zero point of the first input and output of a file as it was read."""
+    source, result = (port(file.tensors[ends[0]]) for ends in (file.inputs, file.outputs))
+    return Ports(source, result)
+
+
+def port(tensor: FileTensor) -> Port:
+    """Return the shape and grid of a tensor; no grid for one that is not int8."""
+    if tensor.scales is None or tensor.dtype != np.int8:
+        return Port(tensor.shape, None)
+    return Port(tensor.shape, Affine(float(tensor.scales[0]), tensor.zero_point))
 
 
 def arrange(inputs: Tensor, port: Port) -> Tensor:

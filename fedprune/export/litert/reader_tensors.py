@@ -45,8 +45,10 @@ def _tensor(model: Table, table: Table, index: int) -> FileTensor:
         shape_stored: tuple[int, ...] = sparsity.columns.shape
     else:
         sparsity, shape_stored = None, shape
+    if sparsity and not stored:
+        raise ModelError(f"{what} is stored sparse, and none of its values are there")
     needed = math.prod(shape_stored) * dtype.itemsize
-    if len(stored) != needed and (stored or sparsity):
+    if stored and len(stored) != needed:
         raise ModelError(f"{what} of shape {list(shape)} and type {dtype} has {len(stored)} bytes, not {needed}")
     data = _array(model.source, stored, dtype).reshape(shape_stored) if stored else None
     return FileTensor(shape, dtype, data, *_grid(table, shape, dtype, what), name, sparsity)

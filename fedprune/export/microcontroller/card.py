@@ -6,6 +6,7 @@ from typing import Any
 
 from fedprune.export.litert import Port, Ports, gzip_bytes
 from fedprune.export.microcontroller.operators import operators
+from fedprune.export.text import markdown
 
 
 def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,10 +29,10 @@ def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]
 
 
 def page(card: Mapping[str, Any]) -> str:
-    """Return the card as Markdown."""
+    """Return the card as Markdown. Names in it are plain text, whatever they are."""
     source, result = card["input"], card["output"]
     rows = [
-        ("Input", f"{source['dtype']}, (batch, rows, columns, channels) = {tuple(source['shape'])}"),
+        ("Input", f"{source['dtype']}, {tuple(source['shape'])}: a batch of one, channels last"),
         ("Input numbers", _numbers(source)),
         ("Input normalisation", f"(value - mean) / std, mean {card['mean']}, std {card['std']}, before quantising"),
         ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a label"),
@@ -39,7 +40,7 @@ def page(card: Mapping[str, Any]) -> str:
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
         ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
         ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
-        ("Operators to register", ", ".join(card["operators"])),
+        ("Operators to register", markdown(", ".join(card["operators"]))),
         ("SHA-256 of the model", f"`{card['sha256']}`"),
     ]
     if card.get("accuracy") is not None:
@@ -58,20 +59,21 @@ def page(card: Mapping[str, Any]) -> str:
         "size_bytes",
         "sha256",
     }
-    rows += [(key.replace("_", " ").capitalize(), str(value)) for key, value in card.items() if key not in known]
+    others = {key.replace("_", " ").capitalize(): str(value) for key, value in card.items() if key not in known}
+    rows += [(markdown(key), markdown(value)) for key, value in others.items()]
     return "\n".join(
         [
-            f"# {card.get('name', 'Model')}",
+            f"# {markdown(card.get('name', 'Model'))}",
             "",
             *_table(("", ""), rows),
             "",
             "## Sizes",
             "",
-            *_table(("Form", "Bytes"), [(form, f"{size:,}") for form, size in card["size_bytes"].items()]),
+            *_table(("Form", "Bytes"), [(markdown(form), f"{size:,}") for form, size in card["size_bytes"].items()]),
             "",
             "## Labels",
             "",
-            *(f"{index}. {label}" for index, label in enumerate(card["labels"])),
+            *(f"{index}. {markdown(label)}" for index, label in enumerate(card["labels"])),
             "",
         ]
     )

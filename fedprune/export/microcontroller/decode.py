@@ -53,7 +53,7 @@ def flash_bytes(dense_file: int, sizes: Mapping[str, int], kept: Mapping[str, in
 
 def weight_of(file: File, operator: FileOperator) -> int | None:
     """Return the index of the operator's weight, the one constant of four dimensions, or None."""
-    found = (index for index in operator.inputs if file.tensors[index].data is not None)
+    found = (index for index in operator.inputs if index >= 0 and file.tensors[index].data is not None)
     return next((index for index in found if len(file.tensors[index].shape) == 4), None)
 
 

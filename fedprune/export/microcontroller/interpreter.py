@@ -1,11 +1,14 @@
 """Running a model in TensorFlow Lite Micro on this machine, and measuring the memory it works in."""
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
-from fedprune.export.litert import Affine, Port, arrange, results
+from fedprune.export import apart
+from fedprune.export.litert import Affine, Port, arrange, ports, results
+from fedprune.export.litert.reader import read
 from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
 
@@ -14,10 +17,45 @@ def run(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
     """Return the model's first output, float32, ``(n, classes)`` or a map, and the arena it used, in bytes.
 
     ``inputs`` are channels first, as in `fedprune.export.litert.run`, whose reference kernels give the same outputs bit
-    for bit. The arena is that of a 64-bit machine, about 3 % more than a 32-bit one needs.
+    for bit. The arena is that of a 64-bit machine, about 3 % more than a 32-bit one needs. The interpreter runs in a
+    process of its own.
 
-    Raises ``RuntimeError`` where ``tflite-micro`` is not installed or refuses the model.
+    Raises ``ValueError`` if the inputs do not fit the model, and ``RuntimeError`` where ``tflite-micro`` is not
+    installed, refuses the model or ends over it.
     """
+    _installed()
+    given = {"model": np.frombuffer(model, np.uint8), "inputs": inputs}
+    found = apart.call("tflm", given, limit_s=max(1, len(inputs)) * _LIMIT_S)
+    return found["outputs"], int(found["arena_bytes"])
+
+
+def arena_bytes(model: bytes) -> int:
+    """Return the arena that an int8 model of one input uses, in bytes.
+
+    Shapes alone decide it. The input is noise all the same: a softmax over equal values would end the interpreter.
+
+    Raises ``ModelError`` for a file that is not sound, and ``RuntimeError`` as `run`.
+    """
+    _installed()
+    shape = ports(read(model)).input.shape
+    noise = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
+    given = {"model": np.frombuffer(model, np.uint8), "input": noise}
+    return int(apart.call("tflm_arena", given, limit_s=_LIMIT_S)["arena_bytes"])
+
+
+_LIMIT_S = 120.0  # of one inference; 2^33 multiply-adds take a third of it
+
+
+def arena_here(model: bytes, values: Tensor) -> int:
+    """Return what `arena_bytes` returns, for an int8 input as the model takes it, in this process."""
+    interpreter = _interpreter(model)
+    interpreter.set_input(values, 0)
+    interpreter.invoke()
+    return _arena_bytes(interpreter)
+
+
+def run_here(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
+    """Return what `run` returns, computed in this process, which a model may end."""
     interpreter = _interpreter(model)
     source, result = (_port(details) for details in _details(interpreter))
     samples = arrange(inputs, source)
@@ -26,18 +64,27 @@ def run(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
         interpreter.set_input(sample[None], 0)
         interpreter.invoke()
         outputs.append(interpreter.get_output(0)[0].copy())
-    arena_bytes = _arena_bytes(interpreter)
-    return results(np.stack(outputs), result), arena_bytes
+    return results(np.stack(outputs), result), _arena_bytes(interpreter)
 
 
-def _interpreter(model: bytes) -> Any:
+def _installed() -> None:
     try:
-        from tflite_micro.python.tflite_micro import runtime
-    except ImportError as error:
+        found = find_spec(_MODULE)
+    except ImportError:
+        found = None
+    if found is None:
         raise RuntimeError(
             "no TensorFlow Lite Micro interpreter: `pip install tflite-micro` (x86-64 Linux only; elsewhere "
             "fedprune.export.litert.run(..., reference=True) computes the same outputs, without the arena)"
-        ) from error
+        )
+
+
+_MODULE = "tflite_micro.python.tflite_micro"
+
+
+def _interpreter(model: bytes) -> Any:
+    from tflite_micro.python.tflite_micro import runtime
+
     # Activations of a convolutional net can outweigh its file; the arena's true size is measured afterwards.
     return runtime.Interpreter.from_bytes(model, arena_size=len(model) * 10 + _ROOM_BYTES)
 

@@ -8,6 +8,7 @@ from fedprune.export.litert.flatbuffer import FileTensor
 from fedprune.types import Tensor
 
 _MOST_BITS = 7
+_MOST_CHANNELS = 2**15  # more than kernels take; each is given room for every value here
 _SHARED = 15  # in the place of the axis whose positions have a table each
 
 
@@ -34,6 +35,8 @@ def lookup(weight: FileTensor) -> Lookup | None:
     along = [-1 if axis == weight.axis else 1 for axis in range(levels.ndim)]
     rows = np.broadcast_to(np.arange(size).reshape(along), levels.shape).ravel()
     forms = [_form(levels.ravel(), np.zeros_like(rows), _SHARED)]
+    if size > _MOST_CHANNELS:
+        return None
     if weight.scales is not None and len(weight.scales) == size > 1:
         forms.append(_form(levels.ravel(), rows, weight.axis))
     elif weight.axis:

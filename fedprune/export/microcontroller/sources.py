@@ -1,5 +1,6 @@
 """A model as two C sources, for any C99 or C++ compiler: its aligned bytes, and macros for what a caller must know."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,18 +36,20 @@ def sources(
     source, result = ports.input, ports.output
     if source.grid is None or result.grid is None:
         raise ValueError("the C sources are for an int8 model, and this one takes or gives floats")
-    channels, classes = source.shape[-1], result.shape[-1]
+    inner = source.shape[1:] or source.shape
+    height, width, channels = (*[1] * (3 - len(inner)), *inner)[-3:]
+    classes = result.shape[-1] if result.shape else 1
     if len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for a model of {classes} outputs")
-    elements = source.shape[1] * source.shape[2] * channels
+    elements = math.prod(source.shape)
     if len(mean) != len(std) or not mean or elements % len(mean):
         raise ValueError(f"mean of {len(mean)} and std of {len(std)} values for an input of {elements} elements")
     needed = operators(model)
     macros = {
         "MODEL_DATA_BYTES": len(model),
         "MODEL_ARENA_BYTES": -(-arena_bytes // _ALIGNMENT) * _ALIGNMENT,
-        "MODEL_INPUT_HEIGHT": source.shape[1],
-        "MODEL_INPUT_WIDTH": source.shape[2],
+        "MODEL_INPUT_HEIGHT": height,
+        "MODEL_INPUT_WIDTH": width,
         "MODEL_INPUT_CHANNELS": channels,
         "MODEL_INPUT_BYTES": elements,
         "MODEL_INPUT_MEANS": len(mean),
@@ -93,9 +96,8 @@ def _rows(content: bytes) -> str:
 
 def _string(text: str) -> str:
     # Octal escapes end after three digits, hexadecimal ones swallow the letters that follow.
-    plain = "".join(
-        chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in text.encode()
-    )
+    content = text.encode(errors="replace")
+    plain = "".join(chr(byte) if 32 <= byte < 127 and byte not in b'"\\?' else f"\\{byte:03o}" for byte in content)
     return f'"{plain}"'
 
 

@@ -12,6 +12,7 @@ from fedprune.export.microcontroller.decode import DECODE
 from fedprune.types import Tensor
 
 _HEADER_BYTES = 16
+_MOST_BYTES = 2**28  # in all: many operators may unpack the same bytes
 _ONE_TABLE = 15
 """In place of an axis: the whole tensor has one table of values."""
 _Decoder = Callable[[FileTensor, Tensor, Tensor, Tensor], Tensor]
@@ -39,7 +40,7 @@ def unpacked(file: File) -> File:
 
     Raises ``ModelError`` for a DECODE that is not of constants, or of a kind that is not known.
     """
-    tensors, operators = list(file.tensors), []
+    tensors, operators, size = list(file.tensors), [], 0
     for position, operator in enumerate(file.operators):
         if operator.custom != DECODE:
             operators.append(operator)
@@ -49,6 +50,9 @@ def unpacked(file: File) -> File:
         if len(parts) != 2 or parts[0] is None or parts[1] is None:
             raise ModelError(f"{what} lacks its two constants, encoded values and a header")
         result = tensors[operator.output]
+        size += math.prod(result.shape) * result.dtype.itemsize
+        if size > _MOST_BYTES:
+            raise ModelError(f"{what} and those before it unpack {size} bytes; at most {_MOST_BYTES} will do")
         found = values(result, parts[0], parts[1], what)
         if found is None:
             raise ModelError(f"{what} is of a kind that is not known")

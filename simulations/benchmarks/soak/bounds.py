@@ -177,6 +177,6 @@ def _command(words: Sequence[str], folder: Path) -> _Ended:
 
 
 HAZARDS = {
-    "claimed_gigabytes": Hazard("messages of a few bytes that claim gigabytes", messages, 120, quick=True),
-    "hostile_files": Hazard("files nested, long or odd without end", files, 300, quick=True),
+    "claimed_gigabytes": Hazard("messages of a few bytes that claim gigabytes", messages, 120, messages),
+    "hostile_files": Hazard("files nested, long or odd without end", files, 300, files),
 }
