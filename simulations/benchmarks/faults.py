@@ -29,10 +29,12 @@ from rich.table import Table
 from fedprune.federated.device import DATA_DIR
 from simulations.benchmarks._report import Figure, write
 from simulations.benchmarks.soak import (
+    bounds,
     clock,
     crowd,
     draws,
     folders,
+    foreign,
     link,
     orphans,
     power,
@@ -44,10 +46,10 @@ from simulations.benchmarks.soak import (
 from simulations.benchmarks.soak.outcome import FAILED, SKIPPED, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import ROOT, kill_marked, last_line, marked, state_folder
 
-HAZARDS: dict[str, Hazard] = {
-    **replies.HAZARDS, **power.HAZARDS, **link.HAZARDS, **clock.HAZARDS, **strangers.HAZARDS, **versions.HAZARDS,
-    **speakers.HAZARDS, **crowd.HAZARDS, **folders.HAZARDS, **draws.HAZARDS, **orphans.HAZARDS, **bounds.HAZARDS, **foreign.HAZARDS,
-}  # fmt: skip
+_KINDS = (
+    replies, power, link, clock, strangers, versions, speakers, crowd, folders, draws, orphans, bounds, foreign,
+)  # fmt: skip
+HAZARDS: dict[str, Hazard] = {name: hazard for kind in _KINDS for name, hazard in kind.HAZARDS.items()}
 COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 
 
