@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ _KINDS = (
     replies, power, link, clock, strangers, versions, speakers, crowd, folders, draws, orphans, bounds, foreign,
 )  # fmt: skip
 HAZARDS: dict[str, Hazard] = {name: hazard for kind in _KINDS for name, hazard in kind.HAZARDS.items()}
+_NAME = "hazard_name"
 COMMAND = "python -m simulations.benchmarks.faults --data-dir DATA"
 
 
@@ -62,13 +64,13 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="hazards at a time; most of them wait for most of it")
     parser.add_argument("--rounds", type=int, default=200, help="of the crowd")
     parser.add_argument("--data-dir", help="folder of the data sets, for the one that wants recordings")
-    parser.add_argument("--one", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs=2, metavar=("NAMES", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     crowd.ROUNDS = options.rounds
     if options.data_dir:
         os.environ[DATA_DIR] = str(Path(options.data_dir).absolute())
     if options.one:
-        _one(HAZARDS[options.one[0]], Path(options.one[1]), quick=options.quick)
+        _one(options.one[0].split(","), Path(options.one[1]), quick=options.quick)
         return
     wanted = options.only or list(HAZARDS)
     if options.quick:
@@ -77,27 +79,29 @@ def main() -> None:
     due = [name for name in wanted if options.again or kept.get(name, {}).get("verdict", FAILED) == FAILED]
     console = Console(width=170)
 
-    def run(name: str) -> tuple[str, dict[str, Any]]:
-        started = time.monotonic()
-        found = _watched(name, options.rounds, quick=options.quick)._asdict() | {
-            "seconds": round(time.monotonic() - started)
-        }
-        found["figures"] = dict(found["figures"])
-        if not options.quick:
-            _keep(name, found)
-        console.print(f"{name}: {found['verdict']}, {found['seconds']} s", highlight=False)
-        return name, found
+    def run(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        found = _watched(names, options.rounds, quick=options.quick)
+        for name, one in found.items():
+            if not options.quick:
+                _keep(name, one)
+            console.print(f"{name}: {one['verdict']}, {one['seconds']} s", highlight=False)
+        return found
 
     found = {name: kept[name] for name in wanted if name in kept and name not in due}
+    # a process for each; pieces share theirs, which takes seconds to start
+    groups = (
+        [due[start :: options.jobs] for start in range(options.jobs)] if options.quick else [[name] for name in due]
+    )
     with ThreadPoolExecutor(options.jobs) as pool:
-        found |= dict(pool.map(run, due))
+        for each in pool.map(run, filter(None, groups)):
+            found |= each
     console.print(_table({name: found[name] for name in wanted}))
     if not options.quick and (whole := _kept()).keys() >= HAZARDS.keys():
         console.print(f"written to {_write({name: whole[name] for name in HAZARDS}).relative_to(ROOT)}")
 
 
-def _one(hazard: Hazard, folder: Path, *, quick: bool) -> None:
-    """Run one hazard, or its piece, in this process; its outcome is the last line printed.
+def _one(names: Sequence[str], folder: Path, *, quick: bool) -> None:
+    """Run hazards, or their pieces, in this process; what came of each is a line, the last ones printed.
 
     It ends with the process that waits.
     """
@@ -111,38 +115,44 @@ def _one(hazard: Hazard, folder: Path, *, quick: bool) -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-    try:
-        outcome = hazard.quick(folder) if quick and hazard.quick is not None else hazard.run(folder)
-    except Failed as error:
-        outcome = _failed(str(error))
-    print(json.dumps({**outcome._asdict(), "figures": dict(outcome.figures)}))
-
-
-def _watched(name: str, rounds: int, *, quick: bool) -> Outcome:
-    """The outcome of a hazard in a process of its own, which is ended with all that it started."""
-    folder = Path(tempfile.mkdtemp(prefix="fedprune-faults-"))
-    command = [sys.executable, "-m", "simulations.benchmarks.faults", "--one", name, str(folder)]
-    more = ["--rounds", str(rounds), *(["--quick"] * quick)]
-    try:
-        done = subprocess.run(
-            [*command, *more], cwd=ROOT, capture_output=True, text=True,
-            timeout=HAZARDS[name].limit_s,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        outcome = _failed(f"not over after {HAZARDS[name].limit_s:.0f} s")
-    else:
+    for name in names:
+        hazard, place, started = HAZARDS[name], folder / name, time.monotonic()
+        place.mkdir()
         try:
-            outcome = Outcome(**json.loads(last_line(done.stdout, whole=True)))
-        except (json.JSONDecodeError, TypeError):
-            outcome = _failed(last_line(done.stdout + done.stderr))
-    left = [one.pid for one in marked(f"{folder}/")]
+            outcome = hazard.quick(place) if quick and hazard.quick is not None else hazard.run(place)
+        except Failed as error:
+            outcome = _failed(str(error))
+        except Exception as error:
+            outcome = _failed(f"{type(error).__name__}: {error}")
+        found = {**outcome._asdict(), "figures": dict(outcome.figures), "seconds": round(time.monotonic() - started)}
+        print(json.dumps({_NAME: name, **found}), flush=True)
+
+
+def _watched(names: Sequence[str], rounds: int, *, quick: bool) -> dict[str, dict[str, Any]]:
+    """Hazard -> its outcome, in a process of their own, which is ended with all that it started."""
+    folder = Path(tempfile.mkdtemp(prefix="fedprune-faults-"))
+    command = [sys.executable, "-m", "simulations.benchmarks.faults", "--one", ",".join(names), str(folder)]
+    more = ["--rounds", str(rounds), *(["--quick"] * quick)]
+    limit_s = sum(HAZARDS[name].limit_s for name in names)
+    try:
+        done = subprocess.run([*command, *more], cwd=ROOT, capture_output=True, text=True, timeout=limit_s)
+        said, why = done.stdout, last_line(done.stdout + done.stderr)
+    except subprocess.TimeoutExpired as late:
+        said, why = str(late.stdout or ""), f"not over after {limit_s:.0f} s"
+    found = {name: {**_failed(why)._asdict(), "figures": {}, "seconds": 0} for name in names}
+    for line in said.splitlines():
+        if line.startswith(f'{{"{_NAME}"'):
+            one = json.loads(line)
+            found[one.pop(_NAME)] = one
+    for name in names:
+        if found[name]["verdict"] != FAILED and (left := [one.pid for one in marked(f"{folder / name}/")]):
+            found[name] |= {"verdict": FAILED, "seen": f"{len(left)} processes stayed behind"}
     kill_marked(f"{folder}/")
-    if left and outcome.verdict != FAILED:
-        outcome = _failed(f"{len(left)} processes stayed behind")
-    if outcome.verdict == FAILED:
-        _keep_logs(folder, state_folder() / name)
+    for name in names:
+        if found[name]["verdict"] == FAILED:
+            _keep_logs(folder / name, state_folder() / name)
     shutil.rmtree(folder, ignore_errors=True)
-    return outcome
+    return found
 
 
 def _failed(why: str) -> Outcome:

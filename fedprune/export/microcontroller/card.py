@@ -73,7 +73,7 @@ def page(card: Mapping[str, Any]) -> str:
             "",
             "## Labels",
             "",
-            *(f"{index}. {markdown(label)}" for index, label in enumerate(card["labels"])),
+            *(f"{index}. {markdown(str(label))}" for index, label in enumerate(card["labels"])),
             "",
         ]
     )

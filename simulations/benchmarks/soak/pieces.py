@@ -23,7 +23,7 @@ from simulations.benchmarks.soak.stage import ACTOR, CLI, DIGITS, ROOT, kill_mar
 SMALL = (
     "rounds=2", "data.devices=2", "data.examples=200", "pretraining.epochs=1", "method.pool=1", "evaluate_every=2",
 )  # fmt: skip
-_CROWD, _ROUNDS, _FLAT_MB = 50, 8, 20.0
+_CROWD, _ROUNDS, _FLAT_MB = 50, 5, 20.0
 _PARTS = ("fleet.large={devices=1, density=0.3}", "fleet.small={devices=1, density=0.1}", "method.density=0.3")
 
 
