@@ -7,8 +7,8 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedprune.experiment import load
-from fedprune.federated.server import server_app
-from fedprune.federated.simulate import simulate
+from fedprune.federated.link.engines import server_app
+from fedprune.runs.run import simulate
 
 _HERE = Path(__file__).resolve().parent.parent
 

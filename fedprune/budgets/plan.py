@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from fedprune.lean_training import Lean
+from fedprune.training.lean import Lean
 
 _LEAST_MICRO_BATCH = 4
 """Below it, the statistics that batch norm takes of a micro-batch say too little."""

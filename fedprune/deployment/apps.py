@@ -15,12 +15,12 @@ from flwr.serverapp import Grid
 from fedprune.deployment.delivering import deliver
 from fedprune.deployment.watching import Watched
 from fedprune.experiment import ExperimentError, load
-from fedprune.federated.client import client_app
-from fedprune.federated.folder import why_not_written
-from fedprune.federated.link import RunStopped
-from fedprune.federated.phases.deploy import MODELS_DIR
-from fedprune.federated.server import server_app
-from fedprune.federated.simulate import simulate
+from fedprune.federated.link.client import client_app
+from fedprune.runs.folder import why_not_written
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.deployment.device.deploy import MODELS_DIR
+from fedprune.federated.link.engines import server_app
+from fedprune.runs.run import simulate
 
 PROGRESS, SEEN = "progress.jsonl", "devices.json"
 """In a run's folder: every line as it comes, the last says how it ended; and what each device did."""

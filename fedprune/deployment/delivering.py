@@ -13,12 +13,12 @@ from flwr.serverapp import Grid
 
 from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, Target, file
 from fedprune.deployment.fleet_files import delivered
-from fedprune.federated.folder import RunFolder
-from fedprune.federated.jobs import Job
-from fedprune.federated.link import Fleet, Link
-from fedprune.federated.phases.deploy import deploy, told
-from fedprune.federated.shelf import name
-from fedprune.federated.state import State
+from fedprune.runs.folder import RunFolder
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.link.asking import Fleet, Link
+from fedprune.deployment.device.deploy import deploy, told
+from fedprune.deployment.device.models import name
+from fedprune.federated.rounds.model import State
 from fedprune.files import write_atomically
 
 _LIMIT_S = 1800.0  # where the experiment says none: over a real link a message can be lost

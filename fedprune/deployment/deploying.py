@@ -12,7 +12,7 @@ from fedprune.deployment import runs
 from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import Fleet, FleetError
 from fedprune.experiment import Experiment
-from fedprune.federated.folder import RunFolder
+from fedprune.runs.folder import RunFolder
 
 PLAN, ROWS = "plan.json", "rows.json"
 """In the folder of a deployment: who gets what, and a row a device of how it went, written last."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from fedprune import toml_files
+from fedprune.experiment import toml_files
 from fedprune.deployment import certificates, flower
 from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, is_host, write_private
-from fedprune.toml_files import TomlError
+from fedprune.experiment.toml_files import TomlError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _PORT = re.compile(r"0*[1-9][0-9]{0,4}")

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedprune import toml_files
+from fedprune.experiment import toml_files
 from fedprune.deployment import certificates, texts
 from fedprune.experiment import ExperimentError
-from fedprune.toml_files import TomlError
+from fedprune.experiment.toml_files import TomlError
 
 LINK = "fleet"
 """What Flower's own commands call a fleet's SuperLink, once FLWR_HOME is the fleet's."""

@@ -16,7 +16,7 @@ from fedprune.deployment import flower
 from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, alone
 from fedprune.experiment import Experiment
-from fedprune.federated.folder import RunFolder
+from fedprune.runs.folder import RunFolder
 from fedprune.files import write_atomically
 
 _PROGRESS = "progress.jsonl"  # written by apps, whose imports a command line need not wait for

@@ -14,8 +14,9 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedprune.deployment import fleet_files
-from fedprune.federated import bundle
-from fedprune.federated.payload import MEMORY, values_of
+from fedprune.federated.link import bundle
+from fedprune.federated.rounds.payload import MEMORY
+from fedprune.federated.link.records import values_of
 from fedprune.files import write_atomically
 
 _PAUSES_S = (1.0, 5.0, 15.0)

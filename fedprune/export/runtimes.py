@@ -29,14 +29,14 @@ def _reference(given: Arrays) -> Arrays:
 
 
 def _tflm(given: Arrays) -> Arrays:
-    from fedprune.export.microcontroller import interpreter
+    from fedprune.export.tflm import interpreter
 
     outputs, arena_bytes = interpreter.run_here(given["model"].tobytes(), given["inputs"])
     return {"outputs": outputs, "arena_bytes": np.array(arena_bytes)}
 
 
 def _tflm_arena(given: Arrays) -> Arrays:
-    from fedprune.export.microcontroller import interpreter
+    from fedprune.export.tflm import interpreter
 
     return {"arena_bytes": np.array(interpreter.arena_here(given["model"].tobytes(), given["input"]))}
 

@@ -4,33 +4,8 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from fedprune.graph.operations import (
-    RELU,
-    RELU6,
-    Add,
-    AvgPool,
-    BatchNorm,
-    Bounds,
-    Clip,
-    Concat,
-    Conv2d,
-    GlobalMean,
-    HardSwish,
-    Linear,
-    MaxPool,
-    Multiply,
-    Operation,
-    Pad,
-    Pair,
-    Parameter,
-    Reshape,
-    Sides,
-    Sigmoid,
-    Slice,
-    Softmax,
-    Tanh,
-)
-from fedprune.graph.tracing import Call, Read
+from fedprune.graph.operations import RELU, RELU6, Add, AvgPool, BatchNorm, Bounds, Clip, Concat, Conv2d, GlobalMean, HardSwish, Linear, MaxPool, Multiply, Operation, Pad, Pair, Parameter, Reshape, Sides, Sigmoid, Slice, Softmax, Tanh
+from fedprune.graph.calls import Call, Read
 
 
 def conv(call: Call) -> Operation:

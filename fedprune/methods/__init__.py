@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedprune.coupling import Group
+from fedprune.graph.coupling import Group
 from fedprune.types import Method
 
 Shapes = Mapping[str, tuple[int, ...]]

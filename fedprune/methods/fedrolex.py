@@ -2,7 +2,7 @@
 
 from fedprune.methods import Channels, Shapes
 from fedprune.types import Evidence, Masks, Method, Pruner
-from fedprune.width import width_masks, window
+from fedprune.graph.width import width_masks, window
 
 
 def fedrolex(layers: Shapes, *, width: float, channels: Channels) -> Method:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from fedprune import bn_selection, criteria, progressive
+from fedprune.pruning import candidates as bn_selection, criteria, turns as progressive
 from fedprune.aggregation import mean_of_variances, pooled
 from fedprune.methods import Shapes, density_in_range
-from fedprune.pruners import regrow
-from fedprune.schedules import cosine
+from fedprune.pruning.pruners import regrow
+from fedprune.pruning.schedules import cosine
 from fedprune.types import Masks, Method, Params
 
 Choice = TypeVar("Choice")

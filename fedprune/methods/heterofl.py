@@ -2,7 +2,7 @@
 
 from fedprune.methods import Channels, Shapes
 from fedprune.types import Method
-from fedprune.width import first_channels, width_masks
+from fedprune.graph.width import first_channels, width_masks
 
 
 def heterofl(layers: Shapes, *, width: float, channels: Channels) -> Method:

@@ -1,10 +1,10 @@
 """Static magnitude pruning: one global threshold on the pretrained weights (Global MP; Gupta et al., 2022)."""
 
-from fedprune import criteria, masks
-from fedprune.allocation import ranked
+from fedprune.pruning import criteria, masks
+from fedprune.pruning.allocation import ranked
 from fedprune.methods import Shapes, density_in_range
-from fedprune.pruners import prune
-from fedprune.schedules import constant
+from fedprune.pruning.pruners import prune
+from fedprune.pruning.schedules import constant
 from fedprune.types import Masks, Method, Params
 
 

@@ -28,7 +28,7 @@ def instructions(models: Sequence[bytes]) -> list[int]:
 
     Raises ``RuntimeError`` as `emulated.prepare`, and where the emulator takes no plugins.
     """
-    from fedprune.export.litert import emulated
+    from fedprune.export.litert import aarch64 as emulated
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +43,7 @@ def instructions(models: Sequence[bytes]) -> list[int]:
 
 def _counting(folder: Path, counts: Path) -> tuple[str, str]:
     """Return the emulator's options, with a plugin compiled into ``folder``."""
-    from fedprune.export.litert import emulated
+    from fedprune.export.litert import aarch64 as emulated
 
     failure = RuntimeError("the emulator takes no plugins")
     for version in _VERSIONS:

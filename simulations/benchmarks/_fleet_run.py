@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 from flwr.serverapp import Grid
 
-from fedprune import width
+from fedprune.graph import width
 from fedprune.budgets import smallest
-from fedprune.coupling import coupled_channels
+from fedprune.graph.coupling import coupled_channels
 from fedprune.experiment import Experiment, load, training_devices
-from fedprune.federated import engines
-from fedprune.federated.folder import RunFolder
-from fedprune.federated.link import Fleet, Link
-from fedprune.federated.setting import Setting, prepare, pretrain
-from fedprune.federated.state import State
-from fedprune.federated.strategy import run
+from fedprune.federated.link import engines
+from fedprune.runs.folder import RunFolder
+from fedprune.federated.link.asking import Fleet, Link
+from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.rounds import run
 
 WIDTHS = ("heterofl", "fjord", "fedrolex")
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from flwr.app import Context, Error, Message, RecordDict
 
-from fedprune.federated.client import client_app
-from fedprune.federated.local_grid import LocalGrid, _identify
+from fedprune.federated.link.client import client_app
+from fedprune.federated.link.local_grid import LocalGrid, _identify
 
 
 class LimitedGrid(LocalGrid):

@@ -11,7 +11,7 @@ from importlib.util import cache_from_source
 from pathlib import Path
 
 from fedprune.data.cache import cache_directory
-from fedprune.export.litert.emulated import _SYSTEM
+from fedprune.export.litert.aarch64 import _SYSTEM
 
 _SUITE, _PACKAGES = "bookworm", "python3,python3-venv,libstdc++6,ca-certificates"
 _HOME, _VENV = "home/pi", "env"

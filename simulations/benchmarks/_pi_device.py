@@ -16,7 +16,7 @@ _HEAVY = ("torch", "torch._dynamo", "sympy", "matplotlib", "pandas", "pyarrow", 
 
 def main() -> None:
     start = time.perf_counter()
-    from fedprune.federated.client import client_app
+    from fedprune.federated.link.client import client_app
 
     imported = time.perf_counter()
     before = _loaded()
@@ -25,8 +25,8 @@ def main() -> None:
 
     with_torch, torch_bytes = time.perf_counter(), _peak_bytes()
     message = request(Path(sys.argv[1]), epochs=None if "--all-epochs" in sys.argv else 1)
-    from fedprune.federated.local_grid import LocalGrid
-    from fedprune.federated.payload import from_records
+    from fedprune.federated.link.local_grid import LocalGrid
+    from fedprune.federated.link.records import from_records
 
     with LocalGrid(client_app, 30) as grid:
         asked = grid.create_message(message, "train", grid.get_node_ids()[0], "1")
@@ -62,8 +62,9 @@ def request(path: Path, epochs: int | None = None) -> Any:
     from fedprune import experiment as experiments
     from fedprune import models, training
     from fedprune.data.keywords import SHAPE
-    from fedprune.federated.payload import Payload, to_records
-    from fedprune.topk import kept_count, top_k
+    from fedprune.federated.rounds.payload import Payload
+    from fedprune.federated.link.records import to_records
+    from fedprune.pruning.topk import kept_count, top_k
 
     experiment = experiments.load(path, [f"training.epochs={epochs}"] if epochs else [])
     torch.manual_seed(0)

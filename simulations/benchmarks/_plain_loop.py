@@ -9,9 +9,10 @@ import numpy as np
 
 from fedprune.data import Examples
 from fedprune.experiment import Experiment, from_json, to_json
-from fedprune.federated.device import Device, federation, load_dataset
-from fedprune.federated.state import State
-from fedprune.tensors import as_input
+from fedprune.federated.rounds.device import Device
+from fedprune.data.loading import federation, load_dataset
+from fedprune.federated.rounds.model import State
+from fedprune.training.batches import as_input
 from fedprune.types import Params
 
 Round = Callable[[State, int], State]

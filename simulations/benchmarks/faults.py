@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedprune.federated.device import DATA_DIR
+from fedprune.data.loading import DATA_DIR
 from simulations.benchmarks._report import Figure, write
 from simulations.benchmarks.soak import (
     bounds,

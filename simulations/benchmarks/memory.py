@@ -15,18 +15,20 @@ from flwr.app import RecordDict
 from rich.console import Console
 from rich.table import Table
 
-from fedprune import masks, models, training
+from fedprune.pruning import masks
+from fedprune import models, training
 from fedprune.budgets import Memory, training_memory
 from fedprune.counter_rng import uniforms
 from fedprune.experiment import parse, to_json
-from fedprune.federated.link import Link
-from fedprune.federated.payload import Payload, to_records
-from fedprune.federated.setting import prepare
-from fedprune.federated.state import State
-from fedprune.federated.strategy import run
+from fedprune.federated.link.asking import Link
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.link.records import to_records
+from fedprune.runs.setting import prepare
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.rounds import run
 from fedprune.graph import trace
-from fedprune.lean_training import Lean, blocks
-from fedprune.progressive import prunable
+from fedprune.training.lean import Lean, blocks
+from fedprune.graph.coupling import prunable
 from simulations.benchmarks import _memory_device
 from simulations.benchmarks._limited import LimitedGrid
 from simulations.benchmarks._memory_device import EXAMPLES, SHAPES

@@ -12,12 +12,12 @@ from torch import nn
 
 from fedprune import models
 from fedprune.export import litert
-from fedprune.export.litert import emulated
+from fedprune.export.litert import aarch64 as emulated
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.numbers import Floats
 from fedprune.export.litert.rules import lower
 from fedprune.graph import Graph, inference, trace
-from fedprune.topk import kept_count, top_k
+from fedprune.pruning.topk import kept_count, top_k
 from simulations.benchmarks import _aarch64
 from simulations.benchmarks._report import Figure, write
 

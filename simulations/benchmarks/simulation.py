@@ -17,14 +17,15 @@ from rich.table import Table
 
 from fedprune import models, training
 from fedprune.experiment import Experiment
-from fedprune.federated import engines
-from fedprune.federated.device import load_dataset, one_thread
-from fedprune.federated.engines import Engine
-from fedprune.federated.jobs import Job
-from fedprune.federated.link import Link
-from fedprune.federated.local_grid import cores
-from fedprune.federated.phases.train import train
-from fedprune.federated.state import State
+from fedprune.federated.link import engines
+from fedprune.data.loading import load_dataset
+from fedprune.training import one_thread
+from fedprune.federated.link.engines import Engine
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.link.asking import Link
+from fedprune.federated.link.local_grid import cores
+from fedprune.federated.rounds.phases.train import train
+from fedprune.federated.rounds.model import State
 from fedprune.types import Params
 from simulations.benchmarks._memory import Peak
 from simulations.benchmarks._plain_loop import Round, plain

@@ -144,7 +144,7 @@ def fedprune(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Ended]:
     """Runs the command line in this process and in an empty working directory: torch is loaded once for all tests."""
-    from fedprune.cli import main
+    from fedprune.cli.main import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FEDPRUNE_DATA_DIR", raising=False)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedprune.export.c99 import emulate
+from fedprune.export.c99 import boards as emulate
 
 Fedprune = Callable[..., tuple[int, str, str]]
 

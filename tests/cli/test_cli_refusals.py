@@ -208,7 +208,7 @@ def test_help_names_every_option(fedprune: Callable[..., tuple[int, str, str]], 
         assert option in out, option
     import inspect
 
-    from fedprune import cli
+    from fedprune.cli import main as cli
 
     for name in inspect.signature(getattr(cli, command)).parameters:
         assert name.replace("_", "-") in out.lower(), name

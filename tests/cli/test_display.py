@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedprune.cli_progress import Display
+from fedprune.cli.progress import Display
 from fedprune.experiment import load
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedprune.federated.state import read, save
+from fedprune.federated.rounds.model import read, save
 
 Command = Callable[..., tuple[int, str, str]]
 HELD = "in-use.json"
@@ -69,7 +69,7 @@ def test_a_folder_in_use_is_refused_with_who_uses_it(busy: Path, fedprune: Comma
 def test_a_finished_run_that_is_run_again_is_refused_to_readers_that_write(
     world: Path, copy: Path, fedprune: Command
 ) -> None:
-    from fedprune.federated.folder import RunFolder
+    from fedprune.runs.folder import RunFolder
 
     with RunFolder(copy).held():
         for words in (("report", str(copy)), ("export", str(copy), "--to", "litert")):

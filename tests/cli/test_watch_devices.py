@@ -9,7 +9,7 @@ import pytest
 from watching import browse, fetch, in_a_browser, served
 
 from fedprune import experiment as _experiment
-from fedprune.cli_watch import Watched
+from fedprune.cli.watch import Watched
 
 DEVICES = 5
 STRANGER = {"123456": "says that it is device 9 of 5, <b>which</b> count from 0"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedprune.cli_watch import server
+from fedprune.cli.watch import server
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 in_a_browser = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="chromium is not installed: apt install chromium")

@@ -16,11 +16,11 @@ from fedprune.deployment.fleet_files import delivered
 from fedprune.deployment.fleet_folder import Fleet, FleetError, create
 from fedprune.experiment import Experiment, ExperimentError, load, to_json
 from fedprune.export import litert
-from fedprune.federated import shelf
-from fedprune.federated.client import client_app
-from fedprune.federated.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.phases.deploy import MODELS_DIR
+from fedprune.deployment.device import models as shelf
+from fedprune.federated.link.client import client_app
+from fedprune.runs.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.deployment.device.deploy import MODELS_DIR
 from fedprune.graph import inference, trace
 
 _DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"

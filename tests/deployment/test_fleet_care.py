@@ -8,7 +8,7 @@ import pytest
 from fleet_commands import entries, free_port, greeted, running
 from typer.testing import CliRunner
 
-from fedprune.cli import app
+from fedprune.cli.main import app
 from fedprune.deployment import certificates, devices
 from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, renew
 

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fleet_commands import CLI, free_port, greeted
 from typer.testing import CliRunner
 
-from fedprune.cli import app
-from fedprune.deployment import devices, hints, join, plain, runs, state
+from fedprune.cli.main import app
+from fedprune.deployment import devices, plain, runs, state
+from fedprune.deployment.device import hints, join
 from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, write_private
 from fedprune.experiment import load
 

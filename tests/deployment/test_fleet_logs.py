@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from fleet_commands import entries, free_port, running
 
-from fedprune.deployment import certificates, devices, hints, logs
+from fedprune.deployment import certificates, devices, logs
+from fedprune.deployment.device import hints
 from fedprune.deployment.fleet_folder import Fleet, create, renew
 
 

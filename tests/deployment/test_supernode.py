@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from fedprune.deployment.supernode import Pace
+from fedprune.deployment.device.supernode import Pace
 
 
 def test_a_device_asks_often_after_work_and_then_as_seldom_as_flower(monkeypatch: pytest.MonkeyPatch) -> None:

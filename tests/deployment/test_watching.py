@@ -10,9 +10,10 @@ from flwr.app import Message, RecordDict
 
 from fedprune.deployment import watching
 from fedprune.deployment.watching import Watched
-from fedprune.federated.client import client_app
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.payload import MEMORY, Payload, to_records
+from fedprune.federated.link.client import client_app
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.rounds.payload import MEMORY, Payload
+from fedprune.federated.link.records import to_records
 
 
 class Shaky(LocalGrid):

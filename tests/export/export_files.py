@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from export_nets import made
 from torch import nn
 
-from fedprune.export import litert, microcontroller
+from fedprune.export import litert, tflm as microcontroller
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.graph import inference, trace
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedprune import evidence
+from fedprune.training import evidence
 from fedprune import graph as graphs
 from fedprune.export import litert
 from fedprune.export.litert.calibration import RULES, Histogram, extremes, least_squares, named, percentile

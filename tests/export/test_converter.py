@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from export_nets import LARGE, SMALL, shipped
 from torch import Tensor, nn
 
-from fedprune.export import litert, microcontroller
+from fedprune.export import litert, tflm as microcontroller
 from fedprune.export.litert import converter
 from fedprune.export.litert.reader import operator_name, read
-from fedprune.export.microcontroller.sparse import pack_sparse
+from fedprune.export.tflm.sparse import pack_sparse
 from fedprune.graph import UnsupportedOperation, inference, trace
 
 pytest.importorskip("litert_torch", reason="litert-torch is an extra, for x86-64 Linux only")

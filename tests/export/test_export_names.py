@@ -11,8 +11,9 @@ from c99_files import Draft, compiler
 from c99_nets import chain
 from markdown_it import MarkdownIt
 
-from fedprune.export import foreign, microcontroller
-from fedprune.federated.tier_outcome import _page
+from fedprune.export.chip import foreign
+from fedprune.export import tflm as microcontroller
+from fedprune.runs.tier_outcome import _page
 from fedprune.files import write_atomically
 
 HOSTILE = (

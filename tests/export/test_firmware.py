@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedprune.export.c99 import emulate
+from fedprune.export.c99 import boards as emulate
 
 CLIENT = Path(__file__).parents[2] / "clients" / "microcontroller"
 BOARDS = [name for name in emulate.TARGETS if name != "host"]

@@ -22,13 +22,14 @@ from export_files import changed, on_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.export import apart, foreign, litert, microcontroller
+from fedprune.export import apart, litert, tflm as microcontroller
+from fedprune.export.chip import foreign
 from fedprune.export.c99.encoding import DENSE, MOST_SEGMENTS, encode
-from fedprune.export.inspection import inspect
+from fedprune.export.inspection.file import inspect
 from fedprune.export.litert.flatbuffer import File, FileOperator, pack
 from fedprune.export.litert.reader import ModelError, read
-from fedprune.export.microcontroller.decode import DECODE, packed, weight_of
-from fedprune.export.microcontroller.unpack import unpacked
+from fedprune.export.tflm.decode import DECODE, packed, weight_of
+from fedprune.export.tflm.unpack import unpacked
 
 
 def equal_values(classes: int = 512) -> bytes:

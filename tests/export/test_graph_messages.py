@@ -10,7 +10,7 @@ from torch import nn
 
 from fedprune import graph as graphs
 from fedprune import wire
-from fedprune.federated.graphs import from_message, to_message
+from fedprune.graph.message import from_message, to_message
 
 
 @pytest.mark.parametrize("kind", NETS)

@@ -17,12 +17,12 @@ from rich.console import Console
 from torch import nn
 
 from fedprune import budgets
-from fedprune.cli_inspect import show_inspection
-from fedprune.export import litert, microcontroller
-from fedprune.export.inspection import Inspection, Row, inspect
+from fedprune.cli.inspect import show_inspection
+from fedprune.export import litert, tflm as microcontroller
+from fedprune.export.inspection.file import Inspection, Row, inspect
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, Sparsity, pack
 from fedprune.export.litert.reader import ModelError, read
-from fedprune.export.microcontroller.decode import behind_decode
+from fedprune.export.tflm.decode import behind_decode
 from fedprune.graph import Graph, inference, trace
 
 _INT8, _INT32, _FLOAT = np.dtype(np.int8), np.dtype(np.int32), np.dtype(np.float32)

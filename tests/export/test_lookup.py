@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedprune.export import litert, microcontroller
+from fedprune.export import litert, tflm as microcontroller
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.export.litert.reader import read
-from fedprune.export.microcontroller.decode import DECODE, packed
-from fedprune.export.microcontroller.lookup import lookup
+from fedprune.export.tflm.decode import DECODE, packed
+from fedprune.export.tflm.lookup import lookup
 from fedprune.graph import inference, trace
 
 

@@ -14,7 +14,7 @@ from export_nets import NETS, Residual, made
 from torch import nn
 
 from fedprune import graph as graphs
-from fedprune.export import litert, microcontroller
+from fedprune.export import litert, tflm as microcontroller
 
 CARD = {
     "labels": [*"abcdefgh", 'quote " and \\', "ñandú"],

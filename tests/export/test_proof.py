@@ -13,7 +13,7 @@ from export_nets import SHIPPED, alive, patterns
 
 from fedprune import models
 from fedprune.export import c99, litert
-from fedprune.export.c99 import emulate
+from fedprune.export.c99 import boards as emulate
 from fedprune.export.litert.runtime import interpreter, ready
 from fedprune.graph import inference, trace
 

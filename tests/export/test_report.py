@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from html import unescape
 from typing import Any
 
-from fedprune.export.report import charts, page
-from fedprune.export.report.attendance import by_round
-from fedprune.export.report.devices import devices
+from fedprune.runs.report import charts, page
+from fedprune.runs.report.attendance import by_round
+from fedprune.runs.report.devices import devices
 
 
 def row(round: int, phase: str, asked: list[int], **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from export_nets import Separable, made
 
 from fedprune import graph as graphs
 from fedprune.export import litert
-from fedprune.export.litert import emulated, runtime
+from fedprune.export.litert import aarch64 as emulated, runtime
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from export_nets import SHIPPED, shipped
 
 from fedprune import models
-from fedprune.export import litert, microcontroller
+from fedprune.export import litert, tflm as microcontroller
 from fedprune.graph import inference, trace
 
 

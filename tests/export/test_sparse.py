@@ -11,8 +11,8 @@ import torch
 from export_nets import NETS, SMALL, made, shipped
 from torch import nn
 
-from fedprune.export import litert, microcontroller
-from fedprune.export.microcontroller.memory import Buffer, planned
+from fedprune.export import litert, tflm as microcontroller
+from fedprune.export.tflm.memory import Buffer, planned
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")

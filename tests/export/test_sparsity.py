@@ -11,7 +11,7 @@ from torch import nn
 
 from fedprune import models
 from fedprune.export import litert
-from fedprune.export.litert import emulated
+from fedprune.export.litert import aarch64 as emulated
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.export.litert.numbers import Floats
 from fedprune.export.litert.rules import lower

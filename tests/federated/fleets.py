@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import tiny_world
 
-from fedprune import masks
+from fedprune.pruning import masks
 from fedprune.experiment import Experiment
-from fedprune.federated.state import State
+from fedprune.federated.rounds.model import State
 
 DENSITIES: dict[str, Any] = {
     "large": {"devices": 1},

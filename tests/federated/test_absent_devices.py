@@ -11,13 +11,14 @@ import tiny_world
 from flwr.app import Context, Error, Message, RecordDict
 
 from fedprune.experiment import Experiment
-from fedprune.federated import link, server
-from fedprune.federated.client import client_app
-from fedprune.federated.folder import RunFolder
-from fedprune.federated.link import RunStopped
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.setting import prepare
-from fedprune.federated.state import read
+from fedprune.federated.link import asking as link
+from fedprune.runs import drive as server
+from fedprune.federated.link.client import client_app
+from fedprune.runs.folder import RunFolder
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.runs.setting import prepare
+from fedprune.federated.rounds.model import read
 
 
 class Nodes(LocalGrid):

@@ -14,18 +14,20 @@ import tiny_world
 import torch
 
 from fedprune.export import litert
-from fedprune.federated import phases, shelf
-from fedprune.federated.client import client_app
-from fedprune.federated.device import Device, federation, load_dataset
-from fedprune.federated.fleet import Fleet, Step
-from fedprune.federated.jobs import Job
-from fedprune.federated.link import Link
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.payload import Payload
-from fedprune.federated.phases import deploy
-from fedprune.federated.setting import prepare, pretrain
-from fedprune.federated.shelf import CARD, CURRENT, Card
-from fedprune.federated.state import State
+from fedprune.federated.rounds import phases
+from fedprune.deployment.device import models as shelf
+from fedprune.federated.link.client import client_app
+from fedprune.federated.rounds.device import Device
+from fedprune.data.loading import federation, load_dataset
+from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.link.asking import Link
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.rounds.payload import Payload
+from fedprune.deployment.device import deploy
+from fedprune.runs.setting import prepare, pretrain
+from fedprune.deployment.device.models import CARD, CURRENT, Card
+from fedprune.federated.rounds.model import State
 from fedprune.graph import inference, trace
 
 _ASKED = tiny_world.experiment()

@@ -11,10 +11,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from lies import LIAR, lie, raw, with_tensor, with_values, without_tensor, without_value
 
 from fedprune import wire
-from fedprune.federated.folder import RunFolder
-from fedprune.federated.link import RunStopped
-from fedprune.federated.payload import Payload, from_records, one_line
-from fedprune.federated.phases import profile
+from fedprune.runs.folder import RunFolder
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.payload import Payload, one_line
+from fedprune.federated.link.records import from_records
+from fedprune.federated.rounds.phases import profile
 
 
 def first_to(value: float) -> Callable[[np.ndarray], np.ndarray]:

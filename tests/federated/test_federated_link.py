@@ -11,8 +11,9 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 
 from fedprune import wire
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.payload import Payload, from_records, number, size, to_records
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.rounds.payload import Payload, number
+from fedprune.federated.link.records import from_records, size, to_records
 
 
 def over_the_wire(message: Message) -> Message:
@@ -47,7 +48,7 @@ def test_every_message_of_a_run_survives_flowers_serialisation(whole: Any) -> No
 def test_a_device_behind_flowers_serialisation_computes_the_same(
     whole: Any, go: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fedprune.federated import local_grid
+    from fedprune.federated.link import local_grid
 
     answer = local_grid._answer
     monkeypatch.setattr(
@@ -96,7 +97,7 @@ def test_numbers_are_numbers() -> None:
 
 
 def test_push_and_pull_give_each_reply_once(whole: Any) -> None:
-    from fedprune.federated.client import client_app
+    from fedprune.federated.link.client import client_app
 
     asked = [pair[0] for pair in whole.crossed[:4]]
     with LocalGrid(client_app, 4) as grid:

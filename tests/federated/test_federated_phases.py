@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import tiny_world
 
-from fedprune import aggregation, masks
-from fedprune.bn_selection import candidate_masks
+from fedprune import aggregation
+from fedprune.pruning import masks
+from fedprune.pruning.candidates import candidate_masks
 from fedprune.experiment import Experiment
-from fedprune.federated.payload import Payload, from_records, size
-from fedprune.federated.setting import prepare, pretrain
-from fedprune.federated.strategy import SELECTED, participants
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.link.records import from_records, size
+from fedprune.runs.setting import prepare, pretrain
+from fedprune.federated.rounds.rounds import SELECTED, participants
 from fedprune.types import Moments
 
 

@@ -11,10 +11,11 @@ import pytest
 import tiny_world
 
 from fedprune.experiment import ExperimentError
-from fedprune.federated import engines, server
-from fedprune.federated.folder import RunFolder
-from fedprune.federated.setting import prepare, pretrain
-from fedprune.federated.state import State, read, save
+from fedprune.federated.link import engines
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import prepare, pretrain
+from fedprune.federated.rounds.model import State, read, save
 
 
 def assert_same(one: State, other: State) -> None:

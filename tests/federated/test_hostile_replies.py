@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from lies import LIAR, lie, raw, with_tensor, with_values, without_value
 
 from fedprune import __version__, wire
-from fedprune.federated import checks
-from fedprune.federated.checks import Asked, checked
-from fedprune.federated.client import client_app
-from fedprune.federated.jobs import Job
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.payload import Payload, from_records, stamp, to_records
-from fedprune.federated.phases.train import train
+from fedprune.federated.link import checks
+from fedprune.federated.link.checks import Asked, checked
+from fedprune.federated.link.client import client_app
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.link.records import from_records, stamp, to_records
+from fedprune.federated.rounds.phases.train import train
 
 
 def outside_the_plan(payload: Payload) -> Payload:

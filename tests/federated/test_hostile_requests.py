@@ -12,15 +12,16 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedprune import models, wire
 from fedprune.experiment import to_json
-from fedprune.federated import device as devices
-from fedprune.federated.bundle import ROUTE as SEVERAL
-from fedprune.federated.bundle import Part, pack, unpack, why_failed
-from fedprune.federated.client import ROUTES, client_app
-from fedprune.federated.device import Device
-from fedprune.federated.jobs import Job
-from fedprune.federated.payload import Payload, from_records, to_records
-from fedprune.federated.requests import most_bytes
-from fedprune.mask_code import varint
+from fedprune.federated.rounds import device as devices
+from fedprune.federated.link.bundle import ROUTE as SEVERAL
+from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
+from fedprune.federated.link.client import ROUTES, client_app
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.link.requests import most_bytes
+from fedprune.wire.mask_code import varint
 
 SIDE = 2**29
 SPARSE = b"\1\1\1w\x1a\1" + varint(SIDE) + b"\2\1\0"

@@ -8,9 +8,9 @@ import small_devices
 from fleets import assert_whole, fleet_of
 from small_devices import Limit, Limits, Run, SmallProcess
 
-from fedprune import masks
-from fedprune.federated.planning import FleetPlan
-from fedprune.federated.setting import prepare
+from fedprune.pruning import masks
+from fedprune.runs.planning import FleetPlan
+from fedprune.runs.setting import prepare
 
 MB = 10**6
 

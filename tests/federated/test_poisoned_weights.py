@@ -13,8 +13,8 @@ from flwr.app import Message
 from lies import LIAR
 
 from fedprune.experiment import Experiment, ExperimentError, from_json, parse, to_json, to_toml
-from fedprune.federated.payload import from_records, to_records
-from fedprune.federated.state import State
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.rounds.model import State
 
 
 def poison(asked: Message, reply: Message) -> Message:

@@ -13,12 +13,13 @@ import tiny_world
 from flwr.app import Message
 
 from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_toml
-from fedprune.federated import privacy
-from fedprune.federated.bundle import ROUTE as SEVERAL
-from fedprune.federated.bundle import Part, pack, unpack, why_failed
-from fedprune.federated.payload import Payload, from_records, to_records, values_of
-from fedprune.federated.phases import candidates, grow, ranges
-from fedprune.federated.setting import prepare
+from fedprune.federated.link import privacy
+from fedprune.federated.link.bundle import ROUTE as SEVERAL
+from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.link.records import from_records, to_records, values_of
+from fedprune.federated.rounds.phases import candidates, grow, ranges
+from fedprune.runs.setting import prepare
 
 ASKED = {"epsilon": 0.9, "clip_norm": 0.5, "delta": 1e-6}
 SIGMA = 2 * 0.5 * math.sqrt(2 * math.log(1.25 / 1e-6)) / 0.9
@@ -181,7 +182,7 @@ def test_training_that_changes_nothing_or_diverges_is_noise_alone(in_tmp: Callab
 @pytest.mark.parametrize("route", [candidates.STATISTICS, candidates.LOSS, grow.ROUTE, ranges.ROUTE])
 @pytest.mark.parametrize("bundled", [False, True])
 def test_a_device_refuses_what_would_answer_exactly(recorder: Any, route: str, bundled: bool) -> None:
-    from fedprune.federated.client import client_app
+    from fedprune.federated.link.client import client_app
 
     records = to_records(Payload({"experiment": to_json(experiment())}))
     content = pack([Part("query.profile", "1", records), Part(route, "1", records)]) if bundled else records
@@ -193,7 +194,7 @@ def test_a_device_refuses_what_would_answer_exactly(recorder: Any, route: str, b
 
 
 def test_a_bundle_is_noised_as_its_parts_are(recorder: Any, private: Any) -> None:
-    from fedprune.federated.client import client_app
+    from fedprune.federated.link.client import client_app
 
     asked = [message.content for message, _ in private.crossed if message.metadata.message_type in ("train", SEVERAL)]
     records = next(

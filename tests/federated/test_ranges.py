@@ -13,14 +13,14 @@ from flwr.app import Message
 
 from fedprune.experiment import ExperimentError
 from fedprune.export import litert
-from fedprune.federated import finished, forms, outcome
-from fedprune.federated.jobs import Job
-from fedprune.federated.link import RunStopped
-from fedprune.federated.payload import from_records, to_records
-from fedprune.federated.phases import ranges
-from fedprune.federated.setting import prepare
-from fedprune.federated.simulate import simulate
-from fedprune.federated.state import State
+from fedprune.runs import shipping as finished, forms, outcome
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.rounds.phases import ranges
+from fedprune.runs.setting import prepare
+from fedprune.runs.run import simulate
+from fedprune.federated.rounds.model import State
 
 ASKED = {"ranges": "devices"}
 WITHOUT_PUBLIC = {"name": "tiny_world:load", "partition": "iid", "devices": 4, "public": 0.0}
@@ -298,7 +298,7 @@ def test_a_device_that_has_trained_so_tests_the_plain_model(in_tmp: Callable[...
 
 
 def _images(setting: Any, inputs: np.ndarray) -> Any:
-    from fedprune.tensors import as_input
+    from fedprune.training.batches import as_input
 
     return as_input(setting.dataset.normalise(inputs))
 

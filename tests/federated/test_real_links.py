@@ -12,14 +12,15 @@ import pytest
 import tiny_world
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
-from fedprune.federated import bundle, client, link, server
-from fedprune.federated.fleet import Fleet, Step
-from fedprune.federated.folder import RunFolder
-from fedprune.federated.link import RunStopped
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.phases import train
-from fedprune.federated.setting import prepare
-from fedprune.federated.state import State, read
+from fedprune.federated.link import bundle, client, asking as link
+from fedprune.runs import drive as server
+from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.runs.folder import RunFolder
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.rounds.phases import train
+from fedprune.runs.setting import prepare
+from fedprune.federated.rounds.model import State, read
 
 _NODE = 1000
 

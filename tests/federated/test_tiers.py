@@ -11,13 +11,13 @@ import pytest
 import tiny_world
 from fleets import DENSITIES, STRUCTURED, assert_same, assert_whole, fleet_of
 
-from fedprune import masks
+from fedprune.pruning import masks
 from fedprune.aggregation import Share
-from fedprune.federated.ordering import ordered
-from fedprune.federated.setting import prepare
-from fedprune.federated.state import ORDER, Part, State, read, save
-from fedprune.federated.strategy import participants
-from fedprune.nesting import counts, nested
+from fedprune.federated.rounds.ordering import ordered
+from fedprune.runs.setting import prepare
+from fedprune.federated.rounds.model import ORDER, Part, State, read, save
+from fedprune.federated.rounds.rounds import participants
+from fedprune.pruning.nesting import counts, nested
 
 RUNS = {
     "fedtiny": ("fedtiny", {}),

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from fedprune import bn_selection, criteria
-from fedprune.allocation import at_least, erk, ranked, uniform
-from fedprune.bn_selection import candidate_counts, candidate_masks, choose, pool_size
+from fedprune.pruning import candidates as bn_selection, criteria
+from fedprune.pruning.allocation import at_least, erk, ranked, uniform
+from fedprune.pruning.candidates import candidate_counts, candidate_masks, choose, pool_size
 from fedprune.counter_rng import uniforms
-from fedprune.evidence import noise
-from fedprune.granularity import channel
-from fedprune.progressive import blocks_by_name
-from fedprune.pruners import prune, regrow
-from fedprune.schedules import constant, cosine, cubic, exponential, linear, one_shot
+from fedprune.training.evidence import noise
+from fedprune.pruning.granularity import channel
+from fedprune.pruning.turns import blocks_by_name
+from fedprune.pruning.pruners import prune, regrow
+from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
 
 
 def test_criteria() -> None:

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from fedprune.aggregation import Share, coverage_mean, mean_of_variances, merge_counts, merge_top_k, pooled
-from fedprune.topk import top_k
+from fedprune.pruning.topk import top_k
 from fedprune.types import Moments, Params, TopK
 
 SHAPES = {"conv.weight": (3, 2, 2), "conv.bias": (3,), "scale": ()}

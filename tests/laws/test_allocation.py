@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from fedprune import allocation
-from fedprune.allocation import at_least, erk, ranked, uniform
-from fedprune.topk import kept_count
+from fedprune.pruning import allocation
+from fedprune.pruning.allocation import at_least, erk, ranked, uniform
+from fedprune.pruning.topk import kept_count
 from fedprune.types import Scores
 
 Shapes = dict[str, tuple[int, ...]]

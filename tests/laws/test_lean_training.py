@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from fedprune import draws, training
-from fedprune.lean_training import Lean, SubModel, blocks, prepared
+from fedprune.training.lean import Lean, SubModel, blocks, prepared
 from fedprune.models import build
 from fedprune.training import Optimiser, train
 from fedprune.types import Masks

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune import masks
+from fedprune.pruning import masks
 from fedprune.types import Masks
 
 SHAPES = {"a": (2, 3), "b": (4,), "c": (1, 2, 2)}

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune import masks
+from fedprune.pruning import masks
 from fedprune.aggregation import Share, coverage_mean, mean_scores, votes
-from fedprune.nesting import counts, nested
-from fedprune.topk import top_k
+from fedprune.pruning.nesting import counts, nested
+from fedprune.pruning.topk import top_k
 from fedprune.types import Masks, Scores
 
 SHAPES = {"conv.weight": (3, 2, 2), "fc.weight": (2, 5), "scale": (1,)}

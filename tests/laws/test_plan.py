@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fedprune.budgets import training_memory
 from fedprune.budgets.plan import Need, densities, largest, ways, widths
 from fedprune.graph import Conv2d, Graph, Linear, parameters, trace
-from fedprune.lean_training import Lean, blocks
+from fedprune.training.lean import Lean, blocks
 from fedprune.models import build
 
 SHAPES = {"resnet8": (3, 16, 16), "dscnn": (1, 12, 10), "har_cnn": (3, 16), "digits_cnn": (1, 8, 8)}

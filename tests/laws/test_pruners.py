@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune import criteria, granularity, masks
-from fedprune.allocation import at_least, erk, ranked, uniform
-from fedprune.granularity import unstructured
-from fedprune.pruners import chain, every, grow, prune, regrow, score, within
-from fedprune.schedules import constant, cosine, cubic, exponential, linear, one_shot
-from fedprune.topk import kept_count
+from fedprune.pruning import criteria, granularity, masks
+from fedprune.pruning.allocation import at_least, erk, ranked, uniform
+from fedprune.pruning.granularity import unstructured
+from fedprune.pruning.pruners import chain, every, grow, prune, regrow, score, within
+from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
+from fedprune.pruning.topk import kept_count
 from fedprune.types import Allocation, Criterion, Evidence, Granularity, Masks, Pruner, Schedule, Scores
 
 SHAPES = {"stem.weight": (4, 1, 2, 2), "block.0.weight": (3, 4, 2, 1), "block.1.weight": (5, 3), "head.weight": (2, 5)}

@@ -15,8 +15,8 @@ from fedprune import graph as graphs
 from fedprune import training
 from fedprune.export import litert
 from fedprune.export.litert.numbers import Integers
-from fedprune.lean_training import PLAIN, Lean, SubModel
-from fedprune.quantisation_aware import on_grid, on_weight_grid, quantised
+from fedprune.training.lean import PLAIN, Lean, SubModel
+from fedprune.training.quantised import on_grid, on_weight_grid, quantised
 from fedprune.training import Optimiser
 from fedprune.types import Masks, Params
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune import schedules
-from fedprune.schedules import constant, cosine, cubic, exponential, linear, one_shot
+from fedprune.pruning import schedules
+from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
 from fedprune.types import Schedule
 
 # (start, finish, begin, end) -> schedule, and the same as a formula of the progress p in [0, 1]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedprune.coupling import coupled, coupled_channels
+from fedprune.graph.coupling import coupled, coupled_channels
 from fedprune.models import CATALOGUE, build
-from fedprune.surgery import removable, shrink
+from fedprune.graph.surgery import removable, shrink
 from fedprune.types import Masks
 
 torch.set_num_threads(1)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fedprune import toml_files
+from fedprune.experiment import toml_files
 from fedprune.deployment.devices import read_join
 from fedprune.deployment.fleet_folder import FleetError
 from fedprune.experiment import ExperimentError, load
-from fedprune.toml_files import TomlError
+from fedprune.experiment.toml_files import TomlError
 
 HOSTILE = {
     "lists nested without end": ("a = " + "[" * 100_000, "nest too deep"),

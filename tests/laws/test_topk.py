@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.topk import kept_count, top_k
+from fedprune.pruning.topk import kept_count, top_k
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=5)
 # Few values, so that ties are the rule; both infinities among them.

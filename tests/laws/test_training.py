@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedprune import evidence, training
+from fedprune.training import evidence
+from fedprune import training
 from fedprune.models import build
 from fedprune.training import Optimiser, Outcome, train
 from fedprune.types import Masks

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedprune import masks, methods
-from fedprune.coupling import Group, Member
+from fedprune.pruning import masks
+from fedprune import methods
+from fedprune.graph.coupling import Group, Member
 from fedprune.methods import CATALOGUE, MethodError, build, find
-from fedprune.topk import kept_count
+from fedprune.pruning.topk import kept_count
 from fedprune.types import Method, Params, Pruner
 
 LAYERS = {"a.weight": (6, 4, 3, 3), "b.weight": (8, 6, 3, 3), "c.weight": (10, 8)}

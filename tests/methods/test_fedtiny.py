@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune import evidence, masks
+from fedprune.training import evidence
+from fedprune.pruning import masks
 from fedprune.aggregation import mean_of_variances, merge_top_k, pooled
-from fedprune.bn_selection import around_erk, around_uniform, candidate_counts
+from fedprune.pruning.candidates import around_erk, around_uniform, candidate_counts
 from fedprune.methods.fedtiny import fedtiny
 from fedprune.models import build
 from fedprune.types import Masks, Moments, Params, Pruner, TopK

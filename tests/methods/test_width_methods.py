@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedprune import masks
-from fedprune.coupling import Group, Member
+from fedprune.pruning import masks
+from fedprune.graph.coupling import Group, Member
 from fedprune.methods import MethodError, Shapes, build
 from fedprune.types import Masks, Method
 

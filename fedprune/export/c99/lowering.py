@@ -11,7 +11,7 @@ from fedprune.export.c99.program import WHOLE, Layer, Map, Program
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import ModelError, operator_name, read
-from fedprune.export.microcontroller.unpack import unpacked
+from fedprune.export.tflm.unpack import unpacked
 from fedprune.types import Tensor
 
 

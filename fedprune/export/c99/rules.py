@@ -8,7 +8,7 @@ import numpy as np
 from fedprune.export.c99.exponentials import exponentials
 from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Structs
-from fedprune.export.c99.tables import table
+from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
 from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.types import Tensor

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune import evidence
+from fedprune.training import evidence
 from fedprune.graph import Graph
 from fedprune.int8 import affine
 from fedprune.types import FloatTensor, Tensor

@@ -14,12 +14,13 @@ from fedprune import experiment as _experiment
 from fedprune import wire
 from fedprune.counter_rng import uniforms
 from fedprune.experiment import Privacy
-from fedprune.federated import bundle
-from fedprune.federated.checks import Asked, asked, checked
-from fedprune.federated.client import client_app
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.payload import Payload, from_records, size, stamp, to_records
-from fedprune.federated.phases import Reply
+from fedprune.federated.link import bundle
+from fedprune.federated.link.checks import Asked, asked, checked
+from fedprune.federated.link.client import client_app
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.link.records import from_records, size, stamp, to_records
+from fedprune.federated.rounds.phases import Reply
 from fedprune.types import Masks, Params
 from simulations.benchmarks.fuzzing import honest
 from simulations.benchmarks.fuzzing.mutate import SEPARATOR

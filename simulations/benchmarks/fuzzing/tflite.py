@@ -21,7 +21,7 @@ def seeds() -> Sequence[bytes]:
     """Small int8 files that between them hold every operator there is a kernel for; one has packed weights."""
     import torch
 
-    from fedprune.export import litert, microcontroller
+    from fedprune.export import litert, tflm as microcontroller
     from fedprune.graph import inference, trace
 
     torch.manual_seed(0)
@@ -40,8 +40,8 @@ def seeds() -> Sequence[bytes]:
 
 def run(content: bytes) -> None:
     """Inspect a file, make its C sources and its card, and run it in the interpreter's process where that goes well."""
-    from fedprune.export import foreign
-    from fedprune.export.inspection import inspect
+    from fedprune.export.chip import foreign
+    from fedprune.export.inspection.file import inspect
 
     inspect(content)
     with np.errstate(divide="raise", over="raise", invalid="raise"):  # each would be a warning on the screen

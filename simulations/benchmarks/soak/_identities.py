@@ -23,7 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_connection import http_request_response
 
 from fedprune.deployment.devices import Join, read_join
-from fedprune.federated.client import SIMULATED, client_app
+from fedprune.federated.link.client import SIMULATED, client_app
 
 _POLL_S = 3.0  # as a SuperNode does
 _app = client_app()

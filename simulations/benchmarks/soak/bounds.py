@@ -18,9 +18,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedprune.deployment import devices, fleet_folder
 from fedprune.experiment import load, to_json
-from fedprune.federated.client import ROUTES, client_app
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.mask_code import varint
+from fedprune.federated.link.client import ROUTES, client_app
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.wire.mask_code import varint
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import CLI, DIGITS, ROOT, last_line
 

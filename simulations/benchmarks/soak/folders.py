@@ -16,9 +16,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from fedprune import cli
+from fedprune.cli import main as cli
 from fedprune.experiment import ExperimentError
-from fedprune.federated.link import RunStopped
+from fedprune.federated.rounds.asking import RunStopped
 from simulations.benchmarks.soak import pieces
 from simulations.benchmarks.soak.disk import small_disk
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome, difference, phases, skipped

@@ -14,7 +14,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedprune.federated.local_grid import LocalGrid
+from fedprune.federated.link.local_grid import LocalGrid
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import ACTOR, CLI, DIGITS, ROOT, Stage, kill_marked, marked, set_words
 

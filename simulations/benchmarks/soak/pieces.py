@@ -14,8 +14,8 @@ import psutil
 from flwr.app import Message
 
 from fedprune.experiment import load
-from fedprune.federated.engines import local
-from fedprune.federated.simulate import simulate
+from fedprune.federated.link.engines import local
+from fedprune.runs.run import simulate
 from simulations.benchmarks.soak import replies
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Outcome, difference, phases
 from simulations.benchmarks.soak.stage import ACTOR, CLI, DIGITS, ROOT, kill_marked, last_line, set_words

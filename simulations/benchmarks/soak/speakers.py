@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedprune.federated.device import DATA_DIR
+from fedprune.data.loading import DATA_DIR
 from simulations.benchmarks.soak import outcome, pieces
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import CLI, ROOT, Actor, Stage, last_line, set_words

@@ -1,0 +1,49 @@
+"""What ``fedprune export`` does and shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from fedprune.cli.bench import WRONG, read_model, show_export, show_files, why
+from fedprune.experiment import ExperimentError
+
+
+def export_run(console: Console, run: Path, to_microcontroller: bool, fastest: bool, data_dir: Path | None) -> None:
+    """Write a run's model again for one kind of device, those of its tiers too, and what the first one costs."""
+    from fedprune.runs.folder import RunFolder
+    from fedprune.runs.outcome import export as write
+
+    _list(console, write(run, to_microcontroller, str(data_dir) if data_dir else None, fastest))
+    result = RunFolder(run).read_result()
+    if to_microcontroller:
+        show_export(console, run / "microcontroller", result["accuracy_int8"])
+    else:
+        names = {"model.tflite": "accuracy_int8", "model_float.tflite": "accuracy_float"}
+        files = {name: (run / name).read_bytes() for name in names}
+        show_files(console, files, {name: result[key] for name, key in names.items()})
+
+
+def export_file(console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None) -> None:
+    """Write an int8 .tflite as C. ExperimentError for one that cannot be, and nothing is written."""
+    from fedprune.export import c99
+    from fedprune.export.chip import foreign
+
+    if not to_microcontroller:
+        raise ExperimentError(f"{file}: is a .tflite already; --to microcontroller writes it as C")
+    content = read_model(file)
+    folder = out or file.with_name(f"{file.stem}_microcontroller")
+    try:
+        optimise = c99.fastest if fastest else c99.smallest
+        written = foreign.write(content, folder, file.stem, optimise=optimise)
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
+    _list(console, [*written[:-1], *written.firmware])
+    show_export(console, folder, None)
+
+
+def _list(console: Console, paths: Iterable[Path]) -> None:
+    for path in paths:
+        console.print(f"{path}  {path.stat().st_size:,} bytes", markup=False, soft_wrap=True)

@@ -1,0 +1,274 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedprune.cli import deploy as cli_deploy, fleet as cli_fleet, server as cli_server
+from fedprune.cli.bench import Place
+from fedprune.experiment import Experiment, ExperimentError, load
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Federated pruning: train on private data over unequal devices, end in models small enough to run on them.",
+)
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Engine(StrEnum):
+    """Where the devices of a simulation run."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Target(StrEnum):
+    """What an export is for."""
+
+    litert = "litert"
+    microcontroller = "microcontroller"
+    tensorboard = "tensorboard"
+
+
+class Optimise(StrEnum):
+    """What C sources are made for."""
+
+    size = "size"
+    speed = "speed"
+
+
+DataDir = Annotated[
+    Path | None, typer.Option(help="Folder of the data sets that lie in files.", envvar="FEDPRUNE_DATA_DIR")
+]
+Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.", metavar="RUN")]
+
+
+@app.command()
+def simulate(
+    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file.", metavar="FILE")],
+    set: Annotated[
+        list[str], typer.Option(help="Change a key, e.g. --set training.epochs=2.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME")] = None,
+    engine: Annotated[Engine, typer.Option(help="These processes, or Flower's simulation on Ray.")] = Engine.local,
+    data_dir: DataDir = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
+) -> None:
+    """Run a federation on this machine, from private data to a tiny model. FILE is the experiment, in TOML."""
+    experiment = load(file, set, seed=seed)
+    _run(experiment, out or Path("runs") / experiment.name, str(file), data_dir, engine, workers, resume, fresh)
+
+
+@app.command()
+def resume(
+    run: Run,
+    engine: Annotated[Engine, typer.Option(help="These processes, or Flower's simulation on Ray.")] = Engine.local,
+    data_dir: DataDir = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
+    ] = None,
+) -> None:
+    """Go on with a run that was stopped, simulated or a fleet's, to the same model. RUN is its folder."""
+    from fedprune.runs.folder import RunFolder
+
+    if cli_fleet.of_fleet(run):
+        cli_fleet.go_on(run, data_dir)
+        return
+    experiment = RunFolder(run).experiment()
+    _run(experiment, run, str(run / "experiment.json"), data_dir, engine, workers, resume=True)
+
+
+def _run(
+    experiment: Experiment,
+    folder: Path,
+    source: str,
+    data_dir: Path | None,
+    engine: Engine,
+    workers: int | None,
+    resume: bool = False,
+    fresh: bool = False,
+) -> None:
+    from fedprune.cli.progress import Display, summary
+    from fedprune.federated.link import engines
+    from fedprune.runs.run import simulate as run
+
+    over = engines.ray if engine is Engine.ray else functools.partial(engines.local, workers=workers)
+    with Display(console, experiment, folder) as display:
+        try:
+            result = run(
+                experiment, folder, source=source, data_dir=str(data_dir) if data_dir else None,
+                engine=over, resume=resume, fresh=fresh, progress=display,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            display.stop()
+            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {_again()}", markup=False)
+            raise typer.Exit(130) from None
+    summary(console, result, folder)
+
+
+@app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file with a fleet.", metavar="FILE")],
+    set: Annotated[
+        list[str], typer.Option(help="Change a key, e.g. --set fleet.pi.devices=2.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """What each tier of a fleet will train and why, before anything runs. FILE is the experiment, in TOML."""
+    from fedprune.budgets import measure
+    from fedprune.cli.plan import show_plan
+    from fedprune.runs.setting import prepare
+
+    experiment = load(file, set, seed=seed)
+    if not experiment.fleet:
+        raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
+    with console.status("tracing the model"):
+        made = prepare(experiment, str(file), str(data_dir) if data_dir else None).plan
+        speed = measure().macs_per_second
+    assert made is not None
+    show_plan(console, experiment, made, speed)
+
+
+@app.command()
+def profile(
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON, for programs.")] = False,
+) -> None:
+    """Memory, cores and measured speed of this device, as the server will see them."""
+    from fedprune.budgets import measure
+    from fedprune.cli.plan import show_profile
+
+    try:
+        found = measure()
+    except ModuleNotFoundError as error:
+        raise ExperimentError(f"{error.name} is not installed here: pip install 'fedprune[device]'") from error
+    if json:
+        import json as _json
+
+        print(_json.dumps(found._asdict()))
+    else:
+        show_profile(console, found)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or somebody's int8 .tflite.", metavar="RUN")],
+    to: Annotated[
+        Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: C. tensorboard: its rounds.")
+    ],
+    optimise: Annotated[Optimise, typer.Option(help="The C sources for flash or for instructions.")] = Optimise.size,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for a .tflite's C, or for TensorBoard.", show_default="NAME_microcontroller"),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits, or any int8 .tflite."""
+    from fedprune.cli.export import export_file, export_run
+
+    if to is Target.tensorboard:
+        from fedprune.cli.watch import export_events
+
+        export_events(console, run, out)
+    elif run.is_file():
+        export_file(console, run, to is Target.microcontroller, optimise is Optimise.speed, out)
+    else:
+        export_run(console, run, to is Target.microcontroller, optimise is Optimise.speed, data_dir)
+
+
+@app.command()
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A .tflite file, or the folder of a run.", metavar="FILE")],
+) -> None:
+    """Operators, bytes by layer and encoding, zeros, multiply-adds and memory of a model. FILE is a .tflite."""
+    from fedprune.cli.bench import WRONG, models, why
+    from fedprune.cli.inspect import show_inspection
+    from fedprune.export.inspection.file import inspect as look
+
+    name, content = next(iter(models(file).items()))
+    try:
+        show_inspection(console, look(content, name))
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
+
+
+@app.command()
+def bench(
+    file: Annotated[Path, typer.Argument(help="A .tflite file, or the folder of a run.", metavar="FILE")],
+    on: Annotated[Place, typer.Option(help="This machine, or one that is emulated here.")] = Place.host,
+) -> None:
+    """Flash, memory and instructions of a model on a chip, or its latency on this machine. FILE is a .tflite."""
+    from fedprune.cli.bench import bench as measure
+
+    measure(console, file, on)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Draw a run's report again. RUN is its folder, such as runs/digits."""
+    from fedprune.runs.folder import RunFolder
+    from fedprune.runs.outcome import redraw
+
+    console.print(str(redraw(run)), markup=False, soft_wrap=True)
+    if damaged := RunFolder(run).damaged_rows():
+        console.print(f"{run}/metrics.jsonl: {damaged} damaged lines are left out", markup=False, soft_wrap=True)
+
+
+@app.command()
+def watch(
+    run: Run,
+    port: Annotated[int, typer.Option(help="Port of the page on this machine; 0 is any free one.", min=0)] = 8321,
+) -> None:
+    """Show a run while it goes on, in a browser on this machine. RUN is its folder, such as runs/digits."""
+    from fedprune.cli.watch import watch as serve
+
+    serve(console, run, port)
+
+
+cli_server.mount(app)
+cli_fleet.mount(app)
+cli_deploy.mount(app)
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on standard error, and exit code 2."""
+    from fedprune.federated.rounds.asking import RunStopped
+
+    try:
+        app()
+    except ExperimentError as error:
+        errors.print(str(error), markup=False)
+        sys.exit(2)
+    except OSError as error:
+        errors.print(f"{error.filename}: {error.strerror}" if error.filename else str(error), markup=False)
+        sys.exit(2)
+    except RunStopped as error:
+        errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {_again()}", markup=False)
+        sys.exit(1)
+
+
+def _again() -> str:
+    import shlex
+
+    words = [word for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
+    return shlex.join(["fedprune", *words, *(["--resume"] if words[:1] != ["resume"] else [])])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,231 @@
+"""What a simulation shows while it runs: a bar, and a line a round; and the table it ends with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedprune.experiment import Experiment
+from fedprune.runs.report.attendance import Said, away, faults, named, strangers
+
+_HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
+_NAMES = 10  # devices that a line names before it only counts them
+
+_What = TypeVar("_What")
+
+
+class Display:
+    """Takes each line of metrics as it comes; use it as a context."""
+
+    def __init__(self, console: Console, experiment: Experiment, folder: Path) -> None:
+        """Nothing is shown before the first line."""
+        self._console, self._rounds, self._folder, self._name = console, experiment.rounds, folder, experiment.name
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self._progress = Progress(*columns, console=console, transient=True)
+        self._task = self._progress.add_task("preparing", total=None)
+        self._round: dict[str, Any] = {}
+        self._headed = False
+        self._away: Mapping[int, Said] = {}
+        self._strangers: set[tuple[str, str]] = set()
+        self._seconds, self._device_seconds = 0.0, 0.0
+
+    def __enter__(self) -> Display:
+        """Show the bar."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar."""
+        self.stop()
+
+    def stop(self) -> None:
+        """Remove the bar, leave the lines, also of a round that was cut short."""
+        self._progress.stop()
+        if self._round:
+            self._print()
+
+    def __call__(self, row: Mapping[str, Any]) -> None:
+        """A line of metrics, an epoch of pretraining, or the phase export."""
+        if "epoch" in row:
+            text = f"pretraining on public examples, {100 * row['accuracy']:.0f} %"
+            self._progress.update(self._task, description=text, completed=row["epoch"], total=row["epochs"])
+            return
+        if "notice" in row:
+            self._console.print(f"       [yellow]{escape(row['notice'])}[/yellow]", soft_wrap=True)
+            return
+        if self._round and row.get("round") != self._round["round"]:
+            self._print()
+        if row["phase"] == "export":
+            if self._device_seconds:
+                said = f"{self._device_seconds:,.1f} of {self._seconds:,.1f} s are the slowest device's in each phase"
+                self._console.print(f"       {said}, the rest is the link's and the server's", soft_wrap=True)
+            self._progress.update(self._task, description="exporting and checking", total=None)
+            return
+        if not self._round:
+            self._round = {
+                "round": row["round"],
+                "up": 0,
+                "down": 0,
+                "seconds": 0.0,
+                "phases": [],
+                "said": [],
+                "parts": {},
+            }
+        line = self._round
+        line["up"] += row.get("bytes_up") or 0
+        line["down"] += row.get("bytes_down") or 0
+        line["seconds"] += row.get("seconds") or 0.0
+        line["phases"].append(row["phase"])
+        line.setdefault("density", row["density"])
+        line["said"] += [*_said(row), *self._news(row)]
+        if row.get("device_seconds") is not None:
+            self._device_seconds += row["device_seconds"]
+            self._seconds += row.get("seconds") or 0.0
+        if row["phase"] == "evaluate":
+            line["parts"][row.get("part", "")] = row["accuracy"]
+            if len(line["parts"]) == 1:
+                line["accuracy"], line["loss"], line["density"] = row["accuracy"], row["loss"], row["density"]
+        self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
+
+    def _news(self, row: Mapping[str, Any]) -> list[str]:
+        """What lines repeat while it lasts, said when it begins and ends: who is not asked, and who is nobody."""
+        now = away(row)
+        if now is None:
+            return []
+        before, self._away = self._away, now
+        gone = _grouped({device: said for device, said in now.items() if before.get(device) != said})
+        back = _grouped({device: Said(said.word) for device, said in before.items() if device not in now})
+        new = [found for found in strangers(row).items() if found not in self._strangers]
+        self._strangers |= {*new}
+        return [
+            *(f"{_names(devices)}: {_AWAY[said.word]}{said.why}" for said, devices in gone.items()),
+            *(f"{_names(devices)}: {_BACK[said.word]}" for said, devices in back.items()),
+            *(f"node {node} is none of the devices: {why}" for node, why in new),
+        ]
+
+    def _print(self) -> None:
+        line, self._round = self._round, {}
+        if not self._headed:
+            self._headed = True
+            self._console.print(f"{self._name} -> {escape(str(self._folder))}\n[bold]{_HEAD}[/bold]", soft_wrap=True)
+        accuracy = "" if line.get("accuracy") is None else f"{100 * line['accuracy']:.2f} %"
+        loss = "" if line.get("loss") is None else f"{line['loss']:.4f}"
+        self._console.print(
+            f"{line['round']:>6} {accuracy:>9} {loss:>8} {line['density']:>8.4f} {line['up'] / 1e3:>10,.1f} "
+            f"{line['down'] / 1e3:>10,.1f} {line['seconds']:>8.1f}  {_remark(line)}",
+            soft_wrap=True,
+        )
+        for said in line["said"]:
+            self._console.print(f"       [yellow]{escape(said)}[/yellow]", soft_wrap=True)
+
+
+_AWAY = {"aside": "failed repeatedly, set aside ", "absent": "absent, "}
+_BACK = {"aside": "no longer set aside", "absent": "there again"}
+
+
+def _said(row: Mapping[str, Any]) -> list[str]:
+    """What the operator should know of a phase: faults, refusals, and who trains something else from now on."""
+    times = row.get("retried") or 0
+    again = "again" if times == 1 else f"again {times} times"
+    failed, jobs = _grouped(faults(row)), _grouped(named(row.get("replanned")))
+    return [
+        *([f"{row['phase']}: those that failed were asked {again}"] if times else []),
+        *(f"{_names(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
+        *(
+            f"device {device}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; left out"
+            for device, said in (row.get("refused") or {}).items()
+        ),
+        *(f"{_names(devices)} train{'s' * (len(devices) == 1)} from now on: {job}" for job, devices in jobs.items()),
+    ]
+
+
+def _grouped(said: Mapping[int, _What]) -> dict[_What, list[int]]:
+    """The devices of which the same is said, by what is said."""
+    found: dict[_What, list[int]] = {}
+    for device in sorted(said):
+        found.setdefault(said[device], []).append(device)
+    return found
+
+
+def _names(devices: Sequence[int]) -> str:
+    if len(devices) == 1:
+        return f"device {devices[0]}"
+    more = len(devices) - _NAMES
+    return f"devices {', '.join(map(str, devices[:_NAMES]))}" + (f" and {more} more" if more > 0 else "")
+
+
+def mib(size: float) -> str:
+    """Bytes in MiB, to a tenth below ten."""
+    return f"{size / 2**20:,.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"
+
+
+def _remark(line: Mapping[str, Any]) -> str:
+    """What else happened in a round, besides training and testing; and how smaller parts do."""
+    said = []
+    if "candidate_loss" in line["phases"]:
+        said.append("a candidate is chosen")
+    if "grow" in line["phases"]:
+        said.append("masks change")
+    said += [f"{part} {100 * value:.2f} %" for part, value in list(line["parts"].items())[1:] if value is not None]
+    return ", ".join(said)
+
+
+def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
+    """The outcome as a short table, and where everything lies."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
+    in_c = f"no C: {result.get('no_c')}"
+    if "c99_arena_bytes" in result:
+        in_c = f"{result['c99_arena_bytes']:,} bytes of RAM in C99, {result['arena_bytes']:,} in TFLM"
+    file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
+    for key, value in (
+        ("accuracy, torch", f"{100 * result['accuracy_float']:.2f} %"),
+        ("accuracy, model.tflite", f"{100 * result['accuracy_int8']:.2f} %; torch's class on {100 * agreement:.2f} %"),
+        ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
+        ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
+        ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
+        ("microcontroller", in_c),
+        ("on the link", f"{result['bytes_up'] / 1e6:.2f} MB up, {result['bytes_down'] / 1e6:.2f} MB down, all devices"),
+    ):
+        table.add_row(key, value)
+    console.print(table)
+    if result.get("tiers"):
+        console.print(_tiers(result["tiers"]))
+    for name, what in (
+        ("model.npz", "the masked model, as numpy arrays"),
+        ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
+        ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
+        *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
+        ("metrics.jsonl", "a line for each round and phase"),
+        ("result.json", "the outcome"),
+        ("report.html", "all of it, drawn"),
+    ):
+        console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
+
+
+def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The model of each tier."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("tier", "density", "accuracy, int8", "worst device", "flash, bytes", "arena, bytes"):
+        table.add_column(head, justify="left" if head == "tier" else "right")
+    for name, tier in tiers.items():
+        worst = tier["worst_device"]
+        label = name if tier["fits"] else f"{name}, [red]too large[/red]"
+        table.add_row(
+            label, f"{tier['density']:.4f}", f"{100 * tier['accuracy_int8']:.2f} %",
+            f"{100 * worst['accuracy']:.2f} % ({worst['device']})", f"{tier['flash_bytes']:,}",
+            f"{tier['arena_bytes']:,}" if tier["arena_bytes"] else "not measured",
+        )  # fmt: skip
+    return table

@@ -1,0 +1,190 @@
+"""Phase deploy: devices get a model of a run that has ended, try it, and use it from then on if it is no worse."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fedprune.deployment.device import models as shelf, trial
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import Payload, count, number, one_line
+from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.deployment.device.models import Card
+from fedprune.federated.rounds.model import State
+from fedprune.deployment.device.trial import Trial, TrialError
+
+ROUTE = "query.deploy"
+MODELS_DIR = "FEDPRUNE_MODELS_DIR"
+"""Environment variable naming a device's folder of models; ~/.fedprune/models where there is none."""
+MODEL = "model"
+_BATCH = 250
+_LONGEST = 400  # letters of a reason
+
+
+def deploy(files: Mapping[str, bytes], run: str) -> Phase:
+    """Bring devices the .tflite file of their job's part, which is a tier's name here; ``run`` is where it is from.
+
+    What each of them says of it is left in the state's memory, see `told`.
+    """
+
+    def request(state: State, job: Job) -> Payload:
+        content = files[job.part]
+        values = {"sha256": shelf.name(content), "run": run, "tier": job.part}
+        return Payload(values, {MODEL: np.frombuffer(content, np.uint8)})
+
+    def check(state: State, job: Job, payload: Payload) -> None:
+        _check(payload, shelf.name(files[job.part]))
+
+    return Phase(ROUTE, request, device, reduce, check, {"seen": "test"})
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Keep the model, try it and the one in use on the test part, and take it into use unless it gets less right.
+
+    An experiment with ``privacy.epsilon`` learns whether it was, but no counts, unless it has ``privacy.evaluate``.
+    """
+    content, stated = request.tensors[MODEL].tobytes(), str(request.values["sha256"])
+    folder = _folder()
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link; models are kept in a folder of the device's own alone: remove the link")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    before = shelf.in_use(folder)
+    if shelf.name(content) != stated:
+        wrong = f"what came is not what was sent: its SHA-256 is not {stated:.16}…"
+        return _reply(self, None, None, before, wrong, used=bool(before and before.sha256 == stated))
+    file = shelf.put(folder, content)
+    same = before is not None and before.sha256 == stated
+    examples = self.parts.test
+    with tempfile.TemporaryDirectory() as name:
+        trial.lay_out(Path(name), len(examples), self.batches(examples, _BATCH))
+        new, why = _tried(file, Path(name))
+        old, why_old = new if same else None, ""
+        if new and before and not same:  # where the new one does not run, nothing is to be compared
+            old, why_old = _tried(folder / shelf.CURRENT, Path(name))
+    worse = new is not None and old is not None and new.correct < old.correct
+    if new is None:
+        reason = f"already in use, but now {why}" if same else why
+    elif same:
+        reason = "already in use"
+    elif worse:
+        reason = "gets less right than the one in use"
+    elif not new.seen:
+        reason = "no test examples here: taken into use without a test"
+    else:
+        reason = f"the one before could not be tested: {why_old}" if why_old else ""
+    if new is not None and not worse:
+        previous = before.sha256 if before else None
+        card = Card(
+            stated, str(request.values["run"]), str(request.values["tier"]), _accuracy(new.correct, new.seen),
+            datetime.now(UTC).isoformat(timespec="seconds"), before.previous if same and before else previous,
+        )  # fmt: skip
+        shelf.take(folder, card)
+    shelf.tidy(folder)
+    used = same or (new is not None and not worse)
+    return _reply(self, new, old, shelf.in_use(folder), reason, used=used)
+
+
+def reduce(state: State, replies: Sequence[Reply]) -> State:
+    """The state, with what each device said in its memory."""
+    said = {_key(reply.device): msgspec.json.encode(dict(reply.payload.values)) for reply in replies}
+    tensors = {key: np.frombuffer(text, np.uint8) for key, text in said.items()}
+    return replace(state, memory={**state.memory, **tensors})
+
+
+def told(state: State, device: int) -> dict[str, Any] | None:
+    """What a device said of the model that it got, None where it did not answer.
+
+    ``used``, ``reason``; ``accuracy`` and ``accuracy_before`` on its test part, of the new model and of the one that
+    was in use; ``latency_ms`` (median, 90 %); ``memory_bytes``, see `trial.Trial`; and ``in_use``, which model is: its
+    sha256, run and accuracy. None stands for what could not be found out.
+    """
+    text = state.memory.get(_key(device))
+    if text is None:
+        return None
+    values = msgspec.json.decode(text.tobytes())
+    seen, earlier, now = values["seen"], values["before_correct"], values["in_use"]
+    accuracy = _accuracy(values["correct"], seen)
+    before = _accuracy(earlier, seen) if earlier is not None else None
+    latency = values["latency_ms"]
+    return {
+        "used": values["used"],
+        "reason": values["reason"],
+        "accuracy": accuracy,
+        "accuracy_before": before,
+        "latency_ms": None if latency is None else {"median": latency[0], "p90": latency[1]},
+        "memory_bytes": values["peak_bytes"],
+        "in_use": now and {**now, "accuracy": accuracy if values["used"] else before},
+    }
+
+
+def _tried(file: Path, examples: Path) -> tuple[Trial | None, str]:
+    try:
+        return trial.attempt(file, examples), ""
+    except TrialError as error:
+        return None, str(error)
+
+
+def _reply(self: Device, new: Trial | None, old: Trial | None, now: Card | None, reason: str, *, used: bool) -> Payload:
+    privacy = self.experiment.privacy
+    counted = new if privacy.evaluate or not privacy.epsilon else None
+    values = {
+        "device": self.index,
+        "seen": counted.seen if counted else 0,
+        "correct": counted.correct if counted else 0,
+        "before_correct": old.correct if counted and old else None,
+        "latency_ms": [new.median_ms, new.p90_ms] if new else None,
+        "peak_bytes": new.memory_bytes if new else None,  # memory_bytes is what the whole process may use
+        "used": used,
+        "reason": one_line(reason) if reason else "",
+        "in_use": {"sha256": now.sha256, "run": now.run} if now else None,
+    }
+    return Payload(values)
+
+
+def _check(payload: Payload, sha256: str) -> None:
+    """ValueError where a reply contradicts itself, or is none."""
+    if payload.tensors:
+        raise ValueError(f"expected counts alone, got the tensors {sorted(payload.tensors)[:3]}")
+    values = payload.values
+    for key in ("correct", *(["before_correct"] if values.get("before_correct") is not None else [])):
+        if count(payload, key) > count(payload, "seen"):
+            raise ValueError(f"{key}: more hits than examples")
+    if values.get("peak_bytes") is not None:
+        count(payload, "peak_bytes")
+    latency = values.get("latency_ms")
+    if latency is not None:
+        if not isinstance(latency, list) or len(latency) != 2:
+            raise ValueError(f"latency_ms is {latency!r:.40}, expected the median and that of nine in ten")
+        for each in latency:
+            number(Payload({"latency_ms": each}), "latency_ms", least=0)
+    reason = values.get("reason")
+    if not isinstance(reason, str) or len(reason) > _LONGEST or not (reason.isprintable() or not reason):
+        raise ValueError(f"reason is {reason!r:.40}, expected a line of text")
+    now = values.get("in_use")
+    if now is not None and not (
+        isinstance(now, dict)
+        and now.keys() == {"sha256", "run"}
+        and all(isinstance(each, str) and len(each) <= _LONGEST and each.isprintable() for each in now.values())
+    ):
+        raise ValueError(f"in_use is {now!r:.40}, expected a sha256 and a run")
+    if values.get("used") is not (now is not None and now["sha256"] == sha256):
+        raise ValueError(f"used is {values.get('used')!r:.20}, but in use is {now!r:.100}")
+
+
+def _accuracy(correct: int, seen: int) -> float | None:
+    return correct / seen if seen else None
+
+
+def _folder() -> Path:
+    return Path(os.environ.get(MODELS_DIR) or Path.home() / ".fedprune" / "models")
+
+
+def _key(device: int) -> str:
+    return f"deployed/{device}"

@@ -1,0 +1,281 @@
+"""A simulation or a fleet's run as one typed, checked value, read from one TOML file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from fedprune.experiment import toml_files
+from fedprune.experiment.errors import explain, one_line, quoted
+from fedprune.experiment.sections import Amount, Data, Export, Natural, Positive, Pretraining, Privacy, Tier, Training
+from fedprune.experiment.toml_files import TomlError
+
+__all__ = [
+    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Tier", "Training", "from_json",
+    "load", "parse", "to_json", "to_toml", "training_devices",
+]  # fmt: skip
+
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
+
+
+class ExperimentError(ValueError):
+    """An experiment that cannot be run. Its message is one line: the file, the key, and what would be right."""
+
+    def __init__(self, message: str) -> None:
+        """``message``; what it quotes of a foreign text stays within the line."""
+        super().__init__(one_line(message))
+
+
+class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything that decides a run; with the data and the versions, its result follows."""
+
+    data: Data
+    model: str
+    """A shipped model, or a dotted name such as my_package.nets:tiny."""
+    method: dict[str, Any]
+    """``name`` and the method's own parameters."""
+    rounds: Positive
+    name: str = ""
+    seed: Seed = 0
+    evaluate_every: Positive = 1
+    prune_first: bool = False
+    prune_last: bool = False
+    prune_depthwise: bool = False
+    """Depthwise layers hold few weights and lose much by pruning, so they stay dense by default."""
+    least_replies: Annotated[float, Meta(gt=0, le=1)] = 0.5
+    """Part of the asked devices that must answer well, or the round fails and the run stops, saved; and of all
+    devices, the part that must be connected."""
+    retries: Natural = 2
+    """How often those that did not are asked again first."""
+    deadline_s: Amount = 0.0
+    """How long a device may take to answer a message, twice as long where it was late and is asked again.
+
+    0 is no limit in a simulation; over a real link half an hour at first, later four times what the slowest took.
+    """
+    training: Training = Training()
+    pretraining: Pretraining = Pretraining()
+    export: Export = Export()
+    privacy: Privacy = Privacy()
+    fleet: dict[str, Tier] = {}
+    """Tiers of unequal devices, by name: the first devices are of the first tier, and so on. Empty: all are equal."""
+
+
+def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) -> Experiment:
+    """Read an experiment from a TOML file, with ``key.subkey=value`` overrides. ExperimentError says what is wrong."""
+    try:
+        table = toml_files.read(path)
+    except OSError as error:
+        raise ExperimentError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from error
+    except TomlError as error:
+        raise ExperimentError(f"{path}: not valid TOML: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    if seed is not None:
+        table["seed"] = seed
+    table.setdefault("name", path.stem)
+    return parse(table, str(path))
+
+
+def parse(table: Mapping[str, Any], source: str) -> Experiment:
+    """An experiment from plain tables; ``source`` names them in errors."""
+    try:
+        fleet = _fleet(table.get("fleet", {}), source)
+        experiment = msgspec.convert({**table, "fleet": {}}, Experiment)
+    except msgspec.ValidationError as error:
+        raise ExperimentError(f"{source}: {explain(str(error), _TABLES)}") from error
+    except UnicodeEncodeError as error:
+        raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
+    experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
+    for key, problem in _contradictions(experiment):
+        raise ExperimentError(f"{source}: {key}: {problem}")
+    return experiment
+
+
+def _fleet(tables: Any, source: str) -> dict[str, Tier]:
+    if not isinstance(tables, Mapping):
+        raise ExperimentError(f"{source}: fleet: expected a table of tiers, such as [fleet.pi]")
+    fleet = {}
+    for name, table in tables.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name):
+            raise ExperimentError(f"{source}: fleet: {name!r} names a folder; use letters, digits, '_' and '-'")
+        if not isinstance(table, Mapping):
+            raise ExperimentError(f"{source}: fleet.{name}: expected a table, such as {{ devices = 4 }}")
+        plain = {key: _bytes(value, f"{source}: fleet.{name}.{key}") for key, value in table.items()}
+        try:
+            fleet[name] = msgspec.convert(plain, Tier)
+        except msgspec.ValidationError as error:
+            raise ExperimentError(f"{source}: fleet.{name}.{explain(str(error), {'': Tier})}") from error
+    return fleet
+
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def _bytes(value: Any, where: str) -> Any:
+    """A size in bytes; a text such as "128 MiB" is turned into a number, anything but a text is left to be checked."""
+    if not isinstance(value, str) or not where.endswith("_bytes"):
+        return value
+    given = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", value.strip())
+    size = float(given[1]) * _UNITS[given[2]] if given and given[2] in _UNITS else math.inf
+    if size >= 2**63:
+        raise ExperimentError(f'{where}: {value!r} is no size; write bytes as a number, or e.g. "128 MiB"')
+    return round(size)
+
+
+def _with_devices(data: Data, fleet: Mapping[str, Tier]) -> Data:
+    """``data``, with as many devices as the fleet has that train, where it says no number itself."""
+    if data.devices or not fleet:
+        return data
+    return msgspec.structs.replace(data, devices=training_devices(fleet))
+
+
+def training_devices(fleet: Mapping[str, Tier]) -> int:
+    """How many devices of a fleet train."""
+    return sum(tier.devices for tier in fleet.values() if tier.trains)
+
+
+def to_json(experiment: Experiment) -> str:
+    """A compact, stable text of an experiment, for the link and for a run's folder."""
+    table = msgspec.to_builtins(experiment)  # the order of tiers says which devices are of which
+    # every message carries this text: what asks for nothing is not said
+    for key in ("export", "privacy"):
+        if getattr(experiment, key) == getattr(_PLAIN, key):
+            del table[key]
+    for key in ("quantise_last", "clip_norm", "aggregate", "trim"):
+        if table["training"][key] == getattr(_PLAIN.training, key):
+            del table["training"][key]
+    for key in ("retries", "deadline_s"):
+        if table[key] == getattr(_PLAIN, key):
+            del table[key]
+    return msgspec.json.encode(table).decode()
+
+
+def to_toml(experiment: Experiment) -> str:
+    """All settings as a TOML text that gives this experiment again."""
+    table = {key: value for key, value in msgspec.to_builtins(experiment).items() if value is not None}
+    table |= {f"fleet.{name}": tier for name, tier in table.pop("fleet").items()}
+    scalars = [f"{key} = {_toml(value)}" for key, value in table.items() if not isinstance(value, dict)]
+    for key, inner in table.items():
+        if isinstance(inner, dict):
+            scalars += ["", f"[{key}]", *(f"{k} = {_toml(v)}" for k, v in inner.items() if v is not None)]
+    return "\n".join(scalars) + "\n"
+
+
+def _toml(value: Any) -> str:
+    # JSON's values are TOML's, but for surrogate pairs and a bare DEL
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def from_json(text: str | bytes, source: str = "experiment") -> Experiment:
+    """The experiment of ``to_json``, checked as one from TOML is: it may come from anybody's folder, or over a link.
+
+    ExperimentError, which begins with ``source``, says what is wrong.
+    """
+    try:
+        table = msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ExperimentError(f"{source}: not valid JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise ExperimentError(f"{source}: expected a table of settings")
+    return parse(table, source)
+
+
+def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
+    data, problems = experiment.data, []
+    for key, text in (("model", experiment.model), ("data.name", data.name)):
+        if not _encodable(text):
+            problems.append((key, f"{quoted(text)} is not UTF-8"))
+    if data.partition != "natural" and not data.devices and not experiment.fleet:
+        problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
+    trained = training_devices(experiment.fleet)
+    if experiment.fleet and not trained:
+        problems.append(("fleet", "no tier trains; leave trains = false out of one at least"))
+    elif experiment.fleet and data.devices and data.devices != trained:
+        problems.append(("data.devices", f"{data.devices}, but the tiers that train have {trained}; leave it out"))
+    if experiment.training.quantise_last > experiment.rounds:
+        problems.append(("training.quantise_last", f"at most the {experiment.rounds} rounds there are; 0 is never"))
+    if experiment.training.quantise_last and any(tier.train_memory_bytes for tier in experiment.fleet.values()):
+        problems.append(
+            ("training.quantise_last", "no plan counts what it takes; leave it out, or train_memory_bytes of all tiers")
+        )
+    if experiment.export.ranges == "devices" and experiment.export.calibration != "minmax":
+        problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
+    problems += _not_private(experiment) if experiment.privacy.epsilon else []
+    if data.official_test and data.partition != "natural":
+        problems.append(
+            ("data.official_test", 'only for partition = "natural"; others test on the official split anyway')
+        )
+    if not isinstance(experiment.method.get("name"), str):
+        problems.append(("method.name", "missing; expected the name of a method, such as fedtiny"))
+    for key, value in experiment.method.items():
+        # the link and the run's folder speak JSON and flat TOML
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
+            problems.append((f"method.{quoted(key)}", "no name of a parameter; use letters, digits and '_'"))
+        if not _plain(value):
+            problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {quoted(value)}"))
+    if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):
+        problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
+    return problems
+
+
+def _plain(value: Any) -> bool:
+    """Whether JSON and flat TOML both give a value back."""
+    if isinstance(value, list):
+        return all(_plain(each) for each in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**64
+    return isinstance(value, str) and _encodable(value)
+
+
+def _encodable(text: str) -> bool:
+    # a lone surrogate, which comes of an argument that is not UTF-8, is no text
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _not_private(experiment: Experiment) -> list[tuple[str, str]]:
+    """What makes an experiment that asks for privacy not private, as far as it can be told without its method."""
+    problems = []
+    if experiment.privacy.epsilon >= 1:
+        problems.append(
+            ("privacy.epsilon", f"{experiment.privacy.epsilon:g}: its noise is proved private below 1 alone; 0 is off")
+        )
+    if experiment.export.ranges == "devices":
+        problems.append(("export.ranges", "devices send ranges without noise; leave it out, or privacy.epsilon"))
+    if any(tier.train_memory_bytes for tier in experiment.fleet.values()):
+        problems.append(
+            ("privacy.epsilon", "no plan counts what its noise takes; leave it out, or train_memory_bytes of all tiers")
+        )
+    return problems
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ExperimentError(f"--set {override}: expected key=value, for example training.epochs=2")
+    try:
+        value = toml_files.parse(f"value = {text}")["value"]
+    except TomlError:
+        value = text  # a bare word is a string
+    *path, last = key.strip().split(".")
+    for part in path:
+        inner = table.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise ExperimentError(f"--set {override}: {part} is not a table")
+        table = inner
+    table[last] = value
+
+
+_TABLES: dict[str, type[msgspec.Struct]] = {
+    "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
+    "privacy": Privacy,
+}  # fmt: skip
+_PLAIN = Experiment(Data(""), "", {}, 1)

@@ -1,0 +1,1 @@
+"""What a microcontroller gets, and what it costs there."""

@@ -1,0 +1,95 @@
+"""What a model costs where it runs: its C99 sources on an emulated chip, beside what the stock runtime asks for."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.export import apart, c99, tflm as microcontroller
+from fedprune.export.c99 import boards as emulate
+from fedprune.export.litert import ports, reference
+from fedprune.export.litert.flatbuffer import pack
+from fedprune.export.litert.reader import read
+from fedprune.export.litert.runtime import Latency, Measured
+from fedprune.export.tflm.unpack import unpacked
+from fedprune.types import Tensor
+
+_SEED = 0
+
+
+class Costs(NamedTuple):
+    """One way to run a model on a chip. What is not known is None."""
+
+    flash_bytes: int
+    """All of it for C99; the model without the runtime for TensorFlow Lite Micro."""
+    ram_bytes: int
+    """Static memory and the deepest stack for C99; the arena for TensorFlow Lite Micro."""
+    instructions: int | None
+    differing: int | None = None
+    """Inputs whose outputs are not, bit for bit, those of LiteRT's reference kernels; None where none were run."""
+
+
+_WAYS: Mapping[str, c99.Optimise] = {"C99, smallest": c99.smallest, "C99, fastest": c99.fastest}
+
+
+def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str, Costs]:
+    """Return the costs of an int8 model on an emulated chip, one entry for each way to run it.
+
+    Args:
+        model: .tflite bytes; weights may be behind DECODE.
+        target: a key of `emulate.TARGETS` but for ``host``.
+        inputs: (n, values) int8; without them one of noise.
+
+    Raises:
+        ModelError: the C kernels do not cover the model.
+        RuntimeError: a tool is missing, or the C does not compile or run.
+    """
+    if lacking := emulate.missing(target):
+        raise RuntimeError(lacking)
+    plain = pack(unpacked(read(model)))
+    found = {}
+    for way, optimise in _WAYS.items():
+        made = c99.generate(plain, optimise)
+        with TemporaryDirectory() as name:
+            folder = Path(name)
+            (folder / "model.c").write_text(made.source, encoding="utf-8")
+            (folder / "model.h").write_text(made.header, encoding="utf-8")
+            given = noise(plain) if inputs is None else inputs
+            ran = emulate.run(folder, target, given)
+        differing = int((ran.outputs != reference(plain, given)).any(axis=1).sum())
+        assert ran.flash_bytes is not None
+        assert ran.ram_bytes is not None
+        found[way] = Costs(ran.flash_bytes, ran.ram_bytes + (ran.stack_bytes or 0), ran.instructions, differing)
+    return {**found, **stock(plain)}
+
+
+def stock(model: bytes) -> dict[str, Costs]:
+    """Return what TensorFlow Lite Micro asks for besides its own code, with DECODE and without; nothing if unknown."""
+    found = {}
+    packed = microcontroller.pack_sparse(read(model))
+    for way, each in {"TFLM": model, **({"TFLM, DECODE": packed} if len(packed) < len(model) else {})}.items():
+        try:
+            found[way] = Costs(len(each), microcontroller.arena_bytes(each), None)
+        except (RuntimeError, ValueError):  # no interpreter here, or one that lacks an operator
+            continue
+    return found
+
+
+def noise(model: bytes) -> Tensor:
+    """Return one int8 input of noise, (1, values), the same for the same model."""
+    size = math.prod(ports(read(model)).input.shape)
+    return np.random.default_rng(_SEED).integers(-128, 128, (1, size), np.int8)
+
+
+def on_host(models: Sequence[bytes], *, runs: int = 50) -> list[Measured]:
+    """Return what `runtime.measured` gives, measured in a process of its own; raises as it does.
+
+    Raises ``RuntimeError`` also where the runtime ends over a model.
+    """
+    given = {f"model{at}": np.frombuffer(model, np.uint8) for at, model in enumerate(models)}
+    found = apart.call("measured", {**given, "runs": np.array(runs)})
+    latencies = [Latency(*found[f"latency{at}"].tolist()) for at in range(len(models))]
+    return [Measured(latency, found[f"output{at}"]) for at, latency in enumerate(latencies)]

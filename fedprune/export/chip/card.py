@@ -1,0 +1,95 @@
+"""The card beside a model: what it takes and gives, what it costs, how good it is; for programs and for people."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from fedprune.export.litert import Port, Ports, gzip_bytes
+from fedprune.export.tflm.operators import operators
+from fedprune.export.text import markdown
+
+
+def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the card as plain data, ready for JSON: what is ``given``, and what the model itself says.
+
+    Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept. ``operators`` are
+    those that a firmware must register.
+    """
+    forms = {**given.get("size_bytes", {}), "int8 .tflite": len(model), "int8 .tflite, gzip": gzip_bytes(model)}
+    return {
+        **given,
+        "input": _port(ports.input),
+        "output": _port(ports.output),
+        "flash_bytes": len(model),
+        "arena_bytes": arena_bytes,
+        "operators": list(operators(model)),
+        "size_bytes": forms,
+        "sha256": hashlib.sha256(model).hexdigest(),
+    }
+
+
+def page(card: Mapping[str, Any]) -> str:
+    """Return the card as Markdown. Names in it are plain text, whatever they are."""
+    source, result = card["input"], card["output"]
+    rows = [
+        ("Input", f"{source['dtype']}, {tuple(source['shape'])}: a batch of one, channels last"),
+        ("Input numbers", _numbers(source)),
+        ("Input normalisation", f"(value - mean) / std, mean {card['mean']}, std {card['std']}, before quantising"),
+        ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a label"),
+        ("Output numbers", _numbers(result)),
+        ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
+        ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
+        ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
+        ("Operators to register", markdown(", ".join(card["operators"]))),
+        ("SHA-256 of the model", f"`{card['sha256']}`"),
+    ]
+    if card.get("accuracy") is not None:
+        rows.insert(0, ("Accuracy", f"{100 * card['accuracy']:.2f} %"))
+    known = {
+        "input",
+        "output",
+        "mean",
+        "std",
+        "labels",
+        "accuracy",
+        "flash_bytes",
+        "arena_bytes",
+        "c99_arena_bytes",
+        "operators",
+        "size_bytes",
+        "sha256",
+    }
+    others = {key.replace("_", " ").capitalize(): str(value) for key, value in card.items() if key not in known}
+    rows += [(markdown(key), markdown(value)) for key, value in others.items()]
+    return "\n".join(
+        [
+            f"# {markdown(card.get('name', 'Model'))}",
+            "",
+            *_table(("", ""), rows),
+            "",
+            "## Sizes",
+            "",
+            *_table(("Form", "Bytes"), [(markdown(form), f"{size:,}") for form, size in card["size_bytes"].items()]),
+            "",
+            "## Labels",
+            "",
+            *(f"{index}. {markdown(str(label))}" for index, label in enumerate(card["labels"])),
+            "",
+        ]
+    )
+
+
+def _port(port: Port) -> dict[str, Any]:
+    if port.grid is None:
+        return {"shape": list(port.shape), "dtype": "float32"}
+    return {"shape": list(port.shape), "dtype": "int8", "scale": port.grid.scale, "zero_point": port.grid.zero_point}
+
+
+def _numbers(port: Mapping[str, Any]) -> str:
+    if "scale" not in port:
+        return "as they are"
+    return f"real = {port['scale']:.9g} × (integer − {port['zero_point']})".replace("− -", "+ ")
+
+
+def _table(head: tuple[str, str], rows: list[tuple[str, str]]) -> list[str]:
+    return [f"| {left} | {right} |" for left, right in (head, ("---", "---"), *rows)]

@@ -1,5 +1,0 @@
-"""The report of a run: one self-contained HTML page, drawn from its metrics and its result."""
-
-from fedprune.export.report.page import page
-
-__all__ = ["page"]

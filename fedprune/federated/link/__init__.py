@@ -1,0 +1,1 @@
+"""Messages over Flower: records, checks, the device's app, grids and engines."""

@@ -1,0 +1,241 @@
+"""Asking devices: one phase sent over a Flower Grid, replies checked one by one, bytes and faults counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from flwr.serverapp import Grid
+
+from fedprune.aggregation import merge_counts
+from fedprune.experiment import Experiment
+from fedprune.federated.rounds.asking import SUMS
+from fedprune.federated.link.exchange import Answers, exchange
+from fedprune.federated.rounds.asking import Ask
+from fedprune.federated.rounds.standing import ASIDE, Fleet, Step
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import MEMORY, REFUSED, SECONDS, Payload
+from fedprune.federated.rounds.phases import Phase, Reply, evaluate
+from fedprune.federated.rounds.phases.profile import profile
+from fedprune.federated.rounds.model import State
+
+__all__ = ["Ask", "Fleet", "Link", "RunStopped", "Step", "round_seconds"]
+
+_LEAST_LIMIT_S = 120.0
+_AGAIN_S = 5.0
+_TIMES = 4.0  # as long as the slowest took, a device may take
+
+
+class RunStopped(RuntimeError):
+    """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
+
+
+class Link(NamedTuple):
+    """A grid, and the experiment that every message carries: devices keep nothing between messages."""
+
+    grid: Grid
+    experiment: Experiment
+    patience_s: float = 30.0
+    """How long to wait for devices that are not connected: at the start, and where one that is needed was lost."""
+    pause_s: float = 1.0
+    """How long to wait before devices that answered badly are asked again."""
+    first_limit_s: float = 0.0
+    """How long a phase may take that no device has done yet, where the experiment has no deadline; later ones get four
+    times what the slowest device took. 0 is no limit at all, as where no message can be lost."""
+    say: Callable[[dict[str, Any]], None] = lambda row: None
+    """Told, as ``notice``, what an operator should know before a phase is done."""
+    together: bool = False
+    """Whether a round's tests travel with the next round's training, as where each message costs seconds."""
+    gives: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+    """Device -> part of its data -> examples that the experiment gives it; a device that says more is turned away."""
+
+    def meet(self, devices: int, state: State) -> Fleet:
+        """Wait for the experiment's ``devices`` devices and ask every node who it is.
+
+        RunStopped where less than the experiment's least part of them is there when the patience ends.
+        """
+        least = self.experiment.least_replies
+        return self._gathered(Fleet({}, (), devices=devices, least=least, gives=self.gives), state, 0, devices)
+
+    def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
+        """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
+
+        RunStopped where less than the experiment's least part of the devices is there when the patience ends.
+        """
+        return self._gathered(fleet, state, round, fleet.least * fleet.devices)
+
+    def _gathered(self, fleet: Fleet, state: State, round: int, enough: float) -> Fleet:
+        until = time.monotonic() + self.patience_s
+        while len(nodes := sorted(self.grid.get_node_ids())) < enough and time.monotonic() < until:
+            time.sleep(0.1)
+        known = {node: why for node, why in fleet.strangers.items() if node in nodes}
+        fleet = fleet.present(nodes)._replace(strangers=known)
+        # one that is nobody's may have been mended, but is not worth a message in every round
+        due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
+        if due:
+            limit = self.experiment.deadline_s or min(self.first_limit_s, _LEAST_LIMIT_S) or None
+            asked = Ask(profile(), state, {}, round), dict.fromkeys(due, Job())
+            said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
+            answers = sorted(said.good, key=lambda answer: answer[1].device)
+            fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
+        few = len(fleet.nodes) < fleet.least * fleet.devices
+        if few and self.first_limit_s and time.monotonic() < until:
+            # a device that lost its power is held for connected for a while, and let in again only after that
+            time.sleep(_AGAIN_S)
+            rest = self._replace(patience_s=max(0.0, until - time.monotonic()))
+            return rest._gathered(fleet._replace(strangers={}), state, round, enough)
+        missing = [device for device in range(fleet.devices) if device not in fleet.nodes]
+        if few:
+            why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
+            raise RunStopped(
+                f"{self.experiment.name} has {fleet.devices} devices, but {len(fleet.nodes)} of {len(nodes)} nodes "
+                f"answered well (device {missing[0]} is missing){why}"
+            )
+        return fleet
+
+    def ask(
+        self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: float | None = None
+    ) -> Step:
+        """Run one phase on these devices, each with its job, as ``ask_all`` does."""
+        return self.ask_all([Ask(phase, state, jobs, round, least)], fleet)[0]
+
+    def ask_all(self, asks: Sequence[Ask], fleet: Fleet) -> list[Step]:
+        """Run phases on devices, with one message for each device. RunStopped where too few answer one well.
+
+        Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say. Without any
+        answer, where ``least`` allows that, the state stays as it is.
+
+        A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
+        """
+        started = time.perf_counter()
+        limit = self._limit_s([ask.phase.route for ask in asks], fleet)
+        by_node = [{fleet.nodes[device]: job for device, job in ask.jobs.items()} for ask in asks]
+        index_of = {node: device for device, node in fleet.nodes.items()}
+        answers = exchange(self.grid, self.experiment, list(zip(asks, by_node, strict=True)), index_of, fleet, limit)
+        waited = time.perf_counter() - started
+        steps = [self._settled(ask, each, fleet, limit, waited) for ask, each in zip(asks, answers, strict=True)]
+        # of a message with several phases, each but the last took what the slowest device says
+        spent = [step.row.get("device_seconds", 0.0) for step in steps[:-1]]
+        for step, seconds in zip(steps, [*spent, max(0.0, waited - sum(spent))], strict=True):
+            step.row["seconds"] = round_seconds(step.row["seconds"] + seconds)
+        return steps
+
+    def _limit_s(self, routes: Sequence[str], fleet: Fleet) -> float | None:
+        """How long devices may take to answer; None is without limit."""
+        if self.experiment.deadline_s or not self.first_limit_s:
+            return self.experiment.deadline_s or None
+        known = [pace for route in routes if (pace := fleet.slowest_s(route)) is not None]
+        return max(_LEAST_LIMIT_S, _TIMES * sum(known)) if len(known) == len(routes) else self.first_limit_s
+
+    def _awaited(self, nodes: Collection[int]) -> list[int]:
+        """Those of the nodes that are connected, once all are or the patience ends."""
+        until = time.monotonic() + self.patience_s
+        while True:
+            connected = set(self.grid.get_node_ids())
+            there = [node for node in nodes if node in connected]
+            if len(there) == len(nodes) or time.monotonic() > until:
+                return there
+            time.sleep(1)
+
+    def _settled(self, ask: Ask, answers: Answers, fleet: Fleet, limit_s: float | None, waited_s: float) -> Step:
+        """What came of an ask, once enough have answered well; those that did not are asked again."""
+        phase, round, state, started = ask.phase, ask.round, ask.state, time.perf_counter()
+        needed = (self.experiment.least_replies if ask.least is None else ask.least) * len(ask.jobs)
+        index_of = {fleet.nodes[index]: index for index in ask.jobs}
+        everyone: list[Reply] = []
+        named: dict[int, str] = {}
+        up = down = retried = 0
+        while True:
+            everyone += [reply._replace(device=index_of[node]) for node, reply in answers.good]
+            heard = {reply.device for reply in everyone}
+            named |= {index_of[node]: reason for node, reason in answers.faults.items()}
+            named = {index: reason for index, reason in named.items() if index not in heard}
+            up, down = up + answers.bytes_up, down + answers.bytes_down
+            if len(everyone) >= needed or retried == self.experiment.retries:
+                break
+            retried += 1
+            self.say({"notice": f"round {round}, {phase.route}: asking again, since {_reasons(named)}"})
+            time.sleep(self.pause_s)
+            # one that was lost may come back, and until then asking it is of no use
+            there = self._awaited([fleet.nodes[index] for index in named])
+            again = {node: ask.jobs[index_of[node]] for node in there}
+            if not again:
+                break
+            if answers.late and limit_s:
+                limit_s *= 2  # one that was late by a little would be late again
+            asked = time.perf_counter()
+            answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s)[0]
+            waited_s = max(waited_s, time.perf_counter() - asked)
+        everyone.sort(key=lambda reply: reply.device)
+        if len(everyone) < needed:
+            few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
+            raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")
+        replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
+        refused = [reply for reply in everyone if REFUSED in reply.payload.values]
+        if replies:
+            state = phase.reduce(state, replies)
+        said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
+        late = frozenset(index_of[node] for node in answers.late)
+        # whatever it says, no device worked for longer than it was waited for
+        took = {
+            r.device: min(float(r.payload.values[SECONDS]), waited_s) for r in replies if SECONDS in r.payload.values
+        }
+        row = {
+            "round": round,
+            "phase": phase.route.rpartition(".")[2],
+            **_means([reply.payload for reply in replies]),
+            "density": state.density(),
+            "bytes_up": up,
+            "bytes_down": down,
+            "seconds": time.perf_counter() - started,
+            **({"device_seconds": max(took.values())} if took else {}),
+            "asked": sorted(ask.jobs),
+            "devices": len(replies),
+            "faults": {str(index): reason for index, reason in named.items()},
+            **({"late": sorted(late)} if late else {}),
+            **({"refused": said} if said else {}),
+            **({"retried": retried} if retried else {}),
+            **fleet.notes(round),
+            **(_worst(replies) if phase.route == evaluate.ROUTE else {}),
+        }
+        return Step(
+            row,
+            state,
+            memory_bytes={r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values},
+            refused={reply.device: reply.job.needs_bytes for reply in refused},
+            good=frozenset(reply.device for reply in everyone),
+            bad=frozenset(named),
+            late=late,
+            seconds=took,
+            limit_s=limit_s or 0.0,
+            route=phase.route,
+        )
+
+
+def _reasons(faults: Mapping[int, str]) -> str:
+    return "; ".join(f"device {index}: {reason}" for index, reason in sorted(faults.items())[:3])
+
+
+def round_seconds(seconds: float) -> float:
+    """Seconds to the millisecond: a log needs no more."""
+    return round(seconds, 3)
+
+
+def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
+    """Accuracy and loss over all examples seen, where the phase reports them."""
+    sums = merge_counts([{key: payload.values.get(key) or 0 for key in SUMS} for payload in payloads])
+    if not sums.get("seen"):
+        return {"accuracy": None, "loss": None}
+    return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
+
+
+def _worst(replies: Sequence[Reply]) -> dict[str, Any]:
+    """The device that does worst, where devices test a model."""
+    tested = [r for r in replies if r.payload.values.get("seen") and "correct" in r.payload.values]
+    if len(tested) < 2:
+        return {}
+    shares = {r.device: r.payload.values["correct"] / r.payload.values["seen"] for r in tested}
+    device = min(shares, key=lambda each: shares[each])
+    return {"worst": {"device": device, "accuracy": shares[device]}}

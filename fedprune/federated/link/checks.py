@@ -1,0 +1,105 @@
+"""Is a reply to be believed? All that is asked of one before it may touch the state, and the reason where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from flwr.app import Message, RecordDict
+
+from fedprune import __version__
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
+from fedprune.federated.link.records import from_records, size, stamp, values_of
+from fedprune.federated.rounds.phases import Phase
+from fedprune.federated.rounds.model import State
+from fedprune.wire import FRAME
+
+SUMS = ("loss", "correct", "seen")
+"""Values that any phase may report, summed over examples."""
+
+_SLACK = 2**16  # bytes for numbers, names and the library's own framing
+
+
+class Asked(NamedTuple):
+    """What a reply is judged by: the request, and from which state and job it was made."""
+
+    phase: Phase
+    state: State
+    job: Job
+    round: int
+    request: Payload
+    of: str
+    """The request's stamp, which the reply repeats."""
+    most_bytes: int
+    """An honest reply takes no more, encoded or decoded."""
+
+
+def asked(phase: Phase, state: State, job: Job, round: int, request: Payload, records: RecordDict) -> Asked:
+    """How to judge replies to a request; ``records`` hold it as it is sent."""
+    tensors = [*request.tensors.items(), *request.masks.items()]
+    sent = sum(value.nbytes + len(name) + FRAME for name, value in tensors)
+    of = stamp(records, phase.route, str(round))
+    return Asked(phase, state, job, round, request, of, (1 + phase.copies) * sent + _SLACK)
+
+
+def addressed(reply: Message, route: str, round: int) -> None:
+    """ValueError where a reply is not to a message of this type in this round."""
+    metadata = reply.metadata
+    if (metadata.message_type, metadata.group_id) != (route, str(round)):
+        raise ValueError(
+            f"a reply to round {metadata.group_id!r:.20}, {metadata.message_type!r:.40}, was asked for "
+            f"round {round}, {route}"
+        )
+
+
+def checked(
+    records: RecordDict, asked: Asked, device: int | None = None, holds: Mapping[str, int] | None = None
+) -> tuple[int, Payload]:
+    """(the device that it says to come from, or −1, the payload) of a reply's content that may be used.
+
+    ``device`` and ``holds`` are which device the node was met as, and its number of examples by part, where it was met.
+    ValueError, with the reason, where the reply may not be used.
+    """
+    phase, job = asked.phase, asked.job
+    if (has := size(records)) > asked.most_bytes:
+        raise ValueError(f"a reply of {has:,} bytes, expected {asked.most_bytes:,} at most")
+    _stamped(values_of(records), asked.of)
+    payload = from_records(records, asked.request.masks, asked.most_bytes)
+    if payload.masks:
+        raise ValueError(f"expected no masks of the device's own, got {sorted(payload.masks)[:3]}")
+    if REFUSED not in payload.values:
+        phase.check(asked.state, job, payload)
+        _within_what_it_holds(payload, phase.counts, holds)
+    elif job.needs_bytes:
+        count(payload, REFUSED, least=1)
+        count(payload, MEMORY)
+    else:
+        raise ValueError("refused what needs no memory to speak of")
+    if MEMORY in payload.values:
+        count(payload, MEMORY)
+    if SECONDS in payload.values:
+        number(payload, SECONDS, least=0)
+    for key in SUMS:
+        if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
+            number(payload, key)
+    says = count(payload, "device") if "device" in payload.values else -1
+    if device is not None and says not in (-1, device):
+        raise ValueError(f"the node of device {device} now says that it is device {says}")
+    return says, payload
+
+
+def _stamped(values: Mapping[str, object], of: str) -> None:
+    given = values.get(OF)
+    version = given.partition(" ")[0] if isinstance(given, str) else values.get("version")
+    if version != __version__:
+        raise ValueError(f"the device runs fedprune {version!s:.40}, the server {__version__}")
+    if given != of:
+        raise ValueError("a reply to another request, such as one of an earlier round")
+
+
+def _within_what_it_holds(payload: Payload, counts: Mapping[str, str], holds: Mapping[str, int] | None) -> None:
+    for key, part in counts.items() if holds is not None else ():
+        most = (holds or {}).get(part, 0)
+        if count(payload, key) > most:
+            raise ValueError(f"{key} is {payload.values[key]}, but the device said that it has {most} {part} examples")

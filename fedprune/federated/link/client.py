@@ -1,0 +1,149 @@
+"""The device's side: a Flower ClientApp that routes each message to its phase's device half."""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedprune import experiment as _experiment
+from fedprune.budgets import memory_bytes
+from fedprune.federated.rounds import device as _device
+from fedprune.federated.link import privacy
+from fedprune.federated.link.bundle import ROUTE as SEVERAL
+from fedprune.federated.link.bundle import Part, failed, pack, unpack
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload
+from fedprune.federated.link.records import from_records, stamp, to_records, values_of
+from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
+from fedprune.deployment.device import deploy
+from fedprune.federated.link.requests import check, most_bytes
+
+ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
+    profile.ROUTE: profile.device,
+    candidates.STATISTICS: candidates.statistics_device,
+    candidates.LOSS: candidates.loss_device,
+    train.ROUTE: train.device,
+    grow.ROUTE: grow.device,
+    evaluate.ROUTE: evaluate.device,
+    ranges.ROUTE: ranges.device,
+    deploy.ROUTE: deploy.device,
+}
+"""Flower's message type -> device half. A new phase is a file and a line here."""
+
+
+SIMULATED = "simulated"
+"""Key of a node's config, or environment variable: the device shares its machine, whose free memory says nothing."""
+_UNLIMITED = 2**60
+
+
+def client_app() -> ClientApp:
+    """A ClientApp with a route for every phase, which answers privately where an experiment asks for it."""
+    app = ClientApp(mods=privacy.MODS)
+    for route in (*ROUTES, SEVERAL):
+        category, _, action = route.partition(".")
+        register = {"train": app.train, "evaluate": app.evaluate, "query": app.query}[category]
+        half = ROUTES.get(route)
+        register(*([action] if action else []))(functools.partial(_handle, half) if half else _several)
+    return app
+
+
+def _handle(half: Callable[[Device, Payload], Payload], message: Message, context: Context) -> Message:
+    part = Part(message.metadata.message_type, message.metadata.group_id, message.content)
+    return Message(_reply(half, part, context), reply_to=message)
+
+
+def _several(message: Message, context: Context) -> Message:
+    replies = []
+    for part in unpack(message.content):
+        try:
+            if part.route not in ROUTES:
+                raise ValueError(f"a device has no answer to {part.route!r:.80}")
+            replies.append(part._replace(records=_reply(ROUTES[part.route], part, context)))
+        except Exception as error:
+            replies.append(part._replace(records=failed(error)))
+    return Message(pack(replies), reply_to=message)
+
+
+def _reply(half: Callable[[Device, Payload], Payload], part: Part, context: Context) -> RecordDict:
+    has, needs = _usable_bytes(context), Job.of(values_of(part.records)).needs_bytes
+    of, started = stamp(part.records, part.route, part.round), time.perf_counter()
+
+    def compute() -> RecordDict:
+        values = values_of(part.records)
+        device = _this_device(str(values.get("experiment", "")), context)
+        request = from_records(part.records, max_bytes=most_bytes(device, part.route, values, part.records))
+        check(device, part.route, request)
+        reply = half(device, request)
+        more: dict[str, object] = {OF: of}
+        if MEMORY in reply.values or "job" in request.values:  # so that the server plans by what there is now
+            more[MEMORY] = has
+        if not _simulated(context):
+            more[SECONDS] = round(time.perf_counter() - started, 3)
+        return to_records(reply._replace(values={**reply.values, **more}), request.masks)
+
+    return _within(has, compute, needs, of)
+
+
+def _simulated(context: Context) -> bool:
+    return SIMULATED in context.node_config or SIMULATED in os.environ
+
+
+def _usable_bytes(context: Context) -> int:
+    """What this device's process may use in all; a simulated device has what the experiment says that it has."""
+    if _simulated(context):
+        return _UNLIMITED
+    stated = context.node_config.get("memory-mb")
+    return min(memory_bytes(), int(float(stated) * 2**20)) if stated is not None else memory_bytes()
+
+
+def _within(has: int, compute: Callable[[], RecordDict], needs: int, of: str) -> RecordDict:
+    """The reply, or a refusal where the job would need more than the bytes that this process may use."""
+    refusal = Payload({REFUSED: needs, MEMORY: has, OF: of})
+    if needs > has:
+        return to_records(refusal)
+    try:
+        return compute()
+    except Exception as error:
+        if not needs or not _short_of_memory(error):
+            raise
+        # with more memory than it needs, as far as anybody can tell: so the server knows that the job failed
+        return to_records(refusal)
+
+
+def _short_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, is memory that the system does not give: torch has no type of its own."""
+    while error is not None:
+        words = (
+            "bad_alloc",
+            "allocate memory",
+            "Allocator",
+            "could not create a primitive",
+            "could not create a memory",
+        )
+        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _this_device(text: str, context: Context) -> Device:
+    partition = context.node_config.get("partition-id")
+    if partition is None:
+        raise ValueError("this device does not know which part of the data is its own: node-config wants partition-id")
+    folder = context.node_config.get("data-dir") or context.run_config.get("data-dir")
+    return _open(text, int(partition), str(folder) if folder else None)
+
+
+@functools.lru_cache(maxsize=1024)
+def _open(text: str, index: int, data_dir: str | None) -> Device:
+    experiment = _experiment.from_json(text)
+    members = _device.federation(experiment, data_dir).devices
+    if not 0 <= index < len(members):
+        raise ValueError(f"partition-id {index} is outside the {len(members)} devices of {experiment.name}")
+    return Device(index, experiment, _device.load_dataset(experiment.data.name, data_dir), members[index])

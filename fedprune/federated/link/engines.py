@@ -1,0 +1,59 @@
+"""The two ways to run a whole federation on one machine: in these processes, or in Flower's own simulation on Ray."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from flwr.app import Context
+from flwr.serverapp import Grid
+
+from fedprune.federated.link.client import SIMULATED, client_app
+from fedprune.data.loading import DATA_DIR
+from fedprune.federated.link.local_grid import LocalGrid, cores
+from fedprune.federated.link.engines import server_app
+
+Engine = Callable[[int, str | None, Callable[[Grid], None]], None]
+"""(devices, data directory, server's side): runs the server's side over a Grid of so many devices."""
+
+
+def local(devices: int, data_dir: str | None, drive: Callable[[Grid], None], *, workers: int | None = None) -> None:
+    """The same ServerApp code and ClientApp on a LocalGrid, by default with a worker for each core."""
+    _tell_workers(data_dir)
+    with LocalGrid(client_app, devices, workers or cores()) as grid:
+        drive(grid)
+
+
+def ray(devices: int, data_dir: str | None, drive: Callable[[Grid], None]) -> None:
+    """Flower's own simulation: one Ray actor a core. What the server's side raises is raised here."""
+    for switch in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
+        os.environ.setdefault(switch, "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    _tell_workers(data_dir)
+    from flwr.simulation.run_simulation import run_simulation
+
+    raised: list[BaseException] = []
+
+    def main(grid: Grid, context: Context) -> None:
+        try:
+            drive(grid)
+        except BaseException as error:
+            raised.append(error)
+
+    os.environ[SIMULATED] = "1"
+    try:
+        run_simulation(
+            server_app(main),
+            client_app(),
+            num_supernodes=devices,
+            backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores()}},
+        )
+    finally:
+        del os.environ[SIMULATED]
+    if raised:
+        raise raised[0]
+
+
+def _tell_workers(data_dir: str | None) -> None:
+    if data_dir:
+        os.environ[DATA_DIR] = os.path.abspath(data_dir)

@@ -1,0 +1,176 @@
+"""A device as its phases see it: its parts of the data, and models to load a state into."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedprune import counter_rng, data, draws, models, training
+from fedprune.graph import width
+from fedprune.counter_rng import generator
+from fedprune.data import Dataset, DeviceData, Examples, Federation
+from fedprune.experiment import Data, Experiment
+from fedprune.models import Slot
+from fedprune.types import Params, Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DATA_DIR = "FEDPRUNE_DATA_DIR"
+"""Environment variable naming the folder of data sets, where neither the device nor the run says one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """One device in one run."""
+
+    index: int
+    experiment: Experiment
+    dataset: Dataset
+    parts: DeviceData
+
+    def slots(self) -> Mapping[str, Slot]:
+        """What the state of the experiment's model holds, by name."""
+        return models.slots(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
+
+    def model(self, params: Params) -> nn.Module:
+        """The experiment's model with these parameters and buffers, narrower where they are.
+
+        One model serves a process: the last call's. It is as new, whatever of its own an earlier one has moved.
+        """
+        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes), self.experiment.seed
+        shapes = tuple((name, value.shape) for name, value in params.items())
+        model, as_new = _model(*what, shapes)
+        if as_new is None or _own(model) != as_new:
+            _model.cache_clear()
+            model, _ = _model(*what, shapes)
+        training.load_state(model, params)
+        return model
+
+    def number(self, *names: str | int) -> int:
+        """A number in [0, 2⁶⁴) that seed, device and ``names`` decide, for `draws`."""
+        return counter_rng.number(self.experiment.seed, "device", self.index, *names)
+
+    def batches(self, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
+        """All examples in stored order, in batches of at most ``size``."""
+        return in_order(self.dataset, examples, size)
+
+    def shuffled(self, examples: Examples, size: int, *names: str | int) -> Iterable[tuple[Tensor, Tensor]]:
+        """All examples in an order that seed, device and ``names`` decide, augmented where the experiment says so."""
+        rng = generator(self.experiment.seed, "device", self.index, *names)
+        return shuffled(self.dataset, examples, size, rng, augment=self.experiment.training.augment)
+
+
+def in_order(dataset: Dataset, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
+    """(normalised inputs, labels) in stored order."""
+    order = np.arange(len(examples))
+    return training.in_batches(lambda part: dataset.normalise(examples.inputs[part]), examples.labels, order, size)
+
+
+def shuffled(
+    dataset: Dataset, examples: Examples, size: int, rng: np.random.Generator, *, augment: bool
+) -> Iterable[tuple[Tensor, Tensor]]:
+    """(normalised inputs, labels) in the generator's order; images that bear it are cropped and flipped by it too."""
+
+    def inputs(part: Tensor) -> Tensor:
+        batch = dataset.normalise(examples.inputs[part])
+        return data.crop_and_flip(batch, rng) if augment and dataset.augment else batch
+
+    return training.in_batches(inputs, examples.labels, rng.permutation(len(examples)), size)
+
+
+def one_thread() -> None:
+    """Compute with one thread, so that a result does not depend on which process, or how many, computed it."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
+    """The data set from ``data_dir``, else from the folder that the environment names."""
+    return _dataset(name, data_dir or os.environ.get(DATA_DIR))
+
+
+def federation(experiment: Experiment, data_dir: str | None = None) -> Federation:
+    """Who holds what in an experiment: the same in every process. DataError where the data is missing or too small."""
+    return _federation(experiment.data, experiment.seed, data_dir or os.environ.get(DATA_DIR))
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(name: str, data_dir: str | None) -> Dataset:
+    return data.load(name, Path(data_dir) if data_dir else None)
+
+
+@functools.lru_cache(maxsize=4)
+def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
+    partitions: dict[str, data.Partition | None] = {
+        "iid": data.iid,
+        "dirichlet": functools.partial(data.dirichlet, alpha=settings.alpha),
+        "shards": functools.partial(data.shards, per_device=settings.shards_per_device),
+        "natural": None,
+    }
+    return data.federate(
+        _dataset(settings.name, data_dir),
+        partitions[settings.partition],
+        settings.devices or None,
+        seed,
+        public=settings.public,
+        development=settings.development,
+        test=settings.test,
+        examples=settings.examples or None,
+        official_test=settings.official_test,
+    )
+
+
+@functools.lru_cache(maxsize=3)
+def _model(
+    name: str, input_shape: tuple[int, ...], classes: int, seed: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+) -> tuple[nn.Module, object]:
+    """(a model of these shapes, what its modules hold besides)."""
+    import torch
+
+    one_thread()
+    model = models.build(name, input_shape, classes, seed)
+    if len(input_shape) == 3:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
+    with draws.seeded(seed):  # a copy of a net may hold a copy of a generator, as it is now
+        if narrower:
+            model = models.checked(name, width.fit(model, dict(shapes)), input_shape, classes)
+    return model, _own(model)
+
+
+def _own(model: nn.Module) -> object:
+    """What modules hold besides the model's state, to be compared; None where it is not made of plain values.
+
+    A counter, or a generator of the net's own, would go on from message to message, in each process by itself.
+    """
+    from torch import nn
+
+    of_all = vars(nn.Module()).keys()
+    try:
+        if any(module._non_persistent_buffers_set for module in model.modules()):
+            return None
+        return [
+            [(key, _plain(value)) for key, value in vars(module).items() if key not in of_all]
+            for module in model.modules()
+        ]
+    except TypeError:
+        return None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    if value is None or isinstance(value, int | float | str | FunctionType | BuiltinFunctionType | type):
+        return value
+    raise TypeError

@@ -1,0 +1,42 @@
+"""The protocol, one step a file: what the server asks, what the device does, how replies reduce."""
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
+
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.rounds.model import State
+
+
+class Reply(NamedTuple):
+    """A device's good answer."""
+
+    device: int
+    payload: Payload
+    job: Job = Job()
+    """What it was asked to do."""
+
+
+def _anything(state: State, job: Job, payload: Payload) -> None:
+    """Accept every reply."""
+
+
+class Phase(NamedTuple):
+    """One step of a federated protocol."""
+
+    route: str
+    """Flower's message type."""
+    request: Callable[[State, Job], Payload]
+    """What the server asks; devices with the same job get the same."""
+    device: Callable[[Device, Payload], Payload]
+    """The device's half: a pure function of the device and the request."""
+    reduce: Callable[[State, Sequence[Reply]], State]
+    """The server's half, over replies in the order of devices."""
+    check: Callable[[State, Job, Payload], None] = _anything
+    """Raises ValueError for a reply that must not be used."""
+    counts: Mapping[str, str] = MappingProxyType({})
+    """Counts of examples in a reply -> the part of the device's data that has them: train, development or test."""
+    copies: int = 1
+    """How many times over a reply may say something of every tensor that was sent, such as once a candidate."""

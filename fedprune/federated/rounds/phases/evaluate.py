@@ -1,0 +1,44 @@
+"""Phase evaluate: devices test the global model on their test parts; the server adds up losses and hits."""
+
+from collections.abc import Sequence
+
+from fedprune import draws, training
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job, held
+from fedprune.federated.rounds.payload import Payload, count
+from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.model import State
+
+ROUTE = "evaluate"
+_BATCH = 250
+
+
+def evaluate() -> Phase:
+    """Test the current model, or a part of it; the state stays as it is."""
+    return Phase(ROUTE, _request, device, reduce, check, {"seen": "test"})
+
+
+def _request(state: State, job: Job) -> Payload:
+    return Payload(job.to_values(), *held(state, job))
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Loss sum, hits and count over the device's test part."""
+    batch = Job.of(request.values).batch or _BATCH
+    model = self.model(request.tensors)
+    with draws.seeded(self.number("evaluate")):  # the same in every round, so that only the model differs
+        outcome = training.evaluate(model, self.batches(self.parts.test, batch))
+    return Payload({"loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples})
+
+
+def reduce(state: State, replies: Sequence[Reply]) -> State:
+    """The state, unchanged."""
+    return state
+
+
+def check(state: State, job: Job, payload: Payload) -> None:
+    """Counts alone, no more hits than examples. A loss may be infinite in a model that has diverged."""
+    if payload.tensors:
+        raise ValueError(f"expected counts alone, got the tensors {sorted(payload.tensors)[:3]}")
+    if count(payload, "correct") > count(payload, "seen"):
+        raise ValueError("more hits than examples")

@@ -1,0 +1,48 @@
+"""Phase profile: a device says who it is and what it holds; Flower's server cannot see either."""
+
+from collections.abc import Sequence
+
+from fedprune import __version__
+from fedprune.budgets import memory_bytes
+from fedprune.data import DeviceData
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import MEMORY, Payload, count
+from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.model import State
+
+ROUTE = "query.profile"
+PARTS = ("train", "development", "test")
+"""Parts of a device's data, whose sizes it says."""
+_MOST = 2**31 - 1  # examples; more would only buy weight in averages
+
+
+def profile() -> Phase:
+    """Ask every device for its index, its version, the sizes of its parts and the memory that it may use."""
+    return Phase(ROUTE, lambda state, job: Payload(), device, reduce, check)
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Index, version, number of training, development and test examples, and bytes that its process may use."""
+    said = {"device": self.index, "version": __version__, MEMORY: memory_bytes()}
+    return Payload({**said, **sizes(self.parts)})
+
+
+def sizes(parts: DeviceData) -> dict[str, int]:
+    """Examples in each of ``PARTS``."""
+    indices = (parts.train_indices, parts.development_indices, parts.test_indices)
+    return {part: len(own) for part, own in zip(PARTS, indices, strict=True)}
+
+
+def reduce(state: State, replies: Sequence[Reply]) -> State:
+    """The state, unchanged: who the devices are is no part of the model."""
+    return state
+
+
+def check(state: State, job: Job, payload: Payload) -> None:
+    """The device runs this version of fedprune: another may train something else."""
+    for key in ("device", *PARTS):
+        count(payload, key, most=_MOST)
+    count(payload, MEMORY)
+    if payload.values.get("version") != __version__:
+        raise ValueError(f"the device runs fedprune {payload.values.get('version')}, the server {__version__}")

@@ -1,0 +1,87 @@
+"""Adaptive batch-norm selection: draw coarse-pruned candidates, choose one by loss after BN recalibration (FedTiny).
+
+What devices measure travels in federated/phases; here are the pure halves: the pool and the choice.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from fedprune.pruning import criteria
+from fedprune.pruning.allocation import erk
+from fedprune.counter_rng import generator
+from fedprune.pruning.topk import kept_count, top_k
+from fedprune.types import Densities, Masks, Params
+
+Counts = Mapping[str, int]
+"""Kept weights of each layer: with the weights, all there is to a candidate, since its masks follow."""
+
+Noise = Callable[[Mapping[str, tuple[int, ...]], float, np.random.Generator], Densities]
+"""(shapes, density, generator) -> noisy density of each layer, in [0, 1]."""
+
+_TOLERANCE = 0.02  # of the density asked for
+_MOST_DRAWS = 100_000
+
+
+def around_uniform(spread: float = 0.5) -> Noise:
+    """d_l = d · (1 + U(−spread, spread)), clamped to 1: FedTiny's default."""
+
+    def draw(shapes: Mapping[str, tuple[int, ...]], density: float, rng: np.random.Generator) -> Densities:
+        return {name: min(1.0, density * (1 + spread * (2 * rng.random() - 1))) for name in shapes}
+
+    return draw
+
+
+def around_erk(spread: float = 1.0) -> Noise:
+    """d_l = ERK_l · (1 + U(−spread, spread)), clamped to 1."""
+
+    def draw(shapes: Mapping[str, tuple[int, ...]], density: float, rng: np.random.Generator) -> Densities:
+        base = erk(shapes)({name: np.empty(shape, np.bool_) for name, shape in shapes.items()}, density)
+        return {name: min(1.0, base[name] * (1 + spread * (2 * rng.random() - 1))) for name in shapes}
+
+    return draw
+
+
+def pool_size(density: float) -> int:
+    """C = 0.1 / d candidates, at least 1 (from the authors' experiments; a default, never a law)."""
+    return max(1, round(0.1 / density))
+
+
+def candidate_counts(
+    shapes: Mapping[str, tuple[int, ...]], density: float, size: int, *, seed: int, noise: Noise | None = None
+) -> tuple[Counts, ...]:
+    """Layer-wise kept counts of ``size`` candidates, each within 2 % of ``density`` over all layers.
+
+    A candidate is drawn anew until it lands there. Raises ValueError where none does: the layers are too small for the
+    density, since every layer keeps at least one weight.
+    """
+    noise = noise or around_uniform()
+    sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
+    total = sum(sizes.values())
+    rng = generator(seed, "candidates")
+    pool: list[Counts] = []
+    for _ in range(_MOST_DRAWS):
+        drawn = noise(shapes, density, rng)
+        counts = {name: max(1, kept_count(drawn[name], sizes[name])) for name in sizes}
+        if abs(sum(counts.values()) / total - density) / density < _TOLERANCE:
+            pool.append(counts)
+            if len(pool) == size:
+                return tuple(pool)
+    raise ValueError(f"no candidate of density {density} in {_MOST_DRAWS} draws: {len(sizes)} layers, {total} weights")
+
+
+def candidate_masks(weights: Params, counts: Counts) -> Masks:
+    """Top ``counts[l]`` of |θ_l| for each layer l: candidates over the same θ, nested layer by layer."""
+    return {name: top_k(criteria.magnitude(weights[name]), count) for name, count in counts.items()}
+
+
+def choose(losses: Sequence[tuple[Sequence[float], int]]) -> int:
+    """argmin_c Σ_k loss_ck / Σ_k |dev_k| from each device's (loss sum of every candidate, |dev|); ties to the first.
+
+    A candidate with a loss that is not finite is chosen only if all are such. Raises ValueError without any example.
+    """
+    total = sum(size for _, size in losses)
+    if not total:
+        raise ValueError("no device has development examples to choose a candidate with")
+    mean = np.sum([np.asarray(sums, np.float64) for sums, size in losses if size], axis=0) / total
+    return int(np.argmin(np.where(np.isfinite(mean), mean, np.inf)))

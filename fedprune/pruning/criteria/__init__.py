@@ -1,0 +1,14 @@
+"""Criteria: pure functions of evidence that score weights, the higher kept first."""
+
+import inspect
+
+from fedprune.pruning.criteria.gradient import gradient
+from fedprune.pruning.criteria.weight import magnitude, random
+from fedprune.types import Criterion
+
+__all__ = ["gradient", "magnitude", "needs", "random"]
+
+
+def needs(criterion: Criterion) -> tuple[str, ...]:
+    """The kinds of evidence that a criterion reads: its parameter names, in order."""
+    return tuple(inspect.signature(criterion).parameters)

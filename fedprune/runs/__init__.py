@@ -1,0 +1,1 @@
+"""From an experiment to its folder: setting, plan, run, outcome, reports."""

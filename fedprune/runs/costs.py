@@ -1,0 +1,210 @@
+"""What an experiment's model costs at each size: read from its graph, traced once for each, never measured."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from fedprune import budgets, training
+from fedprune.graph import width
+from fedprune.budgets import RUNTIME_BYTES, Memory
+from fedprune.data import Dataset, Federation
+from fedprune.experiment import Experiment, Tier
+from fedprune.graph import Graph
+from fedprune.training.lean import Lean, blocks
+from fedprune.pruning.topk import kept_count
+from fedprune.types import Method, Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SEEN = 32  # examples behind the ranges of a file that is only measured
+_MOST_KEPT = 1.02  # of the density asked for: a candidate's may differ by so much
+_SLACK = 64  # bytes by which the prediction of a file may be short
+SRAM_SLACK = 64
+"""Bytes by which the prediction of an arena may be short."""
+
+_MOST_SWAPPED = 0.3  # of a layer's kept weights in one adjustment: RigL's and FedTiny's α
+
+
+class Traced(NamedTuple):
+    """A model of one size."""
+
+    state: Params
+    training: Graph
+    inference: Graph
+    blocks: tuple[str, ...]
+    """What is computed twice where memory is short."""
+    file_bytes: int
+    """Of its dense int8 .tflite."""
+
+
+class Costs:
+    """Costs of a model at a size: a density, or a fraction of channels where the method is structured."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        dataset: Dataset,
+        federation: Federation,
+        layers: Mapping[str, tuple[int, ...]],
+        model: Callable[[], nn.Module],
+        method: Callable[[float], Method],
+        asked: float,
+    ) -> None:
+        """``method(size)`` is the experiment's method at a size, ``asked`` at most; ``model()`` its untrained model."""
+        self._experiment, self._dataset, self._federation = experiment, dataset, federation
+        self._layers, self._model, self.method, self.asked = layers, model, method, asked
+        largest = method(asked)
+        self.structured, self.ordered_dropout = largest.structured, largest.ordered_dropout
+        self.grows = largest.update is not None and "grad" in largest.update.needs
+        self.batch = experiment.training.batch
+        self.inner_steps = experiment.training.inner_steps
+        self.grow_batch = experiment.training.grow_batch
+        self._traced = functools.cache(self._trace)
+        self._drawn = functools.cache(self._draw)
+
+    def traced(self, size: float) -> Traced:
+        """The model at a size; where weights are pruned one by one, it is the same at every density."""
+        return self._traced(size if self.structured else 1.0)
+
+    def _trace(self, size: float) -> Traced:
+        import torch
+
+        from fedprune.export import litert
+        from fedprune.graph import inference, trace
+
+        model = self._model()
+        state = training.state_of(model)
+        if self.structured:
+            state = width.narrow(state, self.method(size).candidates({})[0])
+            model = width.fit(model, {name: value.shape for name, value in state.items()})
+            training.load_state(model, state)
+        with torch.no_grad():
+            torch.manual_seed(0)
+            for parameter in model.parameters():  # equal values, such as zero biases, would be stored once
+                parameter.add_(torch.rand_like(parameter) / 16)
+        graph = trace(model, torch.zeros(1, *self._dataset.input_shape))
+        folded = inference(graph)
+        seen = self._dataset.normalise(self._federation.public.inputs[:_SEEN])
+        file = litert.write_int8(folded, litert.calibrate(folded, seen))
+        return Traced(state, graph, folded, blocks(model), len(file))
+
+    def kept(self, size: float) -> dict[str, int]:
+        """Kept weights of each prunable layer; none named where all that is left is dense."""
+        if self.structured:
+            return {}
+        return {name: kept_count(size, self._size(name)) for name in self._layers}
+
+    def drawn(self, size: float) -> dict[str, int] | None:
+        """The most weights of each layer that a device holds when training begins, where that is more than ``kept``.
+
+        A method may begin dense, and prune along a schedule. None where it cannot be built at this size.
+        """
+        return self._drawn(size)
+
+    def _draw(self, size: float) -> dict[str, int] | None:
+        zeros = {name: np.zeros(shape, np.float32) for name, shape in self._layers.items()}
+        try:
+            candidates = self.method(size).candidates(zeros)
+        except ValueError:
+            return None
+        if self.structured:
+            return {}
+        at_first = [{name: int(np.count_nonzero(mask)) for name, mask in each.items()} for each in candidates]
+        kept = self.kept(size)
+        most = {name: max(each.get(name, self._size(name)) for each in at_first) for name in kept}
+        return most if sum(most.values()) > 2 * sum(kept.values()) else kept
+
+    def memory(self, size: float, way: Lean, examples: int, inner: int = 0, grow_batch: int = 0) -> Memory:
+        """Peak of a device's process that trains this size in this way, and so many smaller parts with it.
+
+        The device holds ``examples`` examples, and takes gradients of pruned weights over ``grow_batch``.
+        """
+        traced, kept = self.traced(size), self.drawn(size) or {}
+        return budgets.training_memory(
+            traced.training,
+            batch=self.batch,
+            micro_batch=way.micro_batch,
+            recompute=traced.blocks if way.recompute else (),
+            sparse=way.sparse,
+            kept=kept,
+            examples=examples,
+            example_bytes=int(self._federation.public.inputs[:1].nbytes),
+            grow_batch=grow_batch if self.grows else 0,
+            grown={name: int(_MOST_SWAPPED * count) for name, count in kept.items()},
+            inner=inner,
+            runtime=RUNTIME_BYTES,
+        )
+
+    def evaluation(self, size: float, batch: int, examples: int) -> int:
+        """Peak of a device's process, in bytes, that only tests this size, so many examples at a time."""
+        traced = self.traced(size)
+        memory = budgets.training_memory(
+            traced.training,
+            batch=1,
+            kept=self.kept(size),
+            examples=examples,
+            example_bytes=int(self._federation.public.inputs[:1].nbytes),
+            evaluate_batch=batch,
+            runtime=RUNTIME_BYTES,
+        )
+        return memory.total
+
+    def flash_bytes(self, size: float, tier: Tier) -> int:
+        """Predicted length of the tier's int8 file: without its zeros where a microcontroller runs it."""
+        from fedprune.export import tflm as microcontroller
+
+        traced, kept = self.traced(size), self.kept(min(1.0, _MOST_KEPT * size))
+        if not tier.sram_bytes or not kept:
+            return traced.file_bytes + _SLACK
+        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK)
+        sizes = {name: self._size(name) for name in decoded}
+        return microcontroller.flash_bytes(traced.file_bytes, sizes, kept) + _SLACK
+
+    def sram_bytes(self, size: float, tier: Tier) -> int:
+        """Predicted arena of that file."""
+        from fedprune.export import tflm as microcontroller
+
+        traced, kept = self.traced(size), self.kept(size)
+        sparse = tier.sram_bytes and kept
+        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK) if sparse else ()
+        return microcontroller.sram_bytes(traced.inference, decoded) + SRAM_SLACK
+
+    def macs(self, size: float) -> int:
+        """Multiply-adds of one inference with dense kernels."""
+        return budgets.macs(self.traced(size).inference)
+
+    def sparse_macs(self, size: float) -> int:
+        """Multiply-adds of one inference by kept weights alone."""
+        return budgets.sparse_macs(self.traced(size).inference, self.kept(size))
+
+    def stored_bytes(self, size: float) -> dict[str, int]:
+        """Encoding -> bytes of all weights in int8, biases and headers left out."""
+        matrices = {name: value.size for name, value in self.traced(size).state.items() if value.ndim > 1}
+        return budgets.stored_bytes(matrices, self.kept(size))
+
+    def link_bytes(self, size: float) -> tuple[int, int]:
+        """(down, up) of one training round: weights, and on the way down the masks at their entropy."""
+        sizes = {name: value.size for name, value in self.traced(size).state.items()}
+        kept = self.kept(size)
+        dense = 4 * sum(count for name, count in sizes.items() if name not in kept)
+        masked = {name: sizes[name] for name in kept}
+        values = 4 * sum(kept.values())
+        return dense + budgets.stored_bytes(masked, kept, 32)["entropy"], dense + values
+
+    def examples(self, devices: range) -> tuple[int, int]:
+        """(examples in all, of these to train on) of the device that holds the most of each."""
+        parts = [self._federation.devices[device] for device in devices]
+        training = [len(part.train_indices) for part in parts]
+        rest = [len(part.development_indices) + len(part.test_indices) for part in parts]
+        return max(map(sum, zip(training, rest, strict=True))), max(training)
+
+    def _size(self, name: str) -> int:
+        count = 1
+        for length in self._layers[name]:
+            count *= length
+        return count

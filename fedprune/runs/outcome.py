@@ -1,0 +1,215 @@
+"""What a run ends in: the files of its folder, the numbers of result.json, and the report."""
+
+from __future__ import annotations
+
+import io
+import json
+import platform
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedprune import __version__, wire
+from fedprune.pruning import masks
+from fedprune import experiment as _experiment
+from fedprune.export.chip.write import Written
+from fedprune.runs.report import page
+from fedprune.runs import forms as _forms
+from fedprune.runs import tier_outcome
+from fedprune.runs.folder import RunFolder, inside, total
+from fedprune.runs.forms import Check, Forms
+from fedprune.runs.setting import Setting, prepare
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.rounds import SELECTED
+from fedprune.files import write_atomically
+from fedprune.types import Tensor
+
+_PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
+
+
+def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
+    """Export, check and report a run that is complete; returns result.json, and writes it last."""
+    part = next(iter(state.parts), "")
+    whole, state = state, state.view(part)
+    folder.still_there()
+    model = io.BytesIO()
+    np.savez_compressed(model, **state.params, **{f"mask/{name}": mask for name, mask in state.masks.items()})  # type: ignore[arg-type]
+    write_atomically(folder.path / "model.npz", model.getvalue())
+    forms = _forms.make(setting, state, part=part)
+    checked = _forms.check(setting, forms)
+    result = _result(setting, folder, state, forms, checked)
+    write_litert(folder.path, forms)
+    result |= _write_c(setting, folder.path, forms, result)
+    if setting.plan is not None:
+
+        def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> None:
+            write_litert(path, forms)
+            _write_c(setting, path, forms, facts)
+
+        result["tiers"] = tier_outcome.finish(setting, folder, whole, write)
+    folder.write_result(result)
+    report(folder)
+    return result
+
+
+def _write_c(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> dict[str, Any]:
+    # What the C sources take, or why there are none: a run of hours does not fail over what an export writes later.
+    if result["arena_bytes"] is None:
+        return {"no_c": "the arena could not be measured, without which a C array is of little use"}
+    try:
+        written = write_microcontroller(setting, path, forms, result)
+    except (ValueError, RuntimeError) as error:
+        return {"no_c": str(error)}
+    card = json.loads(written.card_json.read_text(encoding="utf-8"))
+    return {"c99_arena_bytes": card["c99_arena_bytes"]}
+
+
+def report(folder: RunFolder) -> Path:
+    """Write report.html from the folder's result, metrics and masks; returns its path."""
+    result = folder.read_result()
+    state = folder.state()
+    selected = {name.removeprefix(SELECTED): m for name, m in state.memory.items() if name.startswith(SELECTED)}
+    moved = {
+        name: int(np.count_nonzero(mask & ~selected[name])) / max(1, int(np.count_nonzero(mask)))
+        for name, mask in state.masks.items()
+        if name in selected and selected[name].shape == mask.shape
+    }
+    layers = {"before": masks.densities(selected), "after": masks.densities(state.masks), "moved": moved}
+    asked = _experiment.to_toml(folder.experiment())
+    path = folder.path / "report.html"
+    write_atomically(path, page(result, folder.rows(), layers, asked).encode())
+    return path
+
+
+def write_litert(path: Path, forms: Forms) -> list[Path]:
+    """model.tflite (int8, for a phone, a Pi or TensorFlow Lite Micro), and model_float.tflite."""
+    files = {"model.tflite": forms.litert_int8, "model_float.tflite": forms.litert_float}
+    for name, content in files.items():
+        write_atomically(path / name, content)
+    return [path / name for name in files]
+
+
+def write_microcontroller(
+    setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any], fastest: bool = False
+) -> Written:
+    """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``."""
+    from fedprune.export import c99, tflm as microcontroller
+
+    dataset = setting.dataset
+    # of raw values, so that a caller has no scale to know of
+    mean, std = _in_turn(dataset.input_shape, dataset.mean / dataset.scale, dataset.std / dataset.scale)
+    card = {
+        "name": result["name"],
+        "labels": list(dataset.classes),
+        "mean": mean,
+        "std": std,
+        "accuracy": result["accuracy_int8"],
+        "arena_bytes": result["arena_bytes"],
+        "size_bytes": result["bytes"],
+    }
+    optimise = c99.fastest if fastest else c99.smallest
+    return microcontroller.write_c(
+        forms.micro, inside(path, "microcontroller"), card, plain=forms.litert_int8, optimise=optimise
+    )
+
+
+def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
+    """The shortest lists of one length that, repeated, give an input's elements their values, channels last."""
+    flat = [np.moveaxis(np.broadcast_to(value, shape), 0, -1).reshape(-1) for value in values]
+    size = flat[0].size
+    lengths = (n for n in range(1, size + 1) if size % n == 0)
+    shortest = next(n for n in lengths if all(np.array_equal(each, np.resize(each[:n], size)) for each in flat))
+    return [[float(value) for value in each[:shortest]] for each in flat]
+
+
+def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, checked: Check) -> dict[str, Any]:
+    from fedprune.export import litert
+
+    experiment, rows = setting.experiment, folder.rows()
+    parameters = {name: state.params[name] for name, _ in forms.model.named_parameters()}
+    kept_masks = {name: mask for name, mask in state.masks.items() if name in parameters}
+    size = sum(value.size for value in parameters.values())
+    kept = size - sum(mask.size for mask in kept_masks.values()) + masks.kept(kept_masks)
+    return {
+        "name": experiment.name,
+        "method": experiment.method["name"],
+        "model": experiment.model,
+        "data": experiment.data.name,
+        "devices": len(setting.federation.devices),
+        "rounds": state.round,
+        "seed": experiment.seed,
+        "accuracy_float": checked.accuracy,
+        "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        "density": masks.density(kept_masks),
+        "density_all": masks.density_all(parameters, kept_masks),
+        "parameters": size,
+        "parameters_kept": kept,
+        "parameters_compact": sum(value.numel() for value in forms.compact.parameters()),
+        "macs": forms.macs,
+        "arena_bytes": checked.arena_bytes,
+        "bytes": {
+            "float32, dense": 4 * size,
+            "masked, coded for the link": len(wire.encode(state.masks) + wire.encode(state.params, state.masks)),
+            "float32 .tflite, compacted": len(forms.litert_float),
+            "int8 .tflite, dense": len(forms.litert_int8_dense),
+            "int8 .tflite, compacted": len(forms.litert_int8),
+            "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
+            "int8, zeros left out, for microcontrollers": len(forms.micro),
+        },
+        "bytes_up": total(rows, "bytes_up"),
+        "bytes_down": total(rows, "bytes_down"),
+        "seconds": sum(row.get("seconds") or 0 for row in rows),
+        "checks": checked.forms,
+        "versions": {"fedprune": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def redraw(path: Path) -> Path:
+    """Write the report of a finished run again; returns its path. ExperimentError as ``export``."""
+    folder = RunFolder(path)
+    folder.read_result()
+    with folder.held():
+        return report(folder)
+
+
+def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: bool = False) -> list[Path]:
+    """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths.
+
+    ExperimentError where the run has not ended, is damaged or in use, or where a link leads out of its folder.
+    """
+    folder = RunFolder(path)
+    folder.read_result()
+    with folder.held():
+        return _exported(folder, to_microcontroller, data_dir, fastest)
+
+
+def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None, fastest: bool) -> list[Path]:
+    result, state = folder.read_result(), folder.state()
+    setting = prepare(folder.experiment(), str(folder.path / "experiment.json"), data_dir)
+    setting.fits(state, str(folder.checkpoint))
+
+    def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:
+        forms = _forms.make(setting, state.view(part), sram_bytes, part)
+        if to_microcontroller:
+            written = write_microcontroller(setting, to, forms, facts, fastest)
+            return [*written[:-1], *written.firmware]
+        return write_litert(to, forms)
+
+    written = write(folder.path, next(iter(state.parts), ""), 0, result)
+    for name, plan in setting.plan.tiers.items() if setting.plan is not None else ():
+        sram_bytes = setting.experiment.fleet[name].sram_bytes
+        written += write(inside(folder.path, "tiers", name), plan.part, sram_bytes, result["tiers"][name])
+    return written

@@ -1,0 +1,167 @@
+"""The page itself: what a run ended in, first in numbers, then in charts, then line by line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from fedprune.runs.report import charts
+from fedprune.runs.report.attendance import faults
+from fedprune.runs.report.devices import devices
+from fedprune.runs.report.style import STYLE, figure, table
+
+
+def page(
+    result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], layers: Mapping[str, Mapping[str, float]], asked: str
+) -> str:
+    """One HTML page that needs nothing beside it.
+
+    ``result`` and ``rows`` are result.json and metrics.jsonl; ``layers`` holds before, after and moved (fractions by
+    layer); ``asked`` is the experiment as text.
+    """
+    body = [
+        f"<h1>{escape(result['name'])}</h1>",
+        f"<p class=dim>{escape(_subtitle(result))}</p>",
+        _tiles(result),
+        *(["<h2>Tiers</h2>", _tiers(result["tiers"])] if result.get("tiers") else []),
+        "<h2>Accuracy by round</h2>",
+        figure(
+            charts.accuracy(rows),
+            "Over the test parts of all devices together; no test example is trained on or selected by.",
+        ),
+        "<h2>Density by layer</h2>",
+        _densities(layers),
+        "<h2>Bytes by round</h2>",
+        figure(
+            charts.traffic(rows),
+            f"Content of Flower's messages: {_kb(result['bytes_up'])} up, {_kb(result['bytes_down'])} down in all.",
+        ),
+        "<h2>The model in every form</h2>",
+        figure(
+            charts.sizes(result["bytes"]),
+            "Stock kernels store zeros, so a masked file is small only to download (gzip), or by channels that nothing "
+            "needs any more and that are left out (compacted).",
+        ),
+        "<h2>The exported file against torch</h2>",
+        _checks(result),
+        devices(rows, result["devices"]),
+        "<h2>Rounds</h2>",
+        _rounds(rows),
+        "<h2>The experiment</h2>",
+        f"<pre>{escape(asked)}</pre>",
+    ]
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(result["name"])} · fedprune</title>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    return f"{head}{viewport}<style>{STYLE}</style>\n" + "\n".join(filter(None, body)) + "\n</html>\n"
+
+
+def _subtitle(result: Mapping[str, Any]) -> str:
+    parts = [result["method"], result["model"], result["data"], f"{result['devices']} devices"]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    return " · ".join([*parts, f"{result['rounds']} rounds", f"seed {result['seed']}", versions])
+
+
+def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
+    if not layers["after"]:
+        return "<p>The model is dense.</p>"
+    caption = (
+        "Layers that are not shown are dense. Progressive pruning moves kept weights within a layer; its density stays."
+    )
+    return figure(charts.densities(**layers), caption)
+
+
+def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
+    """One line a tier: its model, how it does, and what it takes of what it may."""
+    head = ("tier", "devices", "density", "accuracy, torch", "accuracy, int8", "worst device", "flash", "arena",
+            "training memory")  # fmt: skip
+    lines = [
+        (
+            name,
+            tier["devices"],
+            f"{tier['density']:.3f}",
+            _percent(tier["accuracy_float"]),
+            _percent(tier["accuracy_int8"]),
+            f"{_percent(tier['worst_device']['accuracy'])} (device {tier['worst_device']['device']})",
+            _share(tier["flash_bytes"], tier["flash_bytes_allowed"]),
+            _share(tier["arena_bytes"], tier["sram_bytes_allowed"]),
+            _share(tier["train_memory_bytes_predicted"], tier["train_memory_bytes_allowed"]),
+        )
+        for name, tier in tiers.items()
+    ]
+    caption = (
+        "Accuracy over the test parts of all devices together. Training memory is predicted, for a device's whole "
+        "process; flash and arena are the exported model's."
+    )
+    return f'<div class="wide">{table(head, lines)}</div><p class=dim>{caption}</p>'
+
+
+def _share(size: int | None, allowed: int) -> str:
+    def form(count: int) -> str:
+        return f"{count / 1e6:,.0f} MB" if count >= 1e7 else _kb(count)
+
+    return (form(size) if size else "–") + (f" of {form(allowed)}" if allowed else "")
+
+
+def _checks(result: Mapping[str, Any]) -> str:
+    checks = result["checks"]
+    names = {"litert_float": "LiteRT, float32", "litert_int8": "LiteRT, int8", "tflm": "TensorFlow Lite Micro, int8"}
+    lines = [
+        ("torch, float32", checks["litert_float"]["examples"], _percent(result["accuracy_float"]), ""),
+        *(
+            (names[key], found["examples"], _percent(found["accuracy"]), _percent(found["agreement"]))
+            for key, found in checks.items()
+            if found["examples"]
+        ),
+    ]
+    return table(("", "examples", "accuracy", "same class as torch"), lines)
+
+
+def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
+    head = ("round", "phase", "accuracy, %", "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
+    return f'<div class="wide">{table(head, map(_line, rows))}</div>'
+
+
+def _tiles(result: Mapping[str, Any]) -> str:
+    arena = f"{result['arena_bytes'] / 1e3:,.1f} KB" if result["arena_bytes"] else "not measured"
+    tiles = (
+        ("accuracy, torch", _percent(result["accuracy_float"])),
+        ("accuracy, int8", _percent(result["accuracy_int8"])),
+        ("density of prunable weights", f"{result['density']:.3f}"),
+        ("density of all", f"{result['density_all']:.3f}"),
+        ("parameters kept", f"{result['parameters_kept']:,}"),
+        ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"])),
+        ("arena on a microcontroller", arena),
+    )
+    return '<div class="tiles">' + "".join(f"<div><b>{value}</b>{label}</div>" for label, value in tiles) + "</div>"
+
+
+def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
+    def number(key: str, scale: float, form: str) -> str:
+        return "" if row.get(key) is None else format(row[key] * scale, form)
+
+    failed = (f"device {device}: {reason}" for device, reason in faults(row).items())
+    named = f"{row['phase']}, {row['part']}" if row.get("part") else row["phase"]
+    refusals = (f"device {device} refused" for device in row.get("refused") or {})
+    replanned = (f"device {device}: {job} from now on" for device, job in (row.get("replanned") or {}).items())
+    again = "those that failed were asked again" if row.get("retried") else ""
+    return (
+        row["round"],
+        named,
+        number("accuracy", 100, ".2f"),
+        number("loss", 1, ".4f"),
+        number("density", 1, ".4f"),
+        number("bytes_up", 1e-3, ",.1f"),
+        number("bytes_down", 1e-3, ",.1f"),
+        number("seconds", 1, ".2f"),
+        row.get("devices", ""),
+        "; ".join(filter(None, (again, *failed, *refusals, *replanned))),
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _kb(count: int) -> str:
+    return f"{count / 1e3:,.1f} KB"

@@ -1,0 +1,173 @@
+"""What the server prepares once from an experiment: data, the model's layers, the method, a first model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fedprune import draws, models, training
+from fedprune.counter_rng import generator, number
+from fedprune.graph.coupling import Group, coupled_channels, layer_shapes
+from fedprune.data import DataError, Dataset, Federation
+from fedprune.experiment import Experiment, ExperimentError, training_devices
+from fedprune.federated.rounds import device as _device
+from fedprune.runs import planning
+from fedprune.federated.link import privacy
+from fedprune.runs.costs import Costs
+from fedprune.federated.rounds.standing import Fleet
+from fedprune.runs.planning import FleetPlan
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.tiers import Tiers, one_part
+from fedprune.graph import UnsupportedOperation
+from fedprune.methods import MethodError, build, size_parameter
+from fedprune.models import ModelError
+from fedprune.graph.coupling import prunable
+from fedprune.training import Optimiser
+from fedprune.types import Method, Params
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """An experiment with everything that its names stand for."""
+
+    experiment: Experiment
+    dataset: Dataset
+    federation: Federation
+    layers: Mapping[str, tuple[int, ...]]
+    """Prunable layers in forward order -> shape of their weight."""
+    method: Method
+    """Of the largest part, where tiers hold unequal ones."""
+    plan: FleetPlan | None = None
+    """Of the experiment's fleet, where it has one."""
+
+    def tiers(self) -> Tiers:
+        """How the model is shared among the devices."""
+        return self.plan.shared() if self.plan is not None else one_part(self.method)
+
+    def model(self, params: Params | None = None) -> nn.Module:
+        """The experiment's model with these parameters, or with the initial ones that the seed gives."""
+        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes)
+        model = models.build(*what, self.experiment.seed)
+        if params is not None:
+            training.load_state(model, params)
+        return model.eval()
+
+    def fits(self, state: State, source: str) -> None:
+        """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""
+        own, again = training.state_of(self.model()), "start over with --fresh"
+        kind = {name: (value.dtype, value.shape) for name, value in state.params.items()}
+        if kind != {name: (value.dtype, value.shape) for name, value in own.items()}:
+            raise ExperimentError(f"{source}: holds another model than {self.experiment.model}; {again}")
+        parts = [name for name in self.tiers().methods if name]
+        if not {*state.parts} <= {*parts} or (state.round >= 0 and len(state.parts) < len(parts)):
+            raise ExperimentError(f"{source}: holds the parts of other tiers; {again}")
+        if not -1 <= state.round <= self.experiment.rounds:
+            raise ExperimentError(f"{source}: is of round {state.round}, of {self.experiment.rounds}; {again}")
+        try:
+            Fleet({}, ()).as_before(state.standing)
+        except ValueError as error:
+            raise ExperimentError(f"{source}: says nonsense of devices ({error}); {again}") from error
+
+
+def prepare(experiment: Experiment, source: str, data_dir: str | None = None) -> Setting:
+    """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails."""
+    import torch
+
+    _device.one_thread()
+    try:
+        dataset = _device.load_dataset(experiment.data.name, data_dir)
+        federation = _device.federation(experiment, data_dir)
+    except DataError as error:
+        raise ExperimentError(f"{source}: data: {error}") from error
+    try:
+        model = models.build(experiment.model, dataset.input_shape, len(dataset.classes), experiment.seed)
+    except ModelError as error:
+        raise ExperimentError(f"{source}: model: {error}") from error
+    with draws.seeded(experiment.seed):
+        shapes = layer_shapes(model, torch.zeros(2, *dataset.input_shape))
+    names = prunable(shapes, first=experiment.prune_first, last=experiment.prune_last)
+    modules = dict(model.named_modules())
+    grouped = {name for name in names if getattr(modules[name.removesuffix(".weight")], "groups", 1) > 1}
+    layers = {name: shapes[name] for name in names if experiment.prune_depthwise or name not in grouped}
+    if not layers:
+        raise ExperimentError(
+            f"{source}: model: {experiment.model} has no layer to prune between its first and its last"
+        )
+
+    def channels() -> tuple[Sequence[Group], Mapping[str, tuple[int, ...]]]:
+        groups = coupled_channels(model, torch.zeros(2, *dataset.input_shape))
+        return groups, {name: tuple(value.shape) for name, value in model.state_dict().items()}
+
+    once = functools.cache(channels)
+    table, sized_by = experiment.method, None
+    try:
+        sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
+        table = {sized_by[0]: sized_by[1], **table} if sized_by else table
+        method = build(table, layers, experiment.seed, channels=once)
+    except MethodError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
+    privacy.allow(experiment, method, zeros, source)
+    nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
+    if nothing_to_choose_by and len(method.candidates(zeros)) > 1:
+        raise ExperimentError(
+            f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
+            "development examples, and there are none; set it above 0"
+        )
+    setting = Setting(experiment, dataset, federation, layers, method)
+    if not experiment.fleet:
+        return setting
+    if (trained := training_devices(experiment.fleet)) != len(federation.devices):
+        raise ExperimentError(
+            f"{source}: fleet: {len(federation.devices)} devices hold data, but the tiers that train have {trained}"
+        )
+    if sized_by is None:
+        raise ExperimentError(
+            f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
+        )
+
+    if not len(federation.public_indices):
+        raise ExperimentError(f"{source}: data.public: a plan takes the ranges of activations from it; set it above 0")
+
+    def sized(size: float) -> Method:
+        return build({**table, sized_by[0]: size}, layers, experiment.seed, channels=once)
+
+    asked = float(table[sized_by[0]])
+    try:
+        costs = Costs(experiment, dataset, federation, layers, setting.model, sized, asked)
+        plan = planning.make(experiment, costs, source)
+    except UnsupportedOperation as error:
+        raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error
+    return replace(setting, method=next(iter(plan.methods.values())), plan=plan)
+
+
+def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
+    """Dense training on the server's public examples, from the seed's initial weights: the state before round 0."""
+    settings, seed = setting.experiment.pretraining, setting.experiment.seed
+    model, public = setting.model(), setting.federation.public
+    for epoch in range(settings.epochs if len(public) else 0):
+        rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
+        batches = _device.shuffled(
+            setting.dataset,
+            public,
+            settings.batch,
+            generator(seed, "pretraining", epoch),
+            augment=setting.experiment.training.augment,
+        )
+        optimiser = Optimiser(float(rate), weight_decay=setting.experiment.training.weight_decay)
+        before_step = functools.partial(_draw_anew, seed, epoch)
+        with draws.seeded(number(seed, "pretraining", epoch)):
+            outcome = training.train(model, batches, optimiser, before_step=before_step)
+        progress({"epoch": epoch + 1, "epochs": settings.epochs, "accuracy": outcome.correct / outcome.examples})
+    return State(-1, training.state_of(model))
+
+
+def _draw_anew(seed: int, epoch: int, step: int) -> None:
+    draws.begin(number(seed, "pretraining", epoch, step))

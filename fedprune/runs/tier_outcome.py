@@ -1,0 +1,131 @@
+"""What a fleet's run ends in for each tier: ``tiers/NAME/`` with its model, its card, its accuracy by device."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.text import markdown
+from fedprune.runs import forms as _forms
+from fedprune.runs.folder import RunFolder, inside
+from fedprune.runs.forms import Check, Forms
+from fedprune.runs.planning import TierPlan
+from fedprune.runs.setting import Setting
+from fedprune.federated.rounds.model import State
+from fedprune.files import write_atomically
+from fedprune.types import Tensor
+
+Write = Callable[[Path, Forms, Mapping[str, Any]], None]
+"""Writes the files of a model, with its facts, into a folder."""
+
+
+def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> dict[str, dict[str, Any]]:
+    """Write every tier's files; returns, by tier, what result.json says of it."""
+    assert setting.plan is not None
+
+    @functools.cache  # tiers may share a part
+    def made(part: str, sram_bytes: int) -> tuple[Forms, Check]:
+        forms = _forms.make(setting, state.view(part), sram_bytes, part)
+        return forms, _forms.check(setting, forms)
+
+    found: dict[str, dict[str, Any]] = {}
+    for name, plan in setting.plan.tiers.items():
+        forms, checked = made(plan.part, setting.experiment.fleet[name].sram_bytes)
+        found[name] = _facts(setting, plan, state.view(plan.part).density(), forms, checked)
+        path = inside(folder.path, "tiers", name)
+        write(path, forms, found[name])
+        write_atomically(path / "card.json", (json.dumps(found[name], indent=2) + "\n").encode())
+        write_atomically(path / "card.md", _page(found[name]).encode())
+    return found
+
+
+def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, checked: Check) -> dict[str, Any]:
+    from fedprune.export import litert
+
+    own = setting.experiment.fleet[plan.tier]
+    inputs, _ = _forms.test_set(setting)
+    by_device = _by_device(setting, litert.run(forms.litert_int8, inputs).argmax(1))
+    tested = {device: value for device, value in by_device.items() if value is not None}
+    worst = min(tested, key=lambda device: tested[device])
+    file = forms.micro if own.sram_bytes else forms.litert_int8
+    return {
+        "name": f"{setting.experiment.name}, {plan.tier}",
+        "part": plan.part,
+        "size": plan.size,
+        "density": density,
+        "devices": own.devices,
+        "accuracy_float": checked.accuracy,
+        "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        "worst_device": {"device": worst, "accuracy": tested[worst]},
+        "accuracy_by_device": by_device,
+        "flash_bytes": len(file),
+        "flash_bytes_allowed": own.flash_bytes,
+        "arena_bytes": checked.arena_bytes,
+        "sram_bytes_allowed": own.sram_bytes,
+        "train_memory_bytes_allowed": own.train_memory_bytes,
+        "train_memory_bytes_predicted": plan.memory.total if plan.memory else 0,
+        "macs": forms.macs,
+        "fits": _fits(len(file), own.flash_bytes) and _fits(checked.arena_bytes or 0, own.sram_bytes),
+        "bytes": {
+            "model.tflite": len(forms.litert_int8),
+            "model_float.tflite": len(forms.litert_float),
+            "microcontroller": len(forms.micro),
+        },
+        "checks": checked.forms,
+    }
+
+
+def _by_device(setting: Setting, found: Tensor) -> dict[int, float | None]:
+    """Device -> accuracy on its test part, in the order of devices; None where it has none."""
+    accuracy: dict[int, float | None] = {}
+    start = 0
+    for index, device in enumerate(setting.federation.devices):
+        labels = device.test.labels
+        right = found[start : start + len(labels)] == labels
+        accuracy[index] = float(np.mean(right)) if len(labels) else None
+        start += len(labels)
+    return accuracy
+
+
+def _page(facts: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    worst = facts["worst_device"]
+    arena = f"{facts['arena_bytes']:,} bytes" if facts["arena_bytes"] else "not measured"
+    rows = [
+        ("Accuracy, int8, all test parts", _percent(facts["accuracy_int8"])),
+        ("Accuracy, torch", _percent(facts["accuracy_float"])),
+        ("Worst device", f"{worst['device']}: {_percent(worst['accuracy'])}"),
+        ("Density of the prunable weights", f"{facts['density']:.4f}"),
+        ("Flash", f"{facts['flash_bytes']:,} bytes{_of(facts['flash_bytes_allowed'])}"),
+        ("Arena (working memory)", f"{arena}{_of(facts['sram_bytes_allowed'])}"),
+        ("Multiply-adds", f"{facts['macs']:,}"),
+    ]
+    if not facts["fits"]:
+        rows.insert(0, ("**Does not fit**", "more flash or arena than this tier may use; see below"))
+    if facts["train_memory_bytes_predicted"]:
+        limit = _of(facts["train_memory_bytes_allowed"])
+        rows.append(("Training memory, predicted", f"{facts['train_memory_bytes_predicted']:,} bytes{limit}"))
+    lines = [f"# {markdown(facts['name'])}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]
+    devices = [
+        f"| {device} | {_percent(value)} |"
+        for device, value in facts["accuracy_by_device"].items()
+        if value is not None
+    ]
+    return "\n".join([*lines, "", "| device | accuracy, int8 |", "|---|---|", *devices]) + "\n"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f} %"
+
+
+def _fits(size: int, allowed: int) -> bool:
+    return not allowed or size <= allowed
+
+
+def _of(allowed: int) -> str:
+    return f" of {allowed:,} allowed" if allowed else ""

@@ -1,0 +1,151 @@
+"""Measuring evidence: the only room with hooks and backward passes. Everything measured here merges on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedprune.counter_rng import uniforms
+from fedprune.graph import Graph, run
+from fedprune.training.batches import Batches, as_input
+from fedprune.pruning.topk import top_k
+from fedprune.types import FloatTensor, Masks, Moments, Params, Tensor, TopK
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def noise(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Params:
+    """Uniform noise in [0, 1) for each layer, drawn from (seed, name): the same on every machine."""
+    return {name: uniforms(seed, name, int(np.prod(shape))).reshape(shape) for name, shape in shapes.items()}
+
+
+def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
+    """Mean and unbiased variance of every batch-norm layer's input over ``batches``, weights frozen.
+
+    Layers are re-estimated as training would see them, each normalised by its batch's own statistics; batches count
+    alike, so give them nearly equal sizes. The model's running statistics are left re-estimated.
+    """
+    import torch
+
+    layers = dict(_norm_layers(model))
+    momenta = {name: layer.momentum for name, layer in layers.items()}
+    model.eval()
+    for layer in layers.values():
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over batches
+        layer.train()
+    examples = 0
+    with torch.no_grad():
+        for inputs, labels in batches:
+            model(as_input(inputs))
+            examples += len(labels)
+    for name, layer in layers.items():
+        layer.momentum = momenta[name]
+        layer.eval()
+    return {
+        name: Moments(_copy(layer.running_mean), _copy(layer.running_var), examples) for name, layer in layers.items()
+    }
+
+
+def statistics_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the batch-norm layers that carry running statistics."""
+    return tuple(name for name, _ in _norm_layers(model))
+
+
+def top_gradients(
+    model: nn.Module, inputs: Tensor, labels: Tensor, masks: Masks, counts: Mapping[str, int]
+) -> dict[str, TopK]:
+    """For each layer of ``counts``, that many largest |∂L/∂θ| among its *pruned* positions, L the batch's mean loss.
+
+    As soon as the backward pass has a layer's gradient, its largest entries are taken and the rest is dropped: what is
+    kept is O(count), and no gradient of the model is ever held. Batch norm uses the batch's own statistics, as the next
+    training step will; running statistics do not move.
+    """
+    import torch
+    from torch.nn import functional
+
+    params = dict(model.named_parameters())
+    layers = [layer for _, layer in _norm_layers(model)]
+    found: dict[str, TopK] = {}
+
+    def keep_largest(name: str) -> Callable[[torch.Tensor], None]:
+        def hook(tensor: torch.Tensor) -> None:
+            assert tensor.grad is not None
+            found[name] = _largest(_copy(tensor.grad), ~masks[name], counts[name])
+            tensor.grad = None
+
+        return hook
+
+    model.eval()
+    for layer in layers:
+        layer.train()
+        layer.track_running_stats = False
+    for name, tensor in params.items():
+        tensor.requires_grad_(name in counts)
+    hooks = [params[name].register_post_accumulate_grad_hook(keep_largest(name)) for name in counts]  # type: ignore[no-untyped-call]
+    try:
+        loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels))
+        torch.autograd.backward(loss)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for tensor in params.values():
+            tensor.requires_grad_(True)
+        for layer in layers:
+            layer.track_running_stats = True
+        model.eval()
+    return found
+
+
+def ranges(graph: Graph, batches: Iterable[Tensor]) -> FloatTensor:
+    """The least and the greatest value of every tensor of ``graph`` over batches of inputs, and zero: (tensors, 2).
+
+    They are float32 and in the order of the graph's shapes, NaN for a tensor that held one. Those of several devices
+    merge by the least of the least and the greatest of the greatest.
+    """
+    found = np.zeros((len(graph.shapes), 2), np.float32)
+    for inputs in batches:
+        values = run(graph, inputs)
+        for ends, name in zip(found, graph.shapes, strict=True):
+            ends[0] = np.minimum(ends[0], values[name].min())
+            ends[1] = np.maximum(ends[1], values[name].max())
+    return found
+
+
+def histograms(
+    graph: Graph, batches: Iterable[Tensor], ranges: Mapping[str, tuple[float, float]], intervals: int = 2048
+) -> dict[str, Tensor]:
+    """How many values of each tensor of ``graph`` lie in each of so many equal ``intervals`` of its range, int64.
+
+    They add up. A tensor whose range is a point has none.
+    """
+    found = {name: np.zeros(intervals, np.int64) for name, (low, high) in ranges.items() if low < high}
+    for inputs in batches:
+        values = run(graph, inputs)
+        for name, counts in found.items():
+            counts += np.histogram(values[name], intervals, ranges[name])[0]
+    return found
+
+
+def _largest(grad: Tensor, among: Tensor, count: int) -> TopK:
+    index = np.flatnonzero(top_k(np.where(among, np.abs(grad), -np.inf), min(count, int(among.sum()))))
+    return TopK(index.astype(np.int64), grad.reshape(-1)[index])
+
+
+def _copy(tensor: torch.Tensor | None) -> Tensor:
+    assert tensor is not None
+    return np.array(tensor.detach().numpy(), order="C")
+
+
+def _norm_layers(model: nn.Module) -> Iterable[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, _BatchNorm) and module.track_running_stats
+    ]

@@ -1,0 +1,219 @@
+"""Sparse tensors and masks <-> bytes: a self-describing container of named tensors, each in its smallest form.
+
+A container is a version byte, the number of tensors, and for each: name, type | form << 4, number of dimensions,
+dimensions, length of the payload, payload. Payloads by form:
+    DENSE    little-endian values in C order; of a boolean tensor, its mask code
+    SPARSE   length of a mask code, the mask code of the values whose bits are not all 0, these values
+    KNOWN    CRC-32 of the mask that both sides hold, then the values under it as DENSE
+A mask code is a byte that says its form, then:
+    EMPTY, FULL   nothing
+    BITMAP        the bits, first position in the highest bit of a byte
+    SEED          seed, name, number kept
+    GAPS          see mask_code
+Counts are LEB128 varints, names UTF-8 after their length. Nothing is pickled, and every value keeps its bits.
+"""
+
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fedprune.counter_rng import uniforms
+from fedprune.wire.mask_code import GAPS, MAX_POSITIONS, Reader, WireError, decode_gaps, encode_gaps, text, unpack, varint
+from fedprune.pruning.topk import top_k
+from fedprune.types import BoolTensor, Masks, Tensor
+
+__all__ = ["FRAME", "WireError", "decode", "decode_mask", "encode", "encode_mask", "seed_mask"]
+
+VERSION = 1
+_EMPTY, _FULL, _BITMAP, _SEED = 0, 1, 2, 3
+_DENSE, _SPARSE, _KNOWN = 0, 1, 2
+# A type's place in this list is its code on the wire: append only.
+_TYPES = [np.dtype(c) for c in ("?", "<i1", "<i2", "<i4", "<i8", "<u1", "<u2", "<u4", "<u8", "<f2", "<f4", "<f8")]
+_MAX_DIMENSIONS = 32  # numpy 1's limit
+FRAME = 128
+"""What each tensor counts besides its own bytes and its name's where they are bounded: many empty ones cost too."""
+_NONE: Mapping[str, Any] = {}
+
+
+def seed_mask(seed: int, name: str, shape: tuple[int, ...], kept: int) -> BoolTensor:
+    """The random mask that a seed stands for: the ``kept`` largest of uniforms(seed, name), ties to the first."""
+    return top_k(uniforms(seed, name, shape), kept)
+
+
+def encode_mask(mask: BoolTensor, seed: tuple[int, str] | None = None) -> bytes:
+    """The shortest message that holds ``mask``; its shape does not travel.
+
+    With ``seed`` = (seed, name), a mask equal to seed_mask(seed, name, shape, kept) travels as these three.
+    Raises WireError where ``mask`` is not boolean, has 2³² positions or more, or the seed is outside [0, 2⁶⁴).
+    """
+    if mask.dtype != np.bool_:
+        raise WireError(f"a mask is boolean, not {mask.dtype}")
+    flat = np.ascontiguousarray(mask).reshape(-1)
+    size, kept = flat.size, int(np.count_nonzero(flat))
+    if size > MAX_POSITIONS:
+        raise WireError(f"a mask of {size} positions: at most 2^32 - 1 can be sent")
+    if kept == 0:
+        return bytes([_EMPTY])
+    if kept == size:
+        return bytes([_FULL])
+    shortest = 1 + -(-size // 8)
+    if seed is not None:
+        message = bytes([_SEED]) + varint(seed[0]) + text(seed[1]) + varint(kept)
+        if len(message) <= shortest and np.array_equal(seed_mask(*seed, (size,), kept), flat):
+            return message
+    gaps = encode_gaps(flat, kept)
+    return gaps if len(gaps) < shortest else bytes([_BITMAP]) + np.packbits(flat).tobytes()
+
+
+def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], max_bytes: int = 2**31) -> BoolTensor:
+    """The mask of ``shape`` that encode_mask turned into ``data``, writable.
+
+    Raises WireError on bytes that no mask of this shape gives, and, before allocating, where the mask (or the eight
+    bytes a position that drawing it from a seed takes) exceeds ``max_bytes``.
+    """
+    size = math.prod(shape)
+    reader = Reader(data)
+    tag = reader.byte()
+    form = tag & 7
+    if size > MAX_POSITIONS or size * (8 if form == _SEED else 1) > max_bytes:
+        raise WireError(f"a mask of {size} positions exceeds the limit of {max_bytes} bytes")
+    if tag > 7 and form < GAPS:
+        raise WireError(f"malformed: unknown mask form {tag}")
+    if form >= GAPS:
+        flat = decode_gaps(tag, reader, size)
+    elif form == _BITMAP:
+        flat = unpack(reader.take(-(-size // 8)), size)
+    elif form == _SEED:
+        number, name, kept = reader.varint(), reader.text(), reader.varint()
+        if kept > size:
+            raise WireError(f"malformed: {kept} kept of {size} positions")
+        flat = seed_mask(number, name, (size,), kept)
+    else:
+        flat = np.full(size, form == _FULL)
+    reader.end()
+    return flat.reshape(shape)
+
+
+def encode(tensors: Mapping[str, Tensor], known: Masks = _NONE, seeds: Mapping[str, tuple[int, str]] = _NONE) -> bytes:
+    """One message that holds ``tensors``: boolean, integer or floating, of any shape.
+
+    A tensor named in ``known``, masks that the receiver holds too, travels as its values where its mask is True.
+    A boolean tensor named in ``seeds`` travels as that (seed, name) where seed_mask gives it back.
+    Raises WireError, naming the tensor, on a type that cannot travel, a known mask of another shape, or a value other
+    than ±0 outside its known mask, since it would be lost (a −0 there arrives as +0).
+    """
+    parts: list[bytes] = [bytes([VERSION]), varint(len(tensors))]
+    for name, tensor in tensors.items():
+        try:
+            form, payload = _encode_tensor(tensor, known.get(name), seeds.get(name))
+            code = _TYPES.index(tensor.dtype.newbyteorder("<"))
+            shape = b"".join(map(varint, (tensor.ndim, *tensor.shape)))
+        except WireError as error:
+            raise WireError(f"{error}: {name}") from None
+        parts += [text(name), bytes([code | form << 4]), shape, varint(sum(map(len, payload))), *payload]
+    return b"".join(parts)
+
+
+def decode(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**31) -> dict[str, Tensor]:
+    """The tensors of a message in their order, each a writable array of the machine's byte order.
+
+    ``known`` holds the masks of the tensors that were encoded under one; their other positions are 0.
+    Raises WireError on bytes that ``encode`` does not write, on an unknown version, on a missing or different known
+    mask, and, before allocating, where the tensors, each with its name and a ``FRAME``, would take more than
+    ``max_bytes`` together.
+    """
+    reader = Reader(data)
+    version = reader.byte()
+    if version != VERSION:
+        raise WireError(f"unknown version {version} of the wire format; this library reads {VERSION}")
+    tensors: dict[str, Tensor] = {}
+    left = max_bytes
+    for _ in range(reader.varint()):
+        name = reader.text()
+        try:
+            if name in tensors:
+                raise WireError("malformed: a name occurs twice")
+            tensors[name] = _decode_tensor(reader, known.get(name), left)
+        except WireError as error:
+            raise WireError(f"{error}: {name[:80]!r}") from None
+        left -= tensors[name].nbytes + len(name) + FRAME
+    reader.end()
+    return tensors
+
+
+def _encode_tensor(tensor: Tensor, known: Tensor | None, seed: tuple[int, str] | None) -> tuple[int, list[Any]]:
+    """(form, pieces of the payload)."""
+    if tensor.dtype.newbyteorder("<") not in _TYPES:
+        raise WireError(f"type {tensor.dtype} cannot travel")
+    flat = np.ascontiguousarray(tensor, dtype=tensor.dtype.newbyteorder("<")).reshape(-1)
+    if known is not None:
+        if known.shape != tensor.shape or known.dtype != np.bool_:
+            raise WireError(f"known mask of {known.dtype} {known.shape} for a tensor of {tensor.shape}")
+        mask = known.reshape(-1)
+        kept = flat[mask]
+        if np.count_nonzero(flat) != np.count_nonzero(kept):
+            raise WireError("a value outside the known mask is not 0 and would be lost")
+        return _KNOWN, [_fingerprint(mask), encode_mask(kept) if flat.dtype == np.bool_ else _bytes(kept)]
+    if flat.dtype == np.bool_:
+        return _DENSE, [encode_mask(flat, seed)]
+    # By their bits, since −0 must survive.
+    filled = flat.view(f"<u{flat.itemsize}") != 0
+    count = int(np.count_nonzero(filled))
+    if count < flat.size:
+        code = encode_mask(filled)
+        head = varint(len(code)) + code
+        if len(head) + count * flat.itemsize < flat.nbytes:
+            return _SPARSE, [head, _bytes(flat[filled])]
+    return _DENSE, [_bytes(flat)]
+
+
+def _decode_tensor(reader: Reader, known: Tensor | None, max_bytes: int) -> Tensor:
+    code = reader.byte()
+    form = code >> 4
+    if code & 15 >= len(_TYPES) or form > _KNOWN:
+        raise WireError(f"malformed: unknown type or form {code}")
+    dtype = _TYPES[code & 15]
+    dimensions = reader.varint()
+    if dimensions > _MAX_DIMENSIONS:
+        raise WireError(f"malformed: {dimensions} dimensions")
+    shape = tuple(reader.varint() for _ in range(dimensions))
+    # Zeros count as ones here: numpy refuses a shape like (0, 2⁶⁰) too.
+    if math.prod(side or 1 for side in shape) * dtype.itemsize > max_bytes:
+        raise WireError(f"{dtype.name} {shape} exceeds the {max_bytes} bytes left of the limit")
+    payload = Reader(reader.take(reader.varint()))
+    if form == _DENSE:
+        return _values(payload, dtype, math.prod(shape), max_bytes).reshape(shape)
+    mask: Tensor
+    if form == _KNOWN:
+        if known is None:
+            raise WireError("sent under a known mask, but none is given")
+        if known.dtype != np.bool_ or known.shape != shape or bytes(payload.take(4)) != _fingerprint(known.reshape(-1)):
+            raise WireError("sent under another mask than the one given")
+        mask = known.reshape(-1)
+    else:
+        mask = decode_mask(payload.take(payload.varint()), (math.prod(shape),), max_bytes)
+    flat = np.zeros(mask.size, dtype=dtype.newbyteorder("="))
+    flat[mask] = _values(payload, dtype, int(np.count_nonzero(mask)), max_bytes)
+    return flat.reshape(shape)
+
+
+def _values(payload: Reader, dtype: np.dtype[Any], count: int, max_bytes: int) -> Tensor:
+    """All that is left of ``payload``, as ``count`` values, writable."""
+    if dtype == np.bool_:
+        return decode_mask(payload.rest(), (count,), max_bytes)
+    data = payload.rest()
+    if len(data) != count * dtype.itemsize:
+        raise WireError(f"malformed: {len(data)} bytes for {count} values of {dtype.name}")
+    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+
+
+def _bytes(flat: Tensor) -> memoryview:
+    return flat.view(np.uint8).data
+
+
+def _fingerprint(mask: BoolTensor) -> bytes:
+    """Tells apart masks that differ: a wrong one would put every value in a wrong place, unnoticed."""
+    return zlib.crc32(np.packbits(mask).data).to_bytes(4, "little")
