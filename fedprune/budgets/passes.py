@@ -8,7 +8,26 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from math import prod
 
-from fedprune.graph import RELU, Add, AvgPool, BatchNorm, Clip, Conv2d, Graph, HardSwish, Linear, MaxPool, Multiply, Operation, Parameter, Reshape, Sigmoid, Softmax, Tanh, parameters
+from fedprune.graph import (
+    RELU,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Clip,
+    Conv2d,
+    Graph,
+    HardSwish,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Parameter,
+    Reshape,
+    Sigmoid,
+    Softmax,
+    Tanh,
+    parameters,
+)
 
 _FLOAT, _INDEX = 4, 8
 _OWN_PAGES = 2**25

@@ -87,8 +87,8 @@ def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
 
     ExperimentError where it cannot be measured; the folder stays as it is.
     """
-    from fedprune.export.chip import benching
     from fedprune.export.c99.boards import missing
+    from fedprune.export.chip import benching
 
     model = (folder / "model.tflite").read_bytes()
     if lacking := missing(_CHIP):
@@ -128,10 +128,10 @@ def _latencies(
     console: Console, files: Mapping[str, bytes], place: Place, accuracies: Mapping[str, Any] | None = None
 ) -> None:
     from fedprune.export.chip import benching
-    from fedprune.export.litert import aarch64 as emulated
+    from fedprune.export.litert import aarch64
 
     with console.status(escape(f"{', '.join(files)} on {place}")):
-        measure = benching.on_host if place is Place.host else emulated.emulated
+        measure = benching.on_host if place is Place.host else aarch64.emulated
         found = measure([*files.values()])
     table = _table(str(place), "bytes", "median, ms", "90 %, ms", *(["accuracy"] if accuracies else []))
     for (name, content), each in zip(files.items(), found, strict=True):

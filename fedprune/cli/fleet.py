@@ -11,8 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedprune.experiment import toml_files
-from fedprune.experiment import ExperimentError, load
+from fedprune.experiment import ExperimentError, load, toml_files
 
 console = Console(highlight=False)
 FleetFolder = Annotated[Path, typer.Argument(help="Folder of a fleet.", metavar="FLEET")]

@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fedprune.cli import deploy as cli_deploy, fleet as cli_fleet, server as cli_server
+from fedprune.cli import deploy as cli_deploy
+from fedprune.cli import fleet as cli_fleet
+from fedprune.cli import server as cli_server
 from fedprune.cli.bench import Place
 from fedprune.experiment import Experiment, ExperimentError, load
 

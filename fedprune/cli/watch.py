@@ -14,11 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from fedprune import experiment as _experiment
-from fedprune.pruning import masks
 from fedprune.experiment import ExperimentError
-from fedprune.runs.live import SCRIPT_HASH, Seen, metrics_text, page, picture
 from fedprune.federated.rounds import model as _state
+from fedprune.pruning import masks
 from fedprune.runs.folder import RunFolder, inside
+from fedprune.runs.live import SCRIPT_HASH, Seen, metrics_text, page, picture
 
 _HERE = "127.0.0.1"
 _POLICY = (

@@ -13,13 +13,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedprune.deployment.delivering import deliver
+from fedprune.deployment.device.app import device_app
+from fedprune.deployment.device.deploy import MODELS_DIR
 from fedprune.deployment.watching import Watched
 from fedprune.experiment import ExperimentError, load
-from fedprune.federated.link.client import client_app
-from fedprune.runs.folder import why_not_written
-from fedprune.federated.rounds.asking import RunStopped
-from fedprune.deployment.device.deploy import MODELS_DIR
 from fedprune.federated.link.engines import server_app
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.runs.folder import why_not_written
 from fedprune.runs.run import simulate
 
 PROGRESS, SEEN = "progress.jsonl", "devices.json"
@@ -59,7 +59,7 @@ def _why(error: BaseException, out: Path) -> str:
 
 
 server = server_app(_main)
-client = client_app()
+client = device_app()
 
 
 @client.lifespan()

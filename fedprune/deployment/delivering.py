@@ -12,14 +12,15 @@ import msgspec
 from flwr.serverapp import Grid
 
 from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, Target, file
-from fedprune.deployment.fleet_files import delivered
-from fedprune.runs.folder import RunFolder
-from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.link.asking import Fleet, Link
 from fedprune.deployment.device.deploy import deploy, told
 from fedprune.deployment.device.models import name
+from fedprune.deployment.fleet_files import delivered
+from fedprune.federated.link.asking import Link
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.standing import Fleet
 from fedprune.files import write_atomically
+from fedprune.runs.folder import RunFolder
 
 _LIMIT_S = 1800.0  # where the experiment says none: over a real link a message can be lost
 _UNKNOWN = {

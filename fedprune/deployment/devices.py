@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from fedprune.experiment import toml_files
 from fedprune.deployment import certificates, flower
 from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, is_host, write_private
+from fedprune.experiment import toml_files
 from fedprune.experiment.toml_files import TomlError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

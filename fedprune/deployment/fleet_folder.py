@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fedprune.experiment import toml_files
 from fedprune.deployment import certificates, texts
-from fedprune.experiment import ExperimentError
+from fedprune.experiment import ExperimentError, toml_files
 from fedprune.experiment.toml_files import TomlError
 
 LINK = "fleet"

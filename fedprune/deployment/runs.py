@@ -16,8 +16,8 @@ from fedprune.deployment import flower
 from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import LINK, Fleet, FleetError, alone
 from fedprune.experiment import Experiment
-from fedprune.runs.folder import RunFolder
 from fedprune.files import write_atomically
+from fedprune.runs.folder import RunFolder
 
 _PROGRESS = "progress.jsonl"  # written by apps, whose imports a command line need not wait for
 NUMBER = "run_id"

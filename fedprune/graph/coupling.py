@@ -263,3 +263,9 @@ def _row_means(member: Member, scores: Scores) -> Tensor:
     rows = scores[member.name].reshape(member.shape[0], -1).mean(1)
     means: Tensor = rows[member.positions].mean(1)
     return means
+
+
+def prunable(layers: Iterable[str], *, first: bool = False, last: bool = False) -> tuple[str, ...]:
+    """The layers that are pruned, given all in forward order: the first and the last only where asked for."""
+    names = tuple(layers)
+    return names[0 if first else 1 : None if last else -1]

@@ -4,8 +4,33 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from fedprune.graph.operations import RELU, RELU6, Add, AvgPool, BatchNorm, Bounds, Clip, Concat, Conv2d, GlobalMean, HardSwish, Linear, MaxPool, Multiply, Operation, Pad, Pair, Parameter, Reshape, Sides, Sigmoid, Slice, Softmax, Tanh
 from fedprune.graph.calls import Call, Read
+from fedprune.graph.operations import (
+    RELU,
+    RELU6,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Bounds,
+    Clip,
+    Concat,
+    Conv2d,
+    GlobalMean,
+    HardSwish,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pad,
+    Pair,
+    Parameter,
+    Reshape,
+    Sides,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+)
 
 
 def conv(call: Call) -> Operation:

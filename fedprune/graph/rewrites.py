@@ -5,7 +5,26 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedprune.graph.operations import FREE, AvgPool, BatchNorm, Bounded, Bounds, Clip, Conv2d, GlobalMean, Graph, Linear, MaxPool, Operation, Pad, Parameter, Reshape, Shape, consumers, producers
+from fedprune.graph.operations import (
+    FREE,
+    AvgPool,
+    BatchNorm,
+    Bounded,
+    Bounds,
+    Clip,
+    Conv2d,
+    GlobalMean,
+    Graph,
+    Linear,
+    MaxPool,
+    Operation,
+    Pad,
+    Parameter,
+    Reshape,
+    Shape,
+    consumers,
+    producers,
+)
 from fedprune.types import FloatTensor
 
 

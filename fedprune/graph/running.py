@@ -5,7 +5,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune.graph.operations import FREE, Add, AvgPool, BatchNorm, Clip, Concat, Conv2d, GlobalMean, Graph, HardSwish, Linear, MaxPool, Multiply, Operation, Pad, Parameter, Reshape, Shape, Sigmoid, Slice, Softmax, Tanh
+from fedprune.graph.operations import (
+    FREE,
+    Add,
+    AvgPool,
+    BatchNorm,
+    Clip,
+    Concat,
+    Conv2d,
+    GlobalMean,
+    Graph,
+    HardSwish,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pad,
+    Parameter,
+    Reshape,
+    Shape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+)
 from fedprune.types import FloatTensor, Tensor
 
 if TYPE_CHECKING:

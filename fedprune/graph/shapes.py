@@ -7,7 +7,32 @@ from math import prod
 
 import numpy as np
 
-from fedprune.graph.operations import Add, AvgPool, BatchNorm, Clip, Concat, Conv2d, GlobalMean, Graph, HardSwish, Linear, MaxPool, Multiply, Operation, Pad, Pair, Parameter, Reshape, Shape, Sides, Sigmoid, Slice, Softmax, Tanh, parameters
+from fedprune.graph.operations import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Clip,
+    Concat,
+    Conv2d,
+    GlobalMean,
+    Graph,
+    HardSwish,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pad,
+    Pair,
+    Parameter,
+    Reshape,
+    Shape,
+    Sides,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+    parameters,
+)
 
 MOST_VALUES = 2**26
 """Of all tensors of a graph together, for one sample; padded ones count as they are read."""

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune.pruning import masks as masking
 from fedprune.graph.coupling import Coupling, Group, Member, couple
-from fedprune.types import Masks, Tensor
 from fedprune.graph.width import recount
+from fedprune.pruning import masks as masking
+from fedprune.types import Masks, Tensor
 
 if TYPE_CHECKING:
     import torch

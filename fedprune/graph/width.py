@@ -56,7 +56,7 @@ def width_masks(
     """Masks, kept rows x kept columns, of every tensor of ``shapes`` that the groups' channels run through.
 
     Args:
-        groups: as from ``fedprune.coupling.coupled_channels``.
+        groups: as from ``fedprune.graph.coupling.coupled_channels``.
         shapes: full shape of every parameter and buffer, named as in a state dict.
         units: group -> kept channels, (channels,) booleans; a group without units keeps all of them.
 

@@ -1,8 +1,8 @@
 """FedRolex: a window of channels that rolls on by one a round (Alam et al., NeurIPS 2022, arXiv 2212.01548)."""
 
+from fedprune.graph.width import width_masks, window
 from fedprune.methods import Channels, Shapes
 from fedprune.types import Evidence, Masks, Method, Pruner
-from fedprune.graph.width import width_masks, window
 
 
 def fedrolex(layers: Shapes, *, width: float, channels: Channels) -> Method:

@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import TypeVar
 
-from fedprune.pruning import candidates as bn_selection, criteria, turns as progressive
 from fedprune.aggregation import mean_of_variances, pooled
 from fedprune.methods import Shapes, density_in_range
+from fedprune.pruning import candidates as bn_selection
+from fedprune.pruning import criteria
+from fedprune.pruning import turns as progressive
 from fedprune.pruning.pruners import regrow
 from fedprune.pruning.schedules import cosine
 from fedprune.types import Masks, Method, Params

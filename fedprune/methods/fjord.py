@@ -1,8 +1,8 @@
 """FjORD: ordered dropout, nested widths trained together on each device (Horváth et al., NeurIPS 2021, 2102.13451)."""
 
+from fedprune.graph.width import first_channels, width_masks
 from fedprune.methods import Channels, Shapes
 from fedprune.types import Method
-from fedprune.graph.width import first_channels, width_masks
 
 
 def fjord(layers: Shapes, *, width: float, channels: Channels) -> Method:

@@ -1,8 +1,8 @@
 """HeteroFL: a narrower tier trains the first channels of every layer (Diao et al., ICLR 2021, arXiv 2010.01264)."""
 
+from fedprune.graph.width import first_channels, width_masks
 from fedprune.methods import Channels, Shapes
 from fedprune.types import Method
-from fedprune.graph.width import first_channels, width_masks
 
 
 def heterofl(layers: Shapes, *, width: float, channels: Channels) -> Method:

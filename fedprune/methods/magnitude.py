@@ -1,8 +1,8 @@
 """Static magnitude pruning: one global threshold on the pretrained weights (Global MP; Gupta et al., 2022)."""
 
+from fedprune.methods import Shapes, density_in_range
 from fedprune.pruning import criteria, masks
 from fedprune.pruning.allocation import ranked
-from fedprune.methods import Shapes, density_in_range
 from fedprune.pruning.pruners import prune
 from fedprune.pruning.schedules import constant
 from fedprune.types import Masks, Method, Params

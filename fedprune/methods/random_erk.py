@@ -1,11 +1,11 @@
 """Random+ERK: a fixed random mask with Erdős–Rényi-kernel densities (Liu et al., 2022); a seed says all of it."""
 
-from fedprune.pruning import criteria, masks
-from fedprune.training import evidence
-from fedprune.pruning.allocation import erk, uniform
 from fedprune.methods import Shapes, density_in_range
+from fedprune.pruning import criteria, masks
+from fedprune.pruning.allocation import erk, uniform
 from fedprune.pruning.pruners import prune
 from fedprune.pruning.schedules import constant
+from fedprune.training import evidence
 from fedprune.types import Masks, Method, Params
 
 

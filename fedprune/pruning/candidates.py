@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from fedprune.counter_rng import generator
 from fedprune.pruning import criteria
 from fedprune.pruning.allocation import erk
-from fedprune.counter_rng import generator
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.types import Densities, Masks, Params
 

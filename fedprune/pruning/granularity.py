@@ -32,4 +32,4 @@ def _broadcast(units: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 channel = Granularity(_channel_scores, _spread_channels)
 """An output channel of a layer is a unit; its score is the mean over its weights. Channels that a residual sum or a
-depthwise layer ties together are units of ``fedprune.coupling.coupled`` instead."""
+depthwise layer ties together are units of ``fedprune.graph.coupling.coupled`` instead."""

@@ -1,6 +1,6 @@
 """Whose turn it is: blocks of layers that are adjusted one after the other (FedTiny, progressive pruning)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -60,9 +60,3 @@ def in_turn(blocks: Sequence[Block], period: int, pruner: Pruner, *, until: int)
         return turn(step).grows(masks, step)
 
     return every(period, Pruner(pruner.needs, update, grows), until=until)
-
-
-def prunable(layers: Iterable[str], *, first: bool = False, last: bool = False) -> tuple[str, ...]:
-    """The layers that are pruned, given all in forward order: the first and the last only where asked for."""
-    names = tuple(layers)
-    return names[0 if first else 1 : None if last else -1]

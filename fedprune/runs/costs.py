@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fedprune import budgets, training
-from fedprune.graph import width
 from fedprune.budgets import RUNTIME_BYTES, Memory
 from fedprune.data import Dataset, Federation
 from fedprune.experiment import Experiment, Tier
-from fedprune.graph import Graph
-from fedprune.training.lean import Lean, blocks
+from fedprune.graph import Graph, width
 from fedprune.pruning.topk import kept_count
+from fedprune.training.lean import Lean, blocks
 from fedprune.types import Method, Params
 
 if TYPE_CHECKING:
@@ -156,23 +155,23 @@ class Costs:
 
     def flash_bytes(self, size: float, tier: Tier) -> int:
         """Predicted length of the tier's int8 file: without its zeros where a microcontroller runs it."""
-        from fedprune.export import tflm as microcontroller
+        from fedprune.export import tflm
 
         traced, kept = self.traced(size), self.kept(min(1.0, _MOST_KEPT * size))
         if not tier.sram_bytes or not kept:
             return traced.file_bytes + _SLACK
-        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK)
+        decoded = tflm.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK)
         sizes = {name: self._size(name) for name in decoded}
-        return microcontroller.flash_bytes(traced.file_bytes, sizes, kept) + _SLACK
+        return tflm.flash_bytes(traced.file_bytes, sizes, kept) + _SLACK
 
     def sram_bytes(self, size: float, tier: Tier) -> int:
         """Predicted arena of that file."""
-        from fedprune.export import tflm as microcontroller
+        from fedprune.export import tflm
 
         traced, kept = self.traced(size), self.kept(size)
         sparse = tier.sram_bytes and kept
-        decoded = microcontroller.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK) if sparse else ()
-        return microcontroller.sram_bytes(traced.inference, decoded) + SRAM_SLACK
+        decoded = tflm.decoded(traced.inference, kept, tier.sram_bytes - SRAM_SLACK) if sparse else ()
+        return tflm.sram_bytes(traced.inference, decoded) + SRAM_SLACK
 
     def macs(self, size: float) -> int:
         """Multiply-adds of one inference with dense kernels."""

@@ -6,16 +6,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
-from fedprune.runs import shipping as finished
-from fedprune.runs.folder import RunFolder
 from fedprune.federated.link.asking import Link
-from fedprune.federated.rounds.phases.profile import sizes
-from fedprune.runs.setting import Setting, pretrain
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases.profile import sizes
 from fedprune.federated.rounds.rounds import run
+from fedprune.runs import shipping
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import Setting, pretrain
 
 _RETURNS_S = 180.0  # a device that was cut off is let in again after about a minute, and has to start
 _FIRST_LIMIT_S = 1800.0
@@ -37,7 +36,7 @@ def drive(
     link = Link(grid, setting.experiment, say=progress, gives=dict(enumerate(map(sizes, setting.federation.devices))))
     if real:
         link = link._replace(patience_s=_RETURNS_S, first_limit_s=_FIRST_LIMIT_S, together=True)
-    shipped = functools.partial(finished.shipped, setting) if setting.experiment.export.ranges == "devices" else None
+    shipped = functools.partial(shipping.shipped, setting) if setting.experiment.export.ranges == "devices" else None
     steps = run(link, setting.tiers(), list(setting.layers), len(setting.federation.devices), state, shipped)
     for step in steps:
         if step.row:
@@ -47,10 +46,3 @@ def drive(
             progress(step.row)
         state = step.state
     return state
-
-
-def server_app(main: Callable[[Grid, Context], None]) -> ServerApp:
-    """A ServerApp around a function."""
-    app = ServerApp()
-    app.main()(main)
-    return app

@@ -11,9 +11,9 @@ from typing import Any
 
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.runs import folder_files, one_writer
 from fedprune.federated.rounds.model import State, read, save, step_name
 from fedprune.files import write_atomically
+from fedprune.runs import folder_files, one_writer
 
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",

@@ -8,11 +8,11 @@ import numpy as np
 
 from fedprune import draws, training
 from fedprune.experiment import ExperimentError
-from fedprune.runs import shipping as finished
-from fedprune.runs.costs import SRAM_SLACK
-from fedprune.federated.rounds.phases.ranges import measured
-from fedprune.runs.setting import Setting
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases.ranges import measured
+from fedprune.runs import shipping
+from fedprune.runs.costs import SRAM_SLACK
+from fedprune.runs.setting import Setting
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -59,12 +59,12 @@ def ready(setting: Setting, source: str) -> None:
     from fedprune.export import litert
     from fedprune.graph import UnsupportedOperation
 
-    if problem := finished.without_ranges(setting):
+    if problem := shipping.without_ranges(setting):
         raise ExperimentError(f"{source}: {problem}")
     if not any(len(device.test_indices) for device in setting.federation.devices):
         raise ExperimentError(f"{source}: data.test: no device has an example to test the model on; set it above 0")
     try:
-        litert.write_float(finished.graph(setting, setting.model()))
+        litert.write_float(shipping.graph(setting, setting.model()))
     except UnsupportedOperation as error:
         _converted(setting, setting.model(), error, 1, f"{source}: ")
 
@@ -76,25 +76,25 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
     0, as cost no more than a quarter of what the dense file takes. ExperimentError for what cannot be exported.
     """
     from fedprune.budgets import macs
-    from fedprune.export import litert, tflm as microcontroller
+    from fedprune.export import litert, tflm
     from fedprune.export.inspection.file import inspect
     from fedprune.export.litert.reader import read
     from fedprune.graph import UnsupportedOperation
 
-    model, compact = finished.compacted(setting, state)
+    model, compact = shipping.compacted(setting, state)
     try:
-        whole, small = finished.graph(setting, model), finished.graph(setting, compact)
-        whole_ranges, ranges = finished.ranges(setting, measured(state, part), whole, small)
+        whole, small = shipping.graph(setting, model), shipping.graph(setting, compact)
+        whole_ranges, ranges = shipping.ranges(setting, measured(state, part), whole, small)
         dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
-        allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * microcontroller.sram_bytes(small))
+        allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * tflm.sram_bytes(small))
         # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24
         both = ((small, ranges), (whole, whole_ranges))
-        micro = min((microcontroller.write_sparse(*each, allowed) for each in both), key=len)
+        micro = min((tflm.write_sparse(*each, allowed) for each in both), key=len)
         return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
     except UnsupportedOperation as error:
         made = _converted(setting, model, error, len(setting.federation.public))
     limit = sram_bytes - SRAM_SLACK if sram_bytes else None
-    micro = microcontroller.pack_sparse(read(made.litert_int8), limit)
+    micro = tflm.pack_sparse(read(made.litert_int8), limit)
     return Forms(model, model, *made, made.litert_int8, micro, inspect(made.litert_int8).macs)
 
 
@@ -108,7 +108,7 @@ def _converted(
     named = f"{place}model: {setting.experiment.model}"
     if not len(setting.federation.public) or setting.experiment.export.ranges == "devices":
         raise ExperimentError(f"{named} cannot be exported without public examples: {why}") from why
-    seen = setting.dataset.normalise(setting.federation.public.inputs[: min(examples, finished.CALIBRATION)])
+    seen = setting.dataset.normalise(setting.federation.public.inputs[: min(examples, shipping.CALIBRATION)])
     try:
         return convert(model, seen)
     except (UnsupportedOperation, RuntimeError, ValueError) as error:
@@ -120,7 +120,7 @@ def check(setting: Setting, forms: Forms) -> Check:
 
     ExperimentError where LiteRT does not run a file.
     """
-    from fedprune.export import litert, tflm as microcontroller
+    from fedprune.export import litert, tflm
 
     inputs, labels = test_set(setting)
     everything = np.arange(len(labels))
@@ -147,7 +147,7 @@ def check(setting: Setting, forms: Forms) -> Check:
         raise ExperimentError(f"model: {setting.experiment.model}: its file cannot be run here: {error}") from error
     arena_bytes: int | None = None
     try:
-        outputs, arena_bytes = microcontroller.run(forms.micro, inputs[few])
+        outputs, arena_bytes = tflm.run(forms.micro, inputs[few])
         found["tflm"] = compare(outputs, few)
     except RuntimeError as error:  # no interpreter on this machine, or one that refuses the model
         found["tflm"] = {"examples": 0, "accuracy": None, "agreement": None, "why": str(error)}

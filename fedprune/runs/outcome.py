@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 
 from fedprune import __version__, wire
-from fedprune.pruning import masks
 from fedprune import experiment as _experiment
-from fedprune.export.chip.write import Written
-from fedprune.runs.report import page
+from fedprune.export.chip.write import Written, write_c
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.rounds import SELECTED
+from fedprune.files import write_atomically
+from fedprune.pruning import masks
 from fedprune.runs import forms as _forms
 from fedprune.runs import tier_outcome
 from fedprune.runs.folder import RunFolder, inside, total
 from fedprune.runs.forms import Check, Forms
+from fedprune.runs.report import page
 from fedprune.runs.setting import Setting, prepare
-from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.rounds import SELECTED
-from fedprune.files import write_atomically
 from fedprune.types import Tensor
 
 _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
@@ -96,7 +96,7 @@ def write_microcontroller(
     setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any], fastest: bool = False
 ) -> Written:
     """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``."""
-    from fedprune.export import c99, tflm as microcontroller
+    from fedprune.export import c99
 
     dataset = setting.dataset
     # of raw values, so that a caller has no scale to know of
@@ -111,9 +111,7 @@ def write_microcontroller(
         "size_bytes": result["bytes"],
     }
     optimise = c99.fastest if fastest else c99.smallest
-    return microcontroller.write_c(
-        forms.micro, inside(path, "microcontroller"), card, plain=forms.litert_int8, optimise=optimise
-    )
+    return write_c(forms.micro, inside(path, "microcontroller"), card, plain=forms.litert_int8, optimise=optimise)
 
 
 def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from fedprune.budgets import Memory
 from fedprune.budgets.plan import Need, densities, largest, ways, widths
 from fedprune.experiment import Experiment, ExperimentError, Tier
-from fedprune.runs.costs import Costs
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
+from fedprune.runs.costs import Costs
 from fedprune.types import Method
 
 _TEST_BATCHES = (250, 128, 64, 32, 16, 8)

@@ -10,15 +10,15 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.runs import forms, one_writer
 from fedprune.federated.link.engines import Engine, local
-from fedprune.runs.folder import RunFolder, why_not_written
 from fedprune.federated.rounds.asking import RunStopped
-from fedprune.runs.outcome import finish
-from fedprune.runs.drive import Progress, drive
-from fedprune.runs.setting import prepare
 from fedprune.federated.rounds.model import State
 from fedprune.methods import MethodError
+from fedprune.runs import forms, one_writer
+from fedprune.runs.drive import Progress, drive
+from fedprune.runs.folder import RunFolder, why_not_written
+from fedprune.runs.outcome import finish
+from fedprune.runs.setting import prepare
 
 
 def simulate(

@@ -11,21 +11,20 @@ import numpy as np
 
 from fedprune import draws, models, training
 from fedprune.counter_rng import generator, number
-from fedprune.graph.coupling import Group, coupled_channels, layer_shapes
 from fedprune.data import DataError, Dataset, Federation
+from fedprune.data.loading import federation as make_federation
+from fedprune.data.loading import load_dataset, shuffled
 from fedprune.experiment import Experiment, ExperimentError, training_devices
-from fedprune.federated.rounds import device as _device
-from fedprune.runs import planning
-from fedprune.federated.link import privacy
-from fedprune.runs.costs import Costs
-from fedprune.federated.rounds.standing import Fleet
-from fedprune.runs.planning import FleetPlan
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.standing import Fleet
 from fedprune.federated.rounds.tiers import Tiers, one_part
 from fedprune.graph import UnsupportedOperation
+from fedprune.graph.coupling import Group, coupled_channels, layer_shapes, prunable
 from fedprune.methods import MethodError, build, size_parameter
 from fedprune.models import ModelError
-from fedprune.graph.coupling import prunable
+from fedprune.runs import planning
+from fedprune.runs.costs import Costs
+from fedprune.runs.planning import FleetPlan
 from fedprune.training import Optimiser
 from fedprune.types import Method, Params
 
@@ -80,10 +79,10 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails."""
     import torch
 
-    _device.one_thread()
+    training.one_thread()
     try:
-        dataset = _device.load_dataset(experiment.data.name, data_dir)
-        federation = _device.federation(experiment, data_dir)
+        dataset = load_dataset(experiment.data.name, data_dir)
+        federation = make_federation(experiment, data_dir)
     except DataError as error:
         raise ExperimentError(f"{source}: data: {error}") from error
     try:
@@ -114,7 +113,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
-    privacy.allow(experiment, method, zeros, source)
+    _allow(experiment, method, zeros, source)
     nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
     if nothing_to_choose_by and len(method.candidates(zeros)) > 1:
         raise ExperimentError(
@@ -154,7 +153,7 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
     model, public = setting.model(), setting.federation.public
     for epoch in range(settings.epochs if len(public) else 0):
         rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
-        batches = _device.shuffled(
+        batches = shuffled(
             setting.dataset,
             public,
             settings.batch,
@@ -171,3 +170,22 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
 
 def _draw_anew(seed: int, epoch: int, step: int) -> None:
     draws.begin(number(seed, "pretraining", epoch, step))
+
+
+def _allow(experiment: Experiment, method: Method, weights: Params, source: str) -> None:
+    """ExperimentError, in one line beginning with ``source``, where a private experiment's method cannot be private.
+
+    ``weights`` are tensors of the prunable layers' shapes.
+    """
+    if not experiment.privacy.epsilon:
+        return
+    name = experiment.method["name"]
+    or_off = "or leave privacy.epsilon out"
+    if method.update is not None and "grad" in method.update.needs:
+        raise ExperimentError(
+            f"{source}: method.name: devices send {name} gradients without noise; choose another, {or_off}"
+        )
+    if len(method.candidates(weights)) > 1:
+        raise ExperimentError(
+            f"{source}: method: devices compare the candidates of {name} without noise; ask for one, {or_off}"
+        )

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune import draws
-from fedprune.training import evidence
 from fedprune.experiment import ExperimentError
-from fedprune.runs.setting import Setting
 from fedprune.federated.rounds.model import State
+from fedprune.runs.setting import Setting
+from fedprune.training import evidence
 from fedprune.types import FloatTensor
 
 if TYPE_CHECKING:

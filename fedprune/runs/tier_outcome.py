@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.text import markdown
+from fedprune.federated.rounds.model import State
+from fedprune.files import write_atomically
 from fedprune.runs import forms as _forms
 from fedprune.runs.folder import RunFolder, inside
 from fedprune.runs.forms import Check, Forms
 from fedprune.runs.planning import TierPlan
 from fedprune.runs.setting import Setting
-from fedprune.federated.rounds.model import State
-from fedprune.files import write_atomically
 from fedprune.types import Tensor
 
 Write = Callable[[Path, Forms, Mapping[str, Any]], None]

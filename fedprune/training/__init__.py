@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fedprune.training import lean as lean_training
-from fedprune.training.lean import PLAIN, Lean, SubModel
 from fedprune.training.batches import Batches, as_input
+from fedprune.training.lean import PLAIN, Lean, SubModel
 from fedprune.types import Masks, Params, Tensor
 
 if TYPE_CHECKING:
@@ -175,3 +175,11 @@ def in_batches(
     order = np.asarray(order)
     for part in np.array_split(order, -(-len(order) // size)) if len(order) else []:
         yield inputs(part), labels[part]
+
+
+def one_thread() -> None:
+    """Compute with one thread, so that a result does not depend on which process, or how many, computed it."""
+    import torch
+
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)

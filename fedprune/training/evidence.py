@@ -9,8 +9,8 @@ import numpy as np
 
 from fedprune.counter_rng import uniforms
 from fedprune.graph import Graph, run
-from fedprune.training.batches import Batches, as_input
 from fedprune.pruning.topk import top_k
+from fedprune.training.batches import Batches, as_input
 from fedprune.types import FloatTensor, Masks, Moments, Params, Tensor, TopK
 
 if TYPE_CHECKING:

@@ -21,9 +21,19 @@ from typing import Any
 import numpy as np
 
 from fedprune.counter_rng import uniforms
-from fedprune.wire.mask_code import GAPS, MAX_POSITIONS, Reader, WireError, decode_gaps, encode_gaps, text, unpack, varint
 from fedprune.pruning.topk import top_k
 from fedprune.types import BoolTensor, Masks, Tensor
+from fedprune.wire.mask_code import (
+    GAPS,
+    MAX_POSITIONS,
+    Reader,
+    WireError,
+    decode_gaps,
+    encode_gaps,
+    text,
+    unpack,
+    varint,
+)
 
 __all__ = ["FRAME", "WireError", "decode", "decode_mask", "encode", "encode_mask", "seed_mask"]
 

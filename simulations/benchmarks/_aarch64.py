@@ -26,9 +26,9 @@ def missing() -> str | None:
 def instructions(models: Sequence[bytes]) -> list[int]:
     """Return the instructions of one inference of each model, on one thread.
 
-    Raises ``RuntimeError`` as `emulated.prepare`, and where the emulator takes no plugins.
+    Raises ``RuntimeError`` as `aarch64.prepare`, and where the emulator takes no plugins.
     """
-    from fedprune.export.litert import aarch64 as emulated
+    from fedprune.export.litert import aarch64
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -36,14 +36,14 @@ def instructions(models: Sequence[bytes]) -> list[int]:
             (folder / f"{position}.tflite").write_bytes(model)
         counts = folder / "counts"
         script = (str(Path(__file__).resolve()), name, str(len(models)))
-        emulated.run(script, _counting(folder, counts))
+        aarch64.run(script, _counting(folder, counts))
         marks = [int(line) for line in counts.read_text().split()]
     return [(end - start) // _RUNS for start, end in zip(marks[::2], marks[1::2], strict=True)]
 
 
 def _counting(folder: Path, counts: Path) -> tuple[str, str]:
     """Return the emulator's options, with a plugin compiled into ``folder``."""
-    from fedprune.export.litert import aarch64 as emulated
+    from fedprune.export.litert import aarch64
 
     failure = RuntimeError("the emulator takes no plugins")
     for version in _VERSIONS:
@@ -52,7 +52,7 @@ def _counting(folder: Path, counts: Path) -> tuple[str, str]:
         subprocess.run(command, check=True)
         options = ("-plugin", f"{plugin},counts={counts}")
         try:
-            emulated.run(("--version",), options)
+            aarch64.run(("--version",), options)
         except RuntimeError as error:
             failure = error
         else:

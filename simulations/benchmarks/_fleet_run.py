@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 from flwr.serverapp import Grid
 
-from fedprune.graph import width
 from fedprune.budgets import smallest
-from fedprune.graph.coupling import coupled_channels
 from fedprune.experiment import Experiment, load, training_devices
 from fedprune.federated.link import engines
-from fedprune.runs.folder import RunFolder
 from fedprune.federated.link.asking import Fleet, Link
-from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run
+from fedprune.graph import width
+from fedprune.graph.coupling import coupled_channels
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import Setting, prepare, pretrain
 
 WIDTHS = ("heterofl", "fjord", "fedrolex")
 

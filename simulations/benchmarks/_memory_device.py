@@ -17,9 +17,9 @@ from fedprune.budgets import measure
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, Examples
 from fedprune.federated.link import client
+from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.payload import Payload
-from fedprune.federated.link.records import from_records, to_records
 
 SHAPES = {
     "resnet8": (3, 32, 32),

@@ -8,9 +8,9 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 from fedprune.data import Examples
+from fedprune.data.loading import federation, load_dataset
 from fedprune.experiment import Experiment, from_json, to_json
 from fedprune.federated.rounds.device import Device
-from fedprune.data.loading import federation, load_dataset
 from fedprune.federated.rounds.model import State
 from fedprune.training.batches import as_input
 from fedprune.types import Params

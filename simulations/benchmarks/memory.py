@@ -15,20 +15,20 @@ from flwr.app import RecordDict
 from rich.console import Console
 from rich.table import Table
 
-from fedprune.pruning import masks
 from fedprune import models, training
 from fedprune.budgets import Memory, training_memory
 from fedprune.counter_rng import uniforms
 from fedprune.experiment import parse, to_json
 from fedprune.federated.link.asking import Link
-from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.link.records import to_records
-from fedprune.runs.setting import prepare
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.rounds.rounds import run
 from fedprune.graph import trace
-from fedprune.training.lean import Lean, blocks
 from fedprune.graph.coupling import prunable
+from fedprune.pruning import masks
+from fedprune.runs.setting import prepare
+from fedprune.training.lean import Lean, blocks
 from simulations.benchmarks import _memory_device
 from simulations.benchmarks._limited import LimitedGrid
 from simulations.benchmarks._memory_device import EXAMPLES, SHAPES

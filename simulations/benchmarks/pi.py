@@ -68,7 +68,7 @@ def use(console: Console, data_dir: Path | None) -> dict[str, Any]:
     """What the device does there; returns what its training said, nothing without the data."""
     home, said = _pi.home(), {}
     _type(console, "fedprune profile")
-    _type(console, "python -c 'import fedprune.federated.client'")
+    _type(console, "python -c 'import fedprune.federated.link.client'")
     if data_dir is not None:
         shutil.copy(Path(__file__).with_name(_ONE_MESSAGE), home / _ONE_MESSAGE)
         shutil.copy(REPOSITORY / "simulations" / "keywords.toml", home)

@@ -16,16 +16,16 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune import models, training
+from fedprune.data.loading import load_dataset
 from fedprune.experiment import Experiment
 from fedprune.federated.link import engines
-from fedprune.data.loading import load_dataset
-from fedprune.training import one_thread
-from fedprune.federated.link.engines import Engine
-from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.link.asking import Link
+from fedprune.federated.link.engines import Engine
 from fedprune.federated.link.local_grid import cores
-from fedprune.federated.rounds.phases.train import train
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases.train import train
+from fedprune.training import one_thread
 from fedprune.types import Params
 from simulations.benchmarks._memory import Peak
 from simulations.benchmarks._plain_loop import Round, plain

@@ -12,16 +12,16 @@ from rich.table import Table
 from torch import nn
 
 from fedprune import models
-from fedprune.graph.coupling import coupled_channels
 from fedprune.experiment import load
-from fedprune.export.chip import benching
 from fedprune.export import litert
-from fedprune.runs import forms
-from fedprune.runs.setting import prepare
-from fedprune.runs.run import simulate
+from fedprune.export.chip import benching
 from fedprune.graph import inference, trace
+from fedprune.graph.coupling import coupled_channels
 from fedprune.graph.surgery import shrink
 from fedprune.graph.width import first_channels, width_masks
+from fedprune.runs import forms
+from fedprune.runs.run import simulate
+from fedprune.runs.setting import prepare
 from simulations.benchmarks._report import Figure, write
 
 NETS = {"resnet8": ((3, 32, 32), 10), "dscnn": ((1, 49, 10), 12), "mobilenet": ((3, 96, 96), 2)}

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune.counter_rng import uniforms
-from fedprune.wire.mask_code import Reader, varint
 from fedprune.types import BoolTensor
 from fedprune.wire import decode_mask, encode_mask
+from fedprune.wire.mask_code import Reader, varint
 from simulations.benchmarks._report import Figure, write
 
 try:

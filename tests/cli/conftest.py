@@ -114,7 +114,7 @@ def start(world: Path, *words: str) -> "subprocess.Popen[str]":
     """The command line as a process of its own, in a group of its own as from a shell."""
     path = os.pathsep.join([str(world), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
     environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "80"}
-    command = [sys.executable, "-c", "from fedprune.cli import main; main()", *words]
+    command = [sys.executable, "-c", "from fedprune.cli.main import main; main()", *words]
     return subprocess.Popen(
         command, cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True, preexec_fn=default_interrupt,

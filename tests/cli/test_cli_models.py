@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedprune.export.c99 import boards as emulate
+from fedprune.export.c99 import boards
 
 Fedprune = Callable[..., tuple[int, str, str]]
 
@@ -26,7 +26,7 @@ def test_a_run_is_timed_here(fedprune: Fedprune, finished: Path) -> None:
     assert "model_float.tflite" in out
 
 
-@pytest.mark.skipif(emulate.missing("cortex-m4") is not None, reason=str(emulate.missing("cortex-m4")))
+@pytest.mark.skipif(boards.missing("cortex-m4") is not None, reason=str(boards.missing("cortex-m4")))
 def test_a_run_is_measured_on_a_chip_smaller_than_the_stock_model(fedprune: Fedprune, finished: Path) -> None:
     code, out, err = fedprune("bench", str(finished / "model.tflite"), "--on", "cortex-m4")
     assert code == 0, err
@@ -43,10 +43,10 @@ def test_somebody_elses_file_becomes_c(fedprune: Fedprune, finished: Path, world
     folder = world / "theirs_microcontroller"
     assert {"model.c", "model.h", "main.c", "Makefile", "model.tflite"} <= {path.name for path in folder.iterdir()}
     assert all(path.name in out for path in folder.iterdir())
-    if lacking := emulate.missing("host"):
+    if lacking := boards.missing("host"):
         pytest.skip(lacking)
     size = int((folder / "model.h").read_text().split("MODEL_INPUT_BYTES ")[1].split()[0])
-    ran = emulate.run(folder, "host", np.zeros((1, size), np.int8))
+    ran = boards.run(folder, "host", np.zeros((1, size), np.int8))
     assert ran.outputs.shape == (1, 3)
 
 
@@ -70,7 +70,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(
 ) -> None:
     (world / "bad.tflite").write_bytes(damage((finished / "model.tflite").read_bytes()))
     code, out, err = fedprune(words[0], str(world / "bad.tflite"), *words[1:])
-    if words[0] == "bench" and emulate.missing("cortex-m4") and "apt install" in err:
+    if words[0] == "bench" and boards.missing("cortex-m4") and "apt install" in err:
         pytest.skip(err)
     assert (code, out) == (2, "")
     assert "bad.tflite: " in err
@@ -127,7 +127,7 @@ def test_a_chip_that_cannot_be_measured_leaves_what_is_written(
 
     (tmp_path / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
     monkeypatch.setattr("fedprune.export.c99.emulate.missing", lambda target: None)
-    monkeypatch.setattr("fedprune.export.benching.on_chip", no)
+    monkeypatch.setattr("fedprune.export.chip.benching.on_chip", no)
     code, _, err = fedprune("export", "theirs.tflite", "--to", "microcontroller")
     assert (code, err) == (2, "theirs_microcontroller is written, but was not measured: no chip here\n")
     assert (tmp_path / "theirs_microcontroller" / "Makefile").is_file()

@@ -13,9 +13,9 @@ from fedprune.budgets import Profile
 from fedprune.cli.plan import _BINDS
 from fedprune.experiment import load
 from fedprune.export import litert
+from fedprune.federated.rounds.model import read
 from fedprune.runs.forms import test_set as all_test_parts
 from fedprune.runs.setting import prepare
-from fedprune.federated.rounds.model import read
 
 Fedprune = Callable[..., tuple[int, str, str]]
 

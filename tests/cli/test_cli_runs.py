@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedprune.pruning import masks
 from fedprune.cli.progress import Display
 from fedprune.experiment import load
 from fedprune.federated.rounds.model import read
+from fedprune.pruning import masks
 
 
 def lines(folder: Path) -> list[dict[str, object]]:

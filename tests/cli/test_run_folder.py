@@ -262,7 +262,7 @@ def test_a_disk_that_is_full_anywhere_stops_a_run_that_goes_on(
     folder = tmp_path / "full"
     command = (
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))\n"
-        "from fedprune.cli import main; main()"
+        "from fedprune.cli.main import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", command, "simulate", "tiny.toml", "--out", str(folder), "--workers", "1"],

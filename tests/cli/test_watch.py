@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from watching import browse, fetch, in_a_browser, served
 
-from fedprune.pruning import masks
 from fedprune.cli.watch import Watched, server
 from fedprune.federated.rounds.model import read
+from fedprune.pruning import masks
 
 
 def lines(run: Path) -> list[str]:

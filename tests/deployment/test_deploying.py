@@ -12,16 +12,16 @@ from fedprune import models
 from fedprune.deployment import deploying, devices, state
 from fedprune.deployment.delivering import deliver
 from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, targets
+from fedprune.deployment.device import models as shelf
+from fedprune.deployment.device.app import device_app
+from fedprune.deployment.device.deploy import MODELS_DIR
 from fedprune.deployment.fleet_files import delivered
 from fedprune.deployment.fleet_folder import Fleet, FleetError, create
 from fedprune.experiment import Experiment, ExperimentError, load, to_json
 from fedprune.export import litert
-from fedprune.deployment.device import models as shelf
-from fedprune.federated.link.client import client_app
-from fedprune.runs.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.deployment.device.deploy import MODELS_DIR
 from fedprune.graph import inference, trace
+from fedprune.runs.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
 
 _DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"
 _TIERS = ["data.devices=2", "fleet.large.devices=1", "fleet.small.devices=1", "fleet.chip={devices=1, trains=false}"]
@@ -130,7 +130,7 @@ def test_rows_say_who_has_what_and_a_device_that_is_away_gets_it_the_next_time(
 
     def bring(there: int) -> list[dict[str, Any]]:
         (out / PLAN).write_bytes(msgspec.json.encode(targets(fleet, run)))
-        with LocalGrid(client_app, there) as grid:
+        with LocalGrid(device_app, there) as grid:
             return deliver(grid, run, out, lines.append)
 
     first = bring(1)

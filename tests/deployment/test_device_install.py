@@ -128,7 +128,7 @@ def test_what_is_not_torch_stays_small() -> None:
 
 TRAIN = """
 import json, sys
-import fedprune.federated.client
+import fedprune.federated.link.client
 HEAVY = ("torch", "torch._dynamo", "torch._inductor", "sympy", "matplotlib", "pandas", "pyarrow", "ray", "scipy",
          "ai_edge_litert", "flatbuffers", "sklearn", "PIL", "datasets", "flwr_datasets", "torch_pruning")
 loaded = lambda: [name for name in HEAVY if name in sys.modules]
@@ -144,7 +144,7 @@ params = training.state_of(tiny_world.net(tiny_world.SHAPE, tiny_world.CLASSES))
 masks = {"1.0.weight": np.arange(params["1.0.weight"].size).reshape(params["1.0.weight"].shape) % 5 == 0}
 params["1.0.weight"] = params["1.0.weight"] * masks["1.0.weight"]
 values = {"experiment": experiment.to_json(asked), "round": 1, "learning_rate": 0.1}
-with LocalGrid(fedprune.federated.client.client_app, 4) as grid:
+with LocalGrid(fedprune.federated.link.client.client_app, 4) as grid:
     content = to_records(Payload(values, params, masks))
     (reply,) = grid.send_and_receive([grid.create_message(content, "train", grid.get_node_ids()[0], "1")])
 if reply.has_error():

@@ -73,7 +73,7 @@ def test_whoever_is_killed_takes_flowers_processes_along(
     joined["kitchen"].wait()
     assert left(f"{tmp_path}/kitchen", 30) == []
 
-    (wrapper,) = has("attic", "fedprune.deployment.supernode")
+    (wrapper,) = has("attic", "fedprune.deployment.device.supernode")
     joined["attic"].kill()  # both at once: what Flower started sees that its parent is gone
     os.kill(wrapper.pid, signal.SIGKILL)
     joined["attic"].wait()

@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 from export_nets import made
 from torch import nn
 
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.graph import inference, trace
 
@@ -23,7 +23,7 @@ def written(model: nn.Module, inputs: np.ndarray) -> tuple[bytes, bytes, bytes]:
                 weight *= torch.rand(weight.shape) < 0.2
     graph = inference(trace(model.eval(), inputs[:1]))
     ranges = litert.calibrate(graph, inputs)
-    return litert.write_int8(graph, ranges), litert.write_float(graph), microcontroller.write_sparse(graph, ranges)
+    return litert.write_int8(graph, ranges), litert.write_float(graph), tflm.write_sparse(graph, ranges)
 
 
 @cache

@@ -15,8 +15,8 @@ from torch import nn
 
 from fedprune.export import c99, litert
 from fedprune.export.c99.encoding import ENCODINGS, Code, encode
-from fedprune.export.c99.rules import lower
 from fedprune.export.c99.plan import _laid_out
+from fedprune.export.c99.rules import lower
 from fedprune.export.c99.sources import sources
 from fedprune.export.c99.streams import stream
 from fedprune.export.litert.runtime import interpreter

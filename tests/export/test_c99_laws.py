@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from fedprune.export import c99
 from fedprune.export.c99.encoding import ENCODINGS, Code, Encoding, encode
 from fedprune.export.c99.exponentials import exponentials
-from fedprune.export.c99.rules import lower
 from fedprune.export.c99.numbers import Factor, clipping, factor, scaled
 from fedprune.export.c99.plan import _laid_out, plan
 from fedprune.export.c99.program import Program
+from fedprune.export.c99.rules import lower
 from fedprune.export.c99.streams import Stream, stream
 from fedprune.export.litert import Affine
 

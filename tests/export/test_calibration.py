@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedprune.training import evidence
 from fedprune import graph as graphs
 from fedprune.export import litert
 from fedprune.export.litert.calibration import RULES, Histogram, extremes, least_squares, named, percentile
 from fedprune.graph import Graph
 from fedprune.int8 import affine
+from fedprune.training import evidence
 
 
 def signal_to_noise_db(signal: np.ndarray, measured: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from export_nets import LARGE, SMALL, shipped
 from torch import Tensor, nn
 
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 from fedprune.export.litert import converter
 from fedprune.export.litert.reader import operator_name, read
 from fedprune.export.tflm.sparse import pack_sparse
@@ -54,11 +54,11 @@ def test_both_paths_to_a_file_agree(name: str) -> None:
     assert decibels(wanted, found) > 35
     # Nothing is left of the converter's names, transposes and pads.
     assert len(converted.litert_int8) <= 1.01 * len(own)
-    kinds, wanted_kinds = (set(microcontroller.operators(file)) for file in (converted.litert_int8, own))
+    kinds, wanted_kinds = (set(tflm.operators(file)) for file in (converted.litert_int8, own))
     assert kinds - wanted_kinds <= {"DEPTHWISE_CONV_2D"}  # its convolutions of one input channel
-    outputs, arena_bytes = microcontroller.run(converted.litert_int8, some)
+    outputs, arena_bytes = tflm.run(converted.litert_int8, some)
     assert np.array_equal(outputs, found[:2])
-    assert arena_bytes == pytest.approx(microcontroller.run(own, some)[1], rel=0.01)
+    assert arena_bytes == pytest.approx(tflm.run(own, some)[1], rel=0.01)
 
 
 class Smooth(nn.Module):
@@ -133,10 +133,10 @@ def test_nets_that_the_own_writer_does_not_cover(kind: type[nn.Module], on_micro
     found = litert.run(files.litert_int8, inputs.numpy(), reference=True)
     assert decibels(wanted, found) > 30
     if on_microcontrollers:
-        assert np.array_equal(microcontroller.run(files.litert_int8, inputs[:4].numpy())[0], found[:4])
+        assert np.array_equal(tflm.run(files.litert_int8, inputs[:4].numpy())[0], found[:4])
     else:
         with pytest.raises(RuntimeError):  # TensorFlow Lite Micro has no GELU
-            microcontroller.run(files.litert_int8, inputs[:4].numpy())
+            tflm.run(files.litert_int8, inputs[:4].numpy())
 
 
 def test_zeros_of_a_converted_file_leave_the_flash() -> None:
@@ -149,7 +149,7 @@ def test_zeros_of_a_converted_file_leave_the_flash() -> None:
     dense = converter.convert(model, inputs).litert_int8
     sparse = pack_sparse(read(dense))  # the cell's weights, which its steps share, stay as they are
     assert len(sparse) < len(dense) - 2000
-    np.testing.assert_array_equal(microcontroller.run(sparse, inputs)[0], microcontroller.run(dense, inputs)[0])
+    np.testing.assert_array_equal(tflm.run(sparse, inputs)[0], tflm.run(dense, inputs)[0])
 
 
 def test_nothing_is_moved_or_scaled_that_need_not_be() -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedprune.export.c99 import boards as emulate
+from fedprune.export.c99 import boards
 
 CLIENT = Path(__file__).parents[2] / "clients" / "microcontroller"
-BOARDS = [name for name in emulate.TARGETS if name != "host"]
+BOARDS = [name for name in boards.TARGETS if name != "host"]
 HEADER = """\
 #include <stdint.h>
 #define MODEL_INPUT_BYTES {inputs}
@@ -56,7 +56,7 @@ def written(folder: Path, body: str, before: str = "", inputs: int = 20, outputs
 
 
 def need(target: str) -> None:
-    if lacking := emulate.missing(target):
+    if lacking := boards.missing(target):
         pytest.skip(lacking)
 
 
@@ -64,11 +64,11 @@ def inputs(count: int, size: int = 20) -> np.ndarray:
     return np.random.default_rng(7).integers(-128, 128, (count, size), np.int8)
 
 
-@pytest.mark.parametrize("target", emulate.TARGETS)
+@pytest.mark.parametrize("target", boards.TARGETS)
 def test_the_same_outputs_on_every_target(target: str, tmp_path: Path) -> None:
     need(target)
     given = inputs(9)
-    ran = emulate.run(written(tmp_path, SUMS[1], SUMS[0]), target, given)
+    ran = boards.run(written(tmp_path, SUMS[1], SUMS[0]), target, given)
     sums = given.reshape(9, 4, 5).astype(int) @ np.arange(1, 6) + [1, -2, 3, -4]
     np.testing.assert_array_equal(ran.outputs, (sums >> 4).astype(np.int8))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.c", "model.h"]
@@ -80,7 +80,7 @@ def test_the_same_outputs_on_every_target(target: str, tmp_path: Path) -> None:
 def test_the_count_is_that_of_a_loop_of_known_length(loops: int, target: str, tmp_path: Path) -> None:
     need(target)
     loop = f'    __asm__ volatile("ldr r0, ={loops}\\n1: sub r0, #1\\n cmp r0, #0\\n bne 1b" ::: "r0", "cc");'
-    ran = emulate.run(written(tmp_path, loop), target, inputs(3))
+    ran = boards.run(written(tmp_path, loop), target, inputs(3))
     assert ran.instructions == pytest.approx(3 * loops, abs=10)  # the timer's step is 1.25; the call itself is a few
 
 
@@ -90,7 +90,7 @@ def test_the_stack_is_as_deep_as_what_lies_on_it(target: str, tmp_path: Path) ->
     body = (
         "    volatile int8_t deep[1000];\n    for (int i = 0; i < 1000; i++) deep[i] = 1;\n    output[0] = deep[999];"
     )
-    ran = emulate.run(written(tmp_path, body), target, inputs(2))
+    ran = boards.run(written(tmp_path, body), target, inputs(2))
     assert ran.stack_bytes is not None
     assert 1000 <= ran.stack_bytes <= 1100
 
@@ -106,7 +106,7 @@ def test_flash_and_ram_are_those_of_the_model_and_a_startup(target: str, tmp_pat
         "    for (int i = 0; i < 5000; i++) scratch[i] += table[i % 3001] + start[i % 40];\n"
         "    output[0] = scratch[(uint8_t)input[0]]; start[1]++;"
     )
-    ran = emulate.run(written(tmp_path, body, before), target, inputs(1))
+    ran = boards.run(written(tmp_path, body, before), target, inputs(1))
     flags = f"-std=c99 -O2 -mcpu={target} -mthumb -mfloat-abi=soft -ffreestanding -c model.c -o model.o".split()
     subprocess.run(["arm-none-eabi-gcc", *flags], cwd=tmp_path, check=True)
     table = subprocess.run(["arm-none-eabi-size", "model.o"], cwd=tmp_path, check=True, capture_output=True, text=True)
@@ -135,13 +135,13 @@ def test_memory_is_moved_and_set_at_any_alignment(target: str, tmp_path: Path) -
         kind, to, source, size = (int(value) for value in before[:4])
         value = [before[4 + source :][:size], row[source:][:size].copy(), np.int8(source - 40)][kind]
         row[to : to + size] = value
-    ran = emulate.run(written(tmp_path, body, inputs=100, outputs=96), target, given)
+    ran = boards.run(written(tmp_path, body, inputs=100, outputs=96), target, given)
     np.testing.assert_array_equal(ran.outputs, expected)
 
 
 def test_a_folder_with_the_firmware_runs_by_make_alone(tmp_path: Path) -> None:
     need("host")
-    paths = emulate.copy_firmware(written(tmp_path, SUMS[1], SUMS[0]))
+    paths = boards.copy_firmware(written(tmp_path, SUMS[1], SUMS[0]))
     assert {"main.c", "Makefile", "link.ld", "startup.c"} <= {path.name for path in paths if path.parent == tmp_path}
     command = ["make", "-s", f"MODEL={tmp_path}", "run"]
     said = subprocess.run(command, cwd=CLIENT, check=True, capture_output=True, text=True).stdout
@@ -152,11 +152,11 @@ def test_a_folder_with_the_firmware_runs_by_make_alone(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     need("cortex-m4")
-    emulate.copy_firmware(written(tmp_path, ""))
+    boards.copy_firmware(written(tmp_path, ""))
     make = shutil.which("make") or "make"
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match=r"apt install make gcc-arm-none-eabi qemu-system-arm$"):
-        emulate.run(tmp_path, "cortex-m4", inputs(1))
+        boards.run(tmp_path, "cortex-m4", inputs(1))
     for target, package in {"host": "gcc", "cortex-m4": "gcc-arm-none-eabi"}.items():
         built = subprocess.run([make, f"TARGET={target}"], cwd=tmp_path, capture_output=True, text=True)
         assert built.returncode != 0
@@ -176,25 +176,25 @@ def test_a_model_that_fails_says_how(message: str, tmp_path: Path) -> None:
     body, target = FAILURES[message]
     need(target)
     with pytest.raises(RuntimeError, match=message):
-        emulate.run(written(tmp_path, body, "int missing_function(void);"), target, inputs(1), limit_seconds=5)
+        boards.run(written(tmp_path, body, "int missing_function(void);"), target, inputs(1), limit_seconds=5)
 
 
 def test_an_m0_faults_where_a_word_lies_at_an_odd_address(tmp_path: Path) -> None:
     need("cortex-m0")
     load = '    int word;\n    __asm__ volatile("ldr %0, [%1]" : "=l"(word) : "l"(input + 1));'
     written(tmp_path, f"{load}\n    output[0] = (int8_t)word;")
-    assert emulate.run(tmp_path, "cortex-m3", inputs(1)).outputs[0, 0] == inputs(1)[0, 1]
+    assert boards.run(tmp_path, "cortex-m3", inputs(1)).outputs[0, 0] == inputs(1)[0, 1]
     with pytest.raises(RuntimeError, match="the processor reported a fault"):
-        emulate.run(tmp_path, "cortex-m0", inputs(1))
+        boards.run(tmp_path, "cortex-m0", inputs(1))
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     need("host")
     with pytest.raises(ValueError, match="target avr is not known: host, cortex-m4"):
-        emulate.run(tmp_path, "avr", inputs(1))
+        boards.run(tmp_path, "avr", inputs(1))
     with pytest.raises(ValueError, match=r"model\.c is not there"):
-        emulate.run(tmp_path, "host", inputs(1))
+        boards.run(tmp_path, "host", inputs(1))
     written(tmp_path, "")
     for wrong in (inputs(1, 19), inputs(0), inputs(1).astype(np.uint8), inputs(1)[0]):
         with pytest.raises(ValueError, match=r"model\.h takes int8 \(n, 20\)"):
-            emulate.run(tmp_path, "host", wrong)
+            boards.run(tmp_path, "host", wrong)

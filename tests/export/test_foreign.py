@@ -22,9 +22,9 @@ from export_files import changed, on_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.export import apart, litert, tflm as microcontroller
-from fedprune.export.chip import foreign
+from fedprune.export import apart, litert, tflm
 from fedprune.export.c99.encoding import DENSE, MOST_SEGMENTS, encode
+from fedprune.export.chip import foreign
 from fedprune.export.inspection.file import inspect
 from fedprune.export.litert.flatbuffer import File, FileOperator, pack
 from fedprune.export.litert.reader import ModelError, read
@@ -61,7 +61,7 @@ def test_a_model_that_ends_the_interpreter_is_one_line(tmp_path: Path) -> None:
 
 def test_the_next_model_runs_after_one_that_ended_the_runtime() -> None:
     zeros = np.zeros((1, 4, 1, 1), np.float32)
-    for run in (partial(litert.run, reference=True), microcontroller.run):
+    for run in (partial(litert.run, reference=True), tflm.run):
         with pytest.raises(RuntimeError, match="ended with SIGABRT on this model"):
             run(equal_values(), zeros)
         assert run(equal_values(4), zeros) is not None
@@ -69,9 +69,7 @@ def test_the_next_model_runs_after_one_that_ended_the_runtime() -> None:
 
 def test_a_softmax_over_many_classes_is_measured_on_values_that_differ() -> None:
     draft = Draft((1, 1, 1, 512), grid=(0.2, 11))
-    assert (
-        microcontroller.arena_bytes(draft.file(draft.unary("SOFTMAX", draft.input, (1 / 256, -128), beta=1.0))) > 1000
-    )
+    assert tflm.arena_bytes(draft.file(draft.unary("SOFTMAX", draft.input, (1 / 256, -128), beta=1.0))) > 1000
 
 
 def test_a_model_without_end_is_stopped() -> None:
@@ -84,7 +82,7 @@ def test_what_the_runtime_refuses_is_told_with_its_reason() -> None:
     draft = Draft((1, 4, 4, 2))
     last = draft.unary("LOGISTIC", draft.input)  # of a scale that is not 1/256
     with pytest.raises(RuntimeError, match="LOGISTIC") as caught:
-        microcontroller.arena_bytes(draft.file(last))
+        tflm.arena_bytes(draft.file(last))
     assert "\n" not in str(caught.value)
 
 
@@ -135,7 +133,7 @@ def test_weights_that_take_too_many_segments_are_not_cut_for_ever() -> None:
 
 
 def test_many_operators_do_not_unpack_the_same_bytes_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedprune.export.microcontroller.unpack._MOST_BYTES", 1 << 18)
+    monkeypatch.setattr("fedprune.export.tflm.unpack._MOST_BYTES", 1 << 18)
     draft = Draft((1, 1, 1, 4))
     weight = draft.constant(np.zeros((32, 32, 4, 4)), np.int8, scales=np.ones(1, np.float32))
     encoded, ancillary = packed(draft.tensors[weight])

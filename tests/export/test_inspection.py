@@ -18,7 +18,7 @@ from torch import nn
 
 from fedprune import budgets
 from fedprune.cli.inspect import show_inspection
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 from fedprune.export.inspection.file import Inspection, Row, inspect
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, Sparsity, pack
 from fedprune.export.litert.reader import ModelError, read
@@ -109,7 +109,7 @@ def arena(content: bytes, within: float) -> Any:
     """Return what TensorFlow Lite Micro takes for the model, to compare with."""
     pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
     shape = read(content).tensors[read(content).inputs[0]].shape
-    _, arena_bytes = microcontroller.run(content, np.zeros((1, shape[-1], *shape[1:-1]), np.float32))
+    _, arena_bytes = tflm.run(content, np.zeros((1, shape[-1], *shape[1:-1]), np.float32))
     return pytest.approx(arena_bytes, rel=within)
 
 
@@ -134,7 +134,7 @@ def test_values_in_tables() -> None:
     assert row.zeros == inspect(plain).rows[0].zeros
     assert inspect(content).arena_bytes == arena(content, 0.02)
     inputs = np.random.default_rng(0).normal(size=(2, 2, 4, 4)).astype(np.float32)
-    np.testing.assert_array_equal(microcontroller.run(content, inputs)[0], microcontroller.run(plain, inputs)[0])
+    np.testing.assert_array_equal(tflm.run(content, inputs)[0], tflm.run(plain, inputs)[0])
 
 
 def test_sparse_weights_by_hand() -> None:
@@ -196,7 +196,7 @@ def pruned(model: nn.Module, inputs: np.ndarray) -> tuple[Graph, litert.Ranges]:
 def test_a_shipped_model_holds_what_its_graph_says(name: str) -> None:
     model, inputs = shipped(name, 4)
     graph, ranges = pruned(model, inputs)
-    contents = (litert.write_int8(graph, ranges), microcontroller.write_sparse(graph, ranges))
+    contents = (litert.write_int8(graph, ranges), tflm.write_sparse(graph, ranges))
     whole, decoded = (inspect(content) for content in contents)
     single = inspect(litert.write_float(graph))
     assert whole.macs == decoded.macs == single.macs == budgets.macs(graph)
@@ -219,7 +219,7 @@ def test_a_shipped_model_holds_what_its_graph_says(name: str) -> None:
 @cache
 def small(kind: type[nn.Module]) -> bytes:
     model, inputs = made(kind)
-    return microcontroller.write_sparse(*pruned(model, inputs.numpy()))
+    return tflm.write_sparse(*pruned(model, inputs.numpy()))
 
 
 @pytest.mark.parametrize("kind", NETS)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.export.litert.reader import read
 from fedprune.export.tflm.decode import DECODE, packed
@@ -126,13 +126,13 @@ def test_a_model_of_few_values_is_shorter_and_the_same_to_the_bit() -> None:
     inputs = np.random.default_rng(0).normal(size=(8, 48, 8, 8)).astype(np.float32)
     graph = inference(trace(Levels().eval(), inputs))
     ranges = litert.calibrate(graph, inputs)
-    dense, file = litert.write_int8(graph, ranges), microcontroller.write_sparse(graph, ranges)
+    dense, file = litert.write_int8(graph, ranges), tflm.write_sparse(graph, ranges)
     assert len(file) < 0.5 * len(dense)
     kinds = [tensor.data[0] for tensor in read(file).tensors if tensor.data is not None and tensor.dtype == np.uint8]
     assert kinds.count(0) >= 3
-    found, arena_bytes = microcontroller.run(file, inputs)
-    np.testing.assert_array_equal(found, microcontroller.run(dense, inputs)[0])
+    found, arena_bytes = tflm.run(file, inputs)
+    np.testing.assert_array_equal(found, tflm.run(dense, inputs)[0])
     weights = {op.weight.name: op.weight.value for op in graph.operations if hasattr(op, "weight")}
     sizes, kept = {n: w.size for n, w in weights.items()}, {n: int(np.count_nonzero(w)) for n, w in weights.items()}
-    assert microcontroller.flash_bytes(len(dense), sizes, kept) > len(file)
-    assert microcontroller.sram_bytes(graph, list(weights)) == pytest.approx(arena_bytes, rel=0.01)
+    assert tflm.flash_bytes(len(dense), sizes, kept) > len(file)
+    assert tflm.sram_bytes(graph, list(weights)) == pytest.approx(arena_bytes, rel=0.01)

@@ -14,7 +14,7 @@ from export_nets import NETS, Residual, made
 from torch import nn
 
 from fedprune import graph as graphs
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 
 CARD = {
     "labels": [*"abcdefgh", 'quote " and \\', "ñandú"],
@@ -39,7 +39,7 @@ def test_the_same_bits_as_the_reference_kernels(kind: type[nn.Module]) -> None:
     pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
     model, inputs = made(kind)
     file = written_int8(model, inputs)
-    found, arena_bytes = microcontroller.run(file, inputs.numpy())
+    found, arena_bytes = tflm.run(file, inputs.numpy())
     np.testing.assert_array_equal(found, litert.run(file, inputs.numpy(), reference=True))
     assert 1_000 < arena_bytes < 20_000
 
@@ -49,7 +49,7 @@ def test_without_the_interpreter_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tflite_micro.python.tflite_micro", None)
     with pytest.raises(RuntimeError, match="pip install tflite-micro"):
-        microcontroller.run(residual, np.zeros((1, 3, 16, 16), np.float32))
+        tflm.run(residual, np.zeros((1, 3, 16, 16), np.float32))
 
 
 @pytest.mark.parametrize(("compiler", "standard"), [("gcc", "c99"), ("gcc", "c11"), ("g++", "c++11"), ("g++", "c++17")])
@@ -58,7 +58,7 @@ def test_sources_compile_without_a_warning_and_hold_the_bytes(
 ) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    paths = microcontroller.write_c(residual, tmp_path, {**CARD, "arena_bytes": 8001})
+    paths = tflm.write_c(residual, tmp_path, {**CARD, "arena_bytes": 8001})
     language = "c++" if compiler == "g++" else "c"
     (tmp_path / "main.c").write_text(
         '#include <stdio.h>\n#include <string.h>\n#include "model_data.h"\n'
@@ -81,7 +81,7 @@ def test_sources_compile_without_a_warning_and_hold_the_bytes(
 
 def test_card_says_what_the_model_is(residual: bytes, tmp_path: Path) -> None:
     given = {**CARD, "arena_bytes": 8001, "size_bytes": {"float32 .tflite": 99}, "rounds": 12}
-    paths = microcontroller.write_c(residual, tmp_path / "new", given)
+    paths = tflm.write_c(residual, tmp_path / "new", given)
     card = json.loads(paths.card_json.read_text(encoding="utf-8"))
     grid = litert.quantisation(residual).output.grid
     assert grid is not None
@@ -101,18 +101,18 @@ def test_card_says_what_the_model_is(residual: bytes, tmp_path: Path) -> None:
 
 def test_a_card_that_does_not_fit_is_refused(residual: bytes, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs labels, mean"):
-        microcontroller.write_c(residual, tmp_path, {"std": [1, 1, 1]})
+        tflm.write_c(residual, tmp_path, {"std": [1, 1, 1]})
     with pytest.raises(ValueError, match="2 labels"):
-        microcontroller.write_c(residual, tmp_path, {**CARD, "labels": ["a", "b"], "arena_bytes": 1})
+        tflm.write_c(residual, tmp_path, {**CARD, "labels": ["a", "b"], "arena_bytes": 1})
     with pytest.raises(ValueError, match="mean of 1 and std of 3"):
-        microcontroller.write_c(residual, tmp_path, {**CARD, "mean": [0], "arena_bytes": 1})
+        tflm.write_c(residual, tmp_path, {**CARD, "mean": [0], "arena_bytes": 1})
     floats = litert.write_float(graphs.inference(graphs.trace(*made(Residual))))
     with pytest.raises(ValueError, match="float"):
-        microcontroller.write_c(floats, tmp_path, {**CARD, "arena_bytes": 1})
+        tflm.write_c(floats, tmp_path, {**CARD, "arena_bytes": 1})
     assert not list(tmp_path.iterdir())
 
 
 def test_importing_the_exporters_loads_neither_torch_nor_a_converter() -> None:
-    check = "import sys, fedprune.export.litert, fedprune.export.microcontroller as m; "
+    check = "import sys, fedprune.export.litert, fedprune.export.tflm as m; "
     check += "assert not {'torch', 'ai_edge_litert', 'tflite_micro', 'flatbuffers'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)

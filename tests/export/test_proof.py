@@ -13,7 +13,7 @@ from export_nets import SHIPPED, alive, patterns
 
 from fedprune import models
 from fedprune.export import c99, litert
-from fedprune.export.c99 import boards as emulate
+from fedprune.export.c99 import boards
 from fedprune.export.litert.runtime import interpreter, ready
 from fedprune.graph import inference, trace
 
@@ -79,7 +79,7 @@ def tmp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def need(target: str) -> None:
-    if lacking := emulate.missing(target):
+    if lacking := boards.missing(target):
         pytest.skip(lacking)
 
 
@@ -117,7 +117,7 @@ STEPS = {"digits_cnn": 4, "har_cnn": 2, "dscnn": 3, "resnet8": 2, "resnet20": 4}
 def test_c_gives_the_same_on_this_machine(name: str, density: float, tmp: Path) -> None:
     need("host")
     _, inputs, wanted, _ = link(name, density)
-    np.testing.assert_array_equal(emulate.run(sources(name, density, tmp), "host", inputs).outputs, wanted)
+    np.testing.assert_array_equal(boards.run(sources(name, density, tmp), "host", inputs).outputs, wanted)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -126,7 +126,7 @@ def test_c_gives_the_same_on_a_cortex_m4_and_sparser_costs_less(name: str, tmp: 
     ran = {}
     for density in DENSITIES:
         _, inputs, wanted, _ = link(name, density)
-        ran[density] = emulate.run(sources(name, density, tmp), "cortex-m4", inputs)
+        ran[density] = boards.run(sources(name, density, tmp), "cortex-m4", inputs)
         np.testing.assert_array_equal(ran[density].outputs, wanted)
     flash = [each.flash_bytes or 0 for each in ran.values()]
     assert all(more > less for more, less in pairwise(flash))
@@ -140,5 +140,5 @@ def test_c_gives_the_same_on_a_cortex_m4_and_sparser_costs_less(name: str, tmp: 
 def test_c_gives_the_same_on_lesser_chips(name: str, target: str, tmp: Path) -> None:
     need(target)
     _, inputs, wanted, _ = link(name, 0.2)
-    ran = emulate.run(sources(name, 0.2, tmp), target, inputs[:1])
+    ran = boards.run(sources(name, 0.2, tmp), target, inputs[:1])
     np.testing.assert_array_equal(ran.outputs, wanted[:1])

@@ -10,7 +10,8 @@ from export_nets import Separable, made
 
 from fedprune import graph as graphs
 from fedprune.export import litert
-from fedprune.export.litert import aarch64 as emulated, runtime
+from fedprune.export.litert import aarch64 as emulated
+from fedprune.export.litert import runtime
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from export_nets import SHIPPED, shipped
 
 from fedprune import models
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 from fedprune.graph import inference, trace
 
 
@@ -23,6 +23,6 @@ def test_a_shipped_model_runs_alike_as_torch_and_as_a_file(name: str) -> None:
     some = inputs[:2]
     assert np.allclose(litert.run(litert.write_float(graph), some), wanted[:2], atol=1e-3 * np.abs(wanted).max())
     file = litert.write_int8(graph, litert.calibrate(graph, inputs))
-    outputs, arena_bytes = microcontroller.run(file, some)
+    outputs, arena_bytes = tflm.run(file, some)
     assert np.array_equal(outputs, litert.run(file, some, reference=True))
     assert arena_bytes > np.prod(SHIPPED[name][0])

@@ -11,7 +11,7 @@ import torch
 from export_nets import NETS, SMALL, made, shipped
 from torch import nn
 
-from fedprune.export import litert, tflm as microcontroller
+from fedprune.export import litert, tflm
 from fedprune.export.tflm.memory import Buffer, planned
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
 
@@ -40,14 +40,14 @@ def counts(graph: Graph) -> tuple[dict[str, int], dict[str, int]]:
 @pytest.mark.parametrize(("name", "density"), _ALL)
 def test_same_bits_and_costs_as_foretold(name: str, density: float) -> None:
     graph, ranges, inputs = masked(name, density)
-    dense, sparse = litert.write_int8(graph, ranges), microcontroller.write_sparse(graph, ranges)
-    wanted, _ = microcontroller.run(dense, inputs[:2])
-    found, arena_bytes = microcontroller.run(sparse, inputs[:2])
+    dense, sparse = litert.write_int8(graph, ranges), tflm.write_sparse(graph, ranges)
+    wanted, _ = tflm.run(dense, inputs[:2])
+    found, arena_bytes = tflm.run(sparse, inputs[:2])
     np.testing.assert_array_equal(found, wanted)
     sizes, kept = counts(graph)
-    assert microcontroller.flash_bytes(len(dense), sizes, kept) == pytest.approx(len(sparse), rel=0.03)
-    decoded = microcontroller.decoded(graph, kept)
-    assert microcontroller.sram_bytes(graph, decoded) == pytest.approx(arena_bytes, rel=0.01)
+    assert tflm.flash_bytes(len(dense), sizes, kept) == pytest.approx(len(sparse), rel=0.03)
+    decoded = tflm.decoded(graph, kept)
+    assert tflm.sram_bytes(graph, decoded) == pytest.approx(arena_bytes, rel=0.01)
     assert (sparse == dense) == (density == 1) == (not decoded)
     assert density == 1 or len(sparse) < (0.45 + density) * len(dense)
 
@@ -57,34 +57,34 @@ def test_arena_of_every_operation_is_foretold(kind: type[nn.Module]) -> None:
     model, inputs = made(kind)
     graph = inference(trace(model, inputs))
     file = litert.write_int8(graph, litert.calibrate(graph, inputs.numpy()))
-    _, arena_bytes = microcontroller.run(file, inputs[:1].numpy())
-    assert microcontroller.sram_bytes(graph) == pytest.approx(arena_bytes, rel=0.1)
+    _, arena_bytes = tflm.run(file, inputs[:1].numpy())
+    assert tflm.sram_bytes(graph) == pytest.approx(arena_bytes, rel=0.1)
 
 
 def test_a_layer_whose_weights_outgrow_the_arena_stays_dense() -> None:
     graph, ranges, inputs = masked("mobilenet", 0.2)
     limit = 60_000
-    file = microcontroller.write_sparse(graph, ranges, limit)
-    found, arena_bytes = microcontroller.run(file, inputs[:2])
-    wanted, _ = microcontroller.run(litert.write_int8(graph, ranges), inputs[:2])
+    file = tflm.write_sparse(graph, ranges, limit)
+    found, arena_bytes = tflm.run(file, inputs[:2])
+    wanted, _ = tflm.run(litert.write_int8(graph, ranges), inputs[:2])
     np.testing.assert_array_equal(found, wanted)
-    assert arena_bytes <= 1.01 * limit < microcontroller.run(microcontroller.write_sparse(graph, ranges), inputs[:1])[1]
+    assert arena_bytes <= 1.01 * limit < tflm.run(tflm.write_sparse(graph, ranges), inputs[:1])[1]
     sizes, kept = counts(graph)
-    decoded = microcontroller.decoded(graph, kept, limit)
-    foretold = microcontroller.flash_bytes(len(litert.write_int8(graph, ranges)), {n: sizes[n] for n in decoded}, kept)
+    decoded = tflm.decoded(graph, kept, limit)
+    foretold = tflm.flash_bytes(len(litert.write_int8(graph, ranges)), {n: sizes[n] for n in decoded}, kept)
     assert foretold == pytest.approx(len(file), rel=0.03)
-    assert microcontroller.write_sparse(graph, ranges, 0) == litert.write_int8(graph, ranges)
+    assert tflm.write_sparse(graph, ranges, 0) == litert.write_int8(graph, ranges)
 
 
 def test_weights_that_round_to_zero_cost_nothing() -> None:
     graph, ranges, _ = masked("resnet8", 1.0)
     weight = next(op.weight for op in graph.operations if isinstance(op, Conv2d) and op.weight.value.size > 30_000)
-    before = len(microcontroller.write_sparse(graph, ranges))
+    before = len(tflm.write_sparse(graph, ranges))
     plain = weight.value.copy()
     try:
         limit = np.abs(plain).max(axis=(1, 2, 3), keepdims=True)
         weight.value[...] = np.where(np.abs(plain) < 0.9 * limit, plain * 1e-4, plain)
-        assert len(microcontroller.write_sparse(graph, ranges)) < before - 20_000
+        assert len(tflm.write_sparse(graph, ranges)) < before - 20_000
     finally:
         weight.value[...] = plain
 
@@ -97,16 +97,16 @@ def test_greedy_layout_by_hand() -> None:
 
 def test_flash_by_hand() -> None:
     # 1000 weights, 100 kept: 1000 - 125 - 100 - 124 = 651 saved, less 96 for the first; the small layer stays dense.
-    assert microcontroller.flash_bytes(5000, {"a": 1000, "b": 100}, {"a": 100, "b": 0}) == 5000 - 651 + 96
-    assert microcontroller.flash_bytes(5000, {"a": 1000}, {}) == 5000
+    assert tflm.flash_bytes(5000, {"a": 1000, "b": 100}, {"a": 100, "b": 0}) == 5000 - 651 + 96
+    assert tflm.flash_bytes(5000, {"a": 1000}, {}) == 5000
 
 
 def test_sources_and_card_name_the_decoder(tmp_path: Path) -> None:
     graph, ranges, _ = masked("resnet8", 0.1)
-    file = microcontroller.write_sparse(graph, ranges)
-    assert microcontroller.operators(file) == ("ADD", "CONV_2D", "TFLM_DECODE", "MEAN")
+    file = tflm.write_sparse(graph, ranges)
+    assert tflm.operators(file) == ("ADD", "CONV_2D", "TFLM_DECODE", "MEAN")
     card = {"labels": [*"abcdefghij"], "mean": [0.5] * 3, "std": [0.2] * 3}
-    paths = microcontroller.write_c(file, tmp_path, card)
+    paths = tflm.write_c(file, tmp_path, card)
     header = paths.header.read_text(encoding="utf-8")
     assert "#define MODEL_OPERATORS 4\n" in header
     assert "(resolver).AddConv2D() || (resolver).AddDecode() || (resolver).AddMean())\n" in header
@@ -118,7 +118,7 @@ def test_the_macro_registers_every_operator_once(tmp_path: Path) -> None:
         pytest.skip("g++ is not installed")
     graph, ranges, _ = masked("resnet8", 0.1)
     card = {"labels": [*"abcdefghij"], "mean": [0.5], "std": [0.2], "arena_bytes": 1}
-    microcontroller.write_c(microcontroller.write_sparse(graph, ranges), tmp_path, card)
+    tflm.write_c(tflm.write_sparse(graph, ranges), tmp_path, card)
     names = ("Add", "Conv2D", "Decode", "Mean")
     methods = "\n".join(f"  int Add{name}() {{ ++added; return 0; }}" for name in names)
     (tmp_path / "main.cc").write_text(

@@ -11,12 +11,12 @@ from flwr.app import Message
 from flwr.clientapp import ClientApp
 
 from fedprune.experiment import Experiment
-from fedprune.runs import drive as server
 from fedprune.federated.link.client import client_app
-from fedprune.runs.folder import RunFolder
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.runs.setting import prepare
 from fedprune.federated.rounds.model import State, read
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import prepare
 
 
 class Recorder(LocalGrid):

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import tiny_world
 
-from fedprune.pruning import masks
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.model import State
+from fedprune.pruning import masks
 
 DENSITIES: dict[str, Any] = {
     "large": {"devices": 1},

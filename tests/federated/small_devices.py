@@ -20,16 +20,16 @@ from torch import nn
 
 from fedprune.budgets import measure, memory_bytes
 from fedprune.experiment import Experiment
-from fedprune.runs import drive as server
 from fedprune.federated.link.client import client_app
-from fedprune.federated.rounds.device import Device
-from fedprune.runs.folder import RunFolder
 from fedprune.federated.link.local_grid import LocalGrid, _identify
-from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.model import State, read
+from fedprune.federated.rounds.payload import Payload
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
 from fedprune.runs.planning import FleetPlan
 from fedprune.runs.setting import prepare
-from fedprune.federated.rounds.model import State, read
 
 
 def wide(input_shape: tuple[int, ...], classes: int) -> nn.Module:

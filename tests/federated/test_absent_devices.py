@@ -12,13 +12,13 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from fedprune.experiment import Experiment
 from fedprune.federated.link import asking as link
-from fedprune.runs import drive as server
 from fedprune.federated.link.client import client_app
-from fedprune.runs.folder import RunFolder
-from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.runs.setting import prepare
+from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.rounds.model import read
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import prepare
 
 
 class Nodes(LocalGrid):

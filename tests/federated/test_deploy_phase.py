@@ -13,22 +13,22 @@ import pytest
 import tiny_world
 import torch
 
-from fedprune.export import litert
-from fedprune.federated.rounds import phases
-from fedprune.deployment.device import models as shelf
-from fedprune.federated.link.client import client_app
-from fedprune.federated.rounds.device import Device
 from fedprune.data.loading import federation, load_dataset
-from fedprune.federated.rounds.standing import Fleet, Step
-from fedprune.federated.rounds.jobs import Job
+from fedprune.deployment.device import deploy
+from fedprune.deployment.device import models as shelf
+from fedprune.deployment.device.app import device_app
+from fedprune.deployment.device.models import CARD, CURRENT, Card
+from fedprune.export import litert
 from fedprune.federated.link.asking import Link
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.federated.rounds.payload import Payload
-from fedprune.deployment.device import deploy
-from fedprune.runs.setting import prepare, pretrain
-from fedprune.deployment.device.models import CARD, CURRENT, Card
+from fedprune.federated.rounds import phases
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.rounds.standing import Fleet, Step
 from fedprune.graph import inference, trace
+from fedprune.runs.setting import prepare, pretrain
 
 _ASKED = tiny_world.experiment()
 _HERE = 1  # the device that gets models
@@ -62,7 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _ask(phase: phases.Phase, jobs: dict[int, Job]) -> Step:
-    with LocalGrid(client_app, 4) as grid:
+    with LocalGrid(device_app, 4) as grid:
         nodes = dict(enumerate(grid.get_node_ids()))
         return Link(grid, _ASKED).ask(phase, State(0, {}), Fleet(nodes, ()), jobs, 0, least=0.0)
 
@@ -349,7 +349,7 @@ def test_each_tier_gets_its_own_and_one_device_that_fails_stops_no_other(
 ) -> None:
     phase = deploy.deploy({"large": models["good"], "small": models["bad"]}, "tiny")
     jobs = {0: Job(part="large"), 2: Job(part="small")}
-    with LocalGrid(client_app, 4) as grid:
+    with LocalGrid(device_app, 4) as grid:
         nodes = dict(enumerate(grid.get_node_ids()))
         nodes[3] = 9999  # a node that claims to be a device that it is not
         step = Link(grid, _ASKED).ask(

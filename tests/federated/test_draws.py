@@ -15,10 +15,10 @@ from fleets import assert_same, fleet_of
 
 from fedprune import draws
 from fedprune.federated.link import engines
+from fedprune.federated.rounds.model import read
 from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
-from fedprune.federated.rounds.model import read
 
 KINDS = [*drawing_nets.CHANGES, "everything"]
 IN_ONE = ("dropout", "by_numpy", "by_python", "in_evaluation")  # enough to tell, and quicker

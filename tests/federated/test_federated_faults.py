@@ -11,11 +11,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from lies import LIAR, lie, raw, with_tensor, with_values, without_tensor, without_value
 
 from fedprune import wire
-from fedprune.runs.folder import RunFolder
+from fedprune.federated.link.records import from_records
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.rounds.payload import Payload, one_line
-from fedprune.federated.link.records import from_records
 from fedprune.federated.rounds.phases import profile
+from fedprune.runs.folder import RunFolder
 
 
 def first_to(value: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -12,10 +12,10 @@ import tiny_world
 
 from fedprune.experiment import ExperimentError
 from fedprune.federated.link import engines
+from fedprune.federated.rounds.model import State, read, save
 from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare, pretrain
-from fedprune.federated.rounds.model import State, read, save
 
 
 def assert_same(one: State, other: State) -> None:

@@ -19,10 +19,10 @@ from fedprune import __version__, wire
 from fedprune.federated.link import checks
 from fedprune.federated.link.checks import Asked, checked
 from fedprune.federated.link.client import client_app
-from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.link.records import from_records, stamp, to_records
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.rounds.phases.train import train
 
 

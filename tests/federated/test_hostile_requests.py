@@ -11,16 +11,18 @@ import tiny_world
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedprune import models, wire
+from fedprune.deployment.device import deploy
+from fedprune.deployment.device.app import device_app
 from fedprune.experiment import to_json
-from fedprune.federated.rounds import device as devices
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
-from fedprune.federated.link.client import ROUTES, client_app
+from fedprune.federated.link.client import ROUTES
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.link.requests import most_bytes
+from fedprune.federated.rounds import device as devices
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.payload import Payload
-from fedprune.federated.link.records import from_records, to_records
-from fedprune.federated.link.requests import most_bytes
 from fedprune.wire.mask_code import varint
 
 SIDE = 2**29
@@ -43,7 +45,7 @@ def say(recorder: Any) -> Callable[[str, RecordDict], str]:
     """What device 0 says to a message: the reason of its refusal, or an empty text."""
 
     def ask(route: str, content: RecordDict) -> str:
-        with recorder(client_app, 4) as grid:
+        with recorder(device_app, 4) as grid:
             (reply,) = grid.send_and_receive([Message(content, 1000, route, group_id="1")])
         return str(reply.error.reason.splitlines()[-1]) if reply.has_error() else ""
 
@@ -64,7 +66,7 @@ def asking(route: str) -> dict[str, Any]:
     return {"experiment": to_json(tiny_world.experiment()), **more.get(route, {})}
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [*ROUTES, deploy.ROUTE])
 @pytest.mark.parametrize(("kind", "claim"), [("tensors", SPARSE), ("masks", FULL)])
 def test_a_few_bytes_that_claim_gigabytes_are_refused(
     say: Callable[[str, RecordDict], str], route: str, kind: str, claim: bytes
@@ -175,13 +177,13 @@ def test_what_no_phase_asks_is_refused(whole: Any, say: Callable[[str, RecordDic
     assert say(route, to_records(request)) == ""
     said = say(route, to_records(change(request)))
     assert reason in said
-    assert said.startswith(("ValueError: ", "fedprune.mask_code.WireError", "fedprune.models.ModelError"))
+    assert said.startswith(("ValueError: ", "fedprune.wire.mask_code.WireError", "fedprune.models.ModelError"))
 
 
 def test_a_part_of_a_bundle_that_no_device_knows_is_refused_alone(whole: Any, recorder: Any) -> None:
     asked = next(asked.content for asked, _ in whole.crossed if asked.metadata.message_type == "evaluate")
     content = pack([Part("query.nonsense", "1", asked), Part(SEVERAL, "1", asked), Part("evaluate", "1", asked)])
-    with recorder(client_app, 4) as grid:
+    with recorder(device_app, 4) as grid:
         (reply,) = grid.send_and_receive([Message(content, 1000, SEVERAL, group_id="1")])
     said = [why_failed(part.records) for part in unpack(reply.content)]
     assert [why and why.partition(" to ")[0] for why in said] == 2 * ["ValueError: a device has no answer"] + [None]

@@ -13,14 +13,14 @@ from flwr.app import Message
 
 from fedprune.experiment import ExperimentError
 from fedprune.export import litert
-from fedprune.runs import shipping as finished, forms, outcome
-from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.link.records import from_records, to_records
-from fedprune.federated.rounds.phases import ranges
-from fedprune.runs.setting import prepare
-from fedprune.runs.run import simulate
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import ranges
+from fedprune.runs import forms, outcome, shipping
+from fedprune.runs.run import simulate
+from fedprune.runs.setting import prepare
 
 ASKED = {"ranges": "devices"}
 WITHOUT_PUBLIC = {"name": "tiny_world:load", "partition": "iid", "devices": 4, "public": 0.0}
@@ -48,7 +48,7 @@ def test_the_phase_comes_last_and_costs_the_devices_two_numbers_a_tensor(asked: 
 def test_ranges_are_the_extremes_of_all_devices_training_parts(asked: Any) -> None:
     setting = prepare(experiment(data=WITHOUT_PUBLIC), "test")
     assert not len(setting.federation.public_indices)
-    graph = finished.shipped(setting, asked.state)
+    graph = shipping.shipped(setting, asked.state)
     inputs = np.concatenate([each.train.inputs for each in setting.federation.devices])
     expected = litert.calibrate(graph, setting.dataset.normalise(inputs))
     found = ranges.measured(asked.state, "")
@@ -186,7 +186,7 @@ def test_every_part_has_ranges_of_its_own(in_tmp: Callable[..., Any], method: st
     found = {part: ranges.measured(run.state, part) for part in run.state.parts}
     for part, mine in found.items():
         assert mine is not None
-        graph = finished.shipped(setting, run.state.view(part))
+        graph = shipping.shipped(setting, run.state.view(part))
         assert mine.shape == (len(graph.shapes), 2)
         made = forms.make(setting, run.state.view(part), part=part)
         assert litert.quantisation(made.litert_int8).output.grid == litert.quantise.affine(*map(float, mine[-1]))
@@ -199,7 +199,7 @@ def test_every_part_has_ranges_of_its_own(in_tmp: Callable[..., Any], method: st
 
 def test_a_device_takes_few_examples_at_a_time_where_its_memory_is_short(asked: Any) -> None:
     setting = prepare(experiment(data=WITHOUT_PUBLIC), "test")
-    phase = ranges.ranges(finished.shipped(setting, asked.state), "")
+    phase = ranges.ranges(shipping.shipped(setting, asked.state), "")
     seen: list[int] = []
 
     class Watched(ranges.Device):
@@ -255,8 +255,8 @@ def test_calibration_is_chosen_by_its_name() -> None:
     def found(**export: str) -> litert.Ranges:
         data = {"name": "digits", "devices": 2, "public": 0.3}
         setting = prepare(tiny_world.experiment(model="digits_cnn", data=data, export=export), "test")
-        graph = finished.graph(setting, setting.model())
-        whole, small = finished.ranges(setting, None, graph, graph)
+        graph = shipping.graph(setting, setting.model())
+        whole, small = shipping.ranges(setting, None, graph, graph)
         assert whole == small
         return small
 

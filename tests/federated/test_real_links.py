@@ -12,15 +12,16 @@ import pytest
 import tiny_world
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
-from fedprune.federated.link import bundle, client, asking as link
-from fedprune.runs import drive as server
-from fedprune.federated.rounds.standing import Fleet, Step
-from fedprune.runs.folder import RunFolder
-from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.link import asking as link
+from fedprune.federated.link import bundle, client
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.federated.rounds.phases import train
-from fedprune.runs.setting import prepare
+from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.rounds.model import State, read
+from fedprune.federated.rounds.phases import train
+from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import prepare
 
 _NODE = 1000
 

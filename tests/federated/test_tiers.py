@@ -11,13 +11,13 @@ import pytest
 import tiny_world
 from fleets import DENSITIES, STRUCTURED, assert_same, assert_whole, fleet_of
 
-from fedprune.pruning import masks
 from fedprune.aggregation import Share
-from fedprune.federated.rounds.ordering import ordered
-from fedprune.runs.setting import prepare
 from fedprune.federated.rounds.model import ORDER, Part, State, read, save
+from fedprune.federated.rounds.ordering import ordered
 from fedprune.federated.rounds.rounds import participants
+from fedprune.pruning import masks
 from fedprune.pruning.nesting import counts, nested
+from fedprune.runs.setting import prepare
 
 RUNS = {
     "fedtiny": ("fedtiny", {}),

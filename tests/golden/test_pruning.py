@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from fedprune.pruning import candidates as bn_selection, criteria
+from fedprune.counter_rng import uniforms
+from fedprune.pruning import candidates, criteria
 from fedprune.pruning.allocation import at_least, erk, ranked, uniform
 from fedprune.pruning.candidates import candidate_counts, candidate_masks, choose, pool_size
-from fedprune.counter_rng import uniforms
-from fedprune.training.evidence import noise
 from fedprune.pruning.granularity import channel
-from fedprune.pruning.turns import blocks_by_name
 from fedprune.pruning.pruners import prune, regrow
 from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
+from fedprune.pruning.turns import blocks_by_name
+from fedprune.training.evidence import noise
 
 
 def test_criteria() -> None:
@@ -120,7 +120,7 @@ def test_pool_sizes(density: float, size: int) -> None:
 
 
 def test_a_density_that_the_layers_cannot_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bn_selection, "_MOST_DRAWS", 100)
+    monkeypatch.setattr(candidates, "_MOST_DRAWS", 100)
     # each keeps at least one weight: half of all
     with pytest.raises(ValueError, match=r"no candidate of density 0\.1 .* 2 layers, 4 weights"):
         candidate_counts({"a": (2,), "b": (2,)}, 0.1, 1, seed=0)

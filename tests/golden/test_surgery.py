@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from fedprune.graph.coupling import Group, couple, coupled, coupled_channels, layer_shapes
-from fedprune.models import build
 from fedprune.graph.surgery import SurgeryError, removable, shrink
+from fedprune.models import build
 
 torch.set_num_threads(1)
 

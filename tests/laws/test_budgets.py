@@ -9,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedprune.budgets import arena_bytes, macs, memory_bytes, seconds, smallest, sparse_macs, stored_bytes, training_memory
+from fedprune.budgets import (
+    arena_bytes,
+    macs,
+    memory_bytes,
+    seconds,
+    smallest,
+    sparse_macs,
+    stored_bytes,
+    training_memory,
+)
 from fedprune.budgets.profile import _cgroup_free
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
-from fedprune.training.lean import blocks
 from fedprune.models import build
+from fedprune.training.lean import blocks
 
 SHAPES = {"resnet8": (3, 16, 16), "dscnn": (1, 12, 10), "har_cnn": (3, 16), "digits_cnn": (1, 8, 8)}
 GRAPHS: dict[str, tuple[Graph, tuple[str, ...]]] = {}

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from fedprune import draws, training
-from fedprune.training.lean import Lean, SubModel, blocks, prepared
 from fedprune.models import build
 from fedprune.training import Optimiser, train
+from fedprune.training.lean import Lean, SubModel, blocks, prepared
 from fedprune.types import Masks
 
 torch.set_num_threads(1)

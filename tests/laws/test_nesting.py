@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.pruning import masks
 from fedprune.aggregation import Share, coverage_mean, mean_scores, votes
+from fedprune.pruning import masks
 from fedprune.pruning.nesting import counts, nested
 from fedprune.pruning.topk import top_k
 from fedprune.types import Masks, Scores

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from fedprune.budgets import training_memory
 from fedprune.budgets.plan import Need, densities, largest, ways, widths
 from fedprune.graph import Conv2d, Graph, Linear, parameters, trace
-from fedprune.training.lean import Lean, blocks
 from fedprune.models import build
+from fedprune.training.lean import Lean, blocks
 
 SHAPES = {"resnet8": (3, 16, 16), "dscnn": (1, 12, 10), "har_cnn": (3, 16), "digits_cnn": (1, 8, 8)}
 TRACED: dict[str, tuple[Graph, tuple[str, ...]]] = {}

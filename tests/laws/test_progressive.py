@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.pruning import criteria
-from fedprune.pruning.turns import backward, blocks_by_name, by_layer, entire, in_turn
 from fedprune.graph.coupling import prunable
+from fedprune.pruning import criteria
 from fedprune.pruning.pruners import regrow
 from fedprune.pruning.schedules import constant
+from fedprune.pruning.turns import backward, blocks_by_name, by_layer, entire, in_turn
 
 NAMES = st.lists(
     st.tuples(st.sampled_from(["stage1", "stage2", "stage3", "layers"]), st.integers(0, 30)), unique=True, max_size=14

@@ -15,9 +15,9 @@ from fedprune import graph as graphs
 from fedprune import training
 from fedprune.export import litert
 from fedprune.export.litert.numbers import Integers
+from fedprune.training import Optimiser
 from fedprune.training.lean import PLAIN, Lean, SubModel
 from fedprune.training.quantised import on_grid, on_weight_grid, quantised
-from fedprune.training import Optimiser
 from fedprune.types import Masks, Params
 
 ROWS = st.tuples(st.integers(1, 5), st.integers(1, 6), st.sampled_from([(), (1,), (3,), (3, 3)]))

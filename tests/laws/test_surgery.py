@@ -12,8 +12,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedprune.graph.coupling import coupled, coupled_channels
-from fedprune.models import CATALOGUE, build
 from fedprune.graph.surgery import removable, shrink
+from fedprune.models import CATALOGUE, build
 from fedprune.types import Masks
 
 torch.set_num_threads(1)

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fedprune.experiment import toml_files
 from fedprune.deployment.devices import read_join
 from fedprune.deployment.fleet_folder import FleetError
-from fedprune.experiment import ExperimentError, load
+from fedprune.experiment import ExperimentError, load, toml_files
 from fedprune.experiment.toml_files import TomlError
 
 HOSTILE = {

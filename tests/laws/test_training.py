@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fedprune.training import evidence
 from fedprune import training
 from fedprune.models import build
-from fedprune.training import Optimiser, Outcome, train
+from fedprune.training import Optimiser, Outcome, evidence, train
 from fedprune.types import Masks
 
 torch.set_num_threads(1)

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fedprune.pruning import masks as masking
 from fedprune.graph.coupling import Group, coupled_channels
+from fedprune.graph.width import embed, first_channels, fit, narrow, width_masks, window
 from fedprune.models import build
+from fedprune.pruning import masks as masking
 from fedprune.training import load_state, state_of
 from fedprune.types import Masks, Params
-from fedprune.graph.width import embed, first_channels, fit, narrow, width_masks, window
 
 torch.set_num_threads(1)
 

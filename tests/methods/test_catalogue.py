@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedprune.pruning import masks
 from fedprune import methods
 from fedprune.graph.coupling import Group, Member
 from fedprune.methods import CATALOGUE, MethodError, build, find
+from fedprune.pruning import masks
 from fedprune.pruning.topk import kept_count
 from fedprune.types import Method, Params, Pruner
 

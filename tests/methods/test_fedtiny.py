@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedprune.training import evidence
-from fedprune.pruning import masks
 from fedprune.aggregation import mean_of_variances, merge_top_k, pooled
-from fedprune.pruning.candidates import around_erk, around_uniform, candidate_counts
 from fedprune.methods.fedtiny import fedtiny
 from fedprune.models import build
+from fedprune.pruning import masks
+from fedprune.pruning.candidates import around_erk, around_uniform, candidate_counts
+from fedprune.training import evidence
 from fedprune.types import Masks, Moments, Params, Pruner, TopK
 
 torch.set_num_threads(1)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedprune.pruning import masks
 from fedprune.graph.coupling import Group, Member
 from fedprune.methods import MethodError, Shapes, build
+from fedprune.pruning import masks
 from fedprune.types import Masks, Method
 
 SHAPES = {"a.weight": (5, 1, 3, 3), "a.bias": (5,), "bn.running_var": (5,), "b.weight": (2, 10), "b.bias": (2,)}

@@ -6,19 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
-from fedprune.deployment.device import models as shelf, trial
+from fedprune.deployment.device import models as shelf
+from fedprune.deployment.device import trial
+from fedprune.deployment.device.models import Card
+from fedprune.deployment.device.trial import Trial, TrialError
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import Payload, count, number, one_line
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.deployment.device.models import Card
-from fedprune.federated.rounds.model import State
-from fedprune.deployment.device.trial import Trial, TrialError
 
 ROUTE = "query.deploy"
 MODELS_DIR = "FEDPRUNE_MODELS_DIR"
@@ -26,6 +28,15 @@ MODELS_DIR = "FEDPRUNE_MODELS_DIR"
 MODEL = "model"
 _BATCH = 250
 _LONGEST = 400  # letters of a reason
+
+
+_Line = Annotated[str, Meta(max_length=_LONGEST)]
+
+
+class _Asked(msgspec.Struct):
+    sha256: _Line
+    run: _Line
+    tier: _Line
 
 
 def deploy(files: Mapping[str, bytes], run: str) -> Phase:
@@ -50,7 +61,13 @@ def device(self: Device, request: Payload) -> Payload:
 
     An experiment with ``privacy.epsilon`` learns whether it was, but no counts, unless it has ``privacy.evaluate``.
     """
-    content, stated = request.tensors[MODEL].tobytes(), str(request.values["sha256"])
+    if request.tensors.keys() != {MODEL}:
+        raise ValueError(f"a model is brought with other tensors than {MODEL}: {sorted(request.tensors)[:3]}")
+    try:
+        asked = msgspec.convert(request.values, _Asked)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"not a request of {ROUTE}: {error}") from error
+    content, stated = request.tensors[MODEL].tobytes(), asked.sha256
     folder = _folder()
     if folder.is_symlink():
         raise ValueError(f"{folder} is a link; models are kept in a folder of the device's own alone: remove the link")
@@ -82,7 +99,7 @@ def device(self: Device, request: Payload) -> Payload:
     if new is not None and not worse:
         previous = before.sha256 if before else None
         card = Card(
-            stated, str(request.values["run"]), str(request.values["tier"]), _accuracy(new.correct, new.seen),
+            stated, asked.run, asked.tier, _accuracy(new.correct, new.seen),
             datetime.now(UTC).isoformat(timespec="seconds"), before.previous if same and before else previous,
         )  # fmt: skip
         shelf.take(folder, card)

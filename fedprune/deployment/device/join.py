@@ -94,7 +94,7 @@ def _once(join: Join, folder: Path, config: str, log: Log) -> bool:
             log.hint(reason)
 
     plain = flower.supernode(join.address, folder, config, _free_port())
-    command = [sys.executable, "-m", "fedprune.deployment.supernode", *plain[1:]]
+    command = [sys.executable, "-m", "fedprune.deployment.device.supernode", *plain[1:]]
     with child(command, flower.environment(folder / "flwr"), folder) as process:
         shown = show(process, read)
         process.wait()

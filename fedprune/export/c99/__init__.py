@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from fedprune.export.c99.encoding import MOST_SEGMENTS, Code, fastest, smallest
-from fedprune.export.c99.rules import lower
 from fedprune.export.c99.plan import plan
+from fedprune.export.c99.rules import lower
 from fedprune.export.c99.sources import Sources, sources
 from fedprune.export.litert.reader import ModelError
 from fedprune.types import Tensor

@@ -1,64 +1,22 @@
 """From the operators of an int8 .tflite file to layers: the maps, and a rule for each operator."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fedprune.export.c99.numbers import Factor, clipping, factor
-from fedprune.export.c99.program import WHOLE, Layer, Map, Program
+from fedprune.export.c99.program import WHOLE, Layer, Map
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
-from fedprune.export.litert.reader import ModelError, operator_name, read
-from fedprune.export.tflm.unpack import unpacked
+from fedprune.export.litert.reader import ModelError, operator_name
 from fedprune.types import Tensor
 
-
-def lower(model: bytes) -> Program:
-    """Return the layers of an int8 model, its weights still to be encoded.
-
-    Raises ``ModelError`` for a file that is not sound, holds floats, has more than one input or output or batch, or an
-    operator that is not covered, which is named.
-    """
-    from fedprune.export.c99.rules import RULES
-
-    return _lower(unpacked(read(model)), RULES)
-
-
-# More than any microcontroller holds, computes in minutes, or is planned for here in seconds.
-_MOST_OPERATORS = 1_000
-_MOST_ROWS = 2**17
 _MOST_BYTES = 2**24
 _MOST_WORK = 2**33
 
 Rule = Callable[["Lowering", FileOperator], None]
-
-
-def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
-    made = Lowering(file)
-    for what, ends in (("input", file.inputs), ("output", file.outputs)):
-        if len(ends) != 1:
-            raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
-    if len(file.operators) > _MOST_OPERATORS:
-        raise ModelError(f"the model has {len(file.operators)} operators; at most {_MOST_OPERATORS} will do")
-    source = made.map(file.inputs[0])
-    for position, operator in enumerate(file.operators):
-        name = operator_name(operator)
-        if name not in rules:
-            shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
-            raise ModelError(
-                f"operator {position} is {shown}, which has no C kernel; there are {', '.join(sorted(rules))}"
-            )
-        made.where = f"operator {position}, {name},"
-        rules[name](made, operator)
-    result = made.map(file.outputs[0])
-    if not made.layers:
-        raise ModelError("the model computes nothing: its output is its input")
-    if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
-        raise ModelError(f"the model's maps have {rows} rows in all; at most {_MOST_ROWS} will do")
-    grids = made.grid(file.inputs[0]), made.grid(file.outputs[0])
-    return Program(made.maps, made.layers, source, result, *grids)
 
 
 class Lowering:

@@ -5,13 +5,19 @@ from typing import Any
 
 import numpy as np
 
+from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.exponentials import exponentials
 from fedprune.export.c99.lowering import Lowering, Rule
-from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Structs
-from fedprune.export.c99.elementwise import table
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Program, Structs
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
-from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.export.litert.flatbuffer import File, FileOperator
+from fedprune.export.litert.reader import ModelError, operator_name, read
+from fedprune.export.tflm.unpack import unpacked
 from fedprune.types import Tensor
+
+# More than any microcontroller holds, or is planned for here in seconds.
+_MOST_OPERATORS = 1_000
+_MOST_ROWS = 2**17
 
 
 def _add(made: Lowering, operator: FileOperator) -> None:
@@ -227,3 +233,38 @@ RULES: Mapping[str, Rule] = {
     "STRIDED_SLICE": _slice,
     **dict.fromkeys(_ALIKE, _lookup),
 }
+
+
+def lower(model: bytes) -> Program:
+    """Return the layers of an int8 model, its weights still to be encoded.
+
+    Raises ``ModelError`` for a file that is not sound, holds floats, has more than one input or output or batch, or an
+    operator that is not covered, which is named.
+    """
+    return _lower(unpacked(read(model)), RULES)
+
+
+def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
+    made = Lowering(file)
+    for what, ends in (("input", file.inputs), ("output", file.outputs)):
+        if len(ends) != 1:
+            raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
+    if len(file.operators) > _MOST_OPERATORS:
+        raise ModelError(f"the model has {len(file.operators)} operators; at most {_MOST_OPERATORS} will do")
+    source = made.map(file.inputs[0])
+    for position, operator in enumerate(file.operators):
+        name = operator_name(operator)
+        if name not in rules:
+            shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
+            raise ModelError(
+                f"operator {position} is {shown}, which has no C kernel; there are {', '.join(sorted(rules))}"
+            )
+        made.where = f"operator {position}, {name},"
+        rules[name](made, operator)
+    result = made.map(file.outputs[0])
+    if not made.layers:
+        raise ModelError("the model computes nothing: its output is its input")
+    if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
+        raise ModelError(f"the model's maps have {rows} rows in all; at most {_MOST_ROWS} will do")
+    grids = made.grid(file.inputs[0]), made.grid(file.outputs[0])
+    return Program(made.maps, made.layers, source, result, *grids)

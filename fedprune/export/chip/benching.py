@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.export import apart, c99, tflm as microcontroller
-from fedprune.export.c99 import boards as emulate
+from fedprune.export import apart, c99, tflm
+from fedprune.export.c99 import boards
 from fedprune.export.litert import ports, reference
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.reader import read
@@ -40,14 +40,14 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
 
     Args:
         model: .tflite bytes; weights may be behind DECODE.
-        target: a key of `emulate.TARGETS` but for ``host``.
+        target: a key of `boards.TARGETS` but for ``host``.
         inputs: (n, values) int8; without them one of noise.
 
     Raises:
         ModelError: the C kernels do not cover the model.
         RuntimeError: a tool is missing, or the C does not compile or run.
     """
-    if lacking := emulate.missing(target):
+    if lacking := boards.missing(target):
         raise RuntimeError(lacking)
     plain = pack(unpacked(read(model)))
     found = {}
@@ -58,7 +58,7 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
             (folder / "model.c").write_text(made.source, encoding="utf-8")
             (folder / "model.h").write_text(made.header, encoding="utf-8")
             given = noise(plain) if inputs is None else inputs
-            ran = emulate.run(folder, target, given)
+            ran = boards.run(folder, target, given)
         differing = int((ran.outputs != reference(plain, given)).any(axis=1).sum())
         assert ran.flash_bytes is not None
         assert ran.ram_bytes is not None
@@ -69,10 +69,10 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
 def stock(model: bytes) -> dict[str, Costs]:
     """Return what TensorFlow Lite Micro asks for besides its own code, with DECODE and without; nothing if unknown."""
     found = {}
-    packed = microcontroller.pack_sparse(read(model))
+    packed = tflm.pack_sparse(read(model))
     for way, each in {"TFLM": model, **({"TFLM, DECODE": packed} if len(packed) < len(model) else {})}.items():
         try:
-            found[way] = Costs(len(each), microcontroller.arena_bytes(each), None)
+            found[way] = Costs(len(each), tflm.arena_bytes(each), None)
         except (RuntimeError, ValueError):  # no interpreter here, or one that lacks an operator
             continue
     return found

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedprune.export.litert import Port, Ports, gzip_bytes
-from fedprune.export.tflm.operators import operators
 from fedprune.export.text import markdown
+from fedprune.export.tflm.operators import operators
 
 
 def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:

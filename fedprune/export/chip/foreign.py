@@ -2,26 +2,25 @@
 
 from pathlib import Path
 
-from fedprune.export import tflm as microcontroller
 from fedprune.export.c99 import Optimise, smallest
 from fedprune.export.c99.program import WHOLE
+from fedprune.export.chip.write import Written, c_files, write_files
 from fedprune.export.litert import ports
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.reader import ModelError, read
-from fedprune.export.chip.write import Written
 from fedprune.export.tflm.sparse import pack_sparse
 from fedprune.export.tflm.unpack import unpacked
 
 
 def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smallest) -> Written:
     """Write the `files` of any int8 .tflite; raises as they do, and then nothing is written."""
-    return microcontroller.write_files(files(model, name, optimise=optimise), folder)
+    return write_files(files(model, name, optimise=optimise), folder)
 
 
 def files(model: bytes, name: str, *, optimise: Optimise = smallest) -> dict[str, bytes]:
-    """Return what `microcontroller.c_files` does for any int8 .tflite; classes are called by their numbers.
+    """Return what `c_files` does for any int8 .tflite; classes are called by their numbers.
 
-    Raises ``ModelError`` for a file that is not sound or that no C kernels cover, and as `microcontroller.c_files`.
+    Raises ``ModelError`` for a file that is not sound or that no C kernels cover, and as `c_files`.
     """
     file = unpacked(read(model))
     plain = pack(file)
@@ -29,4 +28,4 @@ def files(model: bytes, name: str, *, optimise: Optimise = smallest) -> dict[str
     if classes > WHOLE:
         raise ModelError(f"the model has {classes} outputs; at most {WHOLE} will do")
     card = {"name": name, "labels": [str(number) for number in range(classes)], "mean": [0.0], "std": [1.0]}
-    return microcontroller.c_files(pack_sparse(file), card, plain=plain, optimise=optimise)
+    return c_files(pack_sparse(file), card, plain=plain, optimise=optimise)

@@ -23,7 +23,7 @@ _CHANNEL_BYTES = 8
 
 
 def arena(file: File) -> int | None:
-    """Return the predicted arena of a file, in bytes, as `fedprune.export.microcontroller.memory.arena_bytes` counts.
+    """Return the predicted arena of a file, in bytes, as `fedprune.export.tflm.memory.arena_bytes` counts.
 
     None where it is not known: for activations other than int8, scalars, sparse tensors, and operators never measured.
     """

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.training import evidence
 from fedprune.graph import Graph
 from fedprune.int8 import affine
+from fedprune.training import evidence
 from fedprune.types import FloatTensor, Tensor
 
 Ranges = Mapping[str, tuple[float, float]]

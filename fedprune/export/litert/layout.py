@@ -2,7 +2,22 @@
 
 import numpy as np
 
-from fedprune.graph import Add, Clip, Concat, Conv2d, Graph, HardSwish, Linear, Multiply, Operation, Reshape, Sigmoid, Softmax, Tanh, UnsupportedOperation
+from fedprune.graph import (
+    Add,
+    Clip,
+    Concat,
+    Conv2d,
+    Graph,
+    HardSwish,
+    Linear,
+    Multiply,
+    Operation,
+    Reshape,
+    Sigmoid,
+    Softmax,
+    Tanh,
+    UnsupportedOperation,
+)
 from fedprune.types import Tensor
 
 Pair = tuple[int, int]

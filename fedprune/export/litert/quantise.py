@@ -3,7 +3,19 @@
 import numpy as np
 
 from fedprune.export.litert.calibration import Ranges, calibrate
-from fedprune.graph import AvgPool, Concat, Graph, MaxPool, Pad, Reshape, Sigmoid, Slice, Softmax, Tanh, UnsupportedOperation
+from fedprune.graph import (
+    AvgPool,
+    Concat,
+    Graph,
+    MaxPool,
+    Pad,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+    UnsupportedOperation,
+)
 from fedprune.int8 import LEVELS, Affine, affine
 from fedprune.types import FloatTensor, Tensor
 

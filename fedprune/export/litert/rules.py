@@ -9,7 +9,30 @@ from fedprune.export.litert import layout
 from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.litert.lowering import Lowering
 from fedprune.export.litert.numbers import Numbers
-from fedprune.graph import FREE, RELU, RELU6, Add, AvgPool, Clip, Concat, Conv2d, GlobalMean, Graph, HardSwish, Linear, MaxPool, Multiply, Operation, Pad, Reshape, Sigmoid, Slice, Softmax, Tanh, UnsupportedOperation
+from fedprune.graph import (
+    FREE,
+    RELU,
+    RELU6,
+    Add,
+    AvgPool,
+    Clip,
+    Concat,
+    Conv2d,
+    GlobalMean,
+    Graph,
+    HardSwish,
+    Linear,
+    MaxPool,
+    Multiply,
+    Operation,
+    Pad,
+    Reshape,
+    Sigmoid,
+    Slice,
+    Softmax,
+    Tanh,
+    UnsupportedOperation,
+)
 from fedprune.types import Tensor
 
 

@@ -11,25 +11,18 @@ from flwr.serverapp import Grid
 
 from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
-from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.link.exchange import Answers, exchange
-from fedprune.federated.rounds.asking import Ask
-from fedprune.federated.rounds.standing import ASIDE, Fleet, Step
+from fedprune.federated.rounds.asking import SUMS, Ask, RunStopped, round_seconds
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import MEMORY, REFUSED, SECONDS, Payload
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
 from fedprune.federated.rounds.phases.profile import profile
-from fedprune.federated.rounds.model import State
-
-__all__ = ["Ask", "Fleet", "Link", "RunStopped", "Step", "round_seconds"]
+from fedprune.federated.rounds.standing import ASIDE, Fleet, Step
 
 _LEAST_LIMIT_S = 120.0
 _AGAIN_S = 5.0
 _TIMES = 4.0  # as long as the slowest took, a device may take
-
-
-class RunStopped(RuntimeError):
-    """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
 
 
 class Link(NamedTuple):
@@ -216,11 +209,6 @@ class Link(NamedTuple):
 
 def _reasons(faults: Mapping[int, str]) -> str:
     return "; ".join(f"device {index}: {reason}" for index, reason in sorted(faults.items())[:3])
-
-
-def round_seconds(seconds: float) -> float:
-    """Seconds to the millisecond: a log needs no more."""
-    return round(seconds, 3)
 
 
 def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:

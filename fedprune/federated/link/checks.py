@@ -8,15 +8,13 @@ from typing import NamedTuple
 from flwr.app import Message, RecordDict
 
 from fedprune import __version__
-from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
 from fedprune.federated.link.records import from_records, size, stamp, values_of
-from fedprune.federated.rounds.phases import Phase
+from fedprune.federated.rounds.asking import SUMS
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
+from fedprune.federated.rounds.phases import Phase
 from fedprune.wire import FRAME
-
-SUMS = ("loss", "correct", "seen")
-"""Values that any phase may report, summed over examples."""
 
 _SLACK = 2**16  # bytes for numbers, names and the library's own framing
 

@@ -5,26 +5,29 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedprune import experiment as _experiment
 from fedprune.budgets import memory_bytes
-from fedprune.federated.rounds import device as _device
+from fedprune.data.loading import federation, load_dataset
 from fedprune.federated.link import privacy
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, failed, pack, unpack
+from fedprune.federated.link.records import from_records, stamp, to_records, values_of
+from fedprune.federated.link.requests import check, most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload
-from fedprune.federated.link.records import from_records, stamp, to_records, values_of
 from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
-from fedprune.deployment.device import deploy
-from fedprune.federated.link.requests import check, most_bytes
 
-ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
+Half = Callable[[Device, Payload], Payload]
+"""A device's half of a phase."""
+
+ROUTES: Mapping[str, Half] = {
     profile.ROUTE: profile.device,
     candidates.STATISTICS: candidates.statistics_device,
     candidates.LOSS: candidates.loss_device,
@@ -32,7 +35,6 @@ ROUTES: dict[str, Callable[[Device, Payload], Payload]] = {
     grow.ROUTE: grow.device,
     evaluate.ROUTE: evaluate.device,
     ranges.ROUTE: ranges.device,
-    deploy.ROUTE: deploy.device,
 }
 """Flower's message type -> device half. A new phase is a file and a line here."""
 
@@ -42,35 +44,36 @@ SIMULATED = "simulated"
 _UNLIMITED = 2**60
 
 
-def client_app() -> ClientApp:
-    """A ClientApp with a route for every phase, which answers privately where an experiment asks for it."""
-    app = ClientApp(mods=privacy.MODS)
-    for route in (*ROUTES, SEVERAL):
+def client_app(more: Mapping[str, Half] = MappingProxyType({})) -> ClientApp:
+    """A ClientApp with a route for every phase and ``more``, which answers privately where an experiment asks it to."""
+    app, routes = ClientApp(mods=privacy.MODS), {**ROUTES, **more}
+    for route in (*routes, SEVERAL):
         category, _, action = route.partition(".")
         register = {"train": app.train, "evaluate": app.evaluate, "query": app.query}[category]
-        half = ROUTES.get(route)
-        register(*([action] if action else []))(functools.partial(_handle, half) if half else _several)
+        half = routes.get(route)
+        answer = functools.partial(_handle, half) if half else functools.partial(_several, routes)
+        register(*([action] if action else []))(answer)
     return app
 
 
-def _handle(half: Callable[[Device, Payload], Payload], message: Message, context: Context) -> Message:
+def _handle(half: Half, message: Message, context: Context) -> Message:
     part = Part(message.metadata.message_type, message.metadata.group_id, message.content)
     return Message(_reply(half, part, context), reply_to=message)
 
 
-def _several(message: Message, context: Context) -> Message:
+def _several(routes: Mapping[str, Half], message: Message, context: Context) -> Message:
     replies = []
     for part in unpack(message.content):
         try:
-            if part.route not in ROUTES:
+            if part.route not in routes:
                 raise ValueError(f"a device has no answer to {part.route!r:.80}")
-            replies.append(part._replace(records=_reply(ROUTES[part.route], part, context)))
+            replies.append(part._replace(records=_reply(routes[part.route], part, context)))
         except Exception as error:
             replies.append(part._replace(records=failed(error)))
     return Message(pack(replies), reply_to=message)
 
 
-def _reply(half: Callable[[Device, Payload], Payload], part: Part, context: Context) -> RecordDict:
+def _reply(half: Half, part: Part, context: Context) -> RecordDict:
     has, needs = _usable_bytes(context), Job.of(values_of(part.records)).needs_bytes
     of, started = stamp(part.records, part.route, part.round), time.perf_counter()
 
@@ -143,7 +146,7 @@ def _this_device(text: str, context: Context) -> Device:
 @functools.lru_cache(maxsize=1024)
 def _open(text: str, index: int, data_dir: str | None) -> Device:
     experiment = _experiment.from_json(text)
-    members = _device.federation(experiment, data_dir).devices
+    members = federation(experiment, data_dir).devices
     if not 0 <= index < len(members):
         raise ValueError(f"partition-id {index} is outside the {len(members)} devices of {experiment.name}")
-    return Device(index, experiment, _device.load_dataset(experiment.data.name, data_dir), members[index])
+    return Device(index, experiment, load_dataset(experiment.data.name, data_dir), members[index])

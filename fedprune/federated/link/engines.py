@@ -6,12 +6,11 @@ import os
 from collections.abc import Callable
 
 from flwr.app import Context
-from flwr.serverapp import Grid
+from flwr.serverapp import Grid, ServerApp
 
-from fedprune.federated.link.client import SIMULATED, client_app
 from fedprune.data.loading import DATA_DIR
+from fedprune.federated.link.client import SIMULATED, client_app
 from fedprune.federated.link.local_grid import LocalGrid, cores
-from fedprune.federated.link.engines import server_app
 
 Engine = Callable[[int, str | None, Callable[[Grid], None]], None]
 """(devices, data directory, server's side): runs the server's side over a Grid of so many devices."""
@@ -57,3 +56,10 @@ def ray(devices: int, data_dir: str | None, drive: Callable[[Grid], None]) -> No
 def _tell_workers(data_dir: str | None) -> None:
     if data_dir:
         os.environ[DATA_DIR] = os.path.abspath(data_dir)
+
+
+def server_app(main: Callable[[Grid, Context], None]) -> ServerApp:
+    """A ServerApp around a function."""
+    app = ServerApp()
+    app.main()(main)
+    return app

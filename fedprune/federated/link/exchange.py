@@ -13,26 +13,14 @@ from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment
 from fedprune.federated.link import bundle
 from fedprune.federated.link.checks import Asked, addressed, asked, checked
-from fedprune.federated.rounds.standing import Fleet
+from fedprune.federated.link.records import size, to_records
+from fedprune.federated.rounds.asking import Ask
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.payload import one_line
-from fedprune.federated.link.records import size, to_records
-from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Reply
+from fedprune.federated.rounds.standing import Fleet
 
 _NEARLY = 0.97
-
-
-class Ask(NamedTuple):
-    """A phase to be run on devices."""
-
-    phase: Phase
-    state: State
-    jobs: Mapping[int, Job]
-    """Device -> what it is to do."""
-    round: int
-    least: float | None = None
-    """The part of the devices that must answer well; None is what the experiment says."""
 
 
 class Answers(NamedTuple):

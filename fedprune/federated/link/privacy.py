@@ -23,14 +23,14 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp.mod import LocalDpMod
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fedprune.experiment import Experiment, ExperimentError, Privacy, from_json
+from fedprune.experiment import Privacy, from_json
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
+from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.payload import REFUSED, Payload
-from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.phases import candidates, evaluate, grow, ranges, train
-from fedprune.types import Masks, Method, Params, Tensor
+from fedprune.types import Masks, Params, Tensor
 
 _EXACT = (candidates.STATISTICS, candidates.LOSS, grow.ROUTE, ranges.ROUTE)
 """Routes whose replies are exact functions of a device's data."""
@@ -136,22 +136,3 @@ def _back(name: str, vector: Tensor, like: Tensor, masks: Masks) -> Tensor:
     tensor = np.zeros_like(like)
     tensor[masks[name]] = value
     return tensor
-
-
-def allow(experiment: Experiment, method: Method, weights: Params, source: str) -> None:
-    """ExperimentError, in one line beginning with ``source``, where a private experiment's method cannot be private.
-
-    ``weights`` are tensors of the prunable layers' shapes.
-    """
-    if not experiment.privacy.epsilon:
-        return
-    name = experiment.method["name"]
-    or_off = "or leave privacy.epsilon out"
-    if method.update is not None and "grad" in method.update.needs:
-        raise ExperimentError(
-            f"{source}: method.name: devices send {name} gradients without noise; choose another, {or_off}"
-        )
-    if len(method.candidates(weights)) > 1:
-        raise ExperimentError(
-            f"{source}: method: devices compare the candidates of {name} without noise; ask for one, {or_off}"
-        )

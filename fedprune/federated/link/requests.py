@@ -18,14 +18,12 @@ from fedprune.experiment.sections import Rate
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.payload import Payload
-from fedprune.federated.rounds.phases import candidates, grow, profile, ranges, train
-from fedprune.deployment.device import deploy
+from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
 from fedprune.models import Slot
 from fedprune.types import Masks, Params
 from fedprune.wire import FRAME
 
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
-_Line = Annotated[str, Meta(max_length=400)]
 _LARGEST_FILE = 2**28
 _UNFOLDS = 1024
 """A file of int8 weights is hardly ever sent in less than so much less, however sparse it is."""
@@ -49,11 +47,10 @@ class _Measured(msgspec.Struct):
     graph: dict[str, Any]
 
 
-class _Deployed(msgspec.Struct):
-    sha256: _Line
-    run: _Line
-    tier: _Line
-
+_PHASES = (
+    profile.ROUTE, candidates.STATISTICS, candidates.LOSS, train.ROUTE, grow.ROUTE, evaluate.ROUTE, ranges.ROUTE,
+)  # fmt: skip
+"""Routes that ask something of the experiment's model; others bring a file, and check it themselves."""
 
 _VALUES: Mapping[str, type[msgspec.Struct]] = {
     train.ROUTE: _Trained,
@@ -61,7 +58,6 @@ _VALUES: Mapping[str, type[msgspec.Struct]] = {
     candidates.STATISTICS: _Compared,
     candidates.LOSS: _Compared,
     ranges.ROUTE: _Measured,
-    deploy.ROUTE: _Deployed,
 }
 
 
@@ -77,7 +73,7 @@ def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: R
             raise ValueError(f"not a request of {route}: {error}") from error
     if route == profile.ROUTE:
         return 0
-    if route == deploy.ROUTE:
+    if route not in _PHASES:
         received = sum(record.count_bytes() for record in records.array_records.values())
         return min(_LARGEST_FILE, _UNFOLDS * received)
     model = sum(slot.nbytes + len(name) + FRAME for name, slot in device.slots().items())
@@ -98,10 +94,9 @@ def _repeated(slots: Mapping[str, Slot], graph: Mapping[str, Any]) -> int:
 
 def check(device: Device, route: str, request: Payload) -> None:
     """ValueError where a request's tensors and masks are not those of the experiment's model."""
-    if route in (profile.ROUTE, ranges.ROUTE, deploy.ROUTE):
-        expected = {deploy.ROUTE: {deploy.MODEL}}.get(route, set(request.tensors) if route == ranges.ROUTE else set())
-        if request.masks or request.tensors.keys() != expected:
-            raise ValueError(f"{route} asks with other tensors than {sorted(expected)[:3]}")
+    if route not in _PHASES or route in (profile.ROUTE, ranges.ROUTE):
+        if request.masks or (request.tensors and route == profile.ROUTE):
+            raise ValueError(f"{route} asks with tensors or masks, of which it needs none")
         return
     apart = {name: value for name, value in request.tensors.items() if "/" in name}
     own = {name: value for name, value in request.tensors.items() if name not in apart}

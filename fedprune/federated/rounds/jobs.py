@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from fedprune.graph import width
 from fedprune.federated.rounds.model import State
+from fedprune.graph import width
 from fedprune.training.lean import Lean
 from fedprune.types import Masks, Params
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.pruning import masks as _masks
 from fedprune import wire
 from fedprune.files import write_atomically
+from fedprune.pruning import masks as _masks
 from fedprune.types import Masks, Params, Tensor
 
 

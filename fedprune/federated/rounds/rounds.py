@@ -6,23 +6,22 @@ import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
-from fedprune.pruning import masks
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.asking import Ask, Asking, RunStopped, round_seconds
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.link.asking import Ask, Link
-from fedprune.federated.rounds.asking import RunStopped, round_seconds
+from fedprune.federated.rounds.model import Part, State, statistics, step_name
 from fedprune.federated.rounds.phases.candidates import CHOSEN, candidate_loss, candidate_statistics
 from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.grow import grow, update
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.ranges import measured, ranges
 from fedprune.federated.rounds.phases.train import train
-from fedprune.federated.rounds.model import Part, State, statistics, step_name
+from fedprune.federated.rounds.standing import Fleet, Step
 from fedprune.federated.rounds.tiers import Tiers, drawn, joined, renested, rolled
 from fedprune.graph import Graph
 from fedprune.methods import MethodError
+from fedprune.pruning import masks
 from fedprune.types import Masks, Method, Tensor
 
 SELECTED = "selected/"
@@ -34,7 +33,7 @@ Steps = Generator[Step, None, State]
 
 
 def run(
-    link: Link,
+    link: Asking,
     tiers: Tiers,
     layers: Sequence[str],
     devices: int,
@@ -69,7 +68,7 @@ def _over(experiment: Experiment, tiers: Tiers, state: State, to_measure: bool) 
     return tested and not (to_measure and any(measured(state, part) is None for part in tiers.methods))
 
 
-def _ranges(link: Link, fleet: Fleet, tiers: Tiers, state: State, shipped: Callable[[State], Graph]) -> Steps:
+def _ranges(link: Asking, fleet: Fleet, tiers: Tiers, state: State, shipped: Callable[[State], Graph]) -> Steps:
     """Of every part the ranges that its file needs, over the training parts of all devices that can hold it."""
     for part in tiers.methods:
         if measured(state, part) is not None:
@@ -89,7 +88,7 @@ def _ranges(link: Link, fleet: Fleet, tiers: Tiers, state: State, shipped: Calla
     return state
 
 
-def _choose(link: Link, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state: State) -> Steps:
+def _choose(link: Asking, fleet: Fleet, tiers: Tiers, layers: Sequence[str], state: State) -> Steps:
     """Round 0: of every part coarse masks, one of them chosen.
 
     Until all are, the state is the dense model of round −1, and its parts are those that have been chosen.
@@ -144,7 +143,7 @@ def _chosen(dense: State, found: Mapping[str, Part], memory: Mapping[str, Tensor
 
 
 def _round(
-    link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int
+    link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int
 ) -> Generator[Step, None, tuple[State, Fleet]]:
     """Train, and change masks where it is their turn. Tests of the round before, where they are due, come first."""
     experiment, pruner = link.experiment, next(iter(tiers.methods.values())).update
@@ -190,7 +189,7 @@ def _round(
     return state, fleet
 
 
-def _tested(link: Link, fleet: Fleet, tiers: Tiers, state: State) -> Generator[Step, None, tuple[State, Fleet]]:
+def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> Generator[Step, None, tuple[State, Fleet]]:
     """Every part on every device's test part, where that is due.
 
     Returns also the fleet, with what devices say of their memory: one that sat out may have more by now.
@@ -224,7 +223,7 @@ def _of_part(answer: Step, state: State, part: str) -> Step:
     return Step({**answer.row, **({"part": part, "density": state.view(part).density()} if part else {})}, state)
 
 
-def _heard(link: Link, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:
+def _heard(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:
     """The fleet, with word from devices that sit out: nobody else asks whether they have memory again."""
     active = fleet.active(round)
     able = tiers.jobs(active.trainers, fleet.usable(round))

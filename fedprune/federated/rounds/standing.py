@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import MEMORY, Payload
 from fedprune.federated.rounds.phases import train
 from fedprune.federated.rounds.phases.profile import PARTS
-from fedprune.federated.rounds.model import State
 
 _DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
 _HALVINGS = 3  # a slow device gets an eighth of its examples at the least

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedprune.pruning import criteria, masks
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.phases.grow import evidence_for
 from fedprune.federated.rounds.model import ORDER, Part, State, statistics
+from fedprune.federated.rounds.phases.grow import evidence_for
+from fedprune.pruning import criteria, masks
 from fedprune.pruning.nesting import counts, nested
 from fedprune.types import Masks, Method, Tensor
 

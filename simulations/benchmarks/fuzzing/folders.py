@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fedprune import experiment as _experiment
 from fedprune.experiment import ExperimentError
-from fedprune.runs.folder import RunFolder, _saved
 from fedprune.federated.rounds.model import State, read, save
+from fedprune.runs.folder import RunFolder, _saved
 from simulations.benchmarks.fuzzing import honest
 from simulations.benchmarks.fuzzing.target import Target
 from simulations.benchmarks.fuzzing.texts import in_a_file

@@ -17,13 +17,12 @@ from fedprune import experiment as _experiment
 from fedprune import graph as graphs
 from fedprune.experiment import load
 from fedprune.federated.link import client
-from fedprune.runs import drive as server
 from fedprune.federated.link.bundle import Part
 from fedprune.federated.link.client import ROUTES, client_app
-from fedprune.runs.folder import RunFolder
-from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import to_records
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase
 from fedprune.federated.rounds.phases.candidates import candidate_loss, candidate_statistics
 from fedprune.federated.rounds.phases.evaluate import evaluate
@@ -31,8 +30,9 @@ from fedprune.federated.rounds.phases.grow import grow
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.ranges import ranges
 from fedprune.federated.rounds.phases.train import train
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare
-from fedprune.federated.rounds.model import State
 from fedprune.training.lean import Lean
 from simulations.benchmarks.soak.stage import DIGITS
 

@@ -10,9 +10,9 @@ import msgspec
 
 from fedprune import experiment as _experiment
 from fedprune.deployment import certificates, texts
+from fedprune.deployment.device.join import node_config
 from fedprune.deployment.devices import Join, _to_toml, read_join
 from fedprune.deployment.fleet_folder import FleetError, open_fleet
-from fedprune.deployment.device.join import node_config
 from fedprune.experiment import ExperimentError, from_json, load, to_json, to_toml
 from simulations.benchmarks.fuzzing.target import Target
 from simulations.benchmarks.soak.stage import ROOT

@@ -21,7 +21,7 @@ def seeds() -> Sequence[bytes]:
     """Small int8 files that between them hold every operator there is a kernel for; one has packed weights."""
     import torch
 
-    from fedprune.export import litert, tflm as microcontroller
+    from fedprune.export import litert, tflm
     from fedprune.graph import inference, trace
 
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def seeds() -> Sequence[bytes]:
                     weight *= torch.rand(weight.shape) < 0.4
         graph = inference(trace(net.eval(), inputs[:1]))
         ranges = litert.calibrate(graph, inputs.numpy())
-        found += [litert.write_int8(graph, ranges), microcontroller.write_sparse(graph, ranges)]
+        found += [litert.write_int8(graph, ranges), tflm.write_sparse(graph, ranges)]
     return tuple(dict.fromkeys([*found, by_hand()]))
 
 

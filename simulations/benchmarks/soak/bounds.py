@@ -17,8 +17,10 @@ import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedprune.deployment import devices, fleet_folder
+from fedprune.deployment.device import deploy
+from fedprune.deployment.device.app import device_app
 from fedprune.experiment import load, to_json
-from fedprune.federated.link.client import ROUTES, client_app
+from fedprune.federated.link.client import ROUTES
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.wire.mask_code import varint
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
@@ -84,12 +86,12 @@ def _refused(one: _Told) -> bool:
 def _device(answer: Path) -> None:
     experiment = to_json(load(Path(DIGITS)))
     told = []
-    with LocalGrid(client_app, 10) as grid:
+    with LocalGrid(device_app, 10) as grid:
         _say(grid, "query.profile", _records({"experiment": experiment}, {}))  # its data and library are loaded
         _say(grid, "evaluate", _records({"experiment": experiment}, {}))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + _ROOM, used + _ROOM))
-        for route in ROUTES:
+        for route in (*ROUTES, deploy.ROUTE):
             values = {"experiment": experiment, **_ASKING.get(route, {})}
             for kind, claim in _CLAIMS.items():
                 before, started = _peak_kib(), time.perf_counter()

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from fedprune.experiment import load
-from fedprune.runs import drive as server
 from fedprune.federated.link.engines import local
+from fedprune.models.digits import digits_cnn
+from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
-from fedprune.models.digits import digits_cnn
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome, difference
 from simulations.benchmarks.soak.stage import ACTOR, CLI, DIGITS, ROOT, Stage, last_line, set_words, with_settings
 

@@ -70,7 +70,7 @@ def killed_in_a_run(who: str, folder: Path) -> Outcome:
         actor, also = actors[name], []
         if who.endswith("both"):
             also = actor.children(
-                "fedprune.deployment.superlink" if name == "server" else "fedprune.deployment.supernode"
+                "fedprune.deployment.superlink" if name == "server" else "fedprune.deployment.device.supernode"
             )
         for one in also:
             os.kill(one.pid, signal.SIGKILL)

@@ -13,17 +13,17 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from fedprune import __version__
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment, load
-from fedprune.runs import drive as server
-from fedprune.federated.link.client import client_app
-from fedprune.runs.folder import RunFolder
-from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.link.asking import Link
+from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.link.records import from_records, to_records
-from fedprune.federated.rounds.phases.train import train
-from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, read
+from fedprune.federated.rounds.payload import Payload
+from fedprune.federated.rounds.phases.train import train
+from fedprune.runs import drive as server
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.types import Tensor
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import DIGITS

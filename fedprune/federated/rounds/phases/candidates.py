@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune import draws, training
-from fedprune.training import evidence
-from fedprune.pruning import masks
-from fedprune.pruning.candidates import candidate_masks, choose
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import Payload, count, number
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State
+from fedprune.pruning import masks
+from fedprune.pruning.candidates import candidate_masks, choose
+from fedprune.training import evidence
 from fedprune.types import Masks, Moments, Params, Tensor
 
 if TYPE_CHECKING:

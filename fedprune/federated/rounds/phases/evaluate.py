@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from fedprune import draws, training
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import Payload, count
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State
 
 ROUTE = "evaluate"
 _BATCH = 250

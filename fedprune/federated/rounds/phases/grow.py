@@ -6,15 +6,15 @@ from dataclasses import replace
 import numpy as np
 
 from fedprune import draws
-from fedprune.training import evidence
-from fedprune.pruning import masks
 from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import Payload, count, number
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State
+from fedprune.pruning import masks
+from fedprune.training import evidence
 from fedprune.types import Evidence, Params, Pruner, TopK
 
 ROUTE = "query.grow"

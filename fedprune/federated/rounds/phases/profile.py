@@ -7,9 +7,9 @@ from fedprune.budgets import memory_bytes
 from fedprune.data import DeviceData
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import MEMORY, Payload, count
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State
 
 ROUTE = "query.profile"
 PARTS = ("train", "development", "test")

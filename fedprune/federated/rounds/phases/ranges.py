@@ -9,17 +9,16 @@ from math import prod
 
 import numpy as np
 
-from fedprune.training import evidence
 from fedprune.budgets import arena_bytes
 from fedprune.counter_rng import generator
-from fedprune.federated.rounds import device as _device
 from fedprune.federated.rounds.device import Device
-from fedprune.graph.message import from_message, to_message
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State
 from fedprune.graph import Graph
+from fedprune.graph.message import from_message, to_message
+from fedprune.training import evidence, one_thread
 from fedprune.types import FloatTensor
 
 ROUTE = "query.ranges"
@@ -56,7 +55,7 @@ def ranges(graph: Graph, part: str) -> Phase:
 
 def device(self: Device, request: Payload) -> Payload:
     """The least and the greatest value, and zero, of every tensor of the graph over the device's training part."""
-    _device.one_thread()
+    one_thread()
     graph, job = from_message(request.values["graph"], request.tensors), Job.of(request.values)
     # the job's batch fits with the tensors that are alive at once; here all of them are
     values = sum(prod(shape) for shape in graph.shapes.values())

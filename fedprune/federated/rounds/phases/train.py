@@ -8,21 +8,21 @@ from math import ceil
 import numpy as np
 
 from fedprune import draws, training
-from fedprune.pruning import masks
-from fedprune.graph import width
 from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment, Training
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held, restored
+from fedprune.federated.rounds.model import State, statistics
 from fedprune.federated.rounds.ordering import ordered
 from fedprune.federated.rounds.payload import Payload, count, number
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.model import State, statistics
-from fedprune.training.lean import SubModel
-from fedprune.training.quantised import quantised
+from fedprune.graph import width
+from fedprune.pruning import masks
 from fedprune.pruning.schedules import cosine
 from fedprune.training import Optimiser
+from fedprune.training.lean import SubModel
+from fedprune.training.quantised import quantised
 from fedprune.types import Params, Tensor
 
 ROUTE = "train"

@@ -1,0 +1,5 @@
+"""``python -m fedprune.cli``."""
+
+from fedprune.cli.main import main
+
+main()

@@ -1,0 +1,109 @@
+"""Write a model for a microcontroller: C sources, a file for TensorFlow Lite Micro, a card, a program around them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fedprune.export.chip.card import facts, page
+from fedprune.export.litert import ports
+from fedprune.export.litert.reader import read
+from fedprune.export.tflm.interpreter import arena_bytes
+from fedprune.export.tflm.sources import initialisers, sources
+from fedprune.files import write_atomically
+
+if TYPE_CHECKING:
+    from fedprune.export.c99 import Optimise
+
+
+class Written(NamedTuple):
+    """Where the files of a model lie."""
+
+    source: Path
+    """For TensorFlow Lite Micro: the bytes of ``tflite`` as a C array."""
+    header: Path
+    tflite: Path
+    c99_source: Path
+    """The model itself in C99, to be compiled into a program: no runtime is needed."""
+    c99_header: Path
+    card_json: Path
+    card_page: Path
+    firmware: tuple[Path, ...]
+    """A program around the C99 sources, with its makefile."""
+
+
+def write_c(
+    model: bytes,
+    directory: Path | str,
+    card: Mapping[str, Any],
+    *,
+    plain: bytes | None = None,
+    optimise: Optimise | None = None,
+) -> Written:
+    """Write the `c_files` of an int8 model, and a program around them; return their paths.
+
+    Raises as `c_files` and `write_files`.
+    """
+    return write_files(c_files(model, card, plain=plain, optimise=optimise), directory)
+
+
+_FILE = "model.tflite"
+
+
+_NAMES = ("model_data.c", "model_data.h", "model.c", "model.h", "model_card.json", "model_card.md")
+
+
+def c_files(
+    model: bytes, card: Mapping[str, Any], *, plain: bytes | None = None, optimise: Optimise | None = None
+) -> dict[str, bytes]:
+    """Return an int8 model for microcontrollers, and its card as JSON and Markdown: name of a file -> its bytes.
+
+    Args:
+        model: the .tflite bytes for TensorFlow Lite Micro.
+        card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
+            the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1], ``name``,
+            ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other forms of
+            the model). All else it holds goes into the card.
+        plain: the model of which the C99 sources are made, where it is not the same.
+        optimise: `fedprune.export.c99.smallest`, the default, or `fastest`.
+
+    Raises:
+        ValueError: a key is missing, the model is not int8 or holds what no C kernel covers, or the card does not fit.
+        RuntimeError: ``arena_bytes`` is not given and TensorFlow Lite Micro is not installed, refuses the model or ends
+            over it; or this copy of fedprune came without its C files.
+    """
+    from fedprune.export import c99
+
+    missing = [key for key in ("labels", "mean", "std") if key not in card]
+    if missing:
+        raise ValueError(f"the card of a model needs {', '.join(missing)}")
+    ends = ports(read(model))
+    listed = {**card, **{key: list(card[key]) for key in ("labels", "mean", "std")}}
+    numbers = {key: listed[key] for key in ("labels", "mean", "std")}
+    # the library's own checks, then the interpreter's
+    made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
+    arena = int(card["arena_bytes"]) if "arena_bytes" in card else arena_bytes(model)
+    texts = sources(model, ends, arena_bytes=arena, **numbers)
+    full = facts(model, ends, arena, {**listed, "c99_arena_bytes": made.arena_bytes})
+    described = (json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
+    contents = (texts.source, texts.header, made.source, made.header, *described)
+    return {**dict(zip(_NAMES, (each.encode(errors="replace") for each in contents), strict=True)), _FILE: model}
+
+
+def write_files(contents: Mapping[str, bytes], directory: Path | str) -> Written:
+    """Write `c_files` and a program around them into a directory, made if it is not there; return their paths.
+
+    Each file is whole or as it was before, and a link in its place is replaced. Raises ``OSError`` where one cannot be
+    written.
+    """
+    from fedprune.export.c99.boards import copy_firmware
+
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    c_array, c_header, source, header, card_json, card_page = (folder / name for name in _NAMES)
+    firmware = tuple(copy_firmware(folder))
+    return Written(c_array, c_header, folder / _FILE, source, header, card_json, card_page, firmware)

@@ -1,0 +1,74 @@
+"""One aten call as readers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fedprune.graph.operations import Operation, Parameter, Shape, UnsupportedOperation
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Call:
+    """One aten call as a reader sees it: named arguments with their defaults, tensors by name."""
+
+    name: str
+    """Of the aten operation, without its overload."""
+    output: str
+    arguments: Mapping[str, Any]
+    """As in the operation's schema; nodes of the exported program where it takes tensors."""
+    shape: Shape
+    """Of the result, spatial dimensions made two."""
+    rank: int
+    """Of the first input in the model, where a one-dimensional map has rank 3."""
+    shapes: Mapping[str, Shape]
+    where: str
+    tensors: Mapping[str, str]
+    constants: Mapping[str, tuple[str, torch.Tensor]]
+
+    def tensor(self, key: str) -> str:
+        """Return the name of the tensor passed as ``key``; raise if it is a constant of the model."""
+        return self.named(self.arguments[key])
+
+    def named(self, node: Any) -> str:
+        """Return the name of the tensor that ``node`` stands for; raise if it is none."""
+        found = self.tensors.get(getattr(node, "name", ""))
+        if found is None:
+            raise self.unsupported(f"takes {node!r}, which is not an activation")
+        return found
+
+    def parameter(self, key: str) -> Parameter | None:
+        """Return the constant passed as ``key``, or None where nothing is passed; raise if it is computed."""
+        node = self.arguments[key]
+        if node is None:
+            return None
+        if node.name not in self.constants:
+            raise self.unsupported(f"has a {key} that depends on the input")
+        name, value = self.constants[node.name]
+        return Parameter(name, value.detach().cpu().float().numpy().copy())
+
+    def weight(self, key: str = "weight") -> Parameter:
+        """Return the constant passed as ``key``; raise if there is none."""
+        found = self.parameter(key)
+        if found is None:
+            raise self.unsupported(f"has no {key}")
+        return found
+
+    def unsupported(self, why: str) -> UnsupportedOperation:
+        """Return the error that names the aten operation and the model's line."""
+        return UnsupportedOperation(f"aten.{self.name} {why}: {self.where}")
+
+
+Read = Callable[[Call], Operation | tuple[Operation, ...] | str]
+"""A call -> its operations, the last of which makes the call's output; or the tensor that it leaves as it is."""
+
+
+def canonical(shape: Shape) -> Shape:
+    """Return the shape with a batch and with two spatial dimensions: (C,) -> (1, C), (1, C, L) -> (1, C, 1, L)."""
+    if len(shape) == 1:  # a squeeze took the batch of one as well
+        return (1, *shape)
+    return (*shape[:2], 1, shape[2]) if len(shape) == 3 else shape
