@@ -12,7 +12,7 @@ _FLOAT = 4
 _HOLES = 0.6
 """Room lost in glibc's heap, per byte of activations: an aligned tensor does not fit where one of its size was freed.
 
-About this in every shipped model; nothing where `lean_training.return_freed_memory` is in force.
+About this in every shipped model; nothing where `training.lean.return_freed_memory` is in force.
 """
 
 
@@ -62,7 +62,7 @@ def training_memory(
 ) -> Memory:
     """The fullest moment of a round on a device that trains ``graph``, traced before batch norm is folded.
 
-    ``micro_batch``, ``recompute`` (names as of `lean_training.blocks`) and ``sparse`` are those of `Lean`; ``kept``
+    ``micro_batch``, ``recompute`` (names as of `training.lean.blocks`) and ``sparse`` are those of `Lean`; ``kept``
     counts the kept weights of each masked parameter. ``examples`` of ``example_bytes`` each are the device's, held
     with the data set. Batches of 0 leave the phases evaluate and grow out; ``grown`` counts the gradients sent.
     ``inner`` sub-models are taken to have a mask of each masked parameter.

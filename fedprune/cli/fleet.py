@@ -1,4 +1,4 @@
-"""Commands for a fleet of real devices: join, run, status. Those of its server are in cli_server."""
+"""Commands for a fleet of real devices: join, run, status. Those of its server are in server."""
 
 from __future__ import annotations
 

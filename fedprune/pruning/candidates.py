@@ -1,6 +1,6 @@
 """Adaptive batch-norm selection: draw coarse-pruned candidates, choose one by loss after BN recalibration (FedTiny).
 
-What devices measure travels in federated/phases; here are the pure halves: the pool and the choice.
+What devices measure travels in federated/rounds/phases; here are the pure halves: the pool and the choice.
 """
 
 from collections.abc import Callable, Mapping, Sequence

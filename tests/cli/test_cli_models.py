@@ -126,7 +126,7 @@ def test_a_chip_that_cannot_be_measured_leaves_what_is_written(
         raise RuntimeError("no chip\nhere")
 
     (tmp_path / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
-    monkeypatch.setattr("fedprune.export.c99.emulate.missing", lambda target: None)
+    monkeypatch.setattr("fedprune.export.c99.boards.missing", lambda target: None)
     monkeypatch.setattr("fedprune.export.chip.benching.on_chip", no)
     code, _, err = fedprune("export", "theirs.tflite", "--to", "microcontroller")
     assert (code, err) == (2, "theirs_microcontroller is written, but was not measured: no chip here\n")

@@ -45,7 +45,7 @@ class State:
     done: tuple[str, ...] = ()
     """What is done since ``round`` was trained, as ``step_name`` has it: its tests, then phases of the next round."""
     standing: str = ""
-    """What devices have earned: who is set aside, or too slow, as ``fleet.Fleet`` writes it."""
+    """What devices have earned: who is set aside, or too slow, as ``standing.Fleet`` writes it."""
 
     def density(self) -> float:
         """Kept fraction of the prunable weights; 1.0 for a dense model."""
