@@ -19,7 +19,7 @@ from fedprune.experiment.toml_files import TomlError
 
 __all__ = [
     "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Tier", "Training", "from_json",
-    "load", "parse", "to_json", "to_toml", "training_devices",
+    "for_devices", "load", "parse", "to_json", "to_toml", "training_devices",
 ]  # fmt: skip
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
@@ -41,7 +41,8 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A shipped model, or a dotted name such as my_package.nets:tiny."""
     method: dict[str, Any]
     """``name`` and the method's own parameters."""
-    rounds: Positive
+    rounds: Natural
+    """0 prunes the model that there is, and trains nothing after it."""
     name: str = ""
     seed: Seed = 0
     evaluate_every: Positive = 1
@@ -80,7 +81,12 @@ def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) 
     if seed is not None:
         table["seed"] = seed
     table.setdefault("name", path.stem)
-    return parse(table, str(path))
+    experiment = parse(table, str(path))
+    if not (weights := experiment.pretraining.weights):
+        return experiment
+    # whoever resumes the run may stand elsewhere
+    located = msgspec.structs.replace(experiment.pretraining, weights=str(Path(weights).expanduser().absolute()))
+    return msgspec.structs.replace(experiment, pretraining=located)
 
 
 def parse(table: Mapping[str, Any], source: str) -> Experiment:
@@ -145,7 +151,7 @@ def to_json(experiment: Experiment) -> str:
     """A compact, stable text of an experiment, for the link and for a run's folder."""
     table = msgspec.to_builtins(experiment)  # the order of tiers says which devices are of which
     # every message carries this text: what asks for nothing is not said
-    for key in ("export", "privacy"):
+    for key in ("pretraining", "export", "privacy"):
         if getattr(experiment, key) == getattr(_PLAIN, key):
             del table[key]
     for key in ("quantise_last", "clip_norm", "aggregate", "trim"):
@@ -155,6 +161,11 @@ def to_json(experiment: Experiment) -> str:
         if table[key] == getattr(_PLAIN, key):
             del table[key]
     return msgspec.json.encode(table).decode()
+
+
+def for_devices(experiment: Experiment) -> Experiment:
+    """The experiment as its messages carry it: without what the server alone does before them."""
+    return msgspec.structs.replace(experiment, pretraining=Pretraining())
 
 
 def to_toml(experiment: Experiment) -> str:

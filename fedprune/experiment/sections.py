@@ -69,9 +69,12 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The server's dense training on its public examples."""
+    """The model that a run begins with: the server's dense training on its public examples, or given weights."""
 
-    epochs: Natural = 10
+    weights: str = ""
+    """A .safetensors, .pt or .npz file, or the folder of a run that has ended; empty for the seed's initial weights."""
+    epochs: Natural | None = None
+    """On public examples; where left out 10, and none where weights are given."""
     batch: Positive = 32
     learning_rate: Rate = 0.05
 

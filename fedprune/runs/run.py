@@ -48,6 +48,8 @@ def simulate(
     setting = prepare(experiment, source, data_dir)
     forms.ready(setting, source)
     folder = RunFolder(out)
+    if not (resume and folder.begun):
+        setting.given_weights(source)
     with folder.held(), _in_words(folder, source):
         state: State | None = None
         if resume:

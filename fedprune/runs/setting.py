@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from fedprune.graph import UnsupportedOperation
 from fedprune.graph.coupling import Group, coupled_channels, layer_shapes, prunable
 from fedprune.methods import MethodError, build, size_parameter
 from fedprune.models import ModelError
-from fedprune.runs import planning
+from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
 from fedprune.training import Optimiser
@@ -30,6 +31,9 @@ from fedprune.types import Method, Params
 
 if TYPE_CHECKING:
     from torch import nn
+
+_EPOCHS = 10
+"""Of pretraining from the seed's weights, where the experiment says no number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +61,14 @@ class Setting:
         if params is not None:
             training.load_state(model, params)
         return model.eval()
+
+    def given_weights(self, source: str) -> Params | None:
+        """The weights that the experiment gives to start from; None where it gives none.
+
+        ExperimentError, beginning with ``source``, where they are not the model's.
+        """
+        file = self.experiment.pretraining.weights
+        return weights.read(Path(file), training.state_of(self.model()), source) if file else None
 
     def fits(self, state: State, source: str) -> None:
         """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""
@@ -148,11 +160,15 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
 
 
 def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
-    """Dense training on the server's public examples, from the seed's initial weights: the state before round 0."""
+    """The state before round 0: given weights, or the seed's initial ones, trained on the server's public examples.
+
+    ExperimentError where weights are given that are not the model's.
+    """
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
-    model, public = setting.model(), setting.federation.public
-    for epoch in range(settings.epochs if len(public) else 0):
-        rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / settings.epochs)) / 2
+    model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.federation.public
+    epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
+    for epoch in range(epochs if len(public) else 0):
+        rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
         batches = shuffled(
             setting.dataset,
             public,
@@ -164,7 +180,7 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
         before_step = functools.partial(_draw_anew, seed, epoch)
         with draws.seeded(number(seed, "pretraining", epoch)):
             outcome = training.train(model, batches, optimiser, before_step=before_step)
-        progress({"epoch": epoch + 1, "epochs": settings.epochs, "accuracy": outcome.correct / outcome.examples})
+        progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
     return State(-1, training.state_of(model))
 
 

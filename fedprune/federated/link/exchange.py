@@ -102,10 +102,10 @@ def exchange(
 
 def _requests(experiment: Experiment, ask: Ask, jobs: Mapping[int, Job]) -> dict[Job, tuple[Asked, RecordDict]]:
     """For each job how to judge replies, and the request as it is sent."""
-    found = {}
+    found, text = {}, _experiment.to_json(_experiment.for_devices(experiment))
     for job in dict.fromkeys(jobs.values()):
         request = ask.phase.request(ask.state, job)
-        request = request._replace(values={**request.values, "experiment": _experiment.to_json(experiment)})
+        request = request._replace(values={**request.values, "experiment": text})
         records = to_records(request)
         found[job] = asked(ask.phase, ask.state, job, ask.round, request, records), records
     return found
