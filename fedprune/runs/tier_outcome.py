@@ -99,7 +99,7 @@ def _page(facts: Mapping[str, Any]) -> str:
     rows = [
         ("Accuracy, int8, all test parts", _percent(facts["accuracy_int8"])),
         ("Accuracy, torch", _percent(facts["accuracy_float"])),
-        ("Worst device", f"{worst['device']}: {_percent(worst['accuracy'])}"),
+        ("Worst device", f"{markdown(str(worst['device']))}: {_percent(worst['accuracy'])}"),
         ("Density of the prunable weights", f"{facts['density']:.4f}"),
         ("Flash", f"{facts['flash_bytes']:,} bytes{_of(facts['flash_bytes_allowed'])}"),
         ("Arena (working memory)", f"{arena}{_of(facts['sram_bytes_allowed'])}"),
@@ -112,7 +112,7 @@ def _page(facts: Mapping[str, Any]) -> str:
         rows.append(("Training memory, predicted", f"{facts['train_memory_bytes_predicted']:,} bytes{limit}"))
     lines = [f"# {markdown(facts['name'])}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]
     devices = [
-        f"| {device} | {_percent(value)} |"
+        f"| {markdown(str(device))} | {_percent(value)} |"
         for device, value in facts["accuracy_by_device"].items()
         if value is not None
     ]

@@ -172,7 +172,8 @@ def test_another_experiment_and_a_damaged_checkpoint_are_not_resumed(
     words = ("simulate", str(world / "tiny.toml"), "--out", "run", "--resume")
     assert_refused(fedprune(*words, "--set", "rounds=3"), "run", "another experiment; .*--out")
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    (tmp_path / "run" / "checkpoint.fedprune").write_bytes(b"")
+    for name in ("checkpoint.fedprune", "checkpoint.before.fedprune"):
+        (tmp_path / "run" / name).write_bytes(b"")
     assert_refused(fedprune(*words), "run/checkpoint.fedprune", "damaged .*--fresh")
 
 

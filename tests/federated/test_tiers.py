@@ -254,7 +254,8 @@ def test_a_checkpoint_keeps_every_part_bit_by_bit_and_in_order(ran: Callable[[st
         "z-large": Part({"x": mask, "part/x": mask}, {"x.running_mean": odd, "n.num_batches_tracked": np.asarray(3)}),
         "a": Part({"x": ~mask}, {}),
     }
-    state = State(7, {"x": odd}, {"x": mask}, {f"{ORDER}a/x": -odd}, parts)
+    params = {"x": odd, "part/x": odd, "x.running_mean": -odd, "n.num_batches_tracked": np.asarray(2)}
+    state = State(7, params, {"x": mask}, {f"{ORDER}a/x": -odd}, parts)
     for each in (state, *ran("fedtiny by votes").states, *ran("fedrolex").states):
         save(each, tmp_path / "c")
         assert_same(each, read(tmp_path / "c"))
