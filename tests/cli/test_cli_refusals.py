@@ -12,7 +12,7 @@ CASES = {
     "unknown table": (["--set", "trainin.epochs=2"], r"trainin: unknown key; did you mean training\?"),
     "wrong type": (["--set", 'rounds="many"'], r"rounds: expected a whole number, got a text"),
     "fraction of a round": (["--set", "rounds=1.5"], r"rounds: expected a whole number"),
-    "no round": (["--set", "rounds=0"], r"rounds: expected a whole number >= 1"),
+    "less than no round": (["--set", "rounds=-1"], r"rounds: expected a whole number >= 0"),
     "density above 1": (["--set", "method.density=1.4"], r"density 1\.4 is outside \(0, 1\]"),
     "density of a text": (["--set", "method.density=high"], r"method\.density: expected a number, got 'high'"),
     "density 0": (["--set", "method.density=0.0"], r"density 0\.0 is outside"),
@@ -190,7 +190,7 @@ def test_an_unfinished_run_is_not_overwritten(
 
 def test_a_real_process_says_the_same(process: Callable[..., tuple[int, str, str]], world: Path) -> None:
     before = sorted(world.iterdir())
-    assert_refused(process("simulate", "tiny.toml", "--set", "rounds=0"), "tiny.toml", "rounds: expected")
+    assert_refused(process("simulate", "tiny.toml", "--set", "rounds=-1"), "tiny.toml", "rounds: expected")
     assert sorted(world.iterdir()) == before
 
 

@@ -62,7 +62,7 @@ BAD = [
     (GOOD + "[training]\nfinal_learning_rate = 'x'\n", "training.final_learning_rate: expected a number, got a text"),
     (TOP + "method = 3\n" + DATA, "method: expected a table, got a whole number"),
     # out of range
-    (GOOD.replace("3", "0"), "rounds: expected a whole number >= 1"),
+    (GOOD.replace("3", "-3"), "rounds: expected a whole number >= 0"),
     ("seed = -1\n" + GOOD, "seed: expected a whole number >= 0"),
     ("least_replies = 0\n" + GOOD, "least_replies: expected a number > 0"),
     ("least_replies = 1.01\n" + GOOD, "least_replies: expected a number <= 1"),
