@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+from rich.console import Console
+
 from fedprune import experiment as _experiment
+from fedprune.cli.progress import summary
 from fedprune.experiment import ExperimentError
+<<<<<<< HEAD
 from fedprune.federated.rounds.model import State, read, save
 from fedprune.runs.folder import RunFolder, _saved
+=======
+from fedprune.runs.folder import RunFolder, _saved
+from fedprune.runs.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
+from fedprune.federated.rounds.model import State, read, save
+>>>>>>> main
 from simulations.benchmarks.fuzzing import honest
 from simulations.benchmarks.fuzzing.target import Target
 from simulations.benchmarks.fuzzing.texts import in_a_file
@@ -31,6 +42,8 @@ def _read(path: Path) -> None:
     found = read(path)
     assert isinstance(found.standing, str)
     assert all(isinstance(each, str) for each in found.done)
+    honest.setting().fits(found, str(path))
+    assert 0 <= found.density() <= 1
 
 
 def _mended(data: bytes) -> None:
@@ -53,13 +66,26 @@ def _rows(path: Path) -> None:
 
 
 def _result_seeds() -> Sequence[bytes]:
-    result = {"name": "digits", "accuracy_float": 0.9, "accuracy_int8": 0.89, "density": 0.1, "bytes": {"litert": 9000}}
-    return [json.dumps(result, indent=2).encode()]
+    worst, accuracies = Worst(2, 0.5), {"0": 0.9, "1": None, "2": 0.5}
+    tiers = {
+        name: TierResult(
+            name, "", 2, 0.1, 0.9, 0.89, worst, accuracies, 9000, 10_000, 4000, 0, 0, 0, fits=True, bytes={"a": 1}
+        )
+        for name in honest.setting().experiment.fleet
+    }
+    result = Result(
+        "digits", "fedtiny", "digits_cnn", "digits", devices=4, rounds=2, seed=0, accuracy_float=0.9,
+        accuracy_int8=0.89, density=0.1, density_all=0.2, parameters=1000, parameters_kept=200, arena_bytes=4000,
+        bytes=dict.fromkeys(SHIPPED, 9000), bytes_up=10**6, bytes_down=10**7,
+        checks=dict.fromkeys(FORMS, Checked(100, 0.9, 1.0)), versions={"fedprune": "0.1.0"}, c99_arena_bytes=2000,
+        tiers=tiers,
+    )  # fmt: skip
+    return [json.dumps(msgspec.to_builtins(result), indent=2).encode()]
 
 
 def _result(path: Path) -> None:
     (path.parent / "experiment.json").write_text(_experiment.to_json(honest.setting().experiment))
-    assert isinstance(RunFolder(path.parent).read_result(), dict), "the result is no table"
+    summary(Console(file=io.StringIO()), RunFolder(path.parent).read_result(), path.parent)
 
 
 TARGETS = {
