@@ -125,7 +125,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
-    _allow(experiment, method, zeros, source)
+    allow(experiment, method, zeros, source)
     nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
     if nothing_to_choose_by and len(method.candidates(zeros)) > 1:
         raise ExperimentError(
@@ -188,7 +188,7 @@ def _draw_anew(seed: int, epoch: int, step: int) -> None:
     draws.begin(number(seed, "pretraining", epoch, step))
 
 
-def _allow(experiment: Experiment, method: Method, weights: Params, source: str) -> None:
+def allow(experiment: Experiment, method: Method, weights: Params, source: str) -> None:
     """ExperimentError, in one line beginning with ``source``, where a private experiment's method cannot be private.
 
     ``weights`` are tensors of the prunable layers' shapes.

@@ -11,8 +11,8 @@ from c99_files import Draft, compiler
 from c99_nets import chain
 from markdown_it import MarkdownIt
 
-from fedprune.export import tflm
 from fedprune.export.chip import foreign
+from fedprune.export.chip.write import c_files, write_c
 from fedprune.files import write_atomically
 from fedprune.runs.tier_outcome import _page
 
@@ -55,7 +55,7 @@ def test_names_in_a_card_are_plain_text() -> None:
         **{f"note {name}": name for name in HOSTILE},
     }
     card |= {"size_bytes": dict.fromkeys(HOSTILE, 1), "name": "<b>|`\n# x"}
-    files = tflm.c_files(model, card)
+    files = c_files(model, card)
     blocks, kinds, texts = parsed(files["model_card.md"].decode())
     assert kinds == {"text", "code_inline"}  # the latter is the model's sum
     assert not {"html_block", "fence", "code_block", "bullet_list_open"} & set(blocks)
@@ -70,7 +70,7 @@ def test_names_in_c_sources_are_strings(tmp_path: Path) -> None:
     draft = Draft((1, 1, 1, len(HOSTILE)))
     model = draft.file(draft.unary("RELU", draft.input, draft.grid(draft.input)))
     card = {"labels": HOSTILE, "mean": [0.0], "std": [1.0], "arena_bytes": 1, "name": '*/ #error "'}
-    tflm.write_c(model, tmp_path, card)
+    write_c(model, tmp_path, card)
     (tmp_path / "labels.c").write_text(
         '#include <stdio.h>\n#include "model_data.h"\n#include "model.h"\n#undef MODEL_OUTPUT_COUNT\n'
         "static const char *const again[] = MODEL_LABELS;\n"

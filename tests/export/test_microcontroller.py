@@ -15,6 +15,7 @@ from torch import nn
 
 from fedprune import graph as graphs
 from fedprune.export import litert, tflm
+from fedprune.export.chip.write import write_c
 
 CARD = {
     "labels": [*"abcdefgh", 'quote " and \\', "ñandú"],
@@ -58,7 +59,7 @@ def test_sources_compile_without_a_warning_and_hold_the_bytes(
 ) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
-    paths = tflm.write_c(residual, tmp_path, {**CARD, "arena_bytes": 8001})
+    paths = write_c(residual, tmp_path, {**CARD, "arena_bytes": 8001})
     language = "c++" if compiler == "g++" else "c"
     (tmp_path / "main.c").write_text(
         '#include <stdio.h>\n#include <string.h>\n#include "model_data.h"\n'
@@ -81,7 +82,7 @@ def test_sources_compile_without_a_warning_and_hold_the_bytes(
 
 def test_card_says_what_the_model_is(residual: bytes, tmp_path: Path) -> None:
     given = {**CARD, "arena_bytes": 8001, "size_bytes": {"float32 .tflite": 99}, "rounds": 12}
-    paths = tflm.write_c(residual, tmp_path / "new", given)
+    paths = write_c(residual, tmp_path / "new", given)
     card = json.loads(paths.card_json.read_text(encoding="utf-8"))
     grid = litert.quantisation(residual).output.grid
     assert grid is not None
@@ -101,14 +102,14 @@ def test_card_says_what_the_model_is(residual: bytes, tmp_path: Path) -> None:
 
 def test_a_card_that_does_not_fit_is_refused(residual: bytes, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs labels, mean"):
-        tflm.write_c(residual, tmp_path, {"std": [1, 1, 1]})
+        write_c(residual, tmp_path, {"std": [1, 1, 1]})
     with pytest.raises(ValueError, match="2 labels"):
-        tflm.write_c(residual, tmp_path, {**CARD, "labels": ["a", "b"], "arena_bytes": 1})
+        write_c(residual, tmp_path, {**CARD, "labels": ["a", "b"], "arena_bytes": 1})
     with pytest.raises(ValueError, match="mean of 1 and std of 3"):
-        tflm.write_c(residual, tmp_path, {**CARD, "mean": [0], "arena_bytes": 1})
+        write_c(residual, tmp_path, {**CARD, "mean": [0], "arena_bytes": 1})
     floats = litert.write_float(graphs.inference(graphs.trace(*made(Residual))))
     with pytest.raises(ValueError, match="float"):
-        tflm.write_c(floats, tmp_path, {**CARD, "arena_bytes": 1})
+        write_c(floats, tmp_path, {**CARD, "arena_bytes": 1})
     assert not list(tmp_path.iterdir())
 
 

@@ -12,6 +12,7 @@ from export_nets import NETS, SMALL, made, shipped
 from torch import nn
 
 from fedprune.export import litert, tflm
+from fedprune.export.chip.write import write_c
 from fedprune.export.tflm.memory import Buffer, planned
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
 
@@ -106,7 +107,7 @@ def test_sources_and_card_name_the_decoder(tmp_path: Path) -> None:
     file = tflm.write_sparse(graph, ranges)
     assert tflm.operators(file) == ("ADD", "CONV_2D", "TFLM_DECODE", "MEAN")
     card = {"labels": [*"abcdefghij"], "mean": [0.5] * 3, "std": [0.2] * 3}
-    paths = tflm.write_c(file, tmp_path, card)
+    paths = write_c(file, tmp_path, card)
     header = paths.header.read_text(encoding="utf-8")
     assert "#define MODEL_OPERATORS 4\n" in header
     assert "(resolver).AddConv2D() || (resolver).AddDecode() || (resolver).AddMean())\n" in header
@@ -118,7 +119,7 @@ def test_the_macro_registers_every_operator_once(tmp_path: Path) -> None:
         pytest.skip("g++ is not installed")
     graph, ranges, _ = masked("resnet8", 0.1)
     card = {"labels": [*"abcdefghij"], "mean": [0.5], "std": [0.2], "arena_bytes": 1}
-    tflm.write_c(tflm.write_sparse(graph, ranges), tmp_path, card)
+    write_c(tflm.write_sparse(graph, ranges), tmp_path, card)
     names = ("Add", "Conv2D", "Decode", "Mean")
     methods = "\n".join(f"  int Add{name}() {{ ++added; return 0; }}" for name in names)
     (tmp_path / "main.cc").write_text(

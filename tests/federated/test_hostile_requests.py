@@ -11,6 +11,7 @@ import tiny_world
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedprune import models, wire
+from fedprune.data.loading import federation, load_dataset
 from fedprune.deployment.device import deploy
 from fedprune.deployment.device.app import device_app
 from fedprune.experiment import to_json
@@ -19,7 +20,6 @@ from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.client import ROUTES
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.link.requests import most_bytes
-from fedprune.federated.rounds import device as devices
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.payload import Payload
@@ -202,7 +202,7 @@ def test_honest_requests_are_within_their_bounds(in_tmp: Callable[..., Any], met
     run = in_tmp(fleets.fleet_of(method, rounds=1))
     assert not any(row.get("faults") for row in run.rows)
     made = run.folder.experiment()
-    first = Device(0, made, devices.load_dataset(made.data.name), devices.federation(made).devices[0])
+    first = Device(0, made, load_dataset(made.data.name), federation(made).devices[0])
     model = sum(slot.nbytes for slot in first.slots().values())
     seen = set()
     for asked, _ in run.crossed:

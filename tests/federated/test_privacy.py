@@ -13,13 +13,12 @@ import tiny_world
 from flwr.app import Message
 
 from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_toml
-from fedprune.federated.link import privacy
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.payload import Payload
 from fedprune.federated.rounds.phases import candidates, grow, ranges
-from fedprune.runs.setting import prepare
+from fedprune.runs.setting import allow, prepare
 
 ASKED = {"epsilon": 0.9, "clip_norm": 0.5, "delta": 1e-6}
 SIGMA = 2 * 0.5 * math.sqrt(2 * math.log(1.25 / 1e-6)) / 0.9
@@ -261,12 +260,12 @@ def test_what_cannot_be_private_is_said_in_one_line(changes: dict[str, Any], exp
 def test_methods_that_need_exact_answers_are_refused(method: dict[str, Any], expected: str | None) -> None:
     setting = prepare(experiment(method=method, privacy={}), "test")
     zeros = {name: np.zeros(shape, np.float32) for name, shape in setting.layers.items()}
-    privacy.allow(experiment(method=method, privacy={}), setting.method, zeros, "test")
+    allow(experiment(method=method, privacy={}), setting.method, zeros, "test")
     if expected is None:
-        privacy.allow(experiment(method=method), setting.method, zeros, "test")
+        allow(experiment(method=method), setting.method, zeros, "test")
     else:
         with pytest.raises(ExperimentError, match="^test: " + re.escape(expected)):
-            privacy.allow(experiment(method=method), setting.method, zeros, "test")
+            allow(experiment(method=method), setting.method, zeros, "test")
 
 
 def test_what_nobody_asks_for_is_not_said() -> None:

@@ -15,14 +15,9 @@ from rich.console import Console
 from fedprune import experiment as _experiment
 from fedprune.cli.progress import summary
 from fedprune.experiment import ExperimentError
-<<<<<<< HEAD
 from fedprune.federated.rounds.model import State, read, save
-from fedprune.runs.folder import RunFolder, _saved
-=======
 from fedprune.runs.folder import RunFolder, _saved
 from fedprune.runs.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
-from fedprune.federated.rounds.model import State, read, save
->>>>>>> main
 from simulations.benchmarks.fuzzing import honest
 from simulations.benchmarks.fuzzing.target import Target
 from simulations.benchmarks.fuzzing.texts import in_a_file
