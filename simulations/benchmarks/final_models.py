@@ -1,4 +1,4 @@
-"""Final models of the shipped experiments, tensor by tensor: a change of the code that should change none is held to it.
+"""Final models of the shipped experiments, tensor by tensor: a change that should change none is held to them.
 
     python -m simulations.benchmarks.final_models --data-dir DATA            # against results/final_models.json
     python -m simulations.benchmarks.final_models --data-dir DATA --write    # after a change that was meant
@@ -13,7 +13,6 @@ import argparse
 import functools
 import hashlib
 import json
-import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +22,7 @@ import numpy as np
 from fedprune.experiment import load
 from fedprune.federated.link.engines import local
 from fedprune.runs.run import simulate
+from simulations.benchmarks._report import machine
 
 _ROOT = Path(__file__).resolve().parents[2]
 _FILE = _ROOT / "results" / "final_models.json"
@@ -41,8 +41,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep what came out")
     options = parser.parse_args()
     names = ["digits"] if options.quick else list(EXPERIMENTS)
-    kept = json.loads(_FILE.read_text()) if _FILE.exists() else {"machine": _machine(), "models": {}}
-    if kept["machine"] != _machine():
+    kept = json.loads(_FILE.read_text()) if _FILE.exists() else {"machine": machine()["cpu"], "models": {}}
+    if kept["machine"] != machine()["cpu"]:
         print(f"{_FILE.name} is of another machine ({kept['machine']}): what differs may be its rounding")
     differ = 0
     for name in names:
@@ -52,13 +52,12 @@ def main() -> None:
             known = kept["models"].get(key, {})
             changed = sorted(tensor for tensor in {*known, *found} if known.get(tensor) != found.get(tensor))
             differ += bool(changed)
-            print(
-                f"{key}: {'the same' if not changed else f'{len(changed)} of {len(found)} differ, such as {changed[0]}'}"
-            )
+            said = f"{len(changed)} of {len(found)} tensors differ, such as {changed[0]}" if changed else "the same"
+            print(f"{key}: {said}", flush=True)
             if options.write:
                 kept["models"][key] = found
     if options.write and not options.quick:
-        _FILE.write_text(json.dumps({**kept, "machine": _machine()}, indent=2) + "\n")
+        _FILE.write_text(json.dumps({**kept, "machine": machine()["cpu"]}, indent=2) + "\n")
         print(f"written to {_FILE.relative_to(_ROOT)}")
     elif differ:
         sys.exit(1)
@@ -72,16 +71,6 @@ def _tensors(name: str, seed: int, data_dir: str | None) -> dict[str, str]:
         simulate(experiment, out, source=name, data_dir=data_dir, engine=functools.partial(local, workers=2))
         with np.load(out / "model.npz") as model:
             return {key: hashlib.sha256(model[key].tobytes()).hexdigest()[:16] for key in sorted(model.files)}
-
-
-def _machine() -> str:
-    cpu = next((line for line in _cpuinfo() if line.startswith("model name")), "").partition(": ")[2]
-    return cpu or platform.processor() or platform.machine()
-
-
-def _cpuinfo() -> list[str]:
-    file = Path("/proc/cpuinfo")
-    return file.read_text().splitlines() if file.exists() else []
 
 
 if __name__ == "__main__":
