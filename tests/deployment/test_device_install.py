@@ -136,8 +136,9 @@ imported = loaded()
 
 import numpy as np, tiny_world
 from fedprune import experiment, training
-from fedprune.federated.local_grid import LocalGrid
-from fedprune.federated.payload import Payload, from_records, to_records
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.rounds.payload import Payload
 
 asked = tiny_world.experiment()
 params = training.state_of(tiny_world.net(tiny_world.SHAPE, tiny_world.CLASSES))

@@ -106,7 +106,7 @@ def emulated(models: Sequence[bytes], *, runs: int = 10) -> list[Measured]:
         folder = Path(name)
         for position, model in enumerate(models):
             (folder / f"{position}.tflite").write_bytes(model)
-        run(("-m", "fedprune.export.litert.emulated", name, str(len(models)), str(runs)))
+        run(("-m", "fedprune.export.litert.aarch64", name, str(len(models)), str(runs)))
         with np.load(folder / "measured.npz") as found:
             latencies = [Latency(*found[f"latency{position}"].tolist()) for position in range(len(models))]
             return [Measured(latency, found[f"output{at}"]) for at, latency in enumerate(latencies)]
