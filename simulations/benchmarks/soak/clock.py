@@ -75,7 +75,8 @@ def asked_why(way: str, folder: Path) -> Outcome:
     with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        asks = f"from fedprune.deployment.device import hints; print(hints.why('127.0.0.1:{server.server_port}', 'ca.crt'))"
+        address = f"127.0.0.1:{server.server_port}"
+        asks = f"from fedprune.deployment.device import hints; print(hints.why({address!r}, 'ca.crt'))"
         given = {**os.environ, "PYTHONPATH": str(ROOT), **shifted(made, way)}
         told = subprocess.run([sys.executable, "-c", asks], env=given, cwd=folder, capture_output=True, text=True)
         server.shutdown()
