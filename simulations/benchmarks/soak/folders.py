@@ -52,7 +52,9 @@ def two(folder: Path) -> Outcome:
     wrong = [f"{code}: {why}" for code, why in told if code != 2 or f"in use by process {first.pid}" not in why]
     if wrong or result["seed"] != 0 or len(set(rows)) != len(rows):
         return Outcome("went on", f"{wrong or 'its rows or its result'}", told[0][1], FAILED)
-    return Outcome("the first went on to its end", "nothing", told[0][1].replace(str(folder), "").replace(f"{ROOT}/", ""), HELD)
+    return Outcome(
+        "the first went on to its end", "nothing", told[0][1].replace(str(folder), "").replace(f"{ROOT}/", ""), HELD
+    )
 
 
 def elses(folder: Path) -> Outcome:
