@@ -2,6 +2,7 @@
 
 import functools
 import random
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,26 @@ def test_flowers_own_simulation(ran: Callable[[str], Any], tmp_path: Path) -> No
     serve = functools.partial(server.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
     engines.ray(4, None, serve)
     assert_same(ran("everything").state, read(folder.checkpoint))
+
+
+def test_heartbeats_of_flower_do_not_move_what_a_net_draws(
+    ran: Callable[[str], Any], in_tmp: Callable[..., Any]
+) -> None:
+    from flwr.supercore import heartbeat
+
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.is_set():
+            heartbeat.random.uniform(0.7, 0.9)
+
+    beating = threading.Thread(target=beat)
+    beating.start()
+    try:
+        assert_same(ran("everything").state, in_tmp(experiment("everything")).state)
+    finally:
+        over.set()
+        beating.join()
 
 
 @pytest.mark.parametrize("method", ["fedtiny", "fjord"])

@@ -17,6 +17,7 @@ from fedprune.data.loading import federation, load_dataset
 from fedprune.federated.link import privacy
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, failed, pack, unpack
+from fedprune.federated.link.generators import keep_apart
 from fedprune.federated.link.records import from_records, stamp, to_records, values_of
 from fedprune.federated.link.requests import check, most_bytes
 from fedprune.federated.rounds.device import Device
@@ -46,6 +47,7 @@ _UNLIMITED = 2**60
 
 def client_app(more: Mapping[str, Half] = MappingProxyType({})) -> ClientApp:
     """A ClientApp with a route for every phase and ``more``, which answers privately where an experiment asks it to."""
+    keep_apart()
     app, routes = ClientApp(mods=privacy.MODS), {**ROUTES, **more}
     for route in (*routes, SEVERAL):
         category, _, action = route.partition(".")

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedprune.data.loading import DATA_DIR
 from fedprune.federated.link.client import SIMULATED, client_app
+from fedprune.federated.link.generators import keep_apart
 from fedprune.federated.link.local_grid import LocalGrid, cores
 
 Engine = Callable[[int, str | None, Callable[[Grid], None]], None]
@@ -29,8 +30,10 @@ def ray(devices: int, data_dir: str | None, drive: Callable[[Grid], None]) -> No
         os.environ.setdefault(switch, "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     _tell_workers(data_dir)
+    import ray  # noqa: F401
     from flwr.simulation.run_simulation import run_simulation
 
+    keep_apart()
     raised: list[BaseException] = []
 
     def main(grid: Grid, context: Context) -> None:
@@ -60,6 +63,7 @@ def _tell_workers(data_dir: str | None) -> None:
 
 def server_app(main: Callable[[Grid, Context], None]) -> ServerApp:
     """A ServerApp around a function."""
+    keep_apart()
     app = ServerApp()
     app.main()(main)
     return app
