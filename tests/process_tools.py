@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -15,6 +16,11 @@ MARK = "FEDPRUNE_TEST"
 def default_interrupt() -> None:
     """For ``preexec_fn``: under nohup, or behind an &, a process and all it starts ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def python_path(first: Path) -> str:
+    """PYTHONPATH with a folder before whatever it names here, such as another checkout that is tested."""
+    return os.pathsep.join([str(first), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
 
 
 def marked(mark: str) -> Iterator[psutil.Process]:

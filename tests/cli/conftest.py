@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from process_tools import default_interrupt
+from process_tools import default_interrupt, python_path
 
 OWN_WORLD = '''
 """What a user brings: a loader and nets."""
@@ -112,8 +112,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(world: Path, *words: str) -> "subprocess.Popen[str]":
     """The command line as a process of its own, in a group of its own as from a shell."""
-    path = os.pathsep.join([str(world), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
-    environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "80"}
+    environment = {**os.environ, "PYTHONPATH": python_path(world), "COLUMNS": "80"}
     command = [sys.executable, "-c", "from fedprune.cli.main import main; main()", *words]
     return subprocess.Popen(
         command, cwd=world, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from process_tools import python_path
 
 from fedprune.federated.rounds.model import read, save
 
@@ -264,10 +265,9 @@ def test_a_disk_that_is_full_anywhere_stops_a_run_that_goes_on(
         f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))\n"
         "from fedprune.cli.main import main; main()"
     )
-    path = os.pathsep.join([str(world), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]).rstrip(os.pathsep)
     done = subprocess.run(
         [sys.executable, "-c", command, "simulate", "tiny.toml", "--out", str(folder), "--workers", "1"],
-        cwd=world, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True,
+        cwd=world, env={**os.environ, "PYTHONPATH": python_path(world)}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr
     first, *rest = done.stderr.splitlines()

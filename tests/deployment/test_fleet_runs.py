@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fleet_commands import CLI, free_port
-from process_tools import default_interrupt
+from process_tools import default_interrupt, python_path
 from rich.console import Console
 
 from fedprune.deployment import certificates, devices, flower, state, tables
@@ -178,8 +178,7 @@ def test_a_fleet_trains_the_model_of_the_local_engine_and_turns_others_away(tmp_
     home = tmp_path / "home"
     home.mkdir()
     (tmp_path / "drawing.py").write_text(_NET)
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = {**flower.environment(tmp_path / "nowhere"), "HOME": str(home), "PYTHONPATH": path}
+    environment = {**flower.environment(tmp_path / "nowhere"), "HOME": str(home), "PYTHONPATH": python_path(tmp_path)}
     fleet = create(tmp_path / "fleet", ["127.0.0.1"], port=free_port(), listen="127.0.0.1")
     devices.enrol(fleet, "kitchen")
     server_log = tmp_path / "server.log"
