@@ -4,11 +4,19 @@ A tensor is a numpy array everywhere but inside training and tracing, so that a 
 merge without torch. Mappings are keyed by parameter name, as in ``torch.nn.Module.state_dict``.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 Tensor = npt.NDArray[Any]
 BoolTensor = npt.NDArray[np.bool_]
@@ -79,17 +87,148 @@ class Pruner(NamedTuple):
     lets a device send only so many of its largest gradients."""
 
 
-class Method(NamedTuple):
-    """What a published method decides; the rooms above run it, in a simulation or over a fleet."""
+class Model(NamedTuple):
+    """What a method decides on: the weights, which of them live, and what it keeps beside them."""
 
-    candidates: Callable[[Params], Sequence[Masks]]
-    """Prunable weights, pretrained on public data -> coarse masks to choose among; one means no choice, an empty mask
-    a dense model."""
-    update: Pruner | None = None
-    """How the masks change after each round; None keeps them."""
-    merge: Callable[[Sequence[Moments]], Moments] | None = None
-    """How devices' BN statistics are merged before candidates are compared; None compares with the pretrained ones."""
-    structured: bool = False
-    """Masks are blocks of whole channels over all parameters and buffers: a device holds a narrower model."""
-    ordered_dropout: bool = False
-    """A device also trains, step by step, the smaller models nested in its own, each as often (FjORD)."""
+    params: Params
+    """Every parameter and buffer; pruned positions are 0."""
+    masks: Masks = MappingProxyType({})
+    memory: Params = MappingProxyType({})
+    """Named tensors of the method's own: first weights, a teacher, scores."""
+    parts: Mapping[str, Part] = MappingProxyType({})
+    """Smaller models nested in this one, by name, the largest first, where devices do not all train the same."""
+
+
+class Part(NamedTuple):
+    """What one device trains of a model.
+
+    In a model that has masks itself a part is those of its weights that the part's masks keep. In one without, a part's
+    masks are whole channels, of parameters and buffers alike: its devices hold a narrower model, and the server keeps
+    the weights beyond it.
+    """
+
+    params: Params
+    """Tensors of its own, such as batch-norm statistics; all others are the model's."""
+    masks: Masks
+    """What it keeps. Those of a smaller part are nested in those of every larger one."""
+
+
+class Holder(NamedTuple):
+    """A device, as a method sees it."""
+
+    device: int
+    part: str
+    """The part that its budget holds; empty where all devices train the whole model."""
+    round: int
+
+
+class Ask(NamedTuple):
+    """Evidence that a method wants of the devices."""
+
+    kind: str
+    """Name of a kind of evidence: a file of ``fedprune.measures``."""
+    args: Any = None
+    """What the kind wants to know."""
+    apart: bool = False
+    """Whether each device's answer is wanted by itself, and none is merged."""
+    part: str = ""
+    """Whose holders are asked; empty is the largest part."""
+
+
+class Sgd(NamedTuple):
+    """SGD with (heavy-ball) momentum and L2 weight decay on weights of two dimensions or more."""
+
+    learning_rate: float
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+
+
+class Now(NamedTuple):
+    """When a local step happens."""
+
+    round: int
+    step: int
+    """Of the device in this round, counted from 0."""
+    sgd: Sgd
+    """What the experiment asks of plain training in this round."""
+
+
+class Optimiser(NamedTuple):
+    """How a device moves its weights."""
+
+    init: Callable[[Mapping[str, torch.Tensor]], dict[str, Any]]
+    """What is trained -> the state that ``update`` keeps."""
+    update: Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor], dict[str, Any], Now], None]
+    """(what is trained, its gradients, state, now): move it, in place. Pruned weights are set to 0 afterwards."""
+    slots: int = 1
+    """Tensors of a weight's size that the state holds of each weight."""
+
+
+Loss = Callable[..., "torch.Tensor"]
+"""(net, params, inputs, labels, memory, now) -> scalar; ``net(params, inputs)`` are the logits of training, and
+``net.still(params, inputs)`` those of evaluation, without gradients."""
+
+
+class Local(NamedTuple):
+    """The device half of a method, built on the device; the default is plain masked SGD."""
+
+    loss: Loss | None = None
+    """None is the mean cross-entropy."""
+    optimiser: Optimiser | None = None
+    """None is the experiment's SGD."""
+    examples: Callable[..., Tensor] | None = None
+    """(net, params, inputs, labels, memory, rng) -> indices of those that it trains on in a round; None is all."""
+    trains: tuple[str, ...] = ()
+    """Names in memory that it also trains."""
+    reads: tuple[str, ...] = ()
+    """Names in memory that it reads."""
+    reports: Mapping[str, Ask] = MappingProxyType({})
+    """Evidence of its own trained part, which travels with the trained weights."""
+    sends: Callable[[Params, Params], Params] | None = None
+    """(trained params, trained memory) -> what goes back; None is all parameters and buffers, and what it trains of
+    memory. A pure function, whose names and shapes are the same for all values."""
+    around: Callable[[nn.Module], AbstractContextManager[None]] | None = None
+    """Something done to the model while it is trained, such as rounding."""
+    turns: Callable[[int, np.random.Generator], Iterator[int]] | None = None
+    """(number of smaller parts, rng) -> which model each step trains: the device's own (0) or one nested in it."""
+    passes: int = 0
+    """Forward passes of a step besides its own, such as a teacher's; for the plan of a device's memory."""
+
+
+class Trained(NamedTuple):
+    """What one device brings back."""
+
+    params: Params
+    """What it sent, in the server's shapes; positions that it does not own are 0."""
+    masks: Masks
+    """What it owns."""
+    weight: float
+    """Its number of training examples."""
+    reports: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
+    """The evidence that travelled along."""
+
+
+Found = Mapping[str, Any]
+"""Answers to a method's asks, by name: merged evidence, or device -> evidence where it was asked apart. Evidence that
+nobody could give is empty."""
+
+
+def _whole(model: Model, holder: Holder) -> Part:
+    return model.parts.get(holder.part) or Part({}, model.masks)
+
+
+class Method(NamedTuple):
+    """A published method, both of its halves; all pure, so that a run goes on from a model and a round alone."""
+
+    start: Callable[[Params], Model]
+    """Every parameter and buffer, pretrained -> the model before round 0."""
+    part: Callable[[Model, Holder], Part] = _whole
+    """What a device trains."""
+    local: Local = Local()
+    """How it trains that."""
+    join: Callable[[Model, Mapping[int, Trained]], Model] = lambda model, trained: model
+    """(the model with every weight averaged over its owners, what each device brought) -> model."""
+    asks: Callable[[Model, int, Found], Mapping[str, Ask]] = lambda model, round, found: {}
+    """(model, round, found) -> what is to be measured, by name; repeated until it asks nothing new."""
+    act: Callable[[Model, Found, int], Model] = lambda model, found, round: model
+    """(model, found, round) -> new masks, weights, memory. Round 0 comes before any training."""

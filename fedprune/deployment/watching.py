@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from fedprune.deployment import fleet_files
 from fedprune.federated.link import bundle
 from fedprune.federated.link.records import values_of
-from fedprune.federated.rounds.payload import MEMORY
+from fedprune.wire.payload import MEMORY
 from fedprune.files import write_atomically
 
 _PAUSES_S = (1.0, 5.0, 15.0)

@@ -19,7 +19,7 @@ from fedprune.data import Dataset, Examples
 from fedprune.federated.link import client
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.device import Device
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 
 SHAPES = {
     "resnet8": (3, 32, 32),

@@ -63,7 +63,7 @@ def request(path: Path, epochs: int | None = None) -> Any:
     from fedprune import models, training
     from fedprune.data.keywords import SHAPE
     from fedprune.federated.link.records import to_records
-    from fedprune.federated.rounds.payload import Payload
+    from fedprune.wire.payload import Payload
     from fedprune.pruning.topk import kept_count, top_k
 
     experiment = experiments.load(path, [f"training.epochs={epochs}"] if epochs else [])

@@ -22,7 +22,7 @@ from fedprune.experiment import parse, to_json
 from fedprune.federated.link.asking import Link
 from fedprune.federated.link.records import to_records
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.rounds import run
 from fedprune.graph import trace
 from fedprune.graph.coupling import prunable

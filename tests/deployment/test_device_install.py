@@ -138,7 +138,7 @@ import numpy as np, tiny_world
 from fedprune import experiment, training
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, to_records
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 
 asked = tiny_world.experiment()
 params = training.state_of(tiny_world.net(tiny_world.SHAPE, tiny_world.CLASSES))

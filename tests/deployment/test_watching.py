@@ -13,7 +13,7 @@ from fedprune.deployment.watching import Watched
 from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import to_records
-from fedprune.federated.rounds.payload import MEMORY, Payload
+from fedprune.wire.payload import MEMORY, Payload
 
 
 class Shaky(LocalGrid):

@@ -8,7 +8,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
 
 from fedprune.federated.link.records import from_records, to_records
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 
 LIAR = 2  # the device whose replies are changed
 

@@ -25,7 +25,7 @@ from fedprune.federated.rounds import phases
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.standing import Fleet, Step
 from fedprune.graph import inference, trace
 from fedprune.runs.setting import prepare, pretrain

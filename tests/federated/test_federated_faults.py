@@ -13,7 +13,7 @@ from lies import LIAR, lie, raw, with_tensor, with_values, without_tensor, witho
 from fedprune import wire
 from fedprune.federated.link.records import from_records
 from fedprune.federated.rounds.asking import RunStopped
-from fedprune.federated.rounds.payload import Payload, one_line
+from fedprune.wire.payload import Payload, one_line
 from fedprune.federated.rounds.phases import profile
 from fedprune.runs.folder import RunFolder
 

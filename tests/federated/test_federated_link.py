@@ -13,7 +13,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from fedprune import wire
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, size, to_records
-from fedprune.federated.rounds.payload import Payload, number
+from fedprune.wire.payload import Payload, number
 
 
 def over_the_wire(message: Message) -> Message:

@@ -10,7 +10,7 @@ import tiny_world
 from fedprune import aggregation
 from fedprune.experiment import Experiment
 from fedprune.federated.link.records import from_records, size
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.rounds import SELECTED, participants
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import candidate_masks

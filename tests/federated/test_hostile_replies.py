@@ -22,7 +22,7 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, stamp, to_records
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases.train import train
 
 

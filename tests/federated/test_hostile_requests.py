@@ -22,7 +22,7 @@ from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.link.requests import most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.wire.mask_code import varint
 
 SIDE = 2**29

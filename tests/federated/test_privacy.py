@@ -16,7 +16,7 @@ from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_t
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases import candidates, grow, ranges
 from fedprune.runs.setting import allow, prepare
 

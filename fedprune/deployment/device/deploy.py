@@ -19,7 +19,7 @@ from fedprune.deployment.device.trial import Trial, TrialError
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload, count, number, one_line
+from fedprune.wire.payload import Payload, count, number, one_line
 from fedprune.federated.rounds.phases import Phase, Reply
 
 ROUTE = "query.deploy"

@@ -15,7 +15,7 @@ from fedprune.federated.link.exchange import Answers, exchange
 from fedprune.federated.rounds.asking import SUMS, Ask, RunStopped, round_seconds
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import MEMORY, REFUSED, SECONDS, Payload
+from fedprune.wire.payload import MEMORY, REFUSED, SECONDS, Payload
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.standing import ASIDE, Fleet, Step

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedprune.federated.rounds.payload import one_line
+from fedprune.wire.payload import one_line
 
 ROUTE = "query.several"
 """Flower's message type of a bundle."""

@@ -12,7 +12,7 @@ from fedprune.federated.link.records import from_records, size, stamp, values_of
 from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
+from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
 from fedprune.federated.rounds.phases import Phase
 from fedprune.wire import FRAME
 

@@ -22,7 +22,7 @@ from fedprune.federated.link.records import from_records, stamp, to_records, val
 from fedprune.federated.link.requests import check, most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.payload import MEMORY, OF, REFUSED, SECONDS, Payload
+from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload
 from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
 
 Half = Callable[[Device, Payload], Payload]

@@ -16,7 +16,7 @@ from fedprune.federated.link.checks import Asked, addressed, asked, checked
 from fedprune.federated.link.records import size, to_records
 from fedprune.federated.rounds.asking import Ask
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.payload import one_line
+from fedprune.wire.payload import one_line
 from fedprune.federated.rounds.phases import Reply
 from fedprune.federated.rounds.standing import Fleet
 

@@ -28,7 +28,7 @@ from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import SUMS
-from fedprune.federated.rounds.payload import REFUSED, Payload
+from fedprune.wire.payload import REFUSED, Payload
 from fedprune.federated.rounds.phases import candidates, evaluate, grow, ranges, train
 from fedprune.types import Masks, Params, Tensor
 

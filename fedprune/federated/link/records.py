@@ -9,7 +9,7 @@ import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedprune import __version__, wire
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.types import Masks
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"

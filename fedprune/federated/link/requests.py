@@ -17,7 +17,7 @@ from msgspec import Meta
 from fedprune.experiment.sections import Rate
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
 from fedprune.models import Slot
 from fedprune.types import Masks, Params

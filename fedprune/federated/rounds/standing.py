@@ -11,7 +11,7 @@ import msgspec
 
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import MEMORY, Payload
+from fedprune.wire.payload import MEMORY, Payload
 from fedprune.federated.rounds.phases import train
 from fedprune.federated.rounds.phases.profile import PARTS
 

@@ -19,7 +19,7 @@ from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, read
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases.train import train
 from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder

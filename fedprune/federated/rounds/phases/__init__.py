@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 
 
 class Reply(NamedTuple):

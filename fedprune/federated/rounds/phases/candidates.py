@@ -12,7 +12,7 @@ from fedprune import draws, training
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload, count, number
+from fedprune.wire.payload import Payload, count, number
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import candidate_masks, choose

@@ -6,7 +6,7 @@ from fedprune import draws, training
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload, count
+from fedprune.wire.payload import Payload, count
 from fedprune.federated.rounds.phases import Phase, Reply
 
 ROUTE = "evaluate"

@@ -11,7 +11,7 @@ from fedprune.counter_rng import generator
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload, count, number
+from fedprune.wire.payload import Payload, count, number
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.pruning import masks
 from fedprune.training import evidence

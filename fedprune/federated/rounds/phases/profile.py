@@ -8,7 +8,7 @@ from fedprune.data import DeviceData
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import MEMORY, Payload, count
+from fedprune.wire.payload import MEMORY, Payload, count
 from fedprune.federated.rounds.phases import Phase, Reply
 
 ROUTE = "query.profile"

@@ -14,7 +14,7 @@ from fedprune.counter_rng import generator
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.payload import Payload
+from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.graph import Graph
 from fedprune.graph.message import from_message, to_message

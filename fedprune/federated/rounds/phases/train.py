@@ -15,7 +15,7 @@ from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held, restored
 from fedprune.federated.rounds.model import State, statistics
 from fedprune.federated.rounds.ordering import ordered
-from fedprune.federated.rounds.payload import Payload, count, number
+from fedprune.wire.payload import Payload, count, number
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.graph import width
 from fedprune.pruning import masks
