@@ -204,6 +204,8 @@ class Trained(NamedTuple):
     """What it owns."""
     weight: float
     """Its number of training examples."""
+    own: Params = MappingProxyType({})
+    """What else it sent: what it trained of the method's memory, or what its ``Local.sends`` made."""
     reports: Mapping[str, Mapping[str, Tensor]] = MappingProxyType({})
     """The evidence that travelled along."""
 

@@ -174,9 +174,9 @@ def mib(size: float) -> str:
 def _remark(line: Mapping[str, Any]) -> str:
     """What else happened in a round, besides training and testing; and how smaller parts do."""
     said = []
-    if "candidate_loss" in line["phases"]:
+    if "losses" in line["phases"]:
         said.append("a candidate is chosen")
-    if "grow" in line["phases"]:
+    if "top_gradients" in line["phases"]:
         said.append("masks change")
     said += [f"{part} {100 * value:.2f} %" for part, value in list(line["parts"].items())[1:] if value is not None]
     return ", ".join(said)

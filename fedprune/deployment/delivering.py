@@ -12,7 +12,7 @@ import msgspec
 from flwr.serverapp import Grid
 
 from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, Target, file
-from fedprune.deployment.device.deploy import deploy, told
+from fedprune.deployment.device.deploy import deploy
 from fedprune.deployment.device.models import name
 from fedprune.deployment.fleet_files import delivered
 from fedprune.federated.link.asking import Link
@@ -46,18 +46,19 @@ def _delivered(
     # The SuperLink let each node in by its key: so who is who need not be asked, and those not meant are left alone.
     there = set(grid.get_node_ids())
     asked = {t.partition: t for t in targets if t.node is not None and int(t.node) in there}
-    state, faults = State(0, {}), {}
+    answers: dict[int, dict[str, Any]] = {}
+    faults = {}
     if asked:
         fleet = Fleet({index: int(target.node or 0) for index, target in asked.items()}, ())
         jobs = {index: Job(part=target.tier) for index, target in asked.items()}
         link = Link(grid, experiment, first_limit_s=_LIMIT_S)
-        step = link.ask(deploy(models, experiment.name), state, fleet, jobs, 0, least=0.0)
+        step = link.ask(deploy(models, experiment.name), State(0, {}), fleet, jobs, 0, least=0.0)
         tell(step.row)
-        state, faults = step.state, step.row["faults"]
+        answers, faults = step.answer or {}, step.row["faults"]
     when = datetime.now(UTC).isoformat(timespec="seconds")
     made = []
     for target in targets:
-        said, model = told(state, target.partition), models[target.tier]
+        said, model = answers.get(target.partition), models[target.tier]
         why = "not connected" if target.partition not in asked else faults.get(str(target.partition), "no reply")
         made.append(
             {

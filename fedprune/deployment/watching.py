@@ -16,8 +16,8 @@ from flwr.serverapp import Grid
 from fedprune.deployment import fleet_files
 from fedprune.federated.link import bundle
 from fedprune.federated.link.records import values_of
-from fedprune.wire.payload import MEMORY
 from fedprune.files import write_atomically
+from fedprune.wire.payload import MEMORY
 
 _PAUSES_S = (1.0, 5.0, 15.0)
 _Result = TypeVar("_Result")

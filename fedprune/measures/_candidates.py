@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fedprune.aggregation import mean_of_variances
 from fedprune.models import Slot
 from fedprune.pruning import masks
-from fedprune.pruning.candidates import candidate_masks
-from fedprune.types import Masks, Model, Moments, Params, Tensor
+from fedprune.pruning.candidates import Pool, candidate_masks
+from fedprune.types import Model, Params, Tensor
 from fedprune.wire.payload import Payload
 
 BATCH = 128
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
-
-
-class Pool(NamedTuple):
-    """Candidates to compare."""
-
-    candidates: Sequence[Masks]
-    merge: Callable[[Sequence[Moments]], Moments] = mean_of_variances
-    """How devices' statistics of a layer become one."""
-    statistics: Mapping[str, Tensor] = {}  # noqa: RUF012
-    """Merged statistics to compare them under, as of ``bn_statistics``; without any, the model's own."""
 
 
 class Asked(msgspec.Struct):
@@ -59,17 +48,6 @@ def candidates_of(request: Payload) -> Iterator[Params]:
             yield masks.apply(own, {name: request.tensors[_mask_name(index, name)] for name in request.masks})
         else:
             yield masks.apply(own, candidate_masks(own, counts))
-
-
-def statistics_of(index: int, tensors: Params) -> Params:
-    """Running statistics of a candidate by their names in a model, from ``i/layer.mean`` and ``i/layer.var``."""
-    found: dict[str, Tensor] = {}
-    for name, value in tensors.items():
-        number, _, key = name.partition("/")
-        if number == str(index) and key.endswith((".mean", ".var")):
-            layer, _, kind = key.rpartition(".")
-            found[f"{layer}.running_{kind}"] = value
-    return found
 
 
 def accepts(slots: Mapping[str, Slot], request: Payload) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 
 from fedprune import draws
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
-from fedprune.measures._candidates import BATCH, Asked, Pool, accepts, candidates_of, request
+from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, request
+from fedprune.pruning.candidates import Pool
 from fedprune.training import evidence
 from fedprune.types import Model, Moments, Tensor
 from fedprune.wire.payload import Payload, count, number

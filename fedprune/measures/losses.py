@@ -12,7 +12,8 @@ import numpy as np
 
 from fedprune import draws, training
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
-from fedprune.measures._candidates import BATCH, Asked, Pool, accepts, candidates_of, request, statistics_of
+from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, request
+from fedprune.pruning.candidates import Pool, statistics_of
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count, number
 
@@ -37,7 +38,7 @@ def _merge(answers: Sequence[Payload], args: Pool) -> dict[str, Tensor]:
     told = [(answer.values["losses"], int(number(answer, "examples"))) for answer in answers]
     total = sum(size for _, size in told)
     if not total:
-        return {}
+        return {"loss": np.full(len(args.candidates), np.inf), "examples": np.asarray(0)}
     sums = np.sum([np.asarray(losses, np.float64) for losses, size in told if size], axis=0)
     mean = sums / total
     return {"loss": np.where(np.isfinite(mean), mean, np.inf), "examples": np.asarray(total)}

@@ -1,32 +1,35 @@
-"""The catalogue: one published method a file, named as in its paper. A file and a line here make a method."""
+"""The catalogue: one published method a file, in folders by how its masks come about, named as in its paper.
 
+A file makes a method: ``folder/name.py`` holds a function ``name``, and nothing else has to know of it.
+"""
+
+import functools
 import importlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import pkgutil
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fedprune.graph.coupling import Group
+from fedprune.methods.layers import Channels, Shapes
 from fedprune.types import Method
 
-Shapes = Mapping[str, tuple[int, ...]]
-"""Prunable layers in forward order -> shape of their weight."""
-
-Channels = Callable[[], tuple[Sequence[Group], Shapes]]
-"""() -> (groups of coupled channels, full shape of every parameter and buffer); it traces the model when called."""
-
-CATALOGUE = {
-    "fedavg": "fedprune.methods.fedavg:fedavg",
-    "fedrolex": "fedprune.methods.fedrolex:fedrolex",
-    "fedtiny": "fedprune.methods.fedtiny:fedtiny",
-    "fjord": "fedprune.methods.fjord:fjord",
-    "heterofl": "fedprune.methods.heterofl:heterofl",
-    "magnitude": "fedprune.methods.magnitude:magnitude",
-    "random_erk": "fedprune.methods.random_erk:random_erk",
-}
+__all__ = ["Channels", "MethodError", "Shapes", "build", "catalogue", "find", "size_parameter"]
 
 
 class MethodError(ValueError):
     """A method that does not exist, or that does not take what it was given; one line says what would be right."""
+
+
+@functools.cache
+def catalogue() -> Mapping[str, str]:
+    """Method -> "module:function", in the order of their names."""
+    folders = [folder for folder in pkgutil.iter_modules(__path__, f"{__name__}.") if folder.ispkg]
+    files = [
+        file.name
+        for folder in folders
+        for file in pkgutil.iter_modules(importlib.import_module(folder.name).__path__, f"{folder.name}.")
+    ]
+    return {name: f"{file}:{name}" for name, file in sorted((file.rpartition(".")[2], file) for file in files)}
 
 
 def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Channels | None = None) -> Method:
@@ -79,10 +82,10 @@ def size_parameter(name: str) -> tuple[str, float] | None:
 
 def find(name: str) -> Callable[..., Any]:
     """The function of a shipped or dotted method name."""
-    target = CATALOGUE.get(name, name)
+    target = catalogue().get(name, name)
     module, colon, attribute = target.partition(":")
     if not colon:
-        known = ", ".join(sorted(CATALOGUE))
+        known = ", ".join(catalogue())
         raise MethodError(
             f"method.name: {name!r} is not one of {known}, nor a dotted name like my_package.methods:mine"
         )
@@ -101,10 +104,3 @@ def _check(key: str, value: object, annotation: object) -> None:
     right = isinstance(value, int | float) if kind is float else isinstance(value, kind)
     if not right or (kind is not bool and isinstance(value, bool)):
         raise MethodError(f"method.{key}: expected {expected.get(kind, kind.__name__)}, got {value!r}")
-
-
-def density_in_range(density: float) -> float:
-    """``density`` itself; ValueError where it is outside (0, 1]."""
-    if not 0 < density <= 1:
-        raise ValueError(f"density {density} is outside (0, 1]")
-    return density

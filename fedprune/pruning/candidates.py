@@ -4,6 +4,8 @@ What devices measure travels in federated/rounds/phases; here are the pure halve
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,13 +13,24 @@ from fedprune.counter_rng import generator
 from fedprune.pruning import criteria
 from fedprune.pruning.allocation import erk
 from fedprune.pruning.topk import kept_count, top_k
-from fedprune.types import Densities, Masks, Params
+from fedprune.types import Densities, Masks, Moments, Params, Tensor
 
 Counts = Mapping[str, int]
 """Kept weights of each layer: with the weights, all there is to a candidate, since its masks follow."""
 
 Noise = Callable[[Mapping[str, tuple[int, ...]], float, np.random.Generator], Densities]
 """(shapes, density, generator) -> noisy density of each layer, in [0, 1]."""
+
+
+class Pool(NamedTuple):
+    """Candidates to compare, as ``bn_statistics`` and ``losses`` of `fedprune.measures` are asked."""
+
+    candidates: Sequence[Masks]
+    merge: Callable[[Sequence[Moments]], Moments]
+    """How devices' statistics of a layer become one."""
+    statistics: Params = MappingProxyType({})
+    """Merged statistics to compare them under, as of ``bn_statistics``; without any, the model's own."""
+
 
 _TOLERANCE = 0.02  # of the density asked for
 _MOST_DRAWS = 100_000
@@ -75,13 +88,25 @@ def candidate_masks(weights: Params, counts: Counts) -> Masks:
     return {name: top_k(criteria.magnitude(weights[name]), count) for name, count in counts.items()}
 
 
-def choose(losses: Sequence[tuple[Sequence[float], int]]) -> int:
-    """argmin_c Σ_k loss_ck / Σ_k |dev_k| from each device's (loss sum of every candidate, |dev|); ties to the first.
+def choose(losses: Params) -> int:
+    """argmin_c of the candidates' mean development losses, as ``losses`` merges them; ties to the first.
 
-    A candidate with a loss that is not finite is chosen only if all are such. Raises ValueError without any example.
+    A candidate with a loss that is not finite is chosen only if all are such. 0 where nobody could compare. Raises
+    ValueError where nobody had an example.
     """
-    total = sum(size for _, size in losses)
-    if not total:
+    if not losses:
+        return 0
+    if not int(losses["examples"]):
         raise ValueError("no device has development examples to choose a candidate with")
-    mean = np.sum([np.asarray(sums, np.float64) for sums, size in losses if size], axis=0) / total
-    return int(np.argmin(np.where(np.isfinite(mean), mean, np.inf)))
+    return int(np.argmin(np.where(np.isfinite(losses["loss"]), losses["loss"], np.inf)))
+
+
+def statistics_of(index: int, tensors: Params) -> dict[str, Tensor]:
+    """Running statistics of a candidate by their names in a model, from ``i/layer.mean`` and ``i/layer.var``."""
+    found: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        number, _, key = name.partition("/")
+        if number == str(index) and key.endswith((".mean", ".var")):
+            layer, _, kind = key.rpartition(".")
+            found[f"{layer}.running_{kind}"] = value
+    return found

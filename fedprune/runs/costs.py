@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fedprune import budgets, training
+from fedprune import budgets, measures, training
 from fedprune.budgets import RUNTIME_BYTES, Memory
 from fedprune.data import Dataset, Federation
 from fedprune.experiment import Experiment, Tier
 from fedprune.graph import Graph, width
+from fedprune.methods.asking import asked_kinds, begun
+from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
 from fedprune.training.lean import Lean, blocks
 from fedprune.types import Method, Params
@@ -58,8 +60,10 @@ class Costs:
         self._experiment, self._dataset, self._federation = experiment, dataset, federation
         self._layers, self._model, self.method, self.asked = layers, model, method, asked
         largest = method(asked)
-        self.structured, self.ordered_dropout = largest.structured, largest.ordered_dropout
-        self.grows = largest.update is not None and "grad" in largest.update.needs
+        self._zeros = {name: np.zeros_like(value) for name, value in training.state_of(model()).items()}
+        self.structured, self.local = bool(largest.start(self._zeros).parts), largest.local
+        kinds = asked_kinds(largest, self._zeros, experiment.rounds)
+        self.grows = any(measures.find(kind).backward for kind in kinds)
         self.batch = experiment.training.batch
         self.inner_steps = experiment.training.inner_steps
         self.grow_batch = experiment.training.grow_batch
@@ -79,7 +83,8 @@ class Costs:
         model = self._model()
         state = training.state_of(model)
         if self.structured:
-            state = width.narrow(state, self.method(size).candidates({})[0])
+            (part,) = self.method(size).start(self._zeros).parts.values()
+            state = width.narrow(state, part.masks)
             model = width.fit(model, {name: value.shape for name, value in state.items()})
             training.load_state(model, state)
         with torch.no_grad():
@@ -106,13 +111,14 @@ class Costs:
         return self._drawn(size)
 
     def _draw(self, size: float) -> dict[str, int] | None:
-        zeros = {name: np.zeros(shape, np.float32) for name, shape in self._layers.items()}
         try:
-            candidates = self.method(size).candidates(zeros)
+            model, asked = begun(self.method(size), self._zeros)
         except ValueError:
             return None
         if self.structured:
             return {}
+        pools = [ask.args.candidates for ask in asked if isinstance(ask.args, Pool)]
+        candidates = pools[0] if pools else [model.masks]
         at_first = [{name: int(np.count_nonzero(mask)) for name, mask in each.items()} for each in candidates]
         kept = self.kept(size)
         most = {name: max(each.get(name, self._size(name)) for each in at_first) for name in kept}

@@ -37,7 +37,7 @@ def drive(
     if real:
         link = link._replace(patience_s=_RETURNS_S, first_limit_s=_FIRST_LIMIT_S, together=True)
     shipped = functools.partial(shipping.shipped, setting) if setting.experiment.export.ranges == "devices" else None
-    steps = run(link, setting.tiers(), list(setting.layers), len(setting.federation.devices), state, shipped)
+    steps = run(link, setting.tiers(), len(setting.federation.devices), state, shipped)
     for step in steps:
         if step.row:
             folder.add(step.row)

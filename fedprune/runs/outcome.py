@@ -71,7 +71,7 @@ def report(folder: RunFolder) -> Path:
     """Write report.html from the folder's result, metrics and masks; returns its path."""
     result = folder.read_result()
     state = folder.state()
-    selected = {name.removeprefix(SELECTED): m for name, m in state.memory.items() if name.startswith(SELECTED)}
+    selected = {name.removeprefix(SELECTED): m for name, m in state.notes.items() if name.startswith(SELECTED)}
     moved = {
         name: int(np.count_nonzero(mask & ~selected[name])) / max(1, int(np.count_nonzero(mask)))
         for name, mask in state.masks.items()

@@ -14,7 +14,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.runs.costs import Costs
-from fedprune.types import Method
+from fedprune.types import Local, Method
 
 _TEST_BATCHES = (250, 128, 64, 32, 16, 8)
 _MARGIN = 1.05  # of predicted training memory: predictions of lean training were up to 5 % low
@@ -64,8 +64,8 @@ class FleetPlan:
     allowed: Mapping[str, int]
     """Tier -> bytes that the processes of its devices may come to; 0 is no limit."""
 
-    def shared(self) -> Tiers:
-        """As the strategy takes it: a device that may use less than its tier states falls back."""
+    def shared(self, method: Method) -> Tiers:
+        """As rounds take it, under the method of all parts; a device that may use less than its tier falls back."""
 
         def job(device: int, memory_bytes: int | None) -> Job | None:
             return _first(self.jobs[self.members[device]], memory_bytes, 0)
@@ -73,7 +73,7 @@ class FleetPlan:
         def test(part: str, device: int, memory_bytes: int | None) -> Job | None:
             return _first(self.tests[part], memory_bytes, self.allowed[self.members[device]])
 
-        return Tiers(self.methods, job, test)
+        return Tiers(method, tuple(self.methods), job, test, {name: each.local for name, each in self.methods.items()})
 
 
 def _first(options: Sequence[Job], memory_bytes: int | None, allowed: int) -> Job | None:
@@ -195,7 +195,7 @@ def _inner(
 ) -> tuple[list[float], int]:
     """(smaller sizes that are trained along with this one, steps on them after each on its own; 0 by turns)."""
     smaller = sorted({each for each in sizes.values() if each < size}, reverse=True)
-    if costs.ordered_dropout:
+    if costs.local.turns is not None:
         return smaller, 0
     if not costs.structured and costs.inner_steps:
         return smaller, costs.inner_steps
@@ -220,7 +220,8 @@ def _jobs(
             for grow_batch in _halved(costs.grow_batch, way.micro_batch or costs.batch):
                 needs = _with_margin(costs.memory(size, way, group.examples, len(inner), grow_batch))
                 if not allowed or needs <= allowed:
-                    found.append(Job(part, costs.structured, inner, steps, way, 0, grow_batch, needs))
+                    own = size if costs.local != Local() else 0.0
+                    found.append(Job(part, costs.structured, inner, steps, way, 0, grow_batch, needs, own))
                     break
     return tuple(found)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune import draws, models, training
+from fedprune import draws, measures, models, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Dataset, Federation
 from fedprune.data.loading import federation as make_federation
@@ -20,14 +20,16 @@ from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import Fleet
 from fedprune.federated.rounds.tiers import Tiers, one_part
 from fedprune.graph import UnsupportedOperation
-from fedprune.graph.coupling import Group, coupled_channels, layer_shapes, prunable
-from fedprune.methods import MethodError, build, size_parameter
+from fedprune.methods import MethodError, size_parameter
+from fedprune.methods.asking import asked_kinds
+from fedprune.methods.building import at_size, prunable_of
+from fedprune.methods.nested import nested
+from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError
 from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
-from fedprune.training import Optimiser
-from fedprune.types import Method, Params
+from fedprune.types import Method, Params, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,13 +48,19 @@ class Setting:
     layers: Mapping[str, tuple[int, ...]]
     """Prunable layers in forward order -> shape of their weight."""
     method: Method
-    """Of the largest part, where tiers hold unequal ones."""
+    """Of all devices; where tiers hold unequal parts, one at each size, nested."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
-        return self.plan.shared() if self.plan is not None else one_part(self.method)
+        if self.plan is not None:
+            return self.plan.shared(self.method)
+        return one_part(self.method, next(iter(self.method.start(self.zeros()).parts), ""))
+
+    def zeros(self) -> Params:
+        """Every parameter and buffer of the model, all 0: what a method decides on is of their names and shapes."""
+        return zeros(self.experiment, self.dataset)
 
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
@@ -76,7 +84,7 @@ class Setting:
         kind = {name: (value.dtype, value.shape) for name, value in state.params.items()}
         if kind != {name: (value.dtype, value.shape) for name, value in own.items()}:
             raise ExperimentError(f"{source}: holds another model than {self.experiment.model}; {again}")
-        parts = [name for name in self.tiers().methods if name]
+        parts = [name for name in self.tiers().parts if name]
         if not {*state.parts} <= {*parts} or (state.round >= 0 and len(state.parts) < len(parts)):
             raise ExperimentError(f"{source}: holds the parts of other tiers; {again}")
         if not -1 <= state.round <= self.experiment.rounds:
@@ -89,7 +97,6 @@ class Setting:
 
 def prepare(experiment: Experiment, source: str, data_dir: str | None = None) -> Setting:
     """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails."""
-    import torch
 
     training.one_thread()
     try:
@@ -101,33 +108,25 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         model = models.build(experiment.model, dataset.input_shape, len(dataset.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
-    with draws.seeded(experiment.seed):
-        shapes = layer_shapes(model, torch.zeros(2, *dataset.input_shape))
-    names = prunable(shapes, first=experiment.prune_first, last=experiment.prune_last)
-    modules = dict(model.named_modules())
-    grouped = {name for name in names if getattr(modules[name.removesuffix(".weight")], "groups", 1) > 1}
-    layers = {name: shapes[name] for name in names if experiment.prune_depthwise or name not in grouped}
+    prunable = prunable_of(experiment, model, dataset.input_shape)
+    layers = prunable.layers
     if not layers:
         raise ExperimentError(
             f"{source}: model: {experiment.model} has no layer to prune between its first and its last"
         )
 
-    def channels() -> tuple[Sequence[Group], Mapping[str, tuple[int, ...]]]:
-        groups = coupled_channels(model, torch.zeros(2, *dataset.input_shape))
-        return groups, {name: tuple(value.shape) for name, value in model.state_dict().items()}
-
-    once = functools.cache(channels)
-    table, sized_by = experiment.method, None
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
-        table = {sized_by[0]: sized_by[1], **table} if sized_by else table
-        method = build(table, layers, experiment.seed, channels=once)
+        sized = at_size(experiment, prunable)
+        method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in layers.items()}
-    allow(experiment, method, zeros, source)
     nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
-    if nothing_to_choose_by and len(method.candidates(zeros)) > 1:
+    kinds: tuple[str, ...] = ()
+    if nothing_to_choose_by or experiment.privacy.epsilon:
+        kinds = asked_kinds(method, zeros(experiment, dataset), experiment.rounds)
+    allow(experiment, kinds, source)
+    if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
         raise ExperimentError(
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             "development examples, and there are none; set it above 0"
@@ -147,16 +146,21 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     if not len(federation.public_indices):
         raise ExperimentError(f"{source}: data.public: a plan takes the ranges of activations from it; set it above 0")
 
-    def sized(size: float) -> Method:
-        return build({**table, sized_by[0]: size}, layers, experiment.seed, channels=once)
-
-    asked = float(table[sized_by[0]])
+    asked = float(experiment.method.get(*sized_by))
     try:
         costs = Costs(experiment, dataset, federation, layers, setting.model, sized, asked)
         plan = planning.make(experiment, costs, source)
     except UnsupportedOperation as error:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error
-    return replace(setting, method=next(iter(plan.methods.values())), plan=plan)
+    order = {"scores": by_scores, "votes": by_votes}.get(experiment.training.join)
+    whole = plan.methods[""] if "" in plan.methods else nested(plan.methods, order)
+    return replace(setting, method=whole, plan=plan)
+
+
+def zeros(experiment: Experiment, dataset: Dataset) -> Params:
+    """Every parameter and buffer of the experiment's model, all 0."""
+    slots = models.slots(experiment.model, dataset.input_shape, len(dataset.classes))
+    return {name: np.zeros(slot.shape, slot.dtype) for name, slot in slots.items()}
 
 
 def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
@@ -176,10 +180,10 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
             generator(seed, "pretraining", epoch),
             augment=setting.experiment.training.augment,
         )
-        optimiser = Optimiser(float(rate), weight_decay=setting.experiment.training.weight_decay)
+        sgd = Sgd(float(rate), weight_decay=setting.experiment.training.weight_decay)
         before_step = functools.partial(_draw_anew, seed, epoch)
         with draws.seeded(number(seed, "pretraining", epoch)):
-            outcome = training.train(model, batches, optimiser, before_step=before_step)
+            outcome = training.train(model, batches, sgd, before_step=before_step)
         progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
     return State(-1, training.state_of(model))
 
@@ -188,20 +192,22 @@ def _draw_anew(seed: int, epoch: int, step: int) -> None:
     draws.begin(number(seed, "pretraining", epoch, step))
 
 
-def allow(experiment: Experiment, method: Method, weights: Params, source: str) -> None:
+def allow(experiment: Experiment, kinds: Collection[str], source: str) -> None:
     """ExperimentError, in one line beginning with ``source``, where a private experiment's method cannot be private.
 
-    ``weights`` are tensors of the prunable layers' shapes.
+    ``kinds`` are those of the evidence that it asks for.
     """
     if not experiment.privacy.epsilon:
         return
     name = experiment.method["name"]
     or_off = "or leave privacy.epsilon out"
-    if method.update is not None and "grad" in method.update.needs:
+    exact = [kind for kind in kinds if not measures.find(kind).private]
+    if of_training := [kind for kind in exact if measures.find(kind).of == measures.TRAIN]:
+        what = of_training[0].replace("top_", "").replace("_", " ")
         raise ExperimentError(
-            f"{source}: method.name: devices send {name} gradients without noise; choose another, {or_off}"
+            f"{source}: method.name: devices send {name} {what} without noise; choose another, {or_off}"
         )
-    if len(method.candidates(weights)) > 1:
+    if exact:
         raise ExperimentError(
             f"{source}: method: devices compare the candidates of {name} without noise; ask for one, {or_off}"
         )

@@ -6,28 +6,20 @@ Written by hand and without torch.optim, whose import alone costs a small device
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.lean import PLAIN, Lean, SubModel
-from fedprune.types import Masks, Params, Tensor
+from fedprune.types import Local, Masks, Params, Sgd, Tensor
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 Named = Mapping[str, "torch.Tensor"]
-
-
-class Optimiser(NamedTuple):
-    """SGD with (heavy-ball) momentum and L2 weight decay on weights of two dimensions or more."""
-
-    learning_rate: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
 
 
 class Outcome(NamedTuple):
@@ -41,13 +33,16 @@ class Outcome(NamedTuple):
 def train(
     model: nn.Module,
     batches: Batches,
-    optimiser: Optimiser,
+    optimiser: Sgd,
     masks: Masks | None = None,
     *,
     penalty: Callable[[Named], torch.Tensor] | None = None,
     after_backward: Callable[[Named, Named], None] | None = None,
     after_step: Callable[[Named], None] | None = None,
     before_step: Callable[[int], None] | None = None,
+    local: Local = Local(),
+    memory: Any = {},
+    round: int = 0,
     lean: Lean = PLAIN,
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
@@ -68,6 +63,11 @@ def train(
     masks = masks or {}
     loss_sum, correct, examples = 0.0, 0, 0
     model.train()
+    import contextlib
+
+    stack = contextlib.ExitStack()
+    if local.around:
+        stack.enter_context(local.around(model))
     matrices = {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
     with lean_training.prepared(model, masks, lean, inner) as (params, choose):
         names, tensors = list(params), list(params.values())
@@ -183,3 +183,13 @@ def one_thread() -> None:
 
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
+
+
+def rounded(local: Local) -> Local:
+    from fedprune.training.quantised import quantised
+
+    return local._replace(around=quantised)
+
+
+def chosen(*args: Any) -> Tensor:
+    raise NotImplementedError

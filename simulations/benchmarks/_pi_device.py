@@ -63,8 +63,8 @@ def request(path: Path, epochs: int | None = None) -> Any:
     from fedprune import models, training
     from fedprune.data.keywords import SHAPE
     from fedprune.federated.link.records import to_records
-    from fedprune.wire.payload import Payload
     from fedprune.pruning.topk import kept_count, top_k
+    from fedprune.wire.payload import Payload
 
     experiment = experiments.load(path, [f"training.epochs={epochs}"] if epochs else [])
     torch.manual_seed(0)

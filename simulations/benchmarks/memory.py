@@ -22,13 +22,13 @@ from fedprune.experiment import parse, to_json
 from fedprune.federated.link.asking import Link
 from fedprune.federated.link.records import to_records
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.rounds import run
 from fedprune.graph import trace
 from fedprune.graph.coupling import prunable
 from fedprune.pruning import masks
 from fedprune.runs.setting import prepare
 from fedprune.training.lean import Lean, blocks
+from fedprune.wire.payload import Payload
 from simulations.benchmarks import _memory_device
 from simulations.benchmarks._limited import LimitedGrid
 from simulations.benchmarks._memory_device import EXAMPLES, SHAPES

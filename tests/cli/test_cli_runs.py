@@ -75,8 +75,8 @@ def test_metrics_have_a_line_for_each_round_and_phase(finished: Path) -> None:
     for row in rows:
         assert {"round", "phase", "accuracy", "loss", "density", "bytes_up", "bytes_down", "seconds"} <= set(row)
     assert [(row["round"], row["phase"]) for row in rows] == [
-        (0, "candidate_statistics"), (0, "candidate_loss"), (0, "evaluate"),
-        *((round, phase) for round in (1, 2) for phase in ("train", "grow", "evaluate")),
+        (0, "bn_statistics"), (0, "losses"), (0, "evaluate"),
+        *((round, phase) for round in (1, 2) for phase in ("train", "top_gradients", "evaluate")),
     ]  # fmt: skip
 
 

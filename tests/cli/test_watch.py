@@ -42,7 +42,7 @@ def test_json_says_what_the_run_says(finished: Path) -> None:
     assert [each["round"] for each in seen["rounds"]] == [0, 1, 2]
     for key in ("bytes_up", "bytes_down"):
         assert sum(each[key] for each in seen["rounds"]) == result[key]
-    assert seen["rounds"][1]["phases"] == ["train", "grow", "evaluate"]
+    assert seen["rounds"][1]["phases"] == ["train", "top_gradients", "evaluate"]
     assert [device["device"] for device in seen["devices"]] == [0, 1, 2]
     assert {(d["word"], d["phase"], d["round"]) for d in seen["devices"]} == {("answered", "evaluate", 2)}
     worst = rows[-1]["worst"]
@@ -113,8 +113,8 @@ def test_devices_that_fail_and_refuse_are_named(copy: Path) -> None:
     assert (third["refusals"], third["needs_bytes"], third["memory_bytes"]) == (1, 3 * 2**20, 2**20)
     row = {**row, "devices": 0, "faults": {}}  # two of three were not asked, or nobody knows
     with (copy / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({**row, "phase": "grow"}) + "\n")
-    assert [each["phase"] for each in Watched(copy).picture()["devices"]] == ["train", "train", "grow"]
+        file.write(json.dumps({**row, "phase": "top_gradients"}) + "\n")
+    assert [each["phase"] for each in Watched(copy).picture()["devices"]] == ["train", "train", "top_gradients"]
 
 
 def test_prometheus_text(copy: Path) -> None:

@@ -25,11 +25,11 @@ from fedprune.federated.link.local_grid import LocalGrid, _identify
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.model import State, read
-from fedprune.wire.payload import Payload
 from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.planning import FleetPlan
 from fedprune.runs.setting import prepare
+from fedprune.wire.payload import Payload
 
 
 def wide(input_shape: tuple[int, ...], classes: int) -> nn.Module:

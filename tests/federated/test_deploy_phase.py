@@ -25,10 +25,10 @@ from fedprune.federated.rounds import phases
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.standing import Fleet, Step
 from fedprune.graph import inference, trace
 from fedprune.runs.setting import prepare, pretrain
+from fedprune.wire.payload import Payload
 
 _ASKED = tiny_world.experiment()
 _HERE = 1  # the device that gets models

@@ -13,9 +13,9 @@ from lies import LIAR, lie, raw, with_tensor, with_values, without_tensor, witho
 from fedprune import wire
 from fedprune.federated.link.records import from_records
 from fedprune.federated.rounds.asking import RunStopped
-from fedprune.wire.payload import Payload, one_line
 from fedprune.federated.rounds.phases import profile
 from fedprune.runs.folder import RunFolder
+from fedprune.wire.payload import Payload, one_line
 
 
 def first_to(value: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -82,22 +82,22 @@ LIES: Mapping[str, tuple[str, Callable[[Payload], Any], str]] = {
     "more hits than examples": ("evaluate", with_values(correct=10**6), "more hits than examples"),
     "no hits": ("evaluate", without_value("correct"), "correct is None"),
     "loss of a table": ("evaluate", with_values(loss={"a": 1}), "loss is"),
-    "losses missing": ("query.candidate_loss", without_value("losses"), "expected 3 losses"),
-    "too few losses": ("query.candidate_loss", with_values(losses=[1.0]), "expected 3 losses"),
-    "a loss that is a text": ("query.candidate_loss", with_values(losses=["a", 1, 2]), "loss is 'a'"),
-    "a loss beyond all floats": ("query.candidate_loss", with_values(losses=[10**400, 1, 2]), "loss is 1000"),
-    "no statistics": ("query.candidate_statistics", lambda p: Payload(p.values), "these differ"),
-    "statistics of one layer missing": ("query.candidate_statistics", without_tensor("1/1.1.var"), "1/1.1.var"),
+    "losses missing": ("query.losses", without_value("losses"), "expected 3 losses"),
+    "too few losses": ("query.losses", with_values(losses=[1.0]), "expected 3 losses"),
+    "a loss that is a text": ("query.losses", with_values(losses=["a", 1, 2]), "loss is 'a'"),
+    "a loss beyond all floats": ("query.losses", with_values(losses=[10**400, 1, 2]), "loss is 1000"),
+    "no statistics": ("query.bn_statistics", lambda p: Payload(p.values), "these differ"),
+    "statistics of one layer missing": ("query.bn_statistics", without_tensor("1/1.1.var"), "1/1.1.var"),
     "statistics of an unknown layer": (
-        "query.candidate_statistics",
+        "query.bn_statistics",
         lambda p: p._replace(tensors={**p.tensors, "0/9.mean": np.ones(3, np.float32)}),
         "0/9.mean",
     ),
-    "negative variance": ("query.candidate_statistics", with_tensor("2/0.1.var", first_to(-1.0)), "2/0.1.var"),
-    "NaN mean": ("query.candidate_statistics", with_tensor("0/0.1.mean", first_to(np.nan)), "0/0.1.mean"),
-    "gradients of kept weights": ("query.grow", at_kept, "at most .* gradients, all of pruned"),
-    "NaN gradient": ("query.grow", first_gradient_nan, "finite gradients"),
-    "no gradients": ("query.grow", lambda p: Payload(p.values), "expected positions"),
+    "negative variance": ("query.bn_statistics", with_tensor("2/0.1.var", first_to(-1.0)), "2/0.1.var"),
+    "NaN mean": ("query.bn_statistics", with_tensor("0/0.1.mean", first_to(np.nan)), "0/0.1.mean"),
+    "gradients of kept weights": ("query.top_gradients", at_kept, "at most .* gradients, all of pruned"),
+    "NaN gradient": ("query.top_gradients", first_gradient_nan, "finite gradients"),
+    "no gradients": ("query.top_gradients", lambda p: Payload(p.values), "expected positions"),
 }
 
 
@@ -133,7 +133,7 @@ def test_the_aggregate_is_that_over_the_others(go: Callable[..., Any]) -> None:
         after = next(
             from_records(asked.content).tensors[name]
             for asked, _ in run.crossed
-            if asked.metadata.message_type == "query.grow"
+            if asked.metadata.message_type == "query.top_gradients"
         )
         np.testing.assert_allclose(after, want, rtol=1e-6, atol=1e-7)
 
@@ -163,12 +163,12 @@ def test_a_worker_that_dies_is_one_devices_fault_and_later_rounds_have_new_worke
 
 def test_too_few_good_replies_stop_the_run_saved_and_it_can_go_on(whole: Any, go: Callable[..., Any]) -> None:
     def fail(asked: Message, reply: Message) -> Message:
-        late = asked.metadata.message_type == "query.grow" and asked.metadata.group_id == "2"
+        late = asked.metadata.message_type == "query.top_gradients" and asked.metadata.group_id == "2"
         if late and asked.metadata.dst_node_id != 1000:
             return Message(Error(0, "RuntimeError: no power"), reply_to=asked)
         return reply
 
-    with pytest.raises(RunStopped, match=r"round 2, query.grow: 1 of 4 devices answered well. device 1: .*no power"):
+    with pytest.raises(RunStopped, match=r"round 2, query.top_gradients: 1 of 4 devices answered well. device 1: .*no power"):
         go(tiny_world.experiment(), change=fail)
     folder = RunFolder(go.args[0])  # type: ignore[attr-defined]
     assert folder.state().round == 1

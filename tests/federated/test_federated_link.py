@@ -41,7 +41,7 @@ def test_every_message_of_a_run_survives_flowers_serialisation(whole: Any) -> No
                     assert mine[name].shape == theirs[name].shape
                     assert mine[name].tobytes() == theirs[name].tobytes()
     assert routes == {
-        "query.profile", "query.candidate_statistics", "query.candidate_loss", "query.grow", "train", "evaluate",
+        "query.profile", "query.bn_statistics", "query.losses", "query.top_gradients", "train", "evaluate",
     }  # fmt: skip
 
 

@@ -10,12 +10,12 @@ import tiny_world
 from fedprune import aggregation
 from fedprune.experiment import Experiment
 from fedprune.federated.link.records import from_records, size
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.rounds import SELECTED, participants
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import candidate_masks
 from fedprune.runs.setting import prepare, pretrain
 from fedprune.types import Moments
+from fedprune.wire.payload import Payload
 
 
 def of(run: Any, route: str, round: int) -> list[tuple[Any, Any]]:
@@ -39,8 +39,8 @@ def rows(run: Any, phase: str) -> list[dict[str, Any]]:
 
 def test_a_row_for_each_round_and_phase_in_order(whole: Any) -> None:
     assert [(row["round"], row["phase"]) for row in whole.rows] == [
-        (0, "candidate_statistics"), (0, "candidate_loss"), (0, "evaluate"),
-        *((round, phase) for round in (1, 2, 3) for phase in ("train", "grow", "evaluate")),
+        (0, "bn_statistics"), (0, "losses"), (0, "evaluate"),
+        *((round, phase) for round in (1, 2, 3) for phase in ("train", "top_gradients", "evaluate")),
     ]  # fmt: skip
     keys = {"round", "phase", "accuracy", "loss", "density", "bytes_up", "bytes_down", "seconds", "devices", "faults"}
     keys |= {"asked"}
@@ -80,9 +80,9 @@ def test_grow_changes_one_block_and_no_layers_density(whole: Any) -> None:
 
 def test_a_grow_reply_is_far_smaller_than_a_dense_gradient(whole: Any) -> None:
     dense = 4 * sum(mask.size for mask in whole.state.masks.values())
-    for _, reply in of(whole, "query.grow", 1):
+    for _, reply in of(whole, "query.top_gradients", 1):
         assert size(reply) < dense / 4
-    request, reply = read(of(whole, "query.grow", 1)[0])
+    request, reply = read(of(whole, "query.top_gradients", 1)[0])
     (name,) = request.values["counts"]
     at = reply.tensors[f"at/{name}"]
     assert int(at.sum()) == request.values["counts"][name]
@@ -90,7 +90,7 @@ def test_a_grow_reply_is_far_smaller_than_a_dense_gradient(whole: Any) -> None:
 
 
 def test_grown_weights_start_at_zero_where_the_averaged_gradient_is_largest(whole: Any) -> None:
-    pairs = [read(pair) for pair in of(whole, "query.grow", 1)]
+    pairs = [read(pair) for pair in of(whole, "query.top_gradients", 1)]
     request = pairs[0][0]
     (name,) = request.values["counts"]
     count, mask, weight = request.values["counts"][name], request.masks[name], request.tensors[name]
@@ -112,7 +112,7 @@ def test_the_aggregate_is_fedavg_of_what_the_devices_returned(whole: Any) -> Non
     pairs = [read(pair) for pair in of(whole, "train", 2)]
     sizes = [reply.values["examples"] for _, reply in pairs]
     assert len(set(sizes)) > 1  # the weights matter
-    (next_request, _) = read(of(whole, "query.grow", 2)[0])  # the state right after the average
+    (next_request, _) = read(of(whole, "query.top_gradients", 2)[0])  # the state right after the average
     for name, value in next_request.tensors.items():
         parts = [reply.tensors[name] for _, reply in pairs]
         if value.dtype.kind == "f":
@@ -136,12 +136,12 @@ def arbitrary(in_tmp: Callable[..., Any]) -> Any:
 
 
 def test_candidates_that_are_a_top_k_travel_as_counts(whole: Any, arbitrary: Any) -> None:
-    request, _ = read(of(whole, "query.candidate_statistics", 0)[0])
+    request, _ = read(of(whole, "query.bn_statistics", 0)[0])
     candidates = request.values["candidates"]
     assert len(candidates) == 3
     assert all(set(counts) == {"1.0.weight", "2.0.weight"} for counts in candidates.values())
     assert not any("mask" in name for name in request.tensors)
-    other, _ = read(of(arbitrary, "query.candidate_statistics", 0)[0])
+    other, _ = read(of(arbitrary, "query.bn_statistics", 0)[0])
     assert list(other.values["candidates"].values()) == [None] * 3
     assert sum("mask/" in name for name in other.tensors) == 3 * 2
 
@@ -149,11 +149,11 @@ def test_candidates_that_are_a_top_k_travel_as_counts(whole: Any, arbitrary: Any
 def test_every_candidate_has_its_statistics_sent_and_merged(whole: Any, arbitrary: Any) -> None:
     layers = [f"{block}.1.running_{kind}" for block in range(3) for kind in ("mean", "var")]
     for run, merge in ((whole, aggregation.mean_of_variances), (arbitrary, aggregation.pooled)):
-        replies = [read(pair)[1] for pair in of(run, "query.candidate_statistics", 0)]
+        replies = [read(pair)[1] for pair in of(run, "query.bn_statistics", 0)]
         wanted = {f"{index}/{name.replace('running_', '')}" for index in range(3) for name in layers}
         assert all(set(reply.tensors) == wanted for reply in replies)
         # the loss phase carries the merged statistics, the paper's equations over these replies
-        merged, _ = read(of(run, "query.candidate_loss", 0)[0])
+        merged, _ = read(of(run, "query.losses", 0)[0])
         for index in range(3):
             for block in range(3):
                 key = f"{index}/{block}.1"
@@ -184,7 +184,7 @@ def test_candidate_phases_change_masks_and_batch_norm_buffers_alone(whole: Any) 
 @pytest.mark.parametrize("which", ["whole", "arbitrary"])
 def test_the_chosen_candidate_has_the_least_loss(request: pytest.FixtureRequest, which: str) -> None:
     run = request.getfixturevalue(which)
-    pairs = [read(pair) for pair in of(run, "query.candidate_loss", 0)]
+    pairs = [read(pair) for pair in of(run, "query.losses", 0)]
     asked = pairs[0][0]
     total = sum(np.asarray(reply.values["losses"]) for _, reply in pairs)
     best, state = int(np.argmin(total)), run.states[0]
@@ -205,7 +205,7 @@ def test_the_chosen_candidate_has_the_least_loss(request: pytest.FixtureRequest,
 
 def test_vanilla_selection_skips_the_statistics(go: Callable[..., Any]) -> None:
     run = go(tiny_world.experiment(method={**tiny_world.FEDTINY, "statistics": "vanilla"}, rounds=1))
-    assert [row["phase"] for row in run.rows][:2] == ["candidate_loss", "evaluate"]
+    assert [row["phase"] for row in run.rows][:2] == ["losses", "evaluate"]
     start = pretrain(prepare(tiny_world.experiment(), "test"))
     np.testing.assert_array_equal(run.states[0].params["0.1.running_mean"], start.params["0.1.running_mean"])
 
@@ -257,7 +257,7 @@ def test_only_participants_are_asked_to_train_and_all_to_evaluate(go: Callable[.
     run = go(half())
     for round in (1, 2, 3):
         want = [1000 + device for device in participants(half(), range(4), round)]
-        for route in ("train", "query.grow"):
+        for route in ("train", "query.top_gradients"):
             asked = [
                 message.metadata.dst_node_id
                 for message, _ in run.crossed
@@ -275,7 +275,7 @@ def test_devices_without_training_examples_only_evaluate(go: Callable[..., Any])
     trainers = [index for index, member in enumerate(members) if len(member.train_indices)]
     assert len(members) == 6
     assert trainers == [0, 1, 2, 3]
-    for route in ("query.candidate_statistics", "query.candidate_loss", "train", "query.grow"):
+    for route in ("query.bn_statistics", "query.losses", "train", "query.top_gradients"):
         asked = [m.metadata.dst_node_id - 1000 for m, _ in run.crossed if m.metadata.message_type == route]
         assert asked == trainers, route
     replies = [read(pair)[1] for pair in of(run, "evaluate", 1)]

@@ -61,11 +61,11 @@ def test_flowers_own_simulation_gives_the_model_of_the_local_grid(whole: Any, tm
 @pytest.mark.parametrize(
     ("round", "phase"),
     [
-        (0, "candidate_statistics"),
-        (0, "candidate_loss"),
+        (0, "bn_statistics"),
+        (0, "losses"),
         (1, "train"),
         (2, "train"),
-        (2, "grow"),
+        (2, "top_gradients"),
         (2, "evaluate"),
         (3, "evaluate"),
     ],
@@ -95,7 +95,7 @@ def test_a_run_stopped_twice_and_cut_in_the_middle_of_a_line_goes_on(whole: Any,
     for round in (1, 2):
 
         def stop(row: dict[str, Any], round: int = round) -> None:
-            if row.get("round") == round and row["phase"] == "grow":
+            if row.get("round") == round and row["phase"] == "top_gradients":
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):

@@ -22,8 +22,8 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, stamp, to_records
 from fedprune.federated.rounds.jobs import Job
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases.train import train
+from fedprune.wire.payload import Payload
 
 
 def outside_the_plan(payload: Payload) -> Payload:
@@ -97,17 +97,17 @@ LIES: Mapping[str, tuple[str, Callable[[Payload], Any], str]] = {
     "more tested than it holds": ("evaluate", with_values(seen=10**6), r"seen is 1000000, but the device said .* test"),
     "half a hit": ("evaluate", with_values(correct=0.5), "correct is 0.5, expected a whole number"),
     "statistics of more than it holds": (
-        "query.candidate_statistics",
+        "query.bn_statistics",
         with_values(examples=10**6),
         "but the device said that it has .* development",
     ),
-    "losses of more than it holds": ("query.candidate_loss", with_values(examples=10**6), "but the device said"),
+    "losses of more than it holds": ("query.losses", with_values(examples=10**6), "but the device said"),
     "gradients of layers not asked for": (
-        "query.grow",
+        "query.top_gradients",
         lambda p: p._replace(tensors={**p.tensors, "grad/5.weight": np.ones(3, np.float32)}),
         "of the layers asked for, got .'grad/5.weight'",
     ),
-    "gradients of more than it holds": ("query.grow", with_values(examples=10**6), "but the device said"),
+    "gradients of more than it holds": ("query.top_gradients", with_values(examples=10**6), "but the device said"),
 }
 
 
@@ -136,15 +136,15 @@ def test_replies_of_earlier_rounds_are_refused(whole: Any, go: Callable[..., Any
 
         def replay(asked: Message, reply: Message, renew: bool = renew) -> Message:
             route = asked.metadata.message_type
-            if asked.metadata.dst_node_id != 1000 + LIAR or route not in ("train", "evaluate", "query.grow"):
+            if asked.metadata.dst_node_id != 1000 + LIAR or route not in ("train", "evaluate", "query.top_gradients"):
                 return reply
             old = first.setdefault(route, reply)
             return Message(old.content, reply_to=asked) if renew else old
 
         run = go(tiny_world.experiment(rounds=2), change=replay)
         said = {(row["round"], row["phase"]): row["faults"] for row in run.rows}
-        assert not any(said[1, phase] for phase in ("train", "grow"))
-        for phase in ("train", "grow", "evaluate"):
+        assert not any(said[1, phase] for phase in ("train", "top_gradients"))
+        for phase in ("train", "top_gradients", "evaluate"):
             (reason,) = said[2, phase].values()
             assert re.search("a reply to another request" if renew else "a reply to round '[01]', .* round 2", reason)
 

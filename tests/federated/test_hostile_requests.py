@@ -22,8 +22,8 @@ from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.link.requests import most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.wire.payload import Payload
 from fedprune.wire.mask_code import varint
+from fedprune.wire.payload import Payload
 
 SIDE = 2**29
 SPARSE = b"\1\1\1w\x1a\1" + varint(SIDE) + b"\2\1\0"
@@ -57,9 +57,9 @@ def asking(route: str) -> dict[str, Any]:
     graph = {"input": "x", "outputs": ["x"], "operations": [], "shapes": {"x": [1, 2]}}
     more = {
         "train": {"round": 1, "learning_rate": 0.1},
-        "query.grow": {"round": 1, "counts": {"w": 1}},
-        "query.candidate_statistics": {"candidates": {"0": {"w": 1}}},
-        "query.candidate_loss": {"candidates": {"0": {"w": 1}}},
+        "query.top_gradients": {"round": 1, "counts": {"w": 1}},
+        "query.bn_statistics": {"candidates": {"0": {"w": 1}}},
+        "query.losses": {"candidates": {"0": {"w": 1}}},
         "query.ranges": {"graph": graph},
         "query.deploy": {"sha256": "0" * 64, "run": "r", "tier": ""},
     }
@@ -139,22 +139,22 @@ FOREIGN: dict[str, tuple[str, Callable[[Payload], Payload], str]] = {
     "a round that is none": ("train", changed("round", "one"), "not a request of train"),
     "an endless learning rate": ("train", changed("learning_rate", 10**400), "not a "),
     "a learning rate of another type": ("train", changed("learning_rate", [1]), "not a request of train"),
-    "no counts": ("query.grow", changed("counts", {}), "not a request of query.grow"),
-    "counts of another type": ("query.grow", changed("counts", {"1.0.weight": 0.5}), "not a request of query.grow"),
-    "counts of another layer": ("query.grow", changed("counts", {"0.0.weight": 1}), "which have no mask"),
-    "candidates of another type": ("query.candidate_loss", changed("candidates", [1]), "not a request of"),
+    "no counts": ("query.top_gradients", changed("counts", {}), "not a request of query.top_gradients"),
+    "counts of another type": ("query.top_gradients", changed("counts", {"1.0.weight": 0.5}), "not a request of query.top_gradients"),
+    "counts of another layer": ("query.top_gradients", changed("counts", {"0.0.weight": 1}), "which have no mask"),
+    "candidates of another type": ("query.losses", changed("candidates", [1]), "not a request of"),
     "a candidate beyond its layer": (
-        "query.candidate_loss", changed("candidates", {"0": {"1.0.weight": 10**6}}), "which has not so many",
+        "query.losses", changed("candidates", {"0": {"1.0.weight": 10**6}}), "which has not so many",
     ),
     "a candidate whose masks do not come": (
-        "query.candidate_statistics", changed("candidates", {"0": None}), "is missing, or no mask of its layer",
+        "query.bn_statistics", changed("candidates", {"0": None}), "is missing, or no mask of its layer",
     ),
     "a tensor too few": ("train", lambda r: r._replace(tensors=without(r.tensors, "0.0.weight")), "these differ"),
     "a tensor too many": (
         "evaluate", lambda r: r._replace(tensors={**r.tensors, "more": np.ones(3)}), "these differ",
     ),
     "a statistic of nothing": (
-        "query.candidate_loss",
+        "query.losses",
         lambda r: r._replace(tensors={**r.tensors, "9/0.1.mean": np.ones(6, np.float32)}), "no statistic of",
     ),
     "a part that nobody asked for": (

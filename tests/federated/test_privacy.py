@@ -16,9 +16,9 @@ from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_t
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases import candidates, grow, ranges
 from fedprune.runs.setting import allow, prepare
+from fedprune.wire.payload import Payload
 
 ASKED = {"epsilon": 0.9, "clip_norm": 0.5, "delta": 1e-6}
 SIGMA = 2 * 0.5 * math.sqrt(2 * math.log(1.25 / 1e-6)) / 0.9

@@ -85,14 +85,14 @@ def test_tests_travel_with_training_and_change_nothing(whole: Any, tmp_path: Pat
     fleets.assert_same(whole.state, read(folder.checkpoint))
     assert timeless(folder.rows()) == timeless(whole.rows)
     kinds = [kind for kind, _ in itertools.groupby(message.metadata.message_type for message in grid.crossed)]
-    rounds = [bundle.ROUTE, "query.grow"] * 3
-    assert kinds == ["query.profile", "query.candidate_statistics", "query.candidate_loss", *rounds, "evaluate"]
+    rounds = [bundle.ROUTE, "query.top_gradients"] * 3
+    assert kinds == ["query.profile", "query.bn_statistics", "query.losses", *rounds, "evaluate"]
     # what a message took is divided among its phases, and devices' own part is known
     assert all(row["device_seconds"] >= 0 and row["seconds"] >= 0 for row in folder.rows())
 
 
 @pytest.mark.parametrize(
-    ("round", "phase"), [(0, "evaluate"), (1, "train"), (2, "grow"), (2, "evaluate"), (3, "train")]
+    ("round", "phase"), [(0, "evaluate"), (1, "train"), (2, "top_gradients"), (2, "evaluate"), (3, "train")]
 )
 def test_a_run_over_a_link_goes_on_after_any_phase(whole: Any, tmp_path: Path, round: int, phase: str) -> None:
     class Stopping(list[Any]):
@@ -160,7 +160,7 @@ def test_a_lost_device_is_awaited_and_asked_again(whole: Any, tmp_path: Path) ->
     lost: list[Message] = []
 
     def lose(message: Message) -> bool:
-        first = message.metadata.message_type == "query.grow" and not lost
+        first = message.metadata.message_type == "query.top_gradients" and not lost
         lost.extend([message] * first)
         return first
 
@@ -168,9 +168,9 @@ def test_a_lost_device_is_awaited_and_asked_again(whole: Any, tmp_path: Path) ->
     folder = drive(tmp_path / "run", grid, said=said, least_replies=1.0)
     fleets.assert_same(whole.state, read(folder.checkpoint))
     (row,) = [row for row in folder.rows() if row.get("retried")]
-    assert (row["phase"], row["retried"], row["faults"], row.get("late")) == ("grow", 1, {}, None)
+    assert (row["phase"], row["retried"], row["faults"], row.get("late")) == ("top_gradients", 1, {}, None)
     notices = [line["notice"] for line in said if "notice" in line]
-    assert notices == ["round 1, query.grow: asking again, since device 0: no reply within 1800 s"]
+    assert notices == ["round 1, query.top_gradients: asking again, since device 0: no reply within 1800 s"]
 
 
 def test_a_device_that_is_let_in_late_is_awaited_at_the_start(
@@ -191,11 +191,11 @@ def test_a_device_that_is_let_in_late_is_awaited_at_the_start(
 
 
 def test_a_device_that_does_not_come_back_is_not_asked(tmp_path: Path) -> None:
-    grid = Link(lambda message: message.metadata.message_type == "query.grow" and message.metadata.dst_node_id == _NODE)
+    grid = Link(lambda message: message.metadata.message_type == "query.top_gradients" and message.metadata.dst_node_id == _NODE)
     grid.gone = [set(), set(), {_NODE}]  # it is there at the start and as its round begins
     with pytest.raises(RunStopped, match="3 of 4 devices answered well"):
         drive(tmp_path / "run", grid, least_replies=1.0)
-    assert sum(message.metadata.message_type == "query.grow" for message in grid.crossed) == 4
+    assert sum(message.metadata.message_type == "query.top_gradients" for message in grid.crossed) == 4
 
 
 def test_the_links_own_word_names_the_device(tmp_path: Path) -> None:
@@ -203,13 +203,13 @@ def test_the_links_own_word_names_the_device(tmp_path: Path) -> None:
         def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Any:
             for reply in super().send_and_receive(messages, timeout=timeout):
                 asked = self.crossed[-1]
-                if asked.metadata.message_type == "query.grow" and asked.metadata.dst_node_id == _NODE + 3:
+                if asked.metadata.message_type == "query.top_gradients" and asked.metadata.dst_node_id == _NODE + 3:
                     reply = Message(Error(3, "Node Unavailable"), reply_to=asked)
                     reply.metadata.__dict__["_src_node_id"] = 1  # the link's, not the device's
                 yield reply
 
     rows = drive(tmp_path / "run", Telling(), rounds=1).rows()
-    (row,) = [row for row in rows if row["phase"] == "grow"]
+    (row,) = [row for row in rows if row["phase"] == "top_gradients"]
     assert row["faults"] == {"3": "Node Unavailable"}
     assert "late" not in row  # it was away, not slow
 

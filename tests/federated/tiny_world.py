@@ -19,9 +19,9 @@ from fedprune.data import Dataset, Examples
 from fedprune.experiment import Experiment, parse
 from fedprune.federated.link.client import ROUTES, _handle
 from fedprune.federated.rounds.device import Device
-from fedprune.wire.payload import Payload
 from fedprune.pruning import masks as _masks
 from fedprune.types import Masks, Method, Params
+from fedprune.wire.payload import Payload
 
 CLASSES = 3
 SHAPE = (1, 6, 6)

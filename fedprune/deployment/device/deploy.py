@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +18,8 @@ from fedprune.deployment.device.trial import Trial, TrialError
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import Payload, count, number, one_line
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.wire.payload import Payload, count, number, one_line
 
 ROUTE = "query.deploy"
 MODELS_DIR = "FEDPRUNE_MODELS_DIR"
@@ -39,10 +38,10 @@ class _Asked(msgspec.Struct):
     tier: _Line
 
 
-def deploy(files: Mapping[str, bytes], run: str) -> Phase:
+def deploy(files: Mapping[str, bytes], run: str) -> Phase[dict[int, dict[str, Any]]]:
     """Bring devices the .tflite file of their job's part, which is a tier's name here; ``run`` is where it is from.
 
-    What each of them says of it is left in the state's memory, see `told`.
+    It comes to what each of them says of it, see `reduce`.
     """
 
     def request(state: State, job: Job) -> Payload:
@@ -108,24 +107,17 @@ def device(self: Device, request: Payload) -> Payload:
     return _reply(self, new, old, shelf.in_use(folder), reason, used=used)
 
 
-def reduce(state: State, replies: Sequence[Reply]) -> State:
-    """The state, with what each device said in its memory."""
-    said = {_key(reply.device): msgspec.json.encode(dict(reply.payload.values)) for reply in replies}
-    tensors = {key: np.frombuffer(text, np.uint8) for key, text in said.items()}
-    return replace(state, memory={**state.memory, **tensors})
-
-
-def told(state: State, device: int) -> dict[str, Any] | None:
-    """What a device said of the model that it got, None where it did not answer.
+def reduce(state: State, replies: Sequence[Reply]) -> dict[int, dict[str, Any]]:
+    """Device -> what it said of the model that it got.
 
     ``used``, ``reason``; ``accuracy`` and ``accuracy_before`` on its test part, of the new model and of the one that
     was in use; ``latency_ms`` (median, 90 %); ``memory_bytes``, see `trial.Trial`; and ``in_use``, which model is: its
     sha256, run and accuracy. None stands for what could not be found out.
     """
-    text = state.memory.get(_key(device))
-    if text is None:
-        return None
-    values = msgspec.json.decode(text.tobytes())
+    return {reply.device: _told(reply.payload.values) for reply in replies}
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
     seen, earlier, now = values["seen"], values["before_correct"], values["in_use"]
     accuracy = _accuracy(values["correct"], seen)
     before = _accuracy(earlier, seen) if earlier is not None else None
@@ -201,7 +193,3 @@ def _accuracy(correct: int, seen: int) -> float | None:
 
 def _folder() -> Path:
     return Path(os.environ.get(MODELS_DIR) or Path.home() / ".fedprune" / "models")
-
-
-def _key(device: int) -> str:
-    return f"deployed/{device}"

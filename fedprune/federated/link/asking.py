@@ -12,13 +12,13 @@ from flwr.serverapp import Grid
 from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
 from fedprune.federated.link.exchange import Answers, exchange
-from fedprune.federated.rounds.asking import SUMS, Ask, RunStopped, round_seconds
+from fedprune.federated.rounds.asking import SUMS, Request, RunStopped, round_seconds
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import MEMORY, REFUSED, SECONDS, Payload
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.standing import ASIDE, Fleet, Step
+from fedprune.wire.payload import MEMORY, REFUSED, SECONDS, Payload
 
 _LEAST_LIMIT_S = 120.0
 _AGAIN_S = 5.0
@@ -69,7 +69,7 @@ class Link(NamedTuple):
         due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
         if due:
             limit = self.experiment.deadline_s or min(self.first_limit_s, _LEAST_LIMIT_S) or None
-            asked = Ask(profile(), state, {}, round), dict.fromkeys(due, Job())
+            asked = Request(profile(), state, {}, round), dict.fromkeys(due, Job())
             said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
             answers = sorted(said.good, key=lambda answer: answer[1].device)
             fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
@@ -89,16 +89,22 @@ class Link(NamedTuple):
         return fleet
 
     def ask(
-        self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: float | None = None
+        self,
+        phase: Phase[Any],
+        state: State,
+        fleet: Fleet,
+        jobs: Mapping[int, Job],
+        round: int,
+        least: float | None = None,
     ) -> Step:
         """Run one phase on these devices, each with its job, as ``ask_all`` does."""
-        return self.ask_all([Ask(phase, state, jobs, round, least)], fleet)[0]
+        return self.ask_all([Request(phase, state, jobs, round, least)], fleet)[0]
 
-    def ask_all(self, asks: Sequence[Ask], fleet: Fleet) -> list[Step]:
+    def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:
         """Run phases on devices, with one message for each device. RunStopped where too few answer one well.
 
         Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say. Without any
-        answer, where ``least`` allows that, the state stays as it is.
+        answer, where ``least`` allows that, there is nothing to reduce.
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
@@ -132,7 +138,7 @@ class Link(NamedTuple):
                 return there
             time.sleep(1)
 
-    def _settled(self, ask: Ask, answers: Answers, fleet: Fleet, limit_s: float | None, waited_s: float) -> Step:
+    def _settled(self, ask: Request, answers: Answers, fleet: Fleet, limit_s: float | None, waited_s: float) -> Step:
         """What came of an ask, once enough have answered well; those that did not are asked again."""
         phase, round, state, started = ask.phase, ask.round, ask.state, time.perf_counter()
         needed = (self.experiment.least_replies if ask.least is None else ask.least) * len(ask.jobs)
@@ -167,8 +173,7 @@ class Link(NamedTuple):
             raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")
         replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
         refused = [reply for reply in everyone if REFUSED in reply.payload.values]
-        if replies:
-            state = phase.reduce(state, replies)
+        answer = phase.reduce(state, replies) if replies else None
         said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
         late = frozenset(index_of[node] for node in answers.late)
         # whatever it says, no device worked for longer than it was waited for
@@ -179,7 +184,7 @@ class Link(NamedTuple):
             "round": round,
             "phase": phase.route.rpartition(".")[2],
             **_means([reply.payload for reply in replies]),
-            "density": state.density(),
+            "density": (answer if isinstance(answer, State) else state).density(),
             "bytes_up": up,
             "bytes_down": down,
             "seconds": time.perf_counter() - started,
@@ -195,7 +200,7 @@ class Link(NamedTuple):
         }
         return Step(
             row,
-            state,
+            answer,
             memory_bytes={r.device: int(r.payload.values[MEMORY]) for r in everyone if MEMORY in r.payload.values},
             refused={reply.device: reply.job.needs_bytes for reply in refused},
             good=frozenset(reply.device for reply in everyone),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flwr.app import Message, RecordDict
 
@@ -12,9 +12,9 @@ from fedprune.federated.link.records import from_records, size, stamp, values_of
 from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
 from fedprune.federated.rounds.phases import Phase
 from fedprune.wire import FRAME
+from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
 
 _SLACK = 2**16  # bytes for numbers, names and the library's own framing
 
@@ -22,7 +22,7 @@ _SLACK = 2**16  # bytes for numbers, names and the library's own framing
 class Asked(NamedTuple):
     """What a reply is judged by: the request, and from which state and job it was made."""
 
-    phase: Phase
+    phase: Phase[Any]
     state: State
     job: Job
     round: int
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
     """An honest reply takes no more, encoded or decoded."""
 
 
-def asked(phase: Phase, state: State, job: Job, round: int, request: Payload, records: RecordDict) -> Asked:
+def asked(phase: Phase[Any], state: State, job: Job, round: int, request: Payload, records: RecordDict) -> Asked:
     """How to judge replies to a request; ``records`` hold it as it is sent."""
     tensors = [*request.tensors.items(), *request.masks.items()]
     sent = sum(value.nbytes + len(name) + FRAME for name, value in tensors)

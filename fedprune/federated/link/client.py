@@ -12,6 +12,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedprune import experiment as _experiment
+from fedprune import measures
 from fedprune.budgets import memory_bytes
 from fedprune.data.loading import federation, load_dataset
 from fedprune.federated.link import privacy
@@ -22,22 +23,20 @@ from fedprune.federated.link.records import from_records, stamp, to_records, val
 from fedprune.federated.link.requests import check, most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.phases import evaluate, local_steps, measure, profile, ranges
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload
-from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
 
 Half = Callable[[Device, Payload], Payload]
 """A device's half of a phase."""
 
 ROUTES: Mapping[str, Half] = {
     profile.ROUTE: profile.device,
-    candidates.STATISTICS: candidates.statistics_device,
-    candidates.LOSS: candidates.loss_device,
-    train.ROUTE: train.device,
-    grow.ROUTE: grow.device,
+    local_steps.ROUTE: local_steps.device,
     evaluate.ROUTE: evaluate.device,
     ranges.ROUTE: ranges.device,
+    **{measure.PREFIX + kind: functools.partial(measure.device, kind) for kind in measures.names()},
 }
-"""Flower's message type -> device half. A new phase is a file and a line here."""
+"""Flower's message type -> device half. A new phase is a file and a line here; a new kind of evidence its file."""
 
 
 SIMULATED = "simulated"

@@ -14,11 +14,11 @@ from fedprune.experiment import Experiment
 from fedprune.federated.link import bundle
 from fedprune.federated.link.checks import Asked, addressed, asked, checked
 from fedprune.federated.link.records import size, to_records
-from fedprune.federated.rounds.asking import Ask
+from fedprune.federated.rounds.asking import Request
 from fedprune.federated.rounds.jobs import Job
-from fedprune.wire.payload import one_line
 from fedprune.federated.rounds.phases import Reply
 from fedprune.federated.rounds.standing import Fleet
+from fedprune.wire.payload import one_line
 
 _NEARLY = 0.97
 
@@ -39,7 +39,7 @@ class Answers(NamedTuple):
 def exchange(
     grid: Grid,
     experiment: Experiment,
-    asks: Sequence[tuple[Ask, Mapping[int, Job]]],
+    asks: Sequence[tuple[Request, Mapping[int, Job]]],
     index_of: Mapping[int, int],
     fleet: Fleet,
     limit_s: float | None,
@@ -100,7 +100,7 @@ def exchange(
     return answers
 
 
-def _requests(experiment: Experiment, ask: Ask, jobs: Mapping[int, Job]) -> dict[Job, tuple[Asked, RecordDict]]:
+def _requests(experiment: Experiment, ask: Request, jobs: Mapping[int, Job]) -> dict[Job, tuple[Asked, RecordDict]]:
     """For each job how to judge replies, and the request as it is sent."""
     found, text = {}, _experiment.to_json(_experiment.for_devices(experiment))
     for job in dict.fromkeys(jobs.values()):
@@ -117,7 +117,7 @@ def _answers(reply: Message, message: Message) -> bool:
     )
 
 
-def _opened(reply: Message, asks: Sequence[tuple[int, Ask]]) -> Iterator[tuple[int, RecordDict | str]]:
+def _opened(reply: Message, asks: Sequence[tuple[int, Request]]) -> Iterator[tuple[int, RecordDict | str]]:
     """What a reply says to each of the asks, by its number: content, or why there is none."""
     if reply.has_error():
         yield from ((index, one_line(reply.error.reason)) for index, _ in asks)

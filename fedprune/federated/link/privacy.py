@@ -23,16 +23,17 @@ from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp.mod import LocalDpMod
 from flwr.clientapp.typing import ClientAppCallable, Mod
 
+from fedprune import measures
 from fedprune.experiment import Privacy, from_json
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import SUMS
-from fedprune.wire.payload import REFUSED, Payload
-from fedprune.federated.rounds.phases import candidates, evaluate, grow, ranges, train
+from fedprune.federated.rounds.phases import evaluate, measure, ranges, train
 from fedprune.types import Masks, Params, Tensor
+from fedprune.wire.payload import REFUSED, Payload
 
-_EXACT = (candidates.STATISTICS, candidates.LOSS, grow.ROUTE, ranges.ROUTE)
+_EXACT = (ranges.ROUTE, *(measure.PREFIX + kind for kind in measures.names() if not measures.find(kind).private))
 """Routes whose replies are exact functions of a device's data."""
 
 

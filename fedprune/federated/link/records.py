@@ -9,8 +9,8 @@ import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedprune import __version__, wire
-from fedprune.wire.payload import Payload
 from fedprune.types import Masks
+from fedprune.wire.payload import Payload
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
 _MOST_VALUES = 2**22  # as JSON; a graph of a thousand operations is a tenth of it

@@ -14,17 +14,21 @@ import numpy as np
 from flwr.app import RecordDict
 from msgspec import Meta
 
+from fedprune import measures
 from fedprune.experiment.sections import Rate
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.wire.payload import Payload
-from fedprune.federated.rounds.phases import candidates, evaluate, grow, profile, ranges, train
+from fedprune.federated.rounds.phases import evaluate, measure, profile, ranges, train
+from fedprune.federated.rounds.phases.local_steps import LOCAL, OWN, own_tensors
+from fedprune.measures import Kind
 from fedprune.models import Slot
-from fedprune.types import Masks, Params
+from fedprune.types import Local, Masks, Params
 from fedprune.wire import FRAME
+from fedprune.wire.payload import Payload
 
 _Count = Annotated[int, Meta(ge=0, le=2**53)]
 _LARGEST_FILE = 2**28
+_MEMORIES = 2
 _UNFOLDS = 1024
 """A file of int8 weights is hardly ever sent in less than so much less, however sparse it is."""
 
@@ -34,31 +38,20 @@ class _Trained(msgspec.Struct):
     learning_rate: Rate
 
 
-class _Grown(msgspec.Struct):
-    round: _Count
-    counts: Annotated[dict[str, _Count], Meta(min_length=1)]
-
-
-class _Compared(msgspec.Struct):
-    candidates: dict[str, dict[str, _Count] | None]
-
-
 class _Measured(msgspec.Struct):
     graph: dict[str, Any]
 
 
-_PHASES = (
-    profile.ROUTE, candidates.STATISTICS, candidates.LOSS, train.ROUTE, grow.ROUTE, evaluate.ROUTE, ranges.ROUTE,
-)  # fmt: skip
-"""Routes that ask something of the experiment's model; others bring a file, and check it themselves."""
+_PHASES = (profile.ROUTE, train.ROUTE, evaluate.ROUTE, ranges.ROUTE)
+"""Routes that ask something of the experiment's model, besides kinds of evidence; others bring a file, and check it
+themselves."""
 
-_VALUES: Mapping[str, type[msgspec.Struct]] = {
-    train.ROUTE: _Trained,
-    grow.ROUTE: _Grown,
-    candidates.STATISTICS: _Compared,
-    candidates.LOSS: _Compared,
-    ranges.ROUTE: _Measured,
-}
+_VALUES: Mapping[str, type[msgspec.Struct]] = {train.ROUTE: _Trained, ranges.ROUTE: _Measured}
+
+
+def _kind(route: str) -> Kind | None:
+    name = route.removeprefix(measure.PREFIX)
+    return measures.find(name) if name != route and name in measures.names() else None
 
 
 def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: RecordDict) -> int:
@@ -66,21 +59,24 @@ def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: R
 
     ValueError where its values are not those that its phase asks with.
     """
-    if kind := _VALUES.get(route):
+    evidence = _kind(route)
+    if kind := _VALUES.get(route) or (evidence and evidence.values):
         try:
             msgspec.convert(values, kind)
         except msgspec.ValidationError as error:
             raise ValueError(f"not a request of {route}: {error}") from error
     if route == profile.ROUTE:
         return 0
-    if route not in _PHASES:
+    if route not in _PHASES and evidence is None:
         received = sum(record.count_bytes() for record in records.array_records.values())
         return min(_LARGEST_FILE, _UNFOLDS * received)
     model = sum(slot.nbytes + len(name) + FRAME for name, slot in device.slots().items())
     if route == ranges.ROUTE:
         return 2 * model + _repeated(device.slots(), values["graph"])
-    # of every candidate, and of every smaller part, masks and statistics
-    return model * (2 + len(values.get("candidates", ())) + len(Job.of(values).inner))
+    # of every candidate, and of every smaller part, masks and statistics; of a method's memory what the device's half
+    # reads, which may be all weights once more, and scores of them
+    more = _MEMORIES * bool(values.get(LOCAL))
+    return model * (2 + len(values.get("candidates", ())) + len(Job.of(values).inner) + more)
 
 
 def _repeated(slots: Mapping[str, Slot], graph: Mapping[str, Any]) -> int:
@@ -94,22 +90,38 @@ def _repeated(slots: Mapping[str, Slot], graph: Mapping[str, Any]) -> int:
 
 def check(device: Device, route: str, request: Payload) -> None:
     """ValueError where a request's tensors and masks are not those of the experiment's model."""
-    if route not in _PHASES or route in (profile.ROUTE, ranges.ROUTE):
+    kind = _kind(route)
+    if (route not in _PHASES and kind is None) or route in (profile.ROUTE, ranges.ROUTE):
         if request.masks or (request.tensors and route == profile.ROUTE):
             raise ValueError(f"{route} asks with tensors or masks, of which it needs none")
         return
-    apart = {name: value for name, value in request.tensors.items() if "/" in name}
-    own = {name: value for name, value in request.tensors.items() if name not in apart}
-    _model(device.slots(), own, request.masks)
+    if kind is not None:
+        own = {name: value for name, value in request.tensors.items() if "/" not in name}
+        _model(device.slots(), own, request.masks)
+        kind.accepts(device.slots(), request)
+        return
+    mine = own_tensors(request)
+    apart = {name: value for name, value in request.tensors.items() if name not in mine}
+    _model(device.slots(), mine, request.masks)
     if route == train.ROUTE:
+        _memory(device, request)
         for name, value in apart.items():
-            _inner(name, value, own, request.masks, len(Job.of(request.values).inner))
-    elif route in (candidates.STATISTICS, candidates.LOSS):
-        _candidates(request.values["candidates"], own, apart, request.masks)
+            if not name.startswith(OWN):
+                _inner(name, value, mine, request.masks, len(Job.of(request.values).inner))
     elif apart:
         raise ValueError(f"{route} asks with {sorted(apart)[:3]} as well")
-    if route == grow.ROUTE and (unknown := sorted(request.values["counts"].keys() - request.masks.keys())):
-        raise ValueError(f"gradients are asked for of {unknown[:3]}, which have no mask")
+
+
+def _memory(device: Device, request: Payload) -> None:
+    """Of the method's memory exactly what the device's half of it reads or trains, and no number that is none."""
+    local = device.local(Job.of(request.values).size) if request.values.get(LOCAL) else Local()
+    given = {name.removeprefix(OWN): value for name, value in request.tensors.items() if name.startswith(OWN)}
+    if given.keys() != {*local.reads, *local.trains}:
+        differ = sorted(given.keys() ^ {*local.reads, *local.trains})[:3]
+        raise ValueError(f"not the memory of the method; these differ: {differ}")
+    for name, value in given.items():
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise ValueError(f"{name} of the method's memory holds a value that is not finite")
 
 
 def _model(slots: Mapping[str, Slot], own: Params, masks: Masks) -> None:
@@ -141,26 +153,3 @@ def _inner(name: str, value: Any, own: Params, masks: Masks, parts: int) -> None
         known = not kind and (value.dtype, value.shape) == (own[key].dtype, own[key].shape)
     if not known:
         raise ValueError(f"{name!r:.80} is nothing of a smaller part of the model")
-
-
-def _candidates(asked: Mapping[str, Any], own: Params, apart: Params, masks: Masks) -> None:
-    wanted: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
-    for index, counts in enumerate(asked.values()):
-        if counts is None:
-            wanted |= {f"{index}/mask/{name}": (np.dtype(np.bool_), mask.shape) for name, mask in masks.items()}
-            continue
-        for name, most in counts.items():
-            if name not in own or most > own[name].size:
-                raise ValueError(f"candidate {index}: {most} weights of {name!r:.80}, which has not so many")
-    for name, (dtype, shape) in wanted.items():
-        if name not in apart or (apart[name].dtype, apart[name].shape) != (dtype, shape):
-            raise ValueError(f"{name!r:.80} is missing, or no mask of its layer")
-    for name in sorted(apart.keys() - wanted.keys()):
-        candidate, _, key = name.partition("/")
-        layer, _, kind = key.rpartition(".")
-        statistic = own.get(f"{layer}.running_{kind}")
-        right = candidate in map(str, range(len(asked))) and kind in ("mean", "var") and statistic is not None
-        if not right or statistic is None or apart[name].shape != statistic.shape:
-            raise ValueError(f"{name!r:.80} is no statistic of a candidate")
-        if apart[name].dtype.kind != "f":
-            raise ValueError(f"{name!r:.80} is {apart[name].dtype}, expected float32")

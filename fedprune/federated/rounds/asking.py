@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.jobs import Job
@@ -15,10 +15,10 @@ SUMS = ("loss", "correct", "seen")
 """Values that any phase may report, summed over examples."""
 
 
-class Ask(NamedTuple):
+class Request(NamedTuple):
     """A phase to be run on devices."""
 
-    phase: Phase
+    phase: Phase[Any]
     state: State
     jobs: Mapping[int, Job]
     """Device -> what it is to do."""
@@ -45,11 +45,17 @@ class Asking(Protocol):
         """Who is there now."""
 
     def ask(
-        self, phase: Phase, state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: float | None = None
+        self,
+        phase: Phase[Any],
+        state: State,
+        fleet: Fleet,
+        jobs: Mapping[int, Job],
+        round: int,
+        least: float | None = None,
     ) -> Step:
         """Run one phase on these devices, each with its job. RunStopped where too few answer one well."""
 
-    def ask_all(self, asks: Sequence[Ask], fleet: Fleet) -> list[Step]:
+    def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:
         """Run phases on devices, with one message for each device."""
 
 

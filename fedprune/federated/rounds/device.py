@@ -9,13 +9,15 @@ from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING
 
 from fedprune import counter_rng, draws, models, training
+from fedprune import experiment as _experiment
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, DeviceData, Examples
 from fedprune.data.loading import in_order, shuffled
 from fedprune.experiment import Experiment
 from fedprune.graph import width
+from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot
-from fedprune.types import Params, Tensor
+from fedprune.types import Local, Params, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,6 +50,10 @@ class Device:
         training.load_state(model, params)
         return model
 
+    def local(self, size: float) -> Local:
+        """The device's half of the experiment's method, at a size; 0 is the experiment's own."""
+        return _local(self.experiment, self.dataset.input_shape, len(self.dataset.classes), size)
+
     def number(self, *names: str | int) -> int:
         """A number in [0, 2⁶⁴) that seed, device and ``names`` decide, for `draws`."""
         return counter_rng.number(self.experiment.seed, "device", self.index, *names)
@@ -60,6 +66,19 @@ class Device:
         """All examples in an order that seed, device and ``names`` decide, augmented where the experiment says so."""
         rng = generator(self.experiment.seed, "device", self.index, *names)
         return shuffled(self.dataset, examples, size, rng, augment=self.experiment.training.augment)
+
+
+def _local(experiment: Experiment, input_shape: tuple[int, ...], classes: int, size: float) -> Local:
+    text = _experiment.to_json(experiment)  # a table has no hash
+    return _local_of(text, input_shape, classes, size)
+
+
+@functools.lru_cache(maxsize=8)
+def _local_of(text: str, input_shape: tuple[int, ...], classes: int, size: float) -> Local:
+    training.one_thread()
+    experiment = _experiment.from_json(text)
+    net = models.build(experiment.model, input_shape, classes, experiment.seed)
+    return at_size(experiment, prunable_of(experiment, net, input_shape))(size).local
 
 
 @functools.lru_cache(maxsize=3)

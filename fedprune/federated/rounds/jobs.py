@@ -31,6 +31,8 @@ class Job(NamedTuple):
     """Examples behind the gradients of pruned weights; 0 leaves them to the experiment."""
     needs_bytes: int = 0
     """Predicted peak of the device's process; 0 where no budget is known."""
+    size: float = 0.0
+    """Density or width at which the device builds its half of the method; 0 is what the experiment says."""
     share: float = 1.0
     """Of its examples, that a device trains on in a round; a slow one is given less."""
 
@@ -59,7 +61,7 @@ class Job(NamedTuple):
         except (msgspec.ValidationError, TypeError) as error:
             raise ValueError(f"not a job: {error}") from error
         sizes = (job.inner_steps, job.lean.micro_batch, job.batch, job.grow_batch, job.needs_bytes)
-        if min(sizes) < 0 or max(sizes) >= 2**63 or not 0 < job.share <= 1:
+        if min(sizes) < 0 or max(sizes) >= 2**63 or not 0 < job.share <= 1 or not 0 <= job.size <= 1:
             raise ValueError("not a job: a number of it is out of bounds")
         return job
 

@@ -6,27 +6,14 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from fedprune import wire
 from fedprune.files import write_atomically
 from fedprune.pruning import masks as _masks
-from fedprune.types import Masks, Params, Tensor
-
-
-class Part(NamedTuple):
-    """A model nested in the global one, as the devices of a tier train it."""
-
-    masks: Masks
-    """What it keeps. Those of a smaller part are nested in those of every larger one."""
-    buffers: Params
-    """Its own batch-norm statistics: at another density activations are distributed differently."""
-
-
-ORDER = "order/"
-"""Prefix, in a state's memory, of the scores by which a part's masks are drawn again: part/layer."""
+from fedprune.pruning.parts import view
+from fedprune.types import Masks, Model, Params, Part, Tensor
 
 
 @dataclass(frozen=True)
@@ -38,10 +25,14 @@ class State:
     params: Params
     """Every parameter and buffer; pruned positions are 0."""
     masks: Masks = field(default_factory=dict)
-    memory: Mapping[str, Tensor] = field(default_factory=dict)
-    """What one phase leaves for a later one, by name."""
+    memory: Params = field(default_factory=dict)
+    """What the method keeps, by name."""
     parts: Mapping[str, Part] = field(default_factory=dict)
     """Parts that tiers of unequal devices train, by name, the largest first; none where every device trains all."""
+    notes: Params = field(default_factory=dict)
+    """What a step leaves for what comes after the last round: ranges, and the masks that training began with."""
+    found: Mapping[str, Params] = field(default_factory=dict)
+    """Evidence that this round's method has asked for so far, by the name of the ask."""
     done: tuple[str, ...] = ()
     """What is done since ``round`` was trained, as ``step_name`` has it: its tests, then phases of the next round."""
     standing: str = ""
@@ -55,13 +46,17 @@ class State:
         """Masks of a part; ``""`` is the whole."""
         return self.parts[part].masks if part else self.masks
 
+    def model(self) -> Model:
+        """What the method decides on."""
+        return Model(self.params, self.masks, self.memory, self.parts)
+
+    def of(self, model: Model) -> State:
+        """The state with this model in the place of its own."""
+        return replace(self, params=model.params, masks=model.masks, memory=model.memory, parts=model.parts)
+
     def view(self, part: str) -> State:
         """The state as the devices of a part see it: its masks, its statistics, its weights; ``""`` is the whole."""
-        if not part:
-            return self
-        own = self.parts[part]
-        params = _masks.apply({**self.params, **own.buffers}, own.masks)
-        return replace(self, params=params, masks=own.masks, parts={})
+        return self.of(view(self.model(), part)) if part else self
 
 
 def step_name(phase: str, part: str = "") -> str:
@@ -69,14 +64,8 @@ def step_name(phase: str, part: str = "") -> str:
     return f"{phase} {part}".rstrip()
 
 
-def statistics(params: Params) -> Params:
-    """The running statistics of batch norms among a model's tensors."""
-    return {name: value for name, value in params.items() if name.endswith(_STATISTICS)}
-
-
-_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
-_SECTIONS = ("params", "masks", "memory")
-_PART = ("masks", "buffers")
+_SECTIONS = ("params", "masks", "memory", "notes")
+_PART = ("masks", "params")
 _LEAST_BYTES, _MOST_BYTES, _TIMES = 2**20, 2**31, 2**14
 """What a checkpoint may take in memory: a ResNet-18 of density 0.0001 takes some 1,500 times its file."""
 
@@ -86,8 +75,11 @@ def save(state: State, path: Path) -> None:
     flat = {f"{section}/{name}": value for section in _SECTIONS for name, value in getattr(state, section).items()}
     for part, own in state.parts.items():
         flat |= {f"part/{part}/{kind}/{name}": v for kind in _PART for name, v in getattr(own, kind).items()}
+    for index, evidence in enumerate(state.found.values()):
+        flat |= {f"found/{index}/{name}": value for name, value in evidence.items()}
     # in order, also those that hold nothing
-    texts = {"parts": "\n".join(state.parts), "done": "\n".join(state.done), "standing": state.standing}
+    lists = {"parts": state.parts, "done": state.done, "found": state.found}
+    texts = {**{key: "\n".join(names) for key, names in lists.items()}, "standing": state.standing}
     flat |= {key: np.frombuffer(text.encode(), np.uint8) for key, text in texts.items()}
     data = wire.encode({"round": np.asarray(state.round, np.int64), **flat})
     write_atomically(path, data + zlib.crc32(data).to_bytes(4, "little"))
@@ -104,9 +96,11 @@ def read(path: Path) -> State:
         raise ValueError("it says no round")
     sections: dict[str, dict[str, Tensor]] = {section: {} for section in _SECTIONS}
     none = np.empty(0, np.uint8)
-    texts = {key: tensors.get(key, none).tobytes().decode() for key in ("parts", "done", "standing")}
+    texts = {key: tensors.get(key, none).tobytes().decode() for key in ("parts", "done", "found", "standing")}
     named = texts["parts"].splitlines()
-    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {"masks": {}, "buffers": {}} for part in named}
+    held: dict[str, dict[str, dict[str, Tensor]]] = {part: {kind: {} for kind in _PART} for part in named}
+    found: dict[str, dict[str, Tensor]] = {name: {} for name in texts["found"].splitlines()}
+    asked = list(found)
     for key, value in tensors.items():
         section, slash, name = key.partition("/")
         if section == "part" and name.count("/") >= 2:
@@ -114,6 +108,11 @@ def read(path: Path) -> State:
             if kind not in _PART:
                 raise ValueError(f"it holds an unknown part {kind[:40]!r}")
             held.setdefault(part, {each: {} for each in _PART})[kind][name] = value
+        elif section == "found" and slash:
+            index, _, name = name.partition("/")
+            if not (index.isdecimal() and int(index) < len(asked)):
+                raise ValueError(f"it holds evidence that nobody asked for, {index[:40]!r}")
+            found[asked[int(index)]][name] = value
         elif slash:
             if section not in sections:
                 raise ValueError(f"it holds an unknown part {section[:40]!r}")
@@ -122,7 +121,7 @@ def read(path: Path) -> State:
     done = tuple(texts["done"].splitlines())
     if tensors["round"].dtype != np.int64:
         raise ValueError("its round is no whole number")
-    state = State(int(tensors["round"]), **sections, parts=parts, done=done, standing=texts["standing"])
+    state = State(int(tensors["round"]), **sections, parts=parts, found=found, done=done, standing=texts["standing"])
     _consistent(state)
     return state
 
@@ -134,6 +133,6 @@ def _consistent(state: State) -> None:
             if name not in state.params or mask.dtype != np.bool_ or mask.shape != state.params[name].shape:
                 raise ValueError(f"{name[:80]!r} is no mask of the model")
     for part in state.parts.values():
-        for name, value in part.buffers.items():
+        for name, value in part.params.items():
             if name not in state.params or value.shape != state.params[name].shape:
                 raise ValueError(f"{name[:80]!r} is no tensor of the model")

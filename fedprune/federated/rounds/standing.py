@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import MEMORY, Payload
 from fedprune.federated.rounds.phases import train
 from fedprune.federated.rounds.phases.profile import PARTS
+from fedprune.wire.payload import MEMORY, Payload
 
 _DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
 _HALVINGS = 3  # a slow device gets an eighth of its examples at the least
@@ -28,7 +27,8 @@ class Step(NamedTuple):
 
     row: dict[str, Any]
     """A line of metrics: round, phase, accuracy, loss, density, bytes_up, bytes_down, seconds, devices, faults."""
-    state: State
+    answer: Any
+    """What the phase's replies came to; None where there was none."""
     memory_bytes: Mapping[int, int] = MappingProxyType({})
     """What devices said that their process may use, those that refused among them."""
     refused: Mapping[int, int] = MappingProxyType({})

@@ -123,7 +123,7 @@ def _state(seen: Seen, quiet_s: float | None) -> tuple[str, str]:
         )
     if not rows:
         return "preparing", "Preparing: reading data, pretraining on public examples, meeting the devices."
-    if rows[-1]["round"] >= experiment.rounds and rows[-1]["phase"] not in ("train", "grow"):
+    if rows[-1]["round"] >= experiment.rounds and rows[-1]["phase"] not in ("train", "top_gradients"):
         return "ending", "The last round is trained; its test ends, then the model is exported and checked."
     return "running", "Running."
 

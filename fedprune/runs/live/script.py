@@ -196,7 +196,7 @@ function draw(run) {
     points: pointsOf(each => each.test[part]?.[key], scale)}));
   const trained = (key, scale) => ({label: 'devices, while training', look: 'pale',
     points: pointsOf(each => each.train?.[key], scale)});
-  const marks = rounds.filter(each => each.phases.includes('grow')).map(each => each.round);
+  const marks = rounds.filter(each => each.phases.includes('top_gradients')).map(each => each.round);
   lines('accuracy', [trained('accuracy', 100), ...tested('accuracy', 100)], asked, marks, 2, ' %');
   lines('loss', [trained('loss', 1), ...tested('loss', 1)], asked, marks, 4, '');
   const names = rounds.map(each => each.round);

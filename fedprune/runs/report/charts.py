@@ -37,7 +37,7 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=3.5)
         for row in rows:
-            if row["phase"] == "grow":
+            if row["phase"] == "top_gradients":
                 axes.axvline(row["round"], color=_TWO, linewidth=0.8, linestyle=":", zorder=0)
         axes.plot([], [], ":", color=_TWO, label="masks change")
         axes.legend(frameon=False)

@@ -47,7 +47,7 @@ def _mended(data: bytes) -> None:
 
 def _row_seeds() -> Sequence[bytes]:
     rows = [
-        {"round": 0, "phase": "candidate_loss", "devices": 4, "seconds": 1.5, "faults": {}, "density": 0.3},
+        {"round": 0, "phase": "losses", "devices": 4, "seconds": 1.5, "faults": {}, "density": 0.3},
         {"round": 1, "phase": "train", "loss": 2.25, "accuracy": 0.5, "faults": {"2": "no reply"}, "bytes_up": 1000},
         {"round": 1, "phase": "evaluate", "accuracy": 0.25, "part": "small", "bytes_down": 900},
     ]

@@ -122,7 +122,7 @@ def exchanged() -> Mapping[str, Exchanged]:
         state,
         Job(small, lean=Lean(8, True, True), batch=8, needs_bytes=1, share=0.5),
     )
-    add("grow", grow(method.update, dict.fromkeys(made.layers, 3), 1, 0), state, Job(large))
+    add("top_gradients", grow(method.update, dict.fromkeys(made.layers, 3), 1, 0), state, Job(large))
     add("evaluate", evaluate(), state, Job(small, batch=32))
     add("statistics", candidate_statistics(mixed, merge), dense)
     told = {f"{i}/{n.replace('running_', '')}": v for i in (0, 1) for n, v in state.params.items() if ".running_" in n}

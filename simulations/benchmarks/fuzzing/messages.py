@@ -19,9 +19,9 @@ from fedprune.federated.link.checks import Asked, asked, checked
 from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, size, stamp, to_records
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases import Reply
 from fedprune.types import Masks, Params
+from fedprune.wire.payload import Payload
 from simulations.benchmarks.fuzzing import honest
 from simulations.benchmarks.fuzzing.mutate import SEPARATOR
 from simulations.benchmarks.fuzzing.target import Target

@@ -35,9 +35,9 @@ _CLAIMS: Mapping[str, bytes] = {
 }
 _ASKING: Mapping[str, dict[str, Any]] = {
     "train": {"round": 1, "learning_rate": 0.1},
-    "query.grow": {"round": 1, "counts": {"w": 1}},
-    "query.candidate_statistics": {"candidates": {"0": {"w": 1}}},
-    "query.candidate_loss": {"candidates": {"0": {"w": 1}}},
+    "query.top_gradients": {"round": 1, "counts": {"w": 1}},
+    "query.bn_statistics": {"candidates": {"0": {"w": 1}}},
+    "query.losses": {"candidates": {"0": {"w": 1}}},
     "query.ranges": {"graph": {"input": "x", "outputs": [], "operations": [], "shapes": {"x": [1, 2]}}},
     "query.deploy": {"sha256": "0", "run": "r", "tier": ""},
 }

@@ -19,12 +19,12 @@ from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, read
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases.train import train
 from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.types import Tensor
+from fedprune.wire.payload import Payload
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import DIGITS
 

@@ -59,7 +59,7 @@ def run(folder: Path) -> Outcome:
         server = stage.serve()
         devices = {name: stage.join(name) for name in DEVICES}
         first = stage.run()
-        stage.until(stage.reached(1, "grow"), 600, "round 1 is not done", first)
+        stage.until(stage.reached(1, "top_gradients"), 600, "round 1 is not done", first)
         stage.training(devices["zero"], 2)
         server.kill()
         devices["zero"].kill()

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.wire.payload import Payload
+
+Answer = TypeVar("Answer")
 
 
 class Reply(NamedTuple):
@@ -23,7 +25,7 @@ def _anything(state: State, job: Job, payload: Payload) -> None:
     """Accept every reply."""
 
 
-class Phase(NamedTuple):
+class Phase(NamedTuple, Generic[Answer]):
     """One step of a federated protocol."""
 
     route: str
@@ -32,8 +34,8 @@ class Phase(NamedTuple):
     """What the server asks; devices with the same job get the same."""
     device: Callable[[Device, Payload], Payload]
     """The device's half: a pure function of the device and the request."""
-    reduce: Callable[[State, Sequence[Reply]], State]
-    """The server's half, over replies in the order of devices."""
+    reduce: Callable[[State, Sequence[Reply]], Answer]
+    """The server's half: what the replies, in the order of devices, come to."""
     check: Callable[[State, Job, Payload], None] = _anything
     """Raises ValueError for a reply that must not be used."""
     counts: Mapping[str, str] = MappingProxyType({})

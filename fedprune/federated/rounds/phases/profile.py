@@ -8,8 +8,8 @@ from fedprune.data import DeviceData
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import MEMORY, Payload, count
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.wire.payload import MEMORY, Payload, count
 
 ROUTE = "query.profile"
 PARTS = ("train", "development", "test")
@@ -17,7 +17,7 @@ PARTS = ("train", "development", "test")
 _MOST = 2**31 - 1  # examples; more would only buy weight in averages
 
 
-def profile() -> Phase:
+def profile() -> Phase[None]:
     """Ask every device for its index, its version, the sizes of its parts and the memory that it may use."""
     return Phase(ROUTE, lambda state, job: Payload(), device, reduce, check)
 
@@ -34,9 +34,8 @@ def sizes(parts: DeviceData) -> dict[str, int]:
     return {part: len(own) for part, own in zip(PARTS, indices, strict=True)}
 
 
-def reduce(state: State, replies: Sequence[Reply]) -> State:
-    """The state, unchanged: who the devices are is no part of the model."""
-    return state
+def reduce(state: State, replies: Sequence[Reply]) -> None:
+    """Nothing: who the devices are is no part of the model."""
 
 
 def check(state: State, job: Job, payload: Payload) -> None:

@@ -14,12 +14,12 @@ from fedprune.counter_rng import generator
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.wire.payload import Payload
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.graph import Graph
 from fedprune.graph.message import from_message, to_message
 from fedprune.training import evidence, one_thread
 from fedprune.types import FloatTensor
+from fedprune.wire.payload import Payload
 
 ROUTE = "query.ranges"
 _RANGES = "ranges"
@@ -28,7 +28,7 @@ _BATCH = 64
 _MOST_VALUES = 2**28  # of a batch
 
 
-def ranges(graph: Graph, part: str) -> Phase:
+def ranges(graph: Graph, part: str) -> Phase[State]:
     """Measure the ranges of ``graph``, which is the finished model of ``part``, into the state's memory."""
 
     def request(state: State, job: Job) -> Payload:
@@ -39,7 +39,7 @@ def ranges(graph: Graph, part: str) -> Phase:
         given = [reply.payload.tensors[_RANGES] for reply in replies]
         # (tensors, 2): the least of the least, the greatest of the greatest
         merged = np.stack([np.min(given, axis=0)[:, 0], np.max(given, axis=0)[:, 1]], axis=1)
-        return replace(state, memory={**state.memory, _key(part): merged})
+        return replace(state, notes={**state.notes, _key(part): merged})
 
     def check(state: State, job: Job, payload: Payload) -> None:
         if payload.tensors.keys() != {_RANGES}:
@@ -68,7 +68,7 @@ def device(self: Device, request: Payload) -> Payload:
 
 def measured(state: State, part: str) -> FloatTensor | None:
     """The ranges of the finished model of ``part``, (tensors, 2); None where devices have not measured them."""
-    return state.memory.get(_key(part))
+    return state.notes.get(_key(part))
 
 
 def _key(part: str) -> str:

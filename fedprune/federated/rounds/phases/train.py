@@ -1,52 +1,76 @@
 """Phase train: devices train the part that is theirs, the server averages every position over its owners."""
 
+from __future__ import annotations
+
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from math import ceil
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fedprune import draws, training
+from fedprune import measures
 from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
-from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment, Training
-from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held, restored
-from fedprune.federated.rounds.model import State, statistics
-from fedprune.federated.rounds.ordering import ordered
-from fedprune.wire.payload import Payload, count, number
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.local_steps import (
+    INNER,
+    LOCAL,
+    OWN,
+    REPORT,
+    ROUTE,
+    device,
+    everything,
+    own_tensors,
+)
 from fedprune.graph import width
 from fedprune.pruning import masks
+from fedprune.pruning.parts import statistics
 from fedprune.pruning.schedules import cosine
-from fedprune.training import Optimiser
-from fedprune.training.lean import SubModel
-from fedprune.training.quantised import quantised
-from fedprune.types import Params, Tensor
+from fedprune.types import Local, Method, Model, Params, Tensor, Trained
+from fedprune.wire.payload import Payload, count, number
 
-ROUTE = "train"
-_INNER = "inner/"
+__all__ = ["ROUTE", "check", "learning_rate", "like", "train"]
+
 Aggregate = Callable[[Params, Sequence[Share]], Params]
 """(the server's values, what devices bring) -> joined values."""
 
 
-def train(experiment: Experiment, round: int) -> Phase:
-    """Local masked SGD in ``round``, at the round's learning rate."""
+def train(
+    experiment: Experiment, round: int, method: Method, locals: Mapping[str, Local] | None = None
+) -> Phase[State]:
+    """A method's local steps in ``round``, at the round's learning rate; parts may have ``locals`` of their own."""
+
+    def local(job: Job) -> Local:
+        return (locals or {}).get(job.part, method.local)
 
     def request(state: State, job: Job) -> Payload:
         params, kept = held(state, job)
         values = {"round": round, "learning_rate": learning_rate(experiment, round), **job.to_values()}
-        return Payload(values, {**params, **_inner(state, job)}, kept)
+        if (own := local(job)) != Local():
+            values[LOCAL] = True
+        read = {OWN + name: state.memory[name] for name in (*own.reads, *own.trains)}
+        return Payload(values, {**params, **_inner(state, job), **read}, kept)
 
     def reduce(state: State, replies: Sequence[Reply]) -> State:
         full = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
         shares = _clipped(state, full, experiment.training.clip_norm)
         joined = _averaged(state, replies, shares, _aggregate(experiment.training))
-        return ordered(joined, shares, experiment.training.join)
+        trained = {
+            reply.device: Trained(
+                share.params, share.masks, share.weight, _own(reply.payload), _reports(reply.payload, local(reply.job))
+            )
+            for reply, share in zip(replies, shares, strict=True)
+        }
+        model = method.join(joined.model(), trained)
+        # a method may have put back what is pruned
+        return joined.of(model._replace(params=masks.apply(model.params, model.masks)))
 
-    passes = functools.partial(_passes, experiment)
-    return Phase(ROUTE, request, device, reduce, functools.partial(check, passes), {"examples": "train"})
+    def checked(state: State, job: Job, payload: Payload) -> None:
+        check(functools.partial(_passes, experiment), local(job), state, job, payload)
+
+    reported = {f"{name}/examples": measures.find(ask.kind).of for name, ask in method.local.reports.items()}
+    return Phase(ROUTE, request, device, reduce, checked, {"examples": "train", **reported})
 
 
 def _inner(state: State, job: Job) -> Params:
@@ -55,84 +79,11 @@ def _inner(state: State, job: Job) -> Params:
     own = state.masks_of(job.part)
     for index, name in enumerate(job.inner):
         part = state.parts[name]
-        trained = {key: mask for key, mask in part.masks.items() if key not in part.buffers}
-        tensors |= {f"{_INNER}{index}/mask/{key}": mask[own[key]] for key, mask in trained.items()}
-        buffers = width.narrow(part.buffers, own) if job.structured else part.buffers
-        tensors |= {f"{_INNER}{index}/{key}": value for key, value in buffers.items()}
+        trained = {key: mask for key, mask in part.masks.items() if key not in part.params}
+        tensors |= {f"{INNER}{index}/mask/{key}": mask[own[key]] for key, mask in trained.items()}
+        buffers = width.narrow(part.params, own) if job.structured else part.params
+        tensors |= {f"{INNER}{index}/{key}": value for key, value in buffers.items()}
     return tensors
-
-
-def device(self: Device, request: Payload) -> Payload:
-    """Train the epochs asked for; returns all parameters and buffers, and sums over the examples trained on."""
-    settings, round, job = self.experiment.training, int(request.values["round"]), Job.of(request.values)
-    model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(_INNER)})
-    optimiser = Optimiser(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
-    examples = self.parts.train
-    if job.share < 1:
-        some = generator(self.experiment.seed, "device", self.index, "share", round).permutation(len(examples))
-        examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
-    batches = (
-        batch
-        for epoch in range(settings.epochs)
-        for batch in self.shuffled(examples, settings.batch, "train", round, epoch)
-    )
-    inner = _inner_models(request, len(job.inner))
-    each = 1 + min(job.inner_steps, len(inner))
-    batches = (batch for batch in batches for _ in range(each))
-    turns = [0] * (1 + len(inner))
-    taken = _turns(len(inner), each, generator(self.experiment.seed, "device", self.index, "turn", round))
-
-    def turn(step: int) -> int:
-        chosen = next(taken)
-        turns[chosen] += 1
-        return chosen
-
-    def draw_anew(step: int) -> None:
-        draws.begin(self.number("train", round, step))
-
-    rounded = round > self.experiment.rounds - settings.quantise_last
-    with draws.seeded(self.number("train", round)), quantised(model) if rounded else nullcontext():
-        outcome = training.train(
-            model, batches, optimiser, request.masks, lean=job.lean, inner=inner, turn=turn if inner else None,
-            before_step=draw_anew,
-        )  # fmt: skip
-    values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
-    buffers = {
-        f"{_INNER}{index}/{name}": value.numpy()
-        for index, each in enumerate(inner)
-        for name, value in each.buffers.items()
-    }
-    return Payload({**values, **({"turns": turns} if inner else {})}, {**training.state_of(model), **buffers})
-
-
-def _turns(inner: int, each: int, rng: np.random.Generator) -> Iterator[int]:
-    """Which model each step trains, 0 the device's own: it and ``each`` - 1 smaller ones in turn, or any at random."""
-    while True:
-        if each > 1:
-            yield from (0, *sorted((1 + rng.permutation(inner)[: each - 1]).tolist()))
-        else:
-            yield int(rng.integers(1 + inner))
-
-
-def _inner_models(request: Payload, count: int) -> list[SubModel]:
-    import torch
-
-    found = []
-    for index in range(count):
-        prefix = f"{_INNER}{index}/"
-        mine = {key.removeprefix(prefix): v for key, v in request.tensors.items() if key.startswith(prefix)}
-        kept, buffers = {}, {}
-        for key, value in mine.items():
-            name = key.removeprefix("mask/")
-            if name == key:
-                buffers[name] = torch.from_numpy(value.copy())
-            elif name in request.masks:
-                kept[name] = np.zeros(request.masks[name].shape, np.bool_)
-                kept[name][request.masks[name]] = value
-            else:
-                kept[name] = value.reshape(request.tensors[name].shape)
-        found.append(SubModel(kept, buffers))
-    return found
 
 
 def _aggregate(settings: Training) -> Aggregate:
@@ -148,29 +99,57 @@ def _clipped(state: State, shares: Sequence[Share], norm: float) -> Sequence[Sha
     """Weights alone: statistics of batch norms are in other units, and may rightly move far."""
     floats = (name for name, value in state.params.items() if np.issubdtype(value.dtype, np.floating))
     names = [name for name in floats if name not in statistics(state.params)]
-    return [clipped(state.params, share, norm, names) for share in shares] if norm else shares
+    if not norm:
+        return shares
+    return [clipped(state.params, share, norm, [name for name in names if name in share.params]) for share in shares]
 
 
 def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share], aggregate: Aggregate) -> State:
     """FedAvg over whoever owns a position, weighted by training examples (McMahan et al., 2017, alg. 1).
 
-    Or another aggregate in its place, which robust ones are.
+    Or another aggregate in its place, which robust ones are. What a device does not send stays as it is.
 
     Statistics of batch norms are averaged apart for each part, over the devices that trained it.
     """
-    params = aggregate(state.params, shares)
+    sent = [name for name in state.params if all(name in share.params for share in shares)]
+    params = {**state.params, **aggregate({name: state.params[name] for name in sent}, _of(shares, sent))}
     parts = {
-        name: part._replace(buffers=_statistics(state, name, replies, aggregate)) for name, part in state.parts.items()
+        name: part._replace(params=_statistics(state, name, replies, aggregate)) for name, part in state.parts.items()
     }
     for part in list(parts.values())[:1]:
-        params = {**params, **part.buffers}
-    return State(state.round, masks.apply(params, state.masks), state.masks, state.memory, parts)
+        params = {**params, **part.params}
+    own = [Share(_own(reply.payload), {}, _examples(reply)) for reply in replies]
+    trained = [name for name in state.memory if own and all(name in share.params for share in own)]
+    memory = {**state.memory, **aggregate({name: state.memory[name] for name in trained}, _of(own, trained))}
+    return state.of(Model(masks.apply(params, state.masks), state.masks, memory, parts))
+
+
+def _of(shares: Sequence[Share], names: Sequence[str]) -> list[Share]:
+    return [share._replace(params={name: share.params[name] for name in names}) for share in shares]
 
 
 def _in_full(state: State, reply: Reply) -> Params:
     """The device's own part, in the server's shapes."""
-    own = {name: value for name, value in reply.payload.tensors.items() if not name.startswith(_INNER)}
-    return restored(state, reply.job, own)
+    return restored(state, reply.job, own_tensors(reply.payload))
+
+
+def _own(payload: Payload) -> Params:
+    return {name.removeprefix(OWN): value for name, value in payload.tensors.items() if name.startswith(OWN)}
+
+
+def _report(payload: Payload, name: str) -> Payload:
+    """A report as an answer of its kind."""
+    head, values = f"{REPORT}{name}/", f"{name}/"
+    return Payload(
+        {key.removeprefix(values): value for key, value in payload.values.items() if key.startswith(values)},
+        {key.removeprefix(head): value for key, value in payload.tensors.items() if key.startswith(head)},
+    )
+
+
+def _reports(payload: Payload, local: Local) -> dict[str, Mapping[str, Tensor]]:
+    return {
+        name: measures.find(ask.kind).merge([_report(payload, name)], ask.args) for name, ask in local.reports.items()
+    }
 
 
 def _examples(reply: Reply) -> float:
@@ -180,17 +159,17 @@ def _examples(reply: Reply) -> float:
 def _statistics(state: State, name: str, replies: Sequence[Reply], aggregate: Aggregate) -> Params:
     """A part's statistics, over the devices that trained it, weighted by the examples that they trained it with."""
     part, shares = state.parts[name], []
-    kept = {key: mask for key, mask in part.masks.items() if key in part.buffers}
+    kept = {key: mask for key, mask in part.masks.items() if key in part.params}
     for payload, job in ((reply.payload, reply.job) for reply in replies):
         trained = (job.part, *job.inner)
         if name not in trained:
             continue
         index = trained.index(name)
         turns = payload.values.get("turns", [1])
-        prefix = f"{_INNER}{index - 1}/" if index else ""
-        found = restored(state, job, {key: payload.tensors[prefix + key] for key in part.buffers})
+        prefix = f"{INNER}{index - 1}/" if index else ""
+        found = restored(state, job, {key: payload.tensors[prefix + key] for key in part.params})
         shares.append(Share(found, kept, number(payload, "examples") * turns[index] / sum(turns)))
-    return aggregate(part.buffers, shares)
+    return aggregate(part.params, shares)
 
 
 def _passes(experiment: Experiment, job: Job) -> int:
@@ -198,22 +177,32 @@ def _passes(experiment: Experiment, job: Job) -> int:
     return experiment.training.epochs * (1 + min(job.inner_steps, len(job.inner)))
 
 
-def check(passes: Callable[[Job], int], state: State, job: Job, payload: Payload) -> None:
-    """A reply's numbers are plausible, its tensors are the model's, finite, and 0 outside the device's own part."""
+def check(passes: Callable[[Job], int], local: Local, state: State, job: Job, payload: Payload) -> None:
+    """A reply's numbers are plausible, its tensors are those asked for, finite, and 0 outside the device's own part."""
     examples = count(payload, "examples", least=1)
     if payload.values.get("seen") is not None:
         seen = count(payload, "seen", most=examples * passes(job))
         count(payload, "correct", most=seen)
-    expected, kept = held(state, job)
-    buffers = _inner(state, job)
-    like({**expected, **{key: value for key, value in buffers.items() if "/mask/" not in key}}, payload.tensors)
+    params, kept = held(state, job)
+    buffers = {key: value for key, value in _inner(state, job).items() if "/mask/" not in key}
+    trained = {name: state.memory[name] for name in local.trains}
+    sent = (local.sends or everything)(params, trained)
+    expected = {name if name in params else OWN + name: value for name, value in sent.items()}
+    given = {name: value for name, value in payload.tensors.items() if not name.startswith(REPORT)}
+    like({**expected, **buffers}, given)
     for name, mask in kept.items():
-        if np.any(payload.tensors[name][~mask]):
+        if name in given and np.any(given[name][~mask]):
             raise ValueError(f"{name} holds weights outside the device's part of the model")
     if job.inner:
         turns = payload.values.get("turns")
         if not isinstance(turns, list) or len(turns) != 1 + len(job.inner) or sum(_counts(turns)) < 1:
             raise ValueError(f"turns is {turns!r:.40}, expected {1 + len(job.inner)} counts of steps")
+    reported = [name for name in payload.tensors if name.startswith(REPORT)]
+    known = tuple(f"{REPORT}{name}/" for name in local.reports)
+    if unknown := [name for name in reported if not name.startswith(known)]:
+        raise ValueError(f"{unknown[0]!r:.80} is a report that nobody asked for")
+    for name, ask in local.reports.items():
+        measures.find(ask.kind).check(_report(payload, name), ask.args, Model(params, kept))
 
 
 def _counts(values: Sequence[object]) -> list[int]:

@@ -1,7 +1,7 @@
 """HeteroFL: a narrower tier trains the first channels of every layer (Diao et al., ICLR 2021, arXiv 2010.01264)."""
 
-from fedprune.graph.width import first_channels, width_masks
-from fedprune.methods import Channels, Shapes
+from fedprune.graph.width import first_channels
+from fedprune.methods.layers import Channels, Shapes, narrowed
 from fedprune.types import Method
 
 
@@ -13,6 +13,4 @@ def heterofl(layers: Shapes, *, width: float, channels: Channels) -> Method:
     norm, whose statistics are queried once training is over, where here each tier keeps its own, sent as weights are;
     and masking the logits of classes that a device has not.
     """
-    groups, shapes = channels()
-    kept = width_masks(groups, shapes, first_channels(groups, width))
-    return Method(lambda weights: [kept], structured=True)
+    return Method(narrowed(channels, lambda groups: first_channels(groups, width)))

@@ -1,0 +1,152 @@
+"""The device's half of phase train: local steps on its own part, and on smaller ones nested in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import ceil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedprune import draws, measures, training
+from fedprune.counter_rng import generator
+from fedprune.data import Examples
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.training.lean import SubModel
+from fedprune.types import Local, Model, Params, Sgd
+from fedprune.wire.payload import Payload
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+ROUTE = "train"
+INNER, OWN, REPORT = "inner/", "own/", "report/"
+"""Prefixes of tensors: of smaller parts; of the method's own, from its memory or besides the model; of evidence."""
+LOCAL = "local"
+"""Value of a request: that the device builds its half of the method, which is not plain training."""
+
+
+def own_tensors(payload: Payload) -> Params:
+    """The tensors of the device's own part of the model."""
+    return {name: value for name, value in payload.tensors.items() if not name.startswith((INNER, OWN, REPORT))}
+
+
+def everything(params: Params, memory: Params) -> Params:
+    """What a device sends by default."""
+    return {**params, **memory}
+
+
+def device(self: Device, request: Payload) -> Payload:
+    """Train the epochs asked for; returns all parameters and buffers, and sums over the examples trained on."""
+    settings, round, job = self.experiment.training, int(request.values["round"]), Job.of(request.values)
+    local = self.local(job.size) if request.values.get(LOCAL) else Local()
+    model = self.model(own_tensors(request))
+    memory = _memory(request, local)
+    sgd = Sgd(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
+    examples = _chosen(self, job, round, local, model, memory)
+    batches = (
+        batch
+        for epoch in range(settings.epochs)
+        for batch in self.shuffled(examples, settings.batch, "train", round, epoch)
+    )
+    inner = _inner_models(request, len(job.inner))
+    each = 1 + min(job.inner_steps, len(inner))
+    batches = (batch for batch in batches for _ in range(each))
+    turns = [0] * (1 + len(inner))
+    rng = generator(self.experiment.seed, "device", self.index, "turn", round)
+    taken = local.turns(len(inner), rng) if local.turns and each == 1 else _turns(len(inner), each, rng)
+
+    def turn(step: int) -> int:
+        chosen = next(taken)
+        turns[chosen] += 1
+        return chosen
+
+    def draw_anew(step: int) -> None:
+        draws.begin(self.number("train", round, step))
+
+    if round > self.experiment.rounds - settings.quantise_last:
+        local = training.rounded(local)
+    with draws.seeded(self.number("train", round)):
+        outcome = training.train(
+            model, batches, sgd, request.masks, local=local, memory=memory, round=round, lean=job.lean, inner=inner,
+            turn=turn if inner else None, before_step=draw_anew,
+        )  # fmt: skip
+    values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
+    buffers = {
+        f"{INNER}{index}/{name}": value.numpy()
+        for index, each in enumerate(inner)
+        for name, value in each.buffers.items()
+    }
+    state, own = training.state_of(model), {name: memory[name].detach().numpy().copy() for name in local.trains}
+    sent = (local.sends or everything)(state, own)
+    tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
+    said, evidence = _reports(self, local, Model(state, request.masks), request, job)
+    return Payload({**values, **({"turns": turns} if inner else {}), **said}, {**tensors, **buffers, **evidence})
+
+
+def _memory(request: Payload, local: Local) -> dict[str, torch.Tensor]:
+    import torch
+
+    own = {name: request.tensors[OWN + name] for name in (*local.reads, *local.trains)}
+    return {name: torch.from_numpy(value.copy()).requires_grad_(name in local.trains) for name, value in own.items()}
+
+
+def _chosen(
+    self: Device, job: Job, round: int, local: Local, model: nn.Module, memory: dict[str, torch.Tensor]
+) -> Examples:
+    """The examples that it trains on in this round."""
+    examples = self.parts.train
+    if job.share < 1:
+        some = generator(self.experiment.seed, "device", self.index, "share", round).permutation(len(examples))
+        examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
+    if local.examples is not None:
+        rng = generator(self.experiment.seed, "device", self.index, "examples", round)
+        inputs = self.dataset.normalise(examples.inputs)
+        examples = examples.take(training.chosen(local, model, inputs, examples.labels, memory, rng))
+    return examples
+
+
+def _reports(self: Device, local: Local, model: Model, request: Payload, job: Job) -> tuple[dict[str, object], Params]:
+    """(values, tensors) of the evidence that travels along."""
+    said: dict[str, object] = {}
+    tensors: Params = {}
+    for name, ask in local.reports.items():
+        kind = measures.find(ask.kind)
+        asked = kind.request(model, ask.args)
+        asked = asked._replace(values={"round": request.values["round"], **asked.values})
+        answer = kind.measure(self, asked, job.grow_batch if kind.backward else job.batch)
+        said |= {f"{name}/{key}": value for key, value in answer.values.items()}
+        tensors = {**tensors, **{f"{REPORT}{name}/{key}": value for key, value in answer.tensors.items()}}
+    return said, tensors
+
+
+def _turns(inner: int, each: int, rng: np.random.Generator) -> Iterator[int]:
+    """Which model each step trains, 0 the device's own: it and ``each`` - 1 smaller ones in turn, or any at random."""
+    while True:
+        if each > 1:
+            yield from (0, *sorted((1 + rng.permutation(inner)[: each - 1]).tolist()))
+        else:
+            yield int(rng.integers(1 + inner))
+
+
+def _inner_models(request: Payload, count: int) -> list[SubModel]:
+    import torch
+
+    found = []
+    for index in range(count):
+        prefix = f"{INNER}{index}/"
+        mine = {key.removeprefix(prefix): v for key, v in request.tensors.items() if key.startswith(prefix)}
+        kept, buffers = {}, {}
+        for key, value in mine.items():
+            name = key.removeprefix("mask/")
+            if name == key:
+                buffers[name] = torch.from_numpy(value.copy())
+            elif name in request.masks:
+                kept[name] = np.zeros(request.masks[name].shape, np.bool_)
+                kept[name][request.masks[name]] = value
+            else:
+                kept[name] = value.reshape(request.tensors[name].shape)
+        found.append(SubModel(kept, buffers))
+    return found

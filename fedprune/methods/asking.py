@@ -1,0 +1,59 @@
+"""What a method asks of devices and when, found out by letting it decide on a model of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from fedprune.types import Ask, Found, Method, Model, Params
+
+
+class Acts(NamedTuple):
+    """What a method does in a round."""
+
+    round: int
+    asks: Mapping[str, Ask]
+    changes: bool
+    """Whether masks, weights or memory are others afterwards."""
+
+
+def rehearsed(method: Method, zeros: Params, rounds: int) -> list[Acts]:
+    """A method's rounds from 0 to ``rounds`` over ``zeros``, every parameter and buffer, with no answer to any ask."""
+    model, found = method.start(zeros), list[Acts]()
+    for round in range(rounds + 1):
+        asked: dict[str, Ask] = {}
+        while new := _new(method, model, round, asked):
+            asked |= new
+        acted = method.act(model, _unanswered(asked), round)
+        found.append(Acts(round, asked, acted is not model))
+        model = acted
+    return found
+
+
+_MOST = 1000  # rounds, after which a method has shown what it asks
+
+
+def asked_kinds(method: Method, zeros: Params, rounds: int) -> tuple[str, ...]:
+    """The kinds of evidence that a method asks for in so many rounds, and that its devices report, in that order."""
+    model, asks = begun(method, zeros)
+    for round in range(1, min(rounds, _MOST) + 1):
+        asks = [*asks, *method.asks(model, round, {}).values()]
+    return tuple(dict.fromkeys(ask.kind for ask in [*asks, *method.local.reports.values()]))
+
+
+def begun(method: Method, zeros: Params) -> tuple[Model, list[Ask]]:
+    """(the model that training begins with, what is asked before), where nobody answers."""
+    model = method.start(zeros)
+    asked: dict[str, Ask] = {}
+    while new := _new(method, model, 0, asked):
+        asked |= new
+    return method.act(model, _unanswered(asked), 0), list(asked.values())
+
+
+def _new(method: Method, model: Model, round: int, asked: Mapping[str, Ask]) -> dict[str, Ask]:
+    wanted = method.asks(model, round, _unanswered(asked))
+    return {name: ask for name, ask in wanted.items() if name not in asked}
+
+
+def _unanswered(asked: Mapping[str, Ask]) -> Found:
+    return {name: {} for name in asked}

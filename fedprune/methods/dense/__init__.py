@@ -1,0 +1,1 @@
+"""No pruning: references."""

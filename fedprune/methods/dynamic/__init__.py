@@ -1,0 +1,1 @@
+"""Masks that change while training goes on."""

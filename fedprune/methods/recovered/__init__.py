@@ -1,0 +1,1 @@
+"""What makes up for pruning: solved weights, teachers, fewer examples."""

@@ -1,0 +1,1 @@
+"""Narrower models: devices hold some of the channels."""

@@ -1,0 +1,1 @@
+"""Train, prune, go back: weights are rewound to earlier ones."""

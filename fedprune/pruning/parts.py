@@ -1,0 +1,20 @@
+"""Parts of a model: the model as those see it that hold one, and the statistics that each has of its own."""
+
+from fedprune.pruning import masks
+from fedprune.types import Model, Params
+
+_STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
+
+
+def view(model: Model, part: str) -> Model:
+    """The model as the devices of a part see it: its masks, its statistics, its weights; ``""`` is the whole."""
+    if not part:
+        return model
+    own = model.parts[part]
+    return Model(masks.apply({**model.params, **own.params}, own.masks), own.masks, model.memory)
+
+
+def statistics(params: Params) -> Params:
+    """The running statistics of batch norms among a model's tensors: a part's own, since at another density activations
+    are distributed differently."""
+    return {name: value for name, value in params.items() if name.endswith(_STATISTICS)}
