@@ -78,6 +78,6 @@ def assert_whole(state: State) -> None:
             assert not np.signbit(view.params[layer][~mask]).any(), (name, layer)
         for layer, value in view.params.items():
             assert np.isfinite(value).all(), (name, layer)
-            if layer not in state.parts[name].buffers:  # a part's weights are the model's
+            if layer not in state.parts[name].params:  # a part's weights are the model's
                 kept = view.masks.get(layer, np.ones(value.shape, bool))
                 assert np.array_equal(value[kept], state.params[layer][kept]), (name, layer)

@@ -195,7 +195,7 @@ def test_the_chosen_candidate_has_the_least_loss(request: pytest.FixtureRequest,
             asked.tensors[f"{best}/mask/{name}"] if counts is None else candidate_masks(own, {name: counts[name]})[name]
         )
         np.testing.assert_array_equal(mask, want)
-        np.testing.assert_array_equal(state.memory[SELECTED + name], mask)
+        np.testing.assert_array_equal(state.notes[SELECTED + name], mask)
     for block in range(3):
         for kind in ("mean", "var"):
             np.testing.assert_array_equal(

@@ -16,7 +16,6 @@ from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_t
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
-from fedprune.federated.rounds.phases import candidates, grow, ranges
 from fedprune.runs.setting import allow, prepare
 from fedprune.wire.payload import Payload
 
@@ -178,7 +177,7 @@ def test_training_that_changes_nothing_or_diverges_is_noise_alone(in_tmp: Callab
         assert abs(values.std() / SIGMA - 1) < 0.1
 
 
-@pytest.mark.parametrize("route", [candidates.STATISTICS, candidates.LOSS, grow.ROUTE, ranges.ROUTE])
+@pytest.mark.parametrize("route", ["query.ranges", "query.bn_statistics", "query.losses", "query.top_gradients"])
 @pytest.mark.parametrize("bundled", [False, True])
 def test_a_device_refuses_what_would_answer_exactly(recorder: Any, route: str, bundled: bool) -> None:
     from fedprune.federated.link.client import client_app

@@ -191,7 +191,9 @@ def test_a_device_that_is_let_in_late_is_awaited_at_the_start(
 
 
 def test_a_device_that_does_not_come_back_is_not_asked(tmp_path: Path) -> None:
-    grid = Link(lambda message: message.metadata.message_type == "query.top_gradients" and message.metadata.dst_node_id == _NODE)
+    grid = Link(
+        lambda message: message.metadata.message_type == "query.top_gradients" and message.metadata.dst_node_id == _NODE
+    )
     grid.gone = [set(), set(), {_NODE}]  # it is there at the start and as its round begins
     with pytest.raises(RunStopped, match="3 of 4 devices answered well"):
         drive(tmp_path / "run", grid, least_replies=1.0)

@@ -11,13 +11,14 @@ import pytest
 import tiny_world
 from fleets import DENSITIES, STRUCTURED, assert_same, assert_whole, fleet_of
 
-from fedprune.aggregation import Share
-from fedprune.federated.rounds.model import ORDER, Part, State, read, save
-from fedprune.federated.rounds.ordering import ordered
+from fedprune.federated.rounds.model import State, read, save
 from fedprune.federated.rounds.rounds import participants
+from fedprune.methods.nested import Order
+from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.pruning import masks
 from fedprune.pruning.nesting import counts, nested
 from fedprune.runs.setting import prepare
+from fedprune.types import Model, Part, Trained
 
 RUNS = {
     "fedtiny": ("fedtiny", {}),
@@ -96,19 +97,19 @@ def test_of_fedtiny_masks_change_with_growth_and_a_smaller_one_only_where_the_la
 
 def test_what_devices_say_of_the_order_is_forgotten_once_it_is_used(ran: Callable[[str], Any]) -> None:
     for name in ("fedtiny", "fedtiny by scores", "fedtiny by votes"):
-        assert not [key for state in ran(name).states for key in state.memory if key.startswith(ORDER)]
+        assert not [key for state in ran(name).states for key in state.memory if key.startswith("order/")]
 
 
-@pytest.mark.parametrize(("join", "kept"), [("scores", [1, 2]), ("votes", [0, 1])])
-def test_two_devices_decide_by_their_magnitudes_or_by_their_votes(join: str, kept: list[int]) -> None:
+@pytest.mark.parametrize(("order", "kept"), [(by_scores, [1, 2]), (by_votes, [0, 1])])
+def test_two_devices_decide_by_their_magnitudes_or_by_their_votes(order: Order, kept: list[int]) -> None:
     """Worked by hand: means 2.4, 5.4, 3.8, 0 of the magnitudes; shares 0.6, 1, 0.4, 0 of the votes."""
     whole = {"w": np.ones(4, bool)}
-    parts = {"large": Part(whole, {}), "small": Part({"w": np.array([True, True, False, False])}, {})}
-    state = State(1, {"w": np.zeros(4, np.float32)}, whole, parts=parts)
-    first = Share({"w": np.array([4, -3, 0, 0], np.float32)}, whole, 3)
-    second = Share({"w": np.array([0, 9, -9.5, 0], np.float32)}, whole, 2)
-    order = ordered(state, [first, second], join).memory[f"{ORDER}small/w"]
-    assert np.flatnonzero(nested({"w": order}, {"w": 2}, whole)["w"]).tolist() == kept
+    parts = {"large": Part({}, whole), "small": Part({}, {"w": np.array([True, True, False, False])})}
+    model = Model({"w": np.zeros(4, np.float32)}, whole, parts=parts)
+    first = Trained({"w": np.array([4, -3, 0, 0], np.float32)}, whole, 3)
+    second = Trained({"w": np.array([0, 9, -9.5, 0], np.float32)}, whole, 2)
+    found = order(model, "small", {0: first, 1: second})
+    assert np.flatnonzero(nested(found, {"w": 2}, whole)["w"]).tolist() == kept
 
 
 @pytest.mark.parametrize("name", ["heterofl", "fjord", "fedrolex"])
@@ -123,11 +124,11 @@ def test_windows_stay_or_roll_on_by_one(ran: Callable[[str], Any], name: str) ->
 def test_every_part_has_statistics_of_its_own(ran: Callable[[str], Any], name: str) -> None:
     first, last = ran(name).states[0], ran(name).state
     for part, own in last.parts.items():
-        assert {key for key in last.params if "running" in key or "num_batches" in key} == set(own.buffers)
-        assert not np.array_equal(own.buffers["1.1.running_var"], first.parts[part].buffers["1.1.running_var"])
-    found = [own.buffers["2.1.running_mean"].tobytes() for own in last.parts.values()]
+        assert {key for key in last.params if "running" in key or "num_batches" in key} == set(own.params)
+        assert not np.array_equal(own.params["1.1.running_var"], first.parts[part].params["1.1.running_var"])
+    found = [own.params["2.1.running_mean"].tobytes() for own in last.parts.values()]
     assert len(set(found)) == 3
-    for key, value in last.parts["large"].buffers.items():  # the model's are those of its largest part
+    for key, value in last.parts["large"].params.items():  # the model's are those of its largest part
         assert np.array_equal(last.params[key], value)
 
 
@@ -154,14 +155,14 @@ def test_what_no_participant_owns_keeps_the_servers_value(go: Callable[..., Any]
         left += part != "large"
         for layer, value in after.params.items():
             owned = before.masks_of(part).get(layer, np.ones(value.shape, bool))
-            if layer in before.parts["large"].buffers:
+            if layer in before.parts["large"].params:
                 continue
             unknown = ~owned & after.masks.get(layer, np.ones(value.shape, bool))  # growth may prune
             assert value[unknown].tobytes() == before.params[layer][unknown].tobytes(), (after.round, layer)
         for name, own in after.parts.items():  # statistics are of those who trained the part
             trained = name in (part, *(plan.jobs[part][0].inner))
             mean = "0.1.running_mean"
-            assert trained == (not np.array_equal(own.buffers[mean], before.parts[name].buffers[mean])), name
+            assert trained == (not np.array_equal(own.params[mean], before.parts[name].params[mean])), name
         if part != "large":
             assert masks.equal(after.masks, before.masks)  # who holds no more knows of no more
     assert left >= 2
@@ -251,11 +252,13 @@ def test_a_checkpoint_keeps_every_part_bit_by_bit_and_in_order(ran: Callable[[st
     odd = np.array([-0.0, np.nan, np.inf, 1e-45], np.float32)
     mask = np.array([True, False, True, False])
     parts = {
-        "z-large": Part({"x": mask, "part/x": mask}, {"x.running_mean": odd, "n.num_batches_tracked": np.asarray(3)}),
-        "a": Part({"x": ~mask}, {}),
+        "z-large": Part({"x.running_mean": odd, "n.num_batches_tracked": np.asarray(3)}, {"x": mask, "part/x": mask}),
+        "a": Part({}, {"x": ~mask}),
     }
     params = {"x": odd, "part/x": odd, "x.running_mean": -odd, "n.num_batches_tracked": np.asarray(2)}
-    state = State(7, params, {"x": mask}, {f"{ORDER}a/x": -odd}, parts)
+    state = State(
+        7, params, {"x": mask}, {"order/a/x": -odd}, parts, {"ranges/a": odd}, {"small/losses": {"x": odd}, "none": {}}
+    )
     for each in (state, *ran("fedtiny by votes").states, *ran("fedrolex").states):
         save(each, tmp_path / "c")
         assert_same(each, read(tmp_path / "c"))
@@ -287,5 +290,5 @@ def test_a_tier_that_does_not_train_gets_a_part_of_what_others_train(go: Callabl
         assert list(state.parts) == [largest, "middle", "board"]
         assert_whole(state)
     before, after = run.states[0].parts["board"], run.state.parts["board"]
-    assert not np.array_equal(before.buffers["2.1.running_mean"], after.buffers["2.1.running_mean"])
+    assert not np.array_equal(before.params["2.1.running_mean"], after.params["2.1.running_mean"])
     assert [row["devices"] for row in run.rows if row.get("part") == "board" and row["phase"] == "evaluate"] == [4] * 3

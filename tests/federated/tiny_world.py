@@ -15,12 +15,15 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from torch import nn
 
+from fedprune.aggregation import pooled
 from fedprune.data import Dataset, Examples
 from fedprune.experiment import Experiment, parse
 from fedprune.federated.link.client import ROUTES, _handle
 from fedprune.federated.rounds.device import Device
+from fedprune.methods.layers import dense, masked
 from fedprune.pruning import masks as _masks
-from fedprune.types import Masks, Method, Params
+from fedprune.pruning.candidates import Pool, choose, statistics_of
+from fedprune.types import Ask, Found, Masks, Method, Model, Params
 from fedprune.wire.payload import Payload
 
 CLASSES = 3
@@ -79,23 +82,33 @@ def oddly_named(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 def random_candidates(layers: Mapping[str, tuple[int, ...]], *, seed: int = 0) -> Method:
     """Three random masks of a fifth of the weights: none is a top-k of |θ|, so they must travel as masks."""
+    rng = np.random.default_rng(seed)
+    drawn = [{name: rng.random(shape) < 0.2 for name, shape in layers.items()} for _ in range(3)]
 
-    def candidates(weights: Params) -> list[Masks]:
-        rng = np.random.default_rng(seed)
-        return [{name: rng.random(shape) < 0.2 for name, shape in layers.items()} for _ in range(3)]
+    def asks(model: Model, round: int, found: Found) -> dict[str, Ask]:
+        if round:
+            return {}
+        if "statistics" not in found:
+            return {"statistics": Ask("bn_statistics", Pool(drawn, pooled))}
+        return {"losses": Ask("losses", Pool(drawn, pooled, found["statistics"]))}
 
-    from fedprune.aggregation import pooled
+    def act(model: Model, found: Found, round: int) -> Model:
+        if round:
+            return model
+        best = choose(found["losses"])
+        own = statistics_of(best, found["statistics"])
+        return masked(model._replace(params={**model.params, **own}), drawn[best])
 
-    return Method(candidates, merge=pooled)
+    return Method(dense(layers), asks=asks, act=act)
 
 
 def no_candidate(layers: Mapping[str, tuple[int, ...]]) -> Method:
     """A method that cannot draw its masks."""
 
-    def candidates(weights: Params) -> list[Masks]:
+    def start(params: Params) -> Model:
         raise ValueError("no mask of the density asked for")
 
-    return Method(candidates)
+    return Method(start)
 
 
 FEDTINY: dict[str, Any] = {"name": "fedtiny", "density": 0.2, "pool": 3, "period": 1, "stop": 10}

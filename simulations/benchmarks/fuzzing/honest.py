@@ -6,7 +6,7 @@ import functools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,9 +24,8 @@ from fedprune.federated.link.records import to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase
-from fedprune.federated.rounds.phases.candidates import candidate_loss, candidate_statistics
 from fedprune.federated.rounds.phases.evaluate import evaluate
-from fedprune.federated.rounds.phases.grow import grow
+from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.ranges import ranges
 from fedprune.federated.rounds.phases.train import train
@@ -34,6 +33,7 @@ from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare
 from fedprune.training.lean import Lean
+from fedprune.types import Ask
 from simulations.benchmarks.soak.stage import DIGITS
 
 DEVICE = 1
@@ -59,7 +59,7 @@ def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 class Exchanged(NamedTuple):
     """A phase, with what its two sides honestly say."""
 
-    phase: Phase
+    phase: Phase[Any]
     state: State
     job: Job
     request: RecordDict
@@ -97,13 +97,14 @@ def answered(part: Part) -> RecordDict:
 def exchanged() -> Mapping[str, Exchanged]:
     """Every phase, by a name of its own."""
     made, state = setting(), trained()
-    method, experiment = next(iter(made.tiers().methods.values())), made.experiment
-    chosen = method.candidates({name: state.params[name] for name in made.layers})
+    experiment = made.experiment
     dense = State(-1, state.params)
+    pool = next(iter(made.method.asks(made.method.start(state.params), 0, {}).values())).args
+    chosen = pool.candidates
     mixed = [{n: np.roll(m, 1) for n, m in chosen[0].items()}, chosen[1]]
     found = {}
 
-    def add(name: str, phase: Phase, state: State, job: Job = _WHOLE) -> None:
+    def add(name: str, phase: Phase[Any], state: State, job: Job = _WHOLE) -> None:
         request = phase.request(state, job)
         request = request._replace(values={**request.values, "experiment": _experiment.to_json(experiment)})
         sent = to_records(request)
@@ -111,22 +112,19 @@ def exchanged() -> Mapping[str, Exchanged]:
         found[name] = Exchanged(phase, state, job, sent, reply)
 
     large, small = list(state.parts)
-    merge = method.merge
-    assert method.update is not None
-    assert merge is not None
     add("profile", profile(), state)
-    add("train", train(experiment, 1), state, Job(large, inner=(small,), inner_steps=1))
+    add("train", train(experiment, 1, made.method), state, Job(large, inner=(small,), inner_steps=1))
     add(
         "train lean",
-        train(experiment, 1),
+        train(experiment, 1, made.method),
         state,
         Job(small, lean=Lean(8, True, True), batch=8, needs_bytes=1, share=0.5),
     )
-    add("top_gradients", grow(method.update, dict.fromkeys(made.layers, 3), 1, 0), state, Job(large))
+    add("top_gradients", measure(Ask("top_gradients", dict.fromkeys(made.layers, 3)), 1), state, Job(large))
     add("evaluate", evaluate(), state, Job(small, batch=32))
-    add("statistics", candidate_statistics(mixed, merge), dense)
+    add("statistics", measure(Ask("bn_statistics", pool._replace(candidates=mixed)), 0), dense)
     told = {f"{i}/{n.replace('running_', '')}": v for i in (0, 1) for n, v in state.params.items() if ".running_" in n}
-    add("loss", candidate_loss(mixed), State(-1, state.params, {}, told))
+    add("loss", measure(Ask("losses", pool._replace(candidates=mixed, statistics=told)), 0), dense)
     model = made.model(state.params)
     whole = graphs.trace(model, torch.zeros(1, *made.dataset.input_shape))
     add("ranges", ranges(graphs.inference(whole), ""), state, Job(batch=16))

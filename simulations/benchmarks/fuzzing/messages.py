@@ -19,6 +19,7 @@ from fedprune.federated.link.checks import Asked, asked, checked
 from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, size, stamp, to_records
+from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Reply
 from fedprune.types import Masks, Params
 from fedprune.wire.payload import Payload
@@ -225,7 +226,8 @@ def _replies(data: bytes) -> None:
         return
     _, good = checked(one.reply, judged, honest.DEVICE, holds)
     after = one.phase.reduce(one.state, [Reply(0, good, one.job), Reply(1, payload, one.job)])
-    for key, value in {**after.params, **after.memory}.items():
+    found = {**after.params, **after.notes} if isinstance(after, State) else (after or {})
+    for key, value in found.items():
         if not np.isfinite(value).all():
             raise Foreign(f"{key} is no longer finite")
 
