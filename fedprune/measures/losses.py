@@ -12,7 +12,7 @@ import numpy as np
 
 from fedprune import draws, training
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
-from fedprune.measures._candidates import BATCH, Asked, Pool, accepts, candidates_of, request, statistics_of
+from fedprune.measures._candidates import BATCH, Asked, Pool, accepts, candidates_of, most, request, statistics_of
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count, number
 
@@ -56,4 +56,4 @@ def _check(answer: Payload, args: Pool, model: Model) -> None:
             number(Payload({"loss": loss}), "loss")
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, Asked, accepts)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, Asked, accepts, most=most)
