@@ -11,7 +11,7 @@ from torch.nn import functional
 from fedprune import measures, training
 from fedprune.training.gradients import flow, gradients
 from fedprune.training.gram import gram
-from fedprune.types import Params
+from fedprune.types import Model, Params
 from fedprune.wire.payload import Payload
 
 from . import measured_world
@@ -186,6 +186,22 @@ def test_other_weights_have_no_gram_matrix(name: str, expected: str) -> None:
     net = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
     with pytest.raises(ValueError, match=expected):
         gram(net, batches(), [name])
+
+
+def test_an_answer_may_be_larger_than_its_layer() -> None:
+    model = Model({"1.weight": np.zeros((2, 500), np.float32)})
+    triangle = np.zeros(500 * 501 // 2, np.float32)
+    kind = measures.find("gram")
+    kind.check(Payload({"examples": 1, "positions": {"1.weight": 1}}, {"gram/1.weight": triangle}), ["1.weight"], model)
+    assert triangle.nbytes <= kind.answers(["1.weight"], model) < triangle.nbytes + 1000
+
+
+@pytest.mark.parametrize("name", ["gradients", "flow", "gram"])
+def test_a_device_refuses_to_measure_buffers(name: str) -> None:
+    world, kind = measured_world.world(measured_world.normed), measures.find(name)
+    kind.accepts(world.slots, kind.request(world.model, ["1.weight"]))
+    with pytest.raises(ValueError, match="no parameters of the model"):
+        kind.accepts(world.slots, kind.request(world.model, ["2.running_mean"]))
 
 
 # -- hits and counts
