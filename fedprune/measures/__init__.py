@@ -100,6 +100,15 @@ class Kind(NamedTuple):
     """Forward passes over the examples; for the plan of a device's time."""
     memory: Callable[[Mapping[str, tuple[int, ...]]], int] = lambda shapes: 0
     """Shapes of all parameters -> bytes that a measurement holds besides the model and its activations."""
+    carries: bool = True
+    """Whether a request carries the model and its masks; where not, all of its tensors are of the kind's own, with a
+    ``/`` in their names, and it has no masks."""
+    most: Callable[[Mapping[str, Slot], Mapping[str, Any]], int] = lambda slots, values: 0
+    """(slots, values) -> bytes that an honest request's tensors take at most besides those of the model."""
+    answers: Callable[[Any, Model], int] = lambda args, model: 0
+    """(args, model) -> bytes that an honest answer takes at most besides the ``copies`` of what was sent."""
+    whose: Callable[[Any], str] | None = None
+    """args -> whose examples are behind it, where the asker has the choice; else ``of``."""
 
 
 @functools.cache
@@ -115,6 +124,11 @@ def find(name: str) -> Kind:
 def names() -> tuple[str, ...]:
     """All kinds, in the order of their names."""
     return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+
+
+def part_of(kind: Kind, args: Any) -> str:
+    """The part of its examples that a device measures a kind on."""
+    return kind.of if kind.whose is None else kind.whose(args)
 
 
 def examples_of(device: Measurer, part: str) -> Examples:

@@ -14,6 +14,7 @@ from fedprune.models import Slot
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import Pool, candidate_masks
 from fedprune.types import Model, Params, Tensor
+from fedprune.wire import FRAME
 from fedprune.wire.payload import Payload
 
 BATCH = 128
@@ -76,6 +77,11 @@ def accepts(slots: Mapping[str, Slot], request: Payload) -> None:
             raise ValueError(f"{name!r:.80} is no statistic of a candidate")
         if apart[name].dtype.kind != "f":
             raise ValueError(f"{name!r:.80} is {apart[name].dtype}, expected float32")
+
+
+def most(slots: Mapping[str, Slot], values: Mapping[str, Any]) -> int:
+    """Bytes of every candidate's masks and statistics."""
+    return len(values["candidates"]) * sum(slot.nbytes + len(name) + FRAME for name, slot in slots.items())
 
 
 def _mask_name(index: int, name: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedprune import draws
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
-from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, request
+from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
 from fedprune.pruning.candidates import Pool
 from fedprune.training import evidence
 from fedprune.types import Model, Moments, Tensor
@@ -78,4 +78,4 @@ def _copies(args: Any) -> int:
     return len(args.candidates)
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, request, Asked, accepts, copies=_copies)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, request, Asked, accepts, copies=_copies, most=most)

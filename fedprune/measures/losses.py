@@ -12,7 +12,7 @@ import numpy as np
 
 from fedprune import draws, training
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
-from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, request
+from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
 from fedprune.pruning.candidates import Pool, statistics_of
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count, number
@@ -57,4 +57,4 @@ def _check(answer: Payload, args: Pool, model: Model) -> None:
             number(Payload({"loss": loss}), "loss")
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, Asked, accepts)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, Asked, accepts, most=most)

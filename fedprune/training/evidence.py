@@ -1,4 +1,4 @@
-"""Measuring evidence: the only room with hooks and backward passes. Everything measured here merges on the server."""
+"""Measuring evidence over a device's examples. Everything measured here merges on the server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fedprune.counter_rng import uniforms
 from fedprune.graph import Graph, run
 from fedprune.pruning.topk import top_k
 from fedprune.training.batches import Batches, as_input
+from fedprune.training.gradients import as_the_next_step
 from fedprune.types import FloatTensor, Masks, Moments, Params, Tensor, TopK
 
 if TYPE_CHECKING:
@@ -69,7 +70,6 @@ def top_gradients(
     from torch.nn import functional
 
     params = dict(model.named_parameters())
-    layers = [layer for _, layer in _norm_layers(model)]
     found: dict[str, TopK] = {}
 
     def keep_largest(name: str) -> Callable[[torch.Tensor], None]:
@@ -80,24 +80,14 @@ def top_gradients(
 
         return hook
 
-    model.eval()
-    for layer in layers:
-        layer.train()
-        layer.track_running_stats = False
-    for name, tensor in params.items():
-        tensor.requires_grad_(name in counts)
-    hooks = [params[name].register_post_accumulate_grad_hook(keep_largest(name)) for name in counts]  # type: ignore[no-untyped-call]
-    try:
-        loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels))
-        torch.autograd.backward(loss)
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for tensor in params.values():
-            tensor.requires_grad_(True)
-        for layer in layers:
-            layer.track_running_stats = True
-        model.eval()
+    with as_the_next_step(model, counts):
+        hooks = [params[name].register_post_accumulate_grad_hook(keep_largest(name)) for name in counts]  # type: ignore[no-untyped-call]
+        try:
+            loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels))
+            torch.autograd.backward(loss)
+        finally:
+            for hook in hooks:
+                hook.remove()
     return found
 
 

@@ -1,0 +1,75 @@
+"""Kinds that are asked with the names of layers: what such a request is, and what is refused of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from fedprune.models import Slot
+from fedprune.types import Model, Tensor
+from fedprune.wire import FRAME
+from fedprune.wire.payload import Payload, number
+
+BATCH = 128
+
+
+class Asked(msgspec.Struct):
+    """Values of a request."""
+
+    layers: Annotated[list[str], Meta(min_length=1)]
+
+
+def request(model: Model, args: Sequence[str]) -> Payload:
+    """The model and its masks, and the names of the layers."""
+    return Payload({"layers": list(args)}, model.params, model.masks)
+
+
+def accepts(slots: Mapping[str, Slot], request: Payload) -> None:
+    """ValueError where a request has tensors besides the model's, or asks for what is no parameter of it."""
+    if apart := sorted(name for name in request.tensors if "/" in name):
+        raise ValueError(f"asks with {apart[:3]} as well")
+    layers = request.values["layers"]
+    if unknown := sorted(name for name in layers if name not in slots or not slots[name].trained):
+        raise ValueError(f"asks for {unknown[:3]}, which are no parameters of the model")
+    if len(set(layers)) < len(layers):
+        raise ValueError("asks for a layer twice")
+
+
+def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of an answer: under a layer's own name one would travel without its pruned positions."""
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+def shapes(prefix: str, args: Sequence[str], model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes of an answer that has a value for every weight of the layers asked for."""
+    return {prefix + name: model.params[name].shape for name in args}
+
+
+def mean(prefix: str, args: Sequence[str], answers: Sequence[Payload], weights: Sequence[float]) -> dict[str, Tensor]:
+    """Layer -> Σ w_k x_k / Σ w_k over the answers, float64; empty where all weights are 0."""
+    total = sum(weights)
+    if not total:
+        return {}
+    return {
+        name: np.asarray(
+            sum(
+                answer.tensors[prefix + name].astype(np.float64) * (weight / total)
+                for answer, weight in zip(answers, weights, strict=True)
+            )
+        )
+        for name in args
+    }
+
+
+def examples(answers: Sequence[Payload]) -> list[float]:
+    """How many examples are behind each answer."""
+    return [number(answer, "examples") for answer in answers]
+
+
+def sizes(args: Any, model: Model, itemsize: int) -> int:
+    """Bytes of an answer of so many a weight of the layers asked for."""
+    return sum(model.params[name].size * itemsize + len(name) + FRAME for name in args)

@@ -1,0 +1,113 @@
+"""Whole gradients of a model's parameters: of the loss over examples, and of the flow through its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedprune.training.batches import Batches, as_input
+from fedprune.types import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+# All activations are 0 or so near to it that ReLU6 cuts nothing off and a swish is x/2. A power of 2, so that taking it
+# out again costs no bit; float64 reaches from 2⁻¹⁰²² to 2¹⁰²³.
+_INPUT = 2.0**-400
+
+
+@contextmanager
+def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]:
+    """For a block, take gradients of these parameters alone, batch norm by each batch's own statistics.
+
+    That is how the next training step sees them; running statistics do not move, and nothing is dropped out. Afterwards
+    the model is in evaluation mode and holds no gradient.
+    """
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    model.eval()
+    for layer in layers:
+        layer.train()
+        layer.track_running_stats = False
+    for name, tensor in model.named_parameters():
+        tensor.requires_grad_(name in names)
+        tensor.grad = None
+    try:
+        yield
+    finally:
+        for tensor in model.parameters():
+            tensor.requires_grad_(True)
+            tensor.grad = None
+        for layer in layers:
+            layer.track_running_stats = True
+        model.eval()
+
+
+def gradients(model: nn.Module, batches: Batches, names: Collection[str]) -> dict[str, Tensor]:
+    """∂L/∂θ of each named parameter, pruned positions too, float32; L is the mean loss over all examples.
+
+    Where batch norm is, an example's loss depends on those in its batch. Gradients of no examples are 0, and so is that
+    of a parameter that has no part in the loss.
+    """
+    import torch
+    from torch.nn import functional
+
+    params = {name: tensor for name, tensor in model.named_parameters() if name in names}
+    examples = 0
+    with as_the_next_step(model, names):
+        for inputs, labels in batches:
+            loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels), reduction="sum")
+            torch.autograd.backward(loss)  # adds up in place
+            examples += len(labels)
+        return {name: _mean(params[name], examples) for name in names}
+
+
+def _mean(tensor: torch.Tensor, examples: int) -> Tensor:
+    if tensor.grad is None:
+        return np.zeros(tuple(tensor.shape), np.float32)
+    return np.array((tensor.grad / max(examples, 1)).numpy(), np.float32, order="C")
+
+
+def flow(model: nn.Module, input_shape: tuple[int, ...], names: Collection[str]) -> dict[str, Tensor]:
+    """∂R/∂θ of each named parameter at |θ|, float64, where R = 1ᵀ(∏ |θ_l|)1 (SynFlow, Tanaka et al., 2020, eq. 2).
+
+    R is the sum of the logits of the net with every weight replaced by its absolute value, on an input of ones. Batch
+    norm scales by |γ|/σ, σ² its running variance; shifts, biases and means, are 0, as in the authors' nets before
+    training. So R is of degree 1 in every layer, and Σ |θ| ∂R/∂θ over a layer that all paths go through is R. The model
+    is not changed.
+    """
+    import torch
+
+    model.eval()
+    state = _without_shifts(model)
+    with torch.enable_grad():
+        wanted = [state[name].requires_grad_(True) for name in names]
+        inputs = torch.full((1, *input_shape), _INPUT, dtype=torch.float64)
+        logits = torch.func.functional_call(model, state, (inputs,))
+        found = torch.autograd.grad(logits.sum(), wanted, allow_unused=True, materialize_grads=True)
+    return {name: np.array((grad / _INPUT).numpy(), order="C") for name, grad in zip(names, found, strict=True)}
+
+
+def _without_shifts(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Absolute values of all parameters and buffers in float64; 0 for what a layer adds or subtracts."""
+    import torch
+    from torch import nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.conv import _ConvNd
+
+    state = {
+        name: tensor.detach().double().abs() if tensor.is_floating_point() else tensor
+        for name, tensor in model.state_dict().items()
+    }
+    for prefix, module in model.named_modules():
+        if isinstance(module, nn.Linear | _ConvNd | _BatchNorm):
+            for key in ("bias", "running_mean"):
+                name = f"{prefix}.{key}".removeprefix(".")
+                if name in state:
+                    state[name] = torch.zeros_like(state[name])
+    return state

@@ -1,0 +1,254 @@
+"""What is measured, against torch and by hand: gradients, the flow of ones, Gram matrices, hits and counts."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from fedprune import measures, training
+from fedprune.training.gradients import flow, gradients
+from fedprune.training.gram import gram
+from fedprune.types import Model, Params
+from fedprune.wire.payload import Payload
+
+from . import measured_world
+
+torch.set_num_threads(1)
+
+SHAPE = (2, 7, 7)
+
+
+def batches(shape: tuple[int, ...] = SHAPE, sizes: tuple[int, ...] = (4, 3)) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [(rng.normal(size=(size, *shape)).astype(np.float32), rng.integers(0, 3, size)) for size in sizes]
+
+
+def normed() -> nn.Sequential:
+    """Convolutions, batch norm with statistics that are not those of a fresh net, dropout, ReLU6, linear."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.ReLU6(), nn.Conv2d(6, 4, 2, stride=2), nn.ReLU6(),
+        nn.Flatten(), nn.Dropout(0.5), nn.Linear(16, 3),
+    )  # fmt: skip
+    net[1].running_mean.normal_()
+    net[1].running_var.uniform_(0.5, 2)
+    with torch.no_grad():
+        net[1].weight.normal_()
+        net[1].bias.normal_()
+    return net
+
+
+def unchanged(net: nn.Module, before: nn.Module) -> bool:
+    pairs = zip(net.state_dict().values(), before.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+# -- gradients
+
+
+def test_gradients_are_torchs_of_the_mean_loss() -> None:
+    net = measured_world.plain()
+    names = [name for name, _ in net.named_parameters()]
+    found = gradients(net, batches(measured_world.SHAPE), names)
+    inputs, labels = (np.concatenate(part) for part in zip(*batches(measured_world.SHAPE), strict=True))
+    functional.cross_entropy(net(torch.from_numpy(inputs)), torch.from_numpy(labels)).backward()
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(found[name], parameter.grad, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_gradients_see_the_batchs_statistics_and_move_none_and_drop_nothing_out() -> None:
+    net = normed()
+    before, one = copy.deepcopy(net), batches(sizes=(6,))
+    found = gradients(net, one, ["0.weight"])["0.weight"]
+    assert unchanged(net, before)
+    assert np.array_equal(gradients(net, one, ["0.weight"])["0.weight"], found)
+    before.train()
+    before[6].eval()
+    functional.cross_entropy(before(torch.from_numpy(one[0][0])), torch.from_numpy(one[0][1])).backward()
+    np.testing.assert_allclose(found, before[0].weight.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_pruned_weights_have_gradients_and_what_has_no_part_in_the_loss_has_none() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(98, 3))
+    net.register_parameter("idle", nn.Parameter(torch.ones(2)))
+    with torch.no_grad():
+        net[1].weight[:, ::2] = 0
+    found = gradients(net, batches(), ["1.weight", "idle"])
+    assert np.all(found["1.weight"][:, ::2] != 0)
+    assert np.array_equal(found["idle"], np.zeros(2, np.float32))
+    assert not np.any(gradients(net, [], ["1.weight"])["1.weight"])
+
+
+# -- flow
+
+
+def test_flow_through_two_matrices_is_the_sum_over_paths() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
+    one, two = (np.abs(net[place].weight.detach().numpy().astype(np.float64)) for place in (1, 3))
+    found = flow(net, (1, 2, 2), ["1.weight", "3.weight"])
+    # R = 1ᵀ |W₂| |W₁| 1, biases left out
+    np.testing.assert_allclose(found["1.weight"], np.repeat(two.sum(0)[:, None], 4, 1), rtol=1e-14)
+    np.testing.assert_allclose(found["3.weight"], np.repeat(one.sum(1)[None], 2, 0), rtol=1e-14)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1e12])
+def test_flow_is_conserved_from_layer_to_layer_whatever_clips_or_shifts(factor: float) -> None:
+    net = normed()
+    with torch.no_grad():
+        for place in (0, 3, 7):
+            net[place].weight *= factor
+    before, names = copy.deepcopy(net), ["0.weight", "1.weight", "3.weight", "7.weight"]
+    found = flow(net, SHAPE, names)
+    weights = {name: np.abs(value.detach().numpy().astype(np.float64)) for name, value in net.named_parameters()}
+    through = [float((weights[name] * found[name]).sum()) for name in names]
+    assert through[0] > 0
+    np.testing.assert_allclose(through, through[0], rtol=1e-10)
+    assert unchanged(net, before)
+    assert all(tensor.grad is None for tensor in net.parameters())
+
+
+def test_nothing_flows_to_what_pruning_has_cut_off() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False), nn.ReLU(), nn.Linear(3, 2, bias=False))
+    with torch.no_grad():
+        net[3].weight[:, 1] = 0
+    found = flow(net, (1, 2, 2), ["1.weight", "3.weight"])
+    assert not np.any(found["1.weight"][1])
+    assert np.all(found["1.weight"][[0, 2]] > 0)
+    assert np.all(found["3.weight"] > 0)
+
+
+# -- Gram matrices
+
+
+LAYERS = {
+    "strided": nn.Conv2d(2, 3, (3, 2), stride=(2, 1), bias=False),
+    "padded and dilated": nn.Conv2d(2, 3, 3, padding=(2, 1), dilation=2, bias=False),
+    "same, of an even kernel": nn.Conv2d(2, 3, 4, padding="same", bias=False),
+    "circular": nn.Conv2d(2, 3, 3, padding=2, padding_mode="circular", bias=False),
+    "reflecting": nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect", bias=False),
+    "linear on the last axis": nn.Linear(7, 3, bias=False),
+    "of a signal": nn.Conv1d(2, 3, 5, stride=2, padding=3, bias=False),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_gram_matrix_gives_the_products_of_a_layers_outputs(name: str) -> None:
+    layer = LAYERS[name]
+    seen = batches((2, 30) if isinstance(layer, nn.Conv1d) else SHAPE)
+    (found, rows) = gram(nn.Sequential(layer), seen, ["0.weight"])["0.weight"]
+    with torch.no_grad():
+        outputs = [layer(torch.from_numpy(inputs)).double() for inputs, _ in seen]
+    axis = -1 if isinstance(layer, nn.Linear) else 1
+    flat = np.concatenate([each.movedim(axis, -1).reshape(-1, 3).numpy() for each in outputs])
+    weight = layer.weight.detach().numpy().astype(np.float64).reshape(3, -1)
+    assert rows == len(flat)
+    np.testing.assert_allclose(weight @ found @ weight.T, flat.T @ flat, rtol=1e-5, atol=1e-4)
+
+
+def test_a_gram_matrix_is_that_of_evaluation_and_symmetric_as_merged() -> None:
+    net = normed()
+    before = copy.deepcopy(net)
+    seen: list[torch.Tensor] = []
+    before.eval()[7].register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0].detach().double()))
+    for inputs, _ in batches():
+        before(torch.from_numpy(inputs))
+    expected = torch.cat(seen).numpy()
+    found, rows = gram(net, batches(), ["7.weight"])["7.weight"]
+    assert rows == 7
+    np.testing.assert_allclose(found, expected.T @ expected, rtol=1e-5, atol=1e-6)
+    assert unchanged(net, before)
+
+    world = measured_world.world(measured_world.plain)
+    kind, names = measures.find("gram"), ("2.weight", "5.weight")
+    answers = [kind.measure(device, kind.request(world.model, names), 0) for device in world.devices]
+    merged = kind.merge(answers, names)
+    for name in names:
+        assert np.array_equal(merged[name], merged[name].T)
+        assert np.linalg.eigvalsh(merged[name]).min() > -1e-3
+    assert merged["5.weight/positions"] == sum(measured_world.SIZES)
+    assert merged["2.weight/positions"] == 4 * sum(measured_world.SIZES)
+    assert merged["2.weight"].shape == (16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("0.weight", "'0.weight' is of a convolution of 2 groups, expected"),
+        ("1.weight", "'1.weight' is of BatchNorm2d, expected the weight of Linear, Conv1d or Conv2d, of one group"),
+        ("2.bias", "'2.bias' is of Conv2d, expected"),
+    ],
+)
+def test_other_weights_have_no_gram_matrix(name: str, expected: str) -> None:
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1))
+    with pytest.raises(ValueError, match=expected):
+        gram(net, batches(), [name])
+
+
+def test_an_answer_may_be_larger_than_its_layer() -> None:
+    model = Model({"1.weight": np.zeros((2, 500), np.float32)})
+    triangle = np.zeros(500 * 501 // 2, np.float32)
+    kind = measures.find("gram")
+    kind.check(Payload({"examples": 1, "positions": {"1.weight": 1}}, {"gram/1.weight": triangle}), ["1.weight"], model)
+    assert triangle.nbytes <= kind.answers(["1.weight"], model) < triangle.nbytes + 1000
+
+
+@pytest.mark.parametrize("name", ["gradients", "flow", "gram"])
+def test_a_device_refuses_to_measure_buffers(name: str) -> None:
+    world, kind = measured_world.world(measured_world.normed), measures.find(name)
+    kind.accepts(world.slots, kind.request(world.model, ["1.weight"]))
+    with pytest.raises(ValueError, match="no parameters of the model"):
+        kind.accepts(world.slots, kind.request(world.model, ["2.running_mean"]))
+
+
+# -- hits and counts
+
+
+@pytest.fixture(params=["train", None])
+def judged(request: pytest.FixtureRequest) -> tuple[str | None, float, Params]:
+    """(part asked for, share of hits by hand, evidence)."""
+    world, kind = measured_world.world(measured_world.plain), measures.find("accuracy")
+    asked = kind.request(world.model, request.param)
+    answers = [kind.measure(device, asked, 0) for device in world.devices]
+    net = measured_world.plain()
+    with torch.no_grad():
+        training.load_state(net, world.model.params)
+    examples = world.together.parts.train if request.param else world.together.parts.development
+    right = net(torch.from_numpy(examples.inputs)).argmax(1).numpy() == examples.labels
+    return request.param, float(right.mean()), kind.merge(answers, request.param)
+
+
+def test_accuracy_is_the_share_of_hits_on_the_part_asked_for(judged: tuple[str | None, float, Params]) -> None:
+    part, share, found = judged
+    assert found["accuracy"] == share
+    assert 0 < share < 1
+    assert found["examples"] == (sum(measured_world.SIZES) if part else 3 * measured_world.DEVELOPMENT)
+    assert measures.part_of(measures.find("accuracy"), part) == (part or "development")
+
+
+def test_accuracy_of_no_examples_is_no_evidence() -> None:
+    kind, nothing = measures.find("accuracy"), Payload({"examples": 0, "hits": 0})
+    some = Payload({"examples": 4, "hits": 3})
+    kind.check(nothing, None, measured_world.world(measured_world.plain).model)
+    assert kind.merge([nothing], None) == {}
+    assert kind.merge([nothing, some], None) == {"accuracy": 0.75, "examples": 4}
+
+
+def test_counts_are_those_of_the_training_labels() -> None:
+    world, kind = measured_world.world(measured_world.plain), measures.find("counts")
+    answers = [kind.measure(device, kind.request(world.model, 3), 0) for device in world.devices]
+    found = kind.merge(answers, 3)
+    assert found["classes"].tolist() == [int((world.together.parts.train.labels == label).sum()) for label in range(3)]
+    assert found["examples"] == sum(measured_world.SIZES)
+
+
+def test_ranges_are_the_extremes_of_all_training_parts() -> None:
+    world, kind = measured_world.world(measured_world.plain), measures.find("ranges")
+    graph = measured_world.CASES["ranges"].args(world.model)
+    asked = kind.request(world.model, graph)
+    found = kind.merge([kind.measure(device, asked, 0) for device in world.devices], graph)["ranges"]
+    inputs = world.together.parts.train.inputs
+    assert tuple(found[list(graph.shapes).index(graph.input)]) == (inputs.min(), inputs.max())
