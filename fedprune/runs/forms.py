@@ -9,7 +9,7 @@ import numpy as np
 from fedprune import draws, training
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases.ranges import measured
+from fedprune.federated.rounds.rounds import measured
 from fedprune.runs import shipping
 from fedprune.runs.costs import SRAM_SLACK
 from fedprune.runs.setting import Setting

@@ -140,7 +140,7 @@ FOREIGN: dict[str, tuple[str, Callable[[Payload], Payload], str]] = {
     "an endless learning rate": ("train", changed("learning_rate", 10**400), "not a "),
     "a learning rate of another type": ("train", changed("learning_rate", [1]), "not a request of train"),
     "no counts": ("query.top_gradients", changed("counts", {}), "not a request of query.top_gradients"),
-    "counts of another type": ("query.top_gradients", changed("counts", {"1.0.weight": 0.5}), "not a request of query.top"),
+    "counts of another type": ("query.top_gradients", changed("counts", {"1.0.weight": 0.5}), "not a request of"),
     "counts of another layer": ("query.top_gradients", changed("counts", {"0.0.weight": 1}), "which have no mask"),
     "candidates of another type": ("query.losses", changed("candidates", [1]), "not a request of"),
     "a candidate beyond its layer": (

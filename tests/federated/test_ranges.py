@@ -15,12 +15,15 @@ from fedprune.experiment import ExperimentError
 from fedprune.export import litert
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import ranges
+from fedprune.federated.rounds.phases.measure import measure
+from fedprune.federated.rounds.rounds import measured
 from fedprune.runs import forms, outcome, shipping
 from fedprune.runs.run import simulate
 from fedprune.runs.setting import prepare
+from fedprune.types import Ask
 
 ASKED = {"ranges": "devices"}
 WITHOUT_PUBLIC = {"name": "tiny_world:load", "partition": "iid", "devices": 4, "public": 0.0}
@@ -40,7 +43,7 @@ def test_the_phase_comes_last_and_costs_the_devices_two_numbers_a_tensor(asked: 
     assert [row["phase"] for row in asked.rows].count("ranges") == 1
     last = asked.rows[-1]
     assert (last["round"], last["phase"], last["devices"], last["faults"]) == (2, "ranges", 4, {})
-    found = ranges.measured(asked.state, "")
+    found = measured(asked.state, "")
     assert found is not None
     assert last["bytes_up"] < 4 * (found.nbytes + 100)
 
@@ -51,13 +54,13 @@ def test_ranges_are_the_extremes_of_all_devices_training_parts(asked: Any) -> No
     graph = shipping.shipped(setting, asked.state)
     inputs = np.concatenate([each.train.inputs for each in setting.federation.devices])
     expected = litert.calibrate(graph, setting.dataset.normalise(inputs))
-    found = ranges.measured(asked.state, "")
+    found = measured(asked.state, "")
     assert found is not None
     np.testing.assert_allclose(found, np.array(list(expected.values())), rtol=1e-5)
     replies = [
         from_records(reply.content).tensors["ranges"]
         for asked, reply in asked.crossed
-        if asked.metadata.message_type == ranges.ROUTE
+        if asked.metadata.message_type == "query.ranges"
     ]
     assert len({reply.tobytes() for reply in replies}) == 4  # each device saw something else
 
@@ -65,7 +68,7 @@ def test_ranges_are_the_extremes_of_all_devices_training_parts(asked: Any) -> No
 def test_the_file_is_written_on_these_ranges_and_does_what_the_model_does(asked: Any) -> None:
     setting = prepare(experiment(data=WITHOUT_PUBLIC), "test")
     made = forms.make(setting, asked.state)
-    found = ranges.measured(asked.state, "")
+    found = measured(asked.state, "")
     assert found is not None
     low, high = (float(end) for end in found[0])  # of the input
     assert litert.quantisation(made.litert_int8).input.grid == litert.quantise.affine(low, high)
@@ -94,7 +97,7 @@ def test_training_is_the_same_whoever_measures_the_ranges(in_tmp: Callable[..., 
     assert {name: value.tobytes() for name, value in other.state.params.items()} == {
         name: value.tobytes() for name, value in whole.state.params.items()
     }
-    assert ranges.measured(whole.state, "") is None
+    assert measured(whole.state, "") is None
 
 
 @pytest.mark.parametrize("stop", ["evaluate", "ranges"])
@@ -116,7 +119,7 @@ def test_a_run_that_stopped_near_its_end_goes_on(tmp_path: Path, asked: Any, go:
 
 
 def is_ranges(message: Message) -> bool:
-    return bool(message.metadata.message_type == ranges.ROUTE)
+    return bool(message.metadata.message_type == "query.ranges")
 
 
 def lying(change: Callable[[np.ndarray], np.ndarray | None], devices: int = 1) -> Callable[[Message, Message], Message]:
@@ -164,7 +167,7 @@ def test_a_device_that_sends_nonsense_is_left_out(go: Any, name: str) -> None:
         for message, reply in run.crossed
         if is_ranges(message) and message.metadata.dst_node_id != 1003
     ]
-    found = ranges.measured(run.state, "")
+    found = measured(run.state, "")
     assert found is not None
     assert np.array_equal(found[:, 0], np.min(honest, axis=0)[:, 0])
     assert np.array_equal(found[:, 1], np.max(honest, axis=0)[:, 1])
@@ -173,7 +176,7 @@ def test_a_device_that_sends_nonsense_is_left_out(go: Any, name: str) -> None:
 def test_too_few_good_answers_stop_the_run_and_it_can_go_on(go: Any) -> None:
     with pytest.raises(RunStopped, match=r"query\.ranges: 1 of 4 devices answered well"):
         go(experiment(rounds=1), change=lying(lambda found: None, devices=3))
-    assert ranges.measured(go(experiment(rounds=1), resume=True).state, "") is not None
+    assert measured(go(experiment(rounds=1), resume=True).state, "") is not None
 
 
 @pytest.mark.parametrize("method", ["fedtiny", "heterofl"])
@@ -183,7 +186,7 @@ def test_every_part_has_ranges_of_its_own(in_tmp: Callable[..., Any], method: st
     setting = prepare(wanted, "test")
     rows = [row for row in run.rows if row["phase"] == "ranges"]
     assert [row["part"] for row in rows] == list(run.state.parts) == ["large", "middle", "small"]
-    found = {part: ranges.measured(run.state, part) for part in run.state.parts}
+    found = {part: measured(run.state, part) for part in run.state.parts}
     for part, mine in found.items():
         assert mine is not None
         graph = shipping.shipped(setting, run.state.view(part))
@@ -199,10 +202,10 @@ def test_every_part_has_ranges_of_its_own(in_tmp: Callable[..., Any], method: st
 
 def test_a_device_takes_few_examples_at_a_time_where_its_memory_is_short(asked: Any) -> None:
     setting = prepare(experiment(data=WITHOUT_PUBLIC), "test")
-    phase = ranges.ranges(shipping.shipped(setting, asked.state), "")
+    phase = measure(Ask("ranges", shipping.shipped(setting, asked.state)), 2)
     seen: list[int] = []
 
-    class Watched(ranges.Device):
+    class Watched(Device):
         def batches(self, examples: Any, size: int) -> Any:
             seen.append(size)
             return super().batches(examples, size)
@@ -221,9 +224,9 @@ def test_a_device_takes_few_examples_at_a_time_where_its_memory_is_short(asked: 
 
 def test_ranges_of_another_model_are_refused_in_one_line(asked: Any) -> None:
     setting = prepare(experiment(data=WITHOUT_PUBLIC), "test")
-    found = ranges.measured(asked.state, "")
+    found = measured(asked.state, "")
     assert found is not None
-    state = State(2, asked.state.params, asked.state.masks, {"ranges/": found[1:]})
+    state = State(2, asked.state.params, asked.state.masks, notes={"ranges/": found[1:]})
     with pytest.raises(ExperimentError, match=r"^export\.ranges: ranges of \d+ tensors, but the graph has \d+; run"):
         forms.make(setting, state)
     with pytest.raises(ExperimentError, match=r"^export\.ranges: no device has measured any; run again"):

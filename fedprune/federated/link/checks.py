@@ -38,7 +38,7 @@ def asked(phase: Phase[Any], state: State, job: Job, round: int, request: Payloa
     tensors = [*request.tensors.items(), *request.masks.items()]
     sent = sum(value.nbytes + len(name) + FRAME for name, value in tensors)
     of = stamp(records, phase.route, str(round))
-    return Asked(phase, state, job, round, request, of, (1 + phase.copies) * sent + _SLACK)
+    return Asked(phase, state, job, round, request, of, (1 + phase.copies) * sent + phase.more(state, job) + _SLACK)
 
 
 def addressed(reply: Message, route: str, round: int) -> None:

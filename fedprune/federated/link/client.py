@@ -23,7 +23,7 @@ from fedprune.federated.link.records import from_records, stamp, to_records, val
 from fedprune.federated.link.requests import check, most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.phases import evaluate, local_steps, measure, profile, ranges
+from fedprune.federated.rounds.phases import evaluate, local_steps, measure, profile
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload
 
 Half = Callable[[Device, Payload], Payload]
@@ -33,7 +33,6 @@ ROUTES: Mapping[str, Half] = {
     profile.ROUTE: profile.device,
     local_steps.ROUTE: local_steps.device,
     evaluate.ROUTE: evaluate.device,
-    ranges.ROUTE: ranges.device,
     **{measure.PREFIX + kind: functools.partial(measure.device, kind) for kind in measures.names()},
 }
 """Flower's message type -> device half. A new phase is a file and a line here; a new kind of evidence its file."""

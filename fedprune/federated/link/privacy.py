@@ -29,11 +29,11 @@ from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import SUMS
-from fedprune.federated.rounds.phases import evaluate, measure, ranges, train
+from fedprune.federated.rounds.phases import evaluate, measure, train
 from fedprune.types import Masks, Params, Tensor
 from fedprune.wire.payload import REFUSED, Payload
 
-_EXACT = (ranges.ROUTE, *(measure.PREFIX + kind for kind in measures.names() if not measures.find(kind).private))
+_EXACT = tuple(measure.PREFIX + kind for kind in measures.names() if not measures.find(kind).private)
 """Routes whose replies are exact functions of a device's data."""
 
 

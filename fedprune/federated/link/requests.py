@@ -18,7 +18,7 @@ from fedprune import measures
 from fedprune.experiment.sections import Rate
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.phases import evaluate, measure, profile, ranges, train
+from fedprune.federated.rounds.phases import evaluate, measure, profile, train
 from fedprune.federated.rounds.phases.local_steps import LOCAL, OWN, own_tensors
 from fedprune.measures import Kind
 from fedprune.models import Slot
@@ -38,15 +38,11 @@ class _Trained(msgspec.Struct):
     learning_rate: Rate
 
 
-class _Measured(msgspec.Struct):
-    graph: dict[str, Any]
-
-
-_PHASES = (profile.ROUTE, train.ROUTE, evaluate.ROUTE, ranges.ROUTE)
+_PHASES = (profile.ROUTE, train.ROUTE, evaluate.ROUTE)
 """Routes that ask something of the experiment's model, besides kinds of evidence; others bring a file, and check it
 themselves."""
 
-_VALUES: Mapping[str, type[msgspec.Struct]] = {train.ROUTE: _Trained, ranges.ROUTE: _Measured}
+_VALUES: Mapping[str, type[msgspec.Struct]] = {train.ROUTE: _Trained}
 
 
 def _kind(route: str) -> Kind | None:
@@ -71,29 +67,24 @@ def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: R
         received = sum(record.count_bytes() for record in records.array_records.values())
         return min(_LARGEST_FILE, _UNFOLDS * received)
     model = sum(slot.nbytes + len(name) + FRAME for name, slot in device.slots().items())
-    if route == ranges.ROUTE:
-        return 2 * model + _repeated(device.slots(), values["graph"])
-    # of every candidate, and of every smaller part, masks and statistics; of a method's memory what the device's half
-    # reads, which may be all weights once more, and scores of them
-    more = _MEMORIES * bool(values.get(LOCAL))
-    return model * (2 + len(values.get("candidates", ())) + len(Job.of(values).inner) + more)
-
-
-def _repeated(slots: Mapping[str, Slot], graph: Mapping[str, Any]) -> int:
-    """Bytes of a graph's parameters: a weight that several operations share is sent with each of them."""
-    found = graph.get("operations")
-    operations = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
-    fields = [field for each in operations for field in each.values() if isinstance(field, dict)]
-    names = [str(field["name"]) for field in fields if "name" in field]
-    return sum(FRAME + (slots[name].nbytes if name in slots else 0) for name in names)
+    if evidence is not None:
+        return 2 * model + evidence.most(device.slots(), values)
+    # of every smaller part masks and statistics; of a method's memory what the device's half reads, which may be all
+    # weights once more, and scores of them
+    return model * (2 + len(Job.of(values).inner) + _MEMORIES * bool(values.get(LOCAL)))
 
 
 def check(device: Device, route: str, request: Payload) -> None:
     """ValueError where a request's tensors and masks are not those of the experiment's model."""
     kind = _kind(route)
-    if (route not in _PHASES and kind is None) or route in (profile.ROUTE, ranges.ROUTE):
+    if (route not in _PHASES and kind is None) or route == profile.ROUTE:
         if request.masks or (request.tensors and route == profile.ROUTE):
             raise ValueError(f"{route} asks with tensors or masks, of which it needs none")
+        return
+    if kind is not None and not kind.carries:
+        if request.masks:
+            raise ValueError(f"{route} asks with masks, of which it needs none")
+        kind.accepts(device.slots(), request)
         return
     if kind is not None:
         own = {name: value for name, value in request.tensors.items() if "/" not in name}

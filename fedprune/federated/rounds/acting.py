@@ -92,7 +92,8 @@ def _holders(tiers: Tiers, fleet: Fleet, state: State, round: int, ask: Ask, job
         owners = {device: job for device, job in jobs.items() if job.part == part and device in there}
         return {device: _of_whole(job) if part not in state.parts else job for device, job in owners.items()}
     holders = tiers.holders(part, jobs)
-    if kind.of == measures.DEVELOPMENT and ask.part and not any(device in fleet.selectors for device in holders):
+    of_development = measures.part_of(kind, ask.args) == measures.DEVELOPMENT
+    if of_development and ask.part and not any(device in fleet.selectors for device in holders):
         return {}
     tests = tiers.tests(part, holders, fleet.usable(round))
     return {device: Job(batch=job.batch) if part not in state.parts else job for device, job in tests.items()}

@@ -12,15 +12,17 @@ from fedprune.federated.rounds.asking import Asking, Request, RunStopped
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, step_name
 from fedprune.federated.rounds.phases.evaluate import evaluate
+from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
-from fedprune.federated.rounds.phases.ranges import measured, ranges
 from fedprune.federated.rounds.phases.train import train
 from fedprune.federated.rounds.standing import Fleet, Step
 from fedprune.federated.rounds.tiers import Tiers, without_own
 from fedprune.graph import Graph
+from fedprune.types import Ask, FloatTensor
 
 SELECTED = "selected/"
 """Prefix, in a state's notes, of the masks that training began with."""
+_RANGES = "ranges/"
 _TRAIN, _TEST = "train", "evaluate"
 
 
@@ -70,14 +72,21 @@ def _ranges(link: Asking, fleet: Fleet, tiers: Tiers, state: State, shipped: Cal
             raise RunStopped(
                 f"round {state.round}: no device has the memory to measure the ranges of {part or 'the model'}"
             )
-        step = link.ask(ranges(shipped(state.view(part)), part), state, fleet, jobs, state.round)
-        state = step.answer or state
+        asked = Ask("ranges", shipped(state.view(part)), part=part)
+        step = link.ask(measure(asked, state.round), state, fleet, jobs, state.round)
+        if step.answer:
+            state = replace(state, notes={**state.notes, _RANGES + part: step.answer["ranges"]})
         if measured(state, part) is None:
             raise RunStopped(
                 f"round {state.round}: every device refused to measure the ranges of {part or 'the model'}"
             )
         yield Done({**step.row, **({"part": part} if part else {})}, state)
     return state
+
+
+def measured(state: State, part: str) -> FloatTensor | None:
+    """The ranges of the finished model of ``part``, (tensors, 2); None where devices have not measured them."""
+    return state.notes.get(_RANGES + part)
 
 
 def _begun(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet:

@@ -27,7 +27,6 @@ from fedprune.federated.rounds.phases import Phase
 from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
-from fedprune.federated.rounds.phases.ranges import ranges
 from fedprune.federated.rounds.phases.train import train
 from fedprune.runs import drive as server
 from fedprune.runs.folder import RunFolder
@@ -127,6 +126,6 @@ def exchanged() -> Mapping[str, Exchanged]:
     add("loss", measure(Ask("losses", pool._replace(candidates=mixed, statistics=told)), 0), dense)
     model = made.model(state.params)
     whole = graphs.trace(model, torch.zeros(1, *made.dataset.input_shape))
-    add("ranges", ranges(graphs.inference(whole), ""), state, Job(batch=16))
-    add("ranges as traced", ranges(whole, ""), state)
+    add("ranges", measure(Ask("ranges", graphs.inference(whole)), 1), state, Job(batch=16))
+    add("ranges as traced", measure(Ask("ranges", whole), 1), state)
     return found

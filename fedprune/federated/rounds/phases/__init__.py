@@ -42,3 +42,5 @@ class Phase(NamedTuple, Generic[Answer]):
     """Counts of examples in a reply -> the part of the device's data that has them: train, development or test."""
     copies: int = 1
     """How many times over a reply may say something of every tensor that was sent, such as once a candidate."""
+    more: Callable[[State, Job], int] = lambda state, job: 0
+    """Bytes that an honest reply may take besides."""

@@ -37,8 +37,9 @@ def measure(ask: Ask, round: int) -> Phase[Params]:
         functools.partial(device, ask.kind),
         reduce,
         check,
-        {"examples": kind.of},
+        {"examples": measures.part_of(kind, ask.args)},
         kind.copies(ask.args),
+        lambda state, job: kind.answers(ask.args, _model(state, job)),
     )
 
 

@@ -27,7 +27,7 @@ from fedprune.graph import width
 from fedprune.pruning import masks
 from fedprune.pruning.parts import statistics
 from fedprune.pruning.schedules import cosine
-from fedprune.types import Local, Method, Model, Params, Tensor, Trained
+from fedprune.types import Ask, Local, Method, Model, Params, Tensor, Trained
 from fedprune.wire.payload import Payload, count, number
 
 __all__ = ["ROUTE", "check", "learning_rate", "like", "train"]
@@ -69,8 +69,12 @@ def train(
     def checked(state: State, job: Job, payload: Payload) -> None:
         check(functools.partial(_passes, experiment), local(job), state, job, payload)
 
-    reported = {f"{name}/examples": measures.find(ask.kind).of for name, ask in method.local.reports.items()}
+    reported = {f"{name}/examples": _part(ask) for name, ask in method.local.reports.items()}
     return Phase(ROUTE, request, device, reduce, checked, {"examples": "train", **reported})
+
+
+def _part(ask: Ask) -> str:
+    return measures.part_of(measures.find(ask.kind), ask.args)
 
 
 def _inner(state: State, job: Job) -> Params:
