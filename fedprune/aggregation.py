@@ -29,6 +29,11 @@ def coverage_mean(server: Params, shares: Sequence[Share]) -> Params:
     With every device owning everything this is FedAvg: Σ_k n_k θ_k / Σ_k n_k. Integer and boolean buffers are counters
     and flags, not means: they keep their type and take the largest value. Raises ValueError where a share's names or
     shapes are not the server's, or a weight is negative or not finite.
+
+    >>> small = Share({"w": np.array([1.0, 0.0, 0.0])}, {"w": np.array([True, False, False])}, weight=1)
+    >>> large = Share({"w": np.array([4.0, 2.0, 0.0])}, {"w": np.array([True, True, False])}, weight=2)
+    >>> coverage_mean({"w": np.array([0.0, 0.0, 5.0])}, [small, large])
+    {'w': array([3., 2., 5.])}
     """
     for share in shares:
         _check(server, share)
@@ -43,6 +48,10 @@ def coverage_trimmed(server: Params, shares: Sequence[Share], trim: float) -> Pa
     where ``trim`` is 0. As long as no more owners lie than are cut off at an end, a position stays within the values
     of the others, whatever weights they claim (Yin et al., 2018). Counters and flags take the largest value left.
     Raises ValueError as ``coverage_mean``, and where ``trim`` is outside [0, 0.5).
+
+    >>> shares = [Share({"w": np.array([value])}, {}, weight=1) for value in (1.0, 2.0, 3.0, 1e9)]
+    >>> coverage_trimmed({"w": np.zeros(1)}, shares, trim=0.25)
+    {'w': array([2.5])}
     """
     if not 0 <= trim < 0.5:
         raise ValueError(f"trim is {trim}, expected a fraction in [0, 0.5)")
@@ -54,6 +63,10 @@ def coverage_median(server: Params, shares: Sequence[Share]) -> Params:
 
     Every owner has one vote: a weight that a device claims for itself moves nothing. Less than half of the owners can
     not move it out of the others' range. Counters and flags take the upper median. Raises as ``coverage_mean``.
+
+    >>> shares = [Share({"w": np.array([value])}, {}, weight) for value, weight in ((1.0, 9), (2.0, 1), (1e9, 99))]
+    >>> coverage_median({"w": np.zeros(1)}, shares)
+    {'w': array([2.])}
     """
     equal = [
         share._replace(weight=float(share.weight > 0)) if math.isfinite(share.weight) else share for share in shares
@@ -96,6 +109,10 @@ def clipped(server: Params, share: Share, norm: float, names: Collection[str]) -
     """The share with its update of ``names``, where it owns them, scaled to a Euclidean norm of ``norm`` at most.
 
     θ_k ← θ + (θ_k − θ) · min(1, norm / ‖θ_k − θ‖); one that is short enough comes back as it is.
+
+    >>> far = Share({"w": np.array([3.0, 4.0])}, {}, weight=1)
+    >>> clipped({"w": np.zeros(2)}, far, norm=1.0, names=["w"]).params
+    {'w': array([0.6, 0.8])}
     """
     updates = {
         name: np.where(share.masks.get(name, True), share.params[name].astype(np.float64) - server[name], 0.0)
@@ -144,6 +161,10 @@ def mean_scores(proposals: Sequence[tuple[Scores, Masks, float]]) -> dict[str, T
 
     Each proposal is (scores, positions that the device owns, weight). With devices that own the same, this is the plain
     weighted mean.
+
+    >>> whole, part = {"w": np.array([1.0, 5.0])}, {"w": np.array([3.0, 0.0])}
+    >>> mean_scores([(whole, {}, 1), (part, {"w": np.array([True, False])}, 1)])
+    {'w': array([2., 5.])}
     """
     found: dict[str, Tensor] = {}
     for name in proposals[0][0] if proposals else {}:
@@ -160,12 +181,20 @@ def votes(proposals: Sequence[tuple[Masks, Masks, float]]) -> dict[str, Tensor]:
     """The weighted share, in [0, 1], of the position's owners whose mask keeps it; −∞ where it has no owner.
 
     Each proposal is (proposed masks, positions that the device owns, weight).
+
+    >>> yes, no = {"w": np.array([True])}, {"w": np.array([False])}
+    >>> votes([(yes, {}, 3), (no, {}, 1)])
+    {'w': array([0.75])}
     """
     return mean_scores(proposals)
 
 
 def mean_of_variances(parts: Sequence[Moments]) -> Moments:
-    """μ = Σ w_k μ_k, σ² = Σ w_k σ²_k, w_k = n_k / Σ n: the paper's BN aggregation (FedTiny, eq. 4–5)."""
+    """μ = Σ w_k μ_k, σ² = Σ w_k σ²_k, w_k = n_k / Σ n: the paper's BN aggregation (FedTiny, eq. 4–5).
+
+    >>> mean_of_variances([Moments(np.array([mean]), np.array([1.0]), 10) for mean in (0.0, 2.0)])
+    Moments(mean=array([1.]), variance=array([1.]), examples=20)
+    """
     weights = _weights(parts)
     mean = sum(w * part.mean.astype(np.float64) for w, part in zip(weights, parts, strict=True))
     variance = sum(w * part.variance.astype(np.float64) for w, part in zip(weights, parts, strict=True))
@@ -173,7 +202,11 @@ def mean_of_variances(parts: Sequence[Moments]) -> Moments:
 
 
 def pooled(parts: Sequence[Moments]) -> Moments:
-    """The exact moments of the union: σ² = Σ w_k (σ²_k + (μ_k − μ)²), the between-device part included."""
+    """The exact moments of the union: σ² = Σ w_k (σ²_k + (μ_k − μ)²), the between-device part included.
+
+    >>> pooled([Moments(np.array([mean]), np.array([1.0]), 10) for mean in (0.0, 2.0)])
+    Moments(mean=array([1.]), variance=array([2.]), examples=20)
+    """
     within = mean_of_variances(parts)
     between = sum(
         w * (part.mean.astype(np.float64) - within.mean) ** 2 for w, part in zip(_weights(parts), parts, strict=True)
@@ -189,7 +222,12 @@ def _weights(parts: Sequence[Moments]) -> list[float]:
 
 
 def merge_top_k(lists: Sequence[tuple[TopK, float]], shape: tuple[int, ...]) -> Tensor:
-    """g̃_i = Σ_k λ_k g_ki as a dense float64 tensor of ``shape``, λ_k = w_k / Σ w; a missing index counts 0 (eq. 8)."""
+    """g̃_i = Σ_k λ_k g_ki as a dense float64 tensor of ``shape``, λ_k = w_k / Σ w; a missing index counts 0 (eq. 8).
+
+    >>> one, other = TopK(np.array([0, 3]), np.array([2.0, 4.0])), TopK(np.array([3]), np.array([2.0]))
+    >>> merge_top_k([(one, 1), (other, 1)], (2, 2)).tolist()
+    [[1.0, 0.0], [0.0, 3.0]]
+    """
     total = sum(weight for _, weight in lists)
     merged = np.zeros(int(np.prod(shape)))
     for entries, weight in lists:
@@ -199,6 +237,10 @@ def merge_top_k(lists: Sequence[tuple[TopK, float]], shape: tuple[int, ...]) -> 
 
 
 def merge_counts(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sum of each named count (or sum of losses) over the devices; a missing name counts 0."""
+    """Sum of each named count (or sum of losses) over the devices; a missing name counts 0.
+
+    >>> merge_counts([{"right": 3, "examples": 4}, {"examples": 2}])
+    {'right': 3, 'examples': 6}
+    """
     names = dict.fromkeys(name for part in parts for name in part)
     return {name: sum(part.get(name, 0) for part in parts) for name in names}

@@ -186,9 +186,6 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     """The outcome as a short table, and where everything lies."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
-    in_c = f"no C: {result.get('no_c')}"
-    if "c99_arena_bytes" in result:
-        in_c = f"{result['c99_arena_bytes']:,} bytes of RAM in C99, {result['arena_bytes']:,} in TFLM"
     file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
     for key, value in (
         ("accuracy, torch", f"{100 * result['accuracy_float']:.2f} %"),
@@ -196,7 +193,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
         ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
         ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
-        ("microcontroller", in_c),
+        *_on_chips(result),
         ("on the link", f"{result['bytes_up'] / 1e6:.2f} MB up, {result['bytes_down'] / 1e6:.2f} MB down, all devices"),
     ):
         table.add_row(key, value)
@@ -213,6 +210,19 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         ("report.html", "all of it, drawn"),
     ):
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
+
+
+def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the model takes of a microcontroller, as C99 sources and in TensorFlow Lite Micro."""
+    if result.get("c99_arena_bytes") is None:
+        return [("microcontroller", f"no C: {result.get('no_c')}")]
+    flash, ram = result.get("c99_flash_bytes_predicted"), f"{result['c99_arena_bytes']:,}"
+    needed = f"about {flash:,} bytes of flash in all; {ram} of static RAM" if flash else f"{ram} bytes of static RAM"
+    in_c = [("microcontroller, C99", needed)]
+    file, arena = result["bytes"].get("int8, zeros left out, for microcontrollers"), result["arena_bytes"]
+    if file is None or arena is None:
+        return in_c
+    return [*in_c, ("microcontroller, TFLM", f"{file:,} bytes and the runtime's code; {arena:,} of RAM")]
 
 
 def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -75,6 +75,11 @@ def coupled_channels(model: nn.Module, example: torch.Tensor) -> tuple[Group, ..
     The channels of the network's output are left out, and so is every group that runs through an operation whose
     channels cannot be followed for certain: splits, shuffles, products, group convolutions, shared layers, sums with
     the input itself. ``example`` is a batch of inputs, of which only the shape matters.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 3))
+    >>> [(group.name, group.size) for group in coupled_channels(net, torch.zeros(1, 1, 8, 8))]
+    [('0', 4)]
     """
     return couple(model, example).groups
 
@@ -86,6 +91,11 @@ def coupled(groups: Iterable[Group]) -> Granularity:
     a group with none scored has no units and stays. A dead unit masks its producers' weight rows and biases and its
     batch norms' weights and biases, so that the channel is exactly 0; the columns that read it stay as they are. So
     masks that name biases and batch norms (``members`` lists them) are what makes a dead channel removable anywhere.
+
+    >>> rows = Member("conv.weight", (2, 3), 0, np.array([[0], [1]]), produces=True)
+    >>> units = coupled([Group("conv", 2, (rows,))])
+    >>> units.pool({"conv.weight": np.array([[1.0, 2.0, 3.0], [0.0, 0.0, 1.5]])})
+    {'conv': array([2. , 0.5])}
     """
     by_name = {group.name: group for group in groups}
 
@@ -106,7 +116,12 @@ def coupled(groups: Iterable[Group]) -> Granularity:
 
 
 def layer_shapes(model: nn.Module, example: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the weight shapes of convolutions and linear layers, in the order they run on a batch ``example``."""
+    """Return the weight shapes of convolutions and linear layers, in the order they run on a batch ``example``.
+
+    >>> import torch
+    >>> layer_shapes(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()), torch.zeros(1, 3))
+    {'0.weight': (4, 3)}
+    """
     from torch import nn
 
     modules = dict(model.named_modules())

@@ -42,6 +42,12 @@ def shrink(model: nn.Module, masks: Masks, example: torch.Tensor) -> nn.Module:
     Raises:
         ValueError: a mask that fits no parameter.
         SurgeryError: the result was tried on random inputs and is not the same function.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> read = {"2.weight": np.array([[True, False, False, True]] * 2)}  # nothing reads channels 1 and 2
+    >>> shrink(net, read, torch.zeros(1, 3))[0]
+    Linear(in_features=3, out_features=2, bias=True)
     """
     smaller, coupling, removed = _operate(model, masks, example)
     _cut(smaller, coupling.groups, removed)
@@ -56,7 +62,13 @@ def shrink(model: nn.Module, masks: Masks, example: torch.Tensor) -> nn.Module:
 
 
 def removable(model: nn.Module, masks: Masks, example: torch.Tensor) -> dict[str, Tensor]:
-    """Return the channels (ascending indices) that ``shrink`` removes, of each group that loses any."""
+    """Return the channels (ascending indices) that ``shrink`` removes, of each group that loses any.
+
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> removable(net, {"2.weight": np.array([[True, False, False, True]] * 2)}, torch.zeros(1, 3))
+    {'0': array([1, 2])}
+    """
     _, _, removed = _operate(model, masks, example)
     return {name: np.flatnonzero(gone) for name, gone in removed.items() if gone.any()}
 

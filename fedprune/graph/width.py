@@ -28,6 +28,9 @@ def first_channels(groups: Iterable[Group], width: float) -> dict[str, Tensor]:
 
     Widths nest: what a smaller one keeps, a larger one keeps (HeteroFL, §3; FjORD, §3.1). Raises ValueError where
     ``width`` is outside (0, 1] or there is no group.
+
+    >>> first_channels([Group("conv", 4, ())], 0.5)["conv"].tolist()
+    [True, True, False, False]
     """
     return window(groups, width, 0)
 
@@ -37,6 +40,9 @@ def window(groups: Iterable[Group], width: float, start: int) -> dict[str, Tenso
 
     Widths nest at the same ``start`` (FedRolex, §3). Raises ValueError where ``width`` is outside (0, 1] or there is no
     group.
+
+    >>> window([Group("conv", 4, ())], 0.5, start=3)["conv"].tolist()
+    [True, False, False, True]
     """
     if not 0 < width <= 1:
         raise ValueError(f"width {width} is outside (0, 1]")
@@ -62,6 +68,12 @@ def width_masks(
 
     Raises:
         ValueError: units that fit no group or keep nothing; a tensor of a group that ``shapes`` lacks or has otherwise.
+
+    >>> from fedprune.graph.coupling import Member
+    >>> rows = Member("conv.weight", (2, 3), 0, np.array([[0], [1]]), produces=True)
+    >>> units, shapes = {"conv": np.array([True, False])}, {"conv.weight": (2, 3)}
+    >>> width_masks([Group("conv", 2, (rows,))], shapes, units)["conv.weight"].tolist()
+    [[True, True, True], [False, False, False]]
     """
     by_name, masks = {group.name: group for group in groups}, dict[str, Tensor]()
     if unknown := units.keys() - by_name.keys():
@@ -82,6 +94,9 @@ def narrow(params: Params, masks: Masks) -> dict[str, Tensor]:
     """Each masked tensor cut to the rows and columns that its mask keeps, in ascending order; the others as they are.
 
     ValueError names a mask of another shape than its tensor, or one that is no product of kept indices an axis.
+
+    >>> narrow({"w": np.array([[5, 6, 7], [8, 9, 0]])}, {"w": np.array([[True, False, True], [False] * 3])})
+    {'w': array([[5, 7]])}
     """
     return {name: _cut(name, value, masks[name]) if name in masks else value for name, value in params.items()}
 
@@ -90,6 +105,10 @@ def embed(small: Params, like: Params, masks: Masks) -> dict[str, Tensor]:
     """Narrow tensors back in the shapes of ``like``, exactly 0 where their mask prunes: embed ∘ narrow = masks.apply.
 
     Tensors without a mask are passed through. ValueError where names differ, or a tensor is not as narrow as its mask.
+
+    >>> mask = np.array([[True, False, True], [False] * 3])
+    >>> embed({"w": np.array([[5, 7]])}, {"w": np.zeros((2, 3))}, {"w": mask})["w"].tolist()
+    [[5, 0, 7], [0, 0, 0]]
     """
     if small.keys() != like.keys():
         raise ValueError(f"names differ from the full model's: {sorted(small.keys() ^ like.keys())[:3]}")
@@ -137,6 +156,10 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     Raises:
         ValueError: names that are not the model's; a shape that is larger, of another rank, or smaller anywhere but
             in the channels of a convolution, a linear layer or a batch norm.
+
+    >>> from torch import nn
+    >>> fit(nn.Linear(8, 4), {"weight": (2, 8), "bias": (2,)})
+    Linear(in_features=8, out_features=2, bias=True)
     """
     import torch
     from torch import nn

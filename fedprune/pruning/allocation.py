@@ -9,7 +9,11 @@ from fedprune.types import Allocation, Densities, Scores
 
 
 def uniform(scores: Scores, density: float) -> Densities:
-    """Every layer gets the same density."""
+    """Every layer gets the same density.
+
+    >>> uniform({"small": np.ones(10), "large": np.ones(90)}, 0.1)
+    {'small': 0.1, 'large': 0.1}
+    """
     return dict.fromkeys(scores, density)
 
 
@@ -18,6 +22,10 @@ def ranked(*, floor: float = 0.0) -> Allocation:
 
     ``floor`` is the least density of a layer (the minimum threshold of Global MP, Gupta et al., 2022), met by taking
     from the others; the total is exact: ``kept_count(density, size of all)`` units.
+
+    >>> scores = {"a": np.array([9.0, 8.0, 7.0, 6.0]), "b": np.array([5.0, 1.0, 1.0, 1.0])}
+    >>> ranked()(scores, 0.5), ranked(floor=0.25)(scores, 0.5)
+    ({'a': 1.0, 'b': 0.0}, {'a': 0.75, 'b': 0.25})
     """
     if not 0 <= floor <= 1:
         raise ValueError(f"floor {floor} is outside [0, 1]")
@@ -42,12 +50,20 @@ def erk(shapes: Mapping[str, tuple[int, ...]]) -> Allocation:
     """Erdős–Rényi-Kernel: density of a layer ∝ Σ dims / Π dims, capped at 1 (Evci et al., RigL, 2020, §3).
 
     What a capped layer cannot take is shared out again, so that the total stays density · Σ sizes.
+
+    >>> scores = {"narrow": np.ones((4, 4)), "wide": np.ones((4, 12))}
+    >>> erk({name: value.shape for name, value in scores.items()})(scores, 0.25)
+    {'narrow': 0.3333333333333333, 'wide': 0.2222222222222222}
     """
     return _shared({name: sum(shape) / float(np.prod(shape)) for name, shape in shapes.items()})
 
 
 def at_least(floor: float, allocate: Allocation) -> Allocation:
-    """``allocate``, with every layer's density raised to at least ``floor``; the total grows by what that takes."""
+    """``allocate``, with every layer's density raised to at least ``floor``; the total grows by what that takes.
+
+    >>> at_least(0.2, uniform)({"w": np.ones(10)}, 0.05)
+    {'w': 0.2}
+    """
     return lambda scores, density: {name: max(floor, value) for name, value in allocate(scores, density).items()}
 
 

@@ -37,7 +37,12 @@ _MOST_DRAWS = 100_000
 
 
 def around_uniform(spread: float = 0.5) -> Noise:
-    """d_l = d · (1 + U(−spread, spread)), clamped to 1: FedTiny's default."""
+    """d_l = d · (1 + U(−spread, spread)), clamped to 1: FedTiny's default.
+
+    >>> drawn = around_uniform(0.5)({"conv": (8, 8), "head": (4, 8)}, 0.2, np.random.default_rng(0))
+    >>> all(0.1 <= density <= 0.3 for density in drawn.values())
+    True
+    """
 
     def draw(shapes: Mapping[str, tuple[int, ...]], density: float, rng: np.random.Generator) -> Densities:
         return {name: min(1.0, density * (1 + spread * (2 * rng.random() - 1))) for name in shapes}
@@ -46,7 +51,11 @@ def around_uniform(spread: float = 0.5) -> Noise:
 
 
 def around_erk(spread: float = 1.0) -> Noise:
-    """d_l = ERK_l · (1 + U(−spread, spread)), clamped to 1."""
+    """d_l = ERK_l · (1 + U(−spread, spread)), clamped to 1.
+
+    >>> around_erk(spread=0)({"narrow": (4, 4), "wide": (4, 12)}, 0.25, np.random.default_rng(0))
+    {'narrow': 0.3333333333333333, 'wide': 0.2222222222222222}
+    """
 
     def draw(shapes: Mapping[str, tuple[int, ...]], density: float, rng: np.random.Generator) -> Densities:
         base = erk(shapes)({name: np.empty(shape, np.bool_) for name, shape in shapes.items()}, density)
@@ -56,7 +65,11 @@ def around_erk(spread: float = 1.0) -> Noise:
 
 
 def pool_size(density: float) -> int:
-    """C = 0.1 / d candidates, at least 1 (from the authors' experiments; a default, never a law)."""
+    """C = 0.1 / d candidates, at least 1 (from the authors' experiments; a default, never a law).
+
+    >>> pool_size(0.01), pool_size(0.5)
+    (10, 1)
+    """
     return max(1, round(0.1 / density))
 
 
@@ -67,6 +80,10 @@ def candidate_counts(
 
     A candidate is drawn anew until it lands there. Raises ValueError where none does: the layers are too small for the
     density, since every layer keeps at least one weight.
+
+    >>> pool = candidate_counts({"conv": (10, 10), "head": (30, 30)}, 0.1, 3, seed=0)
+    >>> len(pool), all(98 <= sum(counts.values()) <= 102 for counts in pool)
+    (3, True)
     """
     noise = noise or around_uniform()
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
@@ -84,7 +101,11 @@ def candidate_counts(
 
 
 def candidate_masks(weights: Params, counts: Counts) -> Masks:
-    """Top ``counts[l]`` of |θ_l| for each layer l: candidates over the same θ, nested layer by layer."""
+    """Top ``counts[l]`` of |θ_l| for each layer l: candidates over the same θ, nested layer by layer.
+
+    >>> candidate_masks({"w": np.array([0.1, -3.0, 2.0])}, {"w": 1})
+    {'w': array([False,  True, False])}
+    """
     return {name: top_k(criteria.magnitude(weights[name]), count) for name, count in counts.items()}
 
 
@@ -93,6 +114,9 @@ def choose(losses: Params) -> int:
 
     A candidate with a loss that is not finite is chosen only if all are such. 0 where nobody could compare. Raises
     ValueError where nobody had an example.
+
+    >>> choose({"loss": np.array([2.0, 2.4]), "examples": np.asarray(5)})
+    0
     """
     if not losses:
         return 0
@@ -102,7 +126,11 @@ def choose(losses: Params) -> int:
 
 
 def statistics_of(index: int, tensors: Params) -> dict[str, Tensor]:
-    """Running statistics of a candidate by their names in a model, from ``i/layer.mean`` and ``i/layer.var``."""
+    """Running statistics of a candidate by their names in a model, from ``i/layer.mean`` and ``i/layer.var``.
+
+    >>> statistics_of(1, {"0/bn.mean": np.zeros(2), "1/bn.mean": np.ones(2)})
+    {'bn.running_mean': array([1., 1.])}
+    """
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
         number, _, key = name.partition("/")

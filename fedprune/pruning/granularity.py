@@ -1,4 +1,11 @@
-"""What is kept or dropped together: single weights, or the output channels of a layer."""
+"""What is kept or dropped together: single weights, or the output channels of a layer.
+
+>>> channel.pool({"conv.weight": np.array([[1.0, 3.0], [0.0, 0.5]])})  # (out, in)
+{'conv.weight': array([2.  , 0.25])}
+>>> kept = {"conv.weight": np.array([True, False])}
+>>> channel.spread(kept, like={"conv.weight": np.ones((2, 2), bool)})["conv.weight"].tolist()
+[[True, True], [False, False]]
+"""
 
 import numpy as np
 

@@ -14,6 +14,10 @@ def nested(scores: Scores, counts: Mapping[str, int], within: Masks) -> Masks:
     Where ``within`` keeps fewer, all of them. Masks by one order of scores are nested as long as their counts ascend;
     so a small mask is a function of a large one and a number a layer. KeyError for a layer of ``counts`` that has no
     scores or no mask.
+
+    >>> scores, large = {"w": np.array([4.0, 3.0, 2.0, 1.0])}, {"w": np.array([False, True, True, True])}
+    >>> nested(scores, {"w": 2}, within=large)
+    {'w': array([False,  True,  True, False])}
     """
     return {
         name: top_k(np.where(within[name], scores[name], -np.inf), min(count, int(np.count_nonzero(within[name]))))
@@ -22,5 +26,9 @@ def nested(scores: Scores, counts: Mapping[str, int], within: Masks) -> Masks:
 
 
 def counts(masks: Masks) -> dict[str, int]:
-    """Kept positions of each layer: all there is to a small mask, given the large one and the scores."""
+    """Kept positions of each layer: all there is to a small mask, given the large one and the scores.
+
+    >>> counts({"w": np.array([True, False, True])})
+    {'w': 2}
+    """
     return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}

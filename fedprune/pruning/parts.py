@@ -1,5 +1,7 @@
 """Parts of a model: the model as those see it that hold one, and the statistics that each has of its own."""
 
+import numpy as np  # noqa: F401
+
 from fedprune.pruning import masks
 from fedprune.types import Model, Params
 
@@ -7,7 +9,12 @@ _STATISTICS = (".running_mean", ".running_var", ".num_batches_tracked")
 
 
 def view(model: Model, part: str) -> Model:
-    """The model as the devices of a part see it: its masks, its statistics, its weights; ``""`` is the whole."""
+    """The model as the devices of a part see it: its masks, its statistics, its weights; ``""`` is the whole.
+
+    >>> half = Part({}, {"w": np.array([True, False])})
+    >>> view(Model({"w": np.array([3.0, 4.0])}, parts={"half": half}), "half").params["w"]
+    array([3., 0.])
+    """
     if not part:
         return model
     own = model.parts[part]
@@ -15,6 +22,11 @@ def view(model: Model, part: str) -> Model:
 
 
 def statistics(params: Params) -> Params:
-    """The running statistics of batch norms among a model's tensors: a part's own, since at another density activations
-    are distributed differently."""
+    """The running statistics of batch norms among a model's tensors.
+
+    They are a part's own, since at another density activations are distributed differently.
+
+    >>> list(statistics({"0.weight": np.ones(1), "1.running_var": np.ones(1)}))
+    ['1.running_var']
+    """
     return {name: value for name, value in params.items() if name.endswith(_STATISTICS)}

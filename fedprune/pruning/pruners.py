@@ -12,7 +12,12 @@ from fedprune.types import Allocation, Criterion, Evidence, Granularity, Masks, 
 
 
 def prune(by: Criterion, to: Schedule, *, across: Granularity = unstructured, allocate: Allocation = uniform) -> Pruner:
-    """Keep the best-scored units, down to the density ``to(step)``; what is pruned already is never revived."""
+    """Keep the best-scored units, down to the density ``to(step)``; what is pruned already is never revived.
+
+    >>> masks, weights = {"w": np.array([True, True, True, True])}, {"w": np.array([3.0, -4.0, 1.0, 0.5])}
+    >>> prune(criteria.magnitude, to=lambda step: 0.5).update(masks, {"weight": weights}, 1)
+    {'w': array([ True,  True, False, False])}
+    """
 
     def update(masks: Masks, evidence: Evidence, step: int) -> Masks:
         alive = across.pool({name: mask.astype(np.float32) for name, mask in masks.items()})
@@ -27,7 +32,12 @@ def prune(by: Criterion, to: Schedule, *, across: Granularity = unstructured, al
 
 
 def grow(by: Criterion, to: Schedule, *, allocate: Allocation = uniform) -> Pruner:
-    """Revive the best-scored pruned weights, up to the density ``to(step)``; what is kept is never dropped."""
+    """Revive the best-scored pruned weights, up to the density ``to(step)``; what is kept is never dropped.
+
+    >>> masks, gradients = {"w": np.array([True, False, False, False])}, {"w": np.array([0.0, 0.1, -2.0, 0.5])}
+    >>> grow(criteria.gradient, to=lambda step: 0.5).update(masks, {"grad": gradients}, 1)
+    {'w': array([ True, False,  True, False])}
+    """
 
     def grows(masks: Masks, step: int) -> dict[str, int]:
         densities = allocate({name: np.ones(mask.shape) for name, mask in masks.items()}, to(step))
@@ -49,6 +59,11 @@ def regrow(drop_by: Criterion, grow_by: Criterion, fraction: Schedule) -> Pruner
     a = min(⌊fraction(step) · kept⌋, pruned). The a best by ``grow_by`` among the positions pruned before are grown,
     the a worst by ``drop_by`` among those kept before are dropped, so that nothing just grown is dropped and nothing
     just dropped regrown (SET; RigL, alg. 1; FedTiny, alg. 2).
+
+    >>> masks, weights = {"w": np.array([True, True, False, False])}, {"w": np.array([3.0, 0.1, 0.0, 0.0])}
+    >>> evidence = {"weight": weights, "grad": {"w": np.array([0.0, 0.0, 0.2, 0.9])}}
+    >>> regrow(criteria.magnitude, criteria.gradient, lambda step: 0.5).update(masks, evidence, 1)
+    {'w': array([ True, False, False,  True])}
     """
 
     def grows(masks: Masks, step: int) -> dict[str, int]:
@@ -69,7 +84,13 @@ def regrow(drop_by: Criterion, grow_by: Criterion, fraction: Schedule) -> Pruner
 
 
 def chain(*pruners: Pruner) -> Pruner:
-    """One after the other, each on the masks that the one before left."""
+    """One after the other, each on the masks that the one before left.
+
+    >>> masks, evidence = {"w": np.array([True] * 3)}, {"weight": {"w": np.array([1.0, 3.0, 2.0])}}
+    >>> two, one = (prune(criteria.magnitude, to=lambda step, n=n: n / 3) for n in (2, 1))
+    >>> chain(two, one).update(masks, evidence, 1)
+    {'w': array([False,  True, False])}
+    """
 
     def update(masks: Masks, evidence: Evidence, step: int) -> Masks:
         for pruner in pruners:
@@ -87,7 +108,13 @@ def chain(*pruners: Pruner) -> Pruner:
 
 
 def every(period: int, pruner: Pruner, *, until: int | None = None) -> Pruner:
-    """``pruner`` at the steps period, 2·period, … up to and with ``until``; nothing at any other step, nor at 0."""
+    """``pruner`` at the steps period, 2·period, … up to and with ``until``; nothing at any other step, nor at 0.
+
+    >>> masks, evidence = {"w": np.array([True, True])}, {"weight": {"w": np.array([1.0, 2.0])}}
+    >>> rarely = every(10, prune(criteria.magnitude, to=lambda step: 0.5))
+    >>> [rarely.update(masks, evidence, step)["w"].tolist() for step in (5, 10)]
+    [[True, True], [False, True]]
+    """
     if period < 1:
         raise ValueError(f"period {period} is not a positive number of steps")
 
@@ -102,7 +129,13 @@ def every(period: int, pruner: Pruner, *, until: int | None = None) -> Pruner:
 
 
 def within(layers: Iterable[str], pruner: Pruner) -> Pruner:
-    """``pruner`` on these layers alone; the others keep their masks."""
+    """``pruner`` on these layers alone; the others keep their masks.
+
+    >>> masks = {name: np.array([True, True]) for name in ("conv", "head")}
+    >>> evidence = {"weight": {name: np.array([1.0, 2.0]) for name in masks}}
+    >>> within(["conv"], prune(criteria.magnitude, to=lambda step: 0.5)).update(masks, evidence, 1)
+    {'conv': array([False,  True]), 'head': array([ True,  True])}
+    """
     names = frozenset(layers)
 
     def here(masks: Masks) -> Masks:
@@ -116,7 +149,11 @@ def within(layers: Iterable[str], pruner: Pruner) -> Pruner:
 
 
 def score(criterion: Criterion, evidence: Evidence, masks: Masks) -> Scores:
-    """Scores of the masked layers: the criterion on each layer's evidence. KeyError names evidence that is missing."""
+    """Scores of the masked layers: the criterion on each layer's evidence. KeyError names evidence that is missing.
+
+    >>> score(criteria.magnitude, {"weight": {"w": np.array([-2.0, 1.0])}}, {"w": np.array([True, True])})
+    {'w': array([2., 1.])}
+    """
     kinds = criteria.needs(criterion)
     for kind in kinds:
         if missing := [name for name in masks if name not in evidence.get(kind, {})]:

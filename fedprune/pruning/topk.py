@@ -9,7 +9,11 @@ _ROUNDING = 1e-9
 
 
 def kept_count(density: float, size: int) -> int:
-    """How many of ``size`` positions a density keeps: ⌊density · size⌋, but a positive density keeps at least 1."""
+    """How many of ``size`` positions a density keeps: ⌊density · size⌋, but a positive density keeps at least 1.
+
+    >>> kept_count(0.29, 100), kept_count(0.001, 100), kept_count(0, 100)
+    (29, 1, 0)
+    """
     if not 0 <= density <= 1:
         raise ValueError(f"density {density} is outside [0, 1]")
     return min(size, max(int(density > 0), int(density * size * (1 + _ROUNDING))))
@@ -20,6 +24,9 @@ def top_k(scores: Tensor, k: int) -> BoolTensor:
 
     A score of −inf is never worth keeping, but is kept where ``k`` asks for more than there are others.
     Raises ValueError where ``k`` is outside [0, scores.size] or a score is NaN.
+
+    >>> top_k(np.array([[2.0, 7.0], [2.0, 2.0]]), 2).tolist()
+    [[True, True], [False, False]]
     """
     flat = np.ascontiguousarray(scores).reshape(-1)
     if not 0 <= k <= flat.size:

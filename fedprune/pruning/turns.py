@@ -15,6 +15,11 @@ def blocks_by_name(layers: Sequence[str], most: int) -> tuple[Block, ...]:
 
     Where the names show a single module, or more than ``most``, the layers are cut into ``most`` runs of nearly equal
     length instead: the "five groups of consecutive layers" of a VGG.
+
+    >>> blocks_by_name(["stage1.0.weight", "stage1.1.weight", "head.weight"], most=5)
+    (('stage1.0.weight', 'stage1.1.weight'), ('head.weight',))
+    >>> blocks_by_name(["a", "b", "c", "d", "e"], most=2)
+    (('a', 'b', 'c'), ('d', 'e'))
     """
     modules: dict[str, list[str]] = {}
     for name in layers:
@@ -26,17 +31,29 @@ def blocks_by_name(layers: Sequence[str], most: int) -> tuple[Block, ...]:
 
 
 def by_layer(layers: Sequence[str]) -> tuple[Block, ...]:
-    """Every layer a block of its own."""
+    """Every layer a block of its own.
+
+    >>> by_layer(["conv", "head"])
+    (('conv',), ('head',))
+    """
     return tuple((name,) for name in layers)
 
 
 def entire(layers: Sequence[str]) -> tuple[Block, ...]:
-    """One block: every layer at every adjustment."""
+    """One block: every layer at every adjustment.
+
+    >>> entire(["conv", "head"])
+    (('conv', 'head'),)
+    """
     return (tuple(layers),)
 
 
 def backward(blocks: Sequence[Block]) -> tuple[Block, ...]:
-    """From the output to the input, FedTiny's order."""
+    """From the output to the input, FedTiny's order.
+
+    >>> backward(by_layer(["conv", "head"]))
+    (('head',), ('conv',))
+    """
     return tuple(reversed(blocks))
 
 
@@ -45,6 +62,11 @@ def in_turn(blocks: Sequence[Block], period: int, pruner: Pruner, *, until: int)
 
     The block is chosen by a count of adjustments, which the round gives exactly: the n-th adjustment (n from 0) is at
     round (n + 1)·period and falls to block n mod len(blocks). So every block is visited, whatever the period.
+
+    >>> clear = Pruner(frozenset(), lambda masks, evidence, step: dict.fromkeys(masks, np.False_))
+    >>> turns, masks = in_turn(by_layer(["a", "b"]), 10, clear, until=30), dict.fromkeys(["a", "b"], np.True_)
+    >>> [[name for name, mask in turns.update(masks, {}, step).items() if not mask] for step in (10, 15, 20, 30, 40)]
+    [['a'], [], ['b'], ['a'], []]
     """
     if not blocks:
         raise ValueError("there is no block to adjust: the model has no prunable layer")

@@ -79,6 +79,10 @@ class TierResult(msgspec.Struct, frozen=True):
     train_memory_bytes_predicted: Count
     fits: bool
     bytes: dict[str, Count]
+    c99_arena_bytes: Count | None = None
+    c99_constants_bytes: Count | None = None
+    c99_flash_bytes_predicted: Count | None = None
+    no_c: str | None = None
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -104,6 +108,8 @@ class Result(msgspec.Struct, frozen=True):
     checks: dict[str, Checked]
     versions: dict[str, str]
     c99_arena_bytes: Count | None = None
+    c99_constants_bytes: Count | None = None
+    c99_flash_bytes_predicted: Count | None = None
     no_c: str | None = None
     tiers: dict[str, TierResult] = {}
 

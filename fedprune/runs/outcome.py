@@ -14,6 +14,7 @@ import numpy as np
 
 from fedprune import __version__, wire
 from fedprune import experiment as _experiment
+from fedprune.export.chip.card import C99_FORMS
 from fedprune.export.chip.write import Written, write_c
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import SELECTED
@@ -45,9 +46,9 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     result |= _write_c(setting, folder.path, forms, result)
     if setting.plan is not None:
 
-        def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> None:
+        def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> Mapping[str, Any]:
             write_litert(path, forms)
-            _write_c(setting, path, forms, facts)
+            return _write_c(setting, path, forms, facts)
 
         result["tiers"] = tier_outcome.finish(setting, folder, whole, write)
     folder.write_result(result)
@@ -64,7 +65,8 @@ def _write_c(setting: Setting, path: Path, forms: Forms, result: Mapping[str, An
     except (ValueError, RuntimeError) as error:
         return {"no_c": str(error)}
     card = json.loads(written.card_json.read_text(encoding="utf-8"))
-    return {"c99_arena_bytes": card["c99_arena_bytes"]}
+    found = {key: card[key] for key in ("c99_arena_bytes", *C99_FORMS.values())}
+    return {**found, "bytes": {**result["bytes"], **{form: card[key] for form, key in C99_FORMS.items()}}}
 
 
 def report(folder: RunFolder) -> Path:

@@ -20,8 +20,8 @@ from fedprune.runs.planning import TierPlan
 from fedprune.runs.setting import Setting
 from fedprune.types import Tensor
 
-Write = Callable[[Path, Forms, Mapping[str, Any]], None]
-"""Writes the files of a model, with its facts, into a folder."""
+Write = Callable[[Path, Forms, Mapping[str, Any]], Mapping[str, Any]]
+"""Writes the files of a model, with its facts, into a folder; returns the facts of them, of which some are new."""
 
 
 def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> dict[str, dict[str, Any]]:
@@ -38,7 +38,7 @@ def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> d
         forms, checked = made(plan.part, setting.experiment.fleet[name].sram_bytes)
         found[name] = _facts(setting, plan, state.view(plan.part).density(), forms, checked)
         path = inside(folder.path, "tiers", name)
-        write(path, forms, found[name])
+        found[name] |= write(path, forms, found[name])
         write_atomically(path / "card.json", (json.dumps(found[name], indent=2) + "\n").encode())
         write_atomically(path / "card.md", _page(found[name]).encode())
     return found
@@ -105,6 +105,10 @@ def _page(facts: Mapping[str, Any]) -> str:
         ("Arena (working memory)", f"{arena}{_of(facts['sram_bytes_allowed'])}"),
         ("Multiply-adds", f"{facts['macs']:,}"),
     ]
+    if "c99_flash_bytes_predicted" in facts:
+        counted, whole = facts["c99_constants_bytes"], facts["c99_flash_bytes_predicted"]
+        in_c = f"{counted:,} bytes of flash for weights and tables, about {whole:,} with code"
+        rows.append(("As C99 sources instead", f"{in_c}; {facts['c99_arena_bytes']:,} of RAM"))
     if not facts["fits"]:
         rows.insert(0, ("**Does not fit**", "more flash or arena than this tier may use; see below"))
     if facts["train_memory_bytes_predicted"]:

@@ -13,6 +13,7 @@ from fedprune.budgets import Profile
 from fedprune.cli.plan import _BINDS
 from fedprune.experiment import load
 from fedprune.export import litert
+from fedprune.export.chip.card import C99_FORMS
 from fedprune.federated.rounds.model import read
 from fedprune.runs.forms import test_set as all_test_parts
 from fedprune.runs.setting import prepare
@@ -212,6 +213,9 @@ def test_a_card_says_what_its_files_are(fleet: Path, fleet_run: Path, tier: str)
     assert card["density"] == state.view(own.part).density() == pytest.approx(own.size, rel=0.05)
     assert card["bytes"]["model.tflite"] == (folder / "model.tflite").stat().st_size
     assert card["bytes"]["model_float.tflite"] == (folder / "model_float.tflite").stat().st_size
+    if "no_c" not in card:
+        assert [card["bytes"][form] for form in C99_FORMS] == [card[key] for key in C99_FORMS.values()]
+        assert f"about {card['c99_flash_bytes_predicted']:,} with code" in (folder / "card.md").read_text()
     micro = tier == "board"  # it states its SRAM, so it is a microcontroller
     assert card["flash_bytes"] == card["bytes"]["microcontroller" if micro else "model.tflite"]
     assert card["flash_bytes"] <= own.flash_bytes

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedprune.cli.progress import Display
+from fedprune.cli.progress import Display, summary
 from fedprune.experiment import load
+from fedprune.export.chip.card import C99_FORMS
 from fedprune.federated.rounds.model import read
 from fedprune.pruning import masks
 
@@ -66,8 +67,29 @@ def test_result_json(finished: Path) -> None:
     assert result["bytes_down"] == sum(row["bytes_down"] for row in rows)  # type: ignore[misc]
     assert result["bytes"]["int8 .tflite, compacted"] == (finished / "model.tflite").stat().st_size
     assert result["arena_bytes"] is None or 0 < result["arena_bytes"] < 200_000
+    if "no_c" not in result:
+        card = json.loads((finished / "microcontroller" / "model_card.json").read_text())
+        for form, key in C99_FORMS.items():
+            assert result["bytes"][form] == result[key] == card[key] == card["size_bytes"][form]
+        assert result["c99_constants_bytes"] < result["c99_flash_bytes_predicted"]
     assert {"fedprune", "python", "flwr", "numpy", "torch"} <= set(result["versions"])
     assert result["checks"]["litert_float"]["agreement"] == 1.0
+
+
+def test_the_summary_says_what_a_microcontroller_gives(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
+
+    def said(**changed: object) -> str:
+        out = io.StringIO()
+        summary(Console(file=out, width=200), {**result, **changed}, finished)
+        return " ".join(out.getvalue().split())
+
+    known = said(c99_flash_bytes_predicted=9700, c99_arena_bytes=4080, arena_bytes=6496)
+    assert "microcontroller, C99 about 9,700 bytes of flash in all; 4,080 of static RAM" in known
+    assert f"{result['bytes']['int8, zeros left out, for microcontrollers']:,} bytes and the runtime's code;" in known
+    older = said(c99_flash_bytes_predicted=None, c99_arena_bytes=4080)
+    assert "microcontroller, C99 4,080 bytes of static RAM" in older
+    assert "no C: too wide" in said(c99_arena_bytes=None, no_c="too wide")
 
 
 def test_metrics_have_a_line_for_each_round_and_phase(finished: Path) -> None:

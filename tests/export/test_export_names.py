@@ -35,11 +35,13 @@ def test_names_in_a_tiers_card_are_plain_text() -> None:
         "name": "<b>|`\n# x", "worst_device": {"device": HOSTILE[0], "accuracy": 0.5}, "accuracy_int8": 0.5,
         "accuracy_float": 0.5, "density": 0.1, "flash_bytes": 1, "flash_bytes_allowed": 0, "arena_bytes": 1,
         "sram_bytes_allowed": 0, "macs": 1, "fits": True, "train_memory_bytes_predicted": 0,
-        "accuracy_by_device": dict.fromkeys(HOSTILE, 0.5),
+        "accuracy_by_device": dict.fromkeys(HOSTILE, 0.5), "c99_arena_bytes": 3, "c99_constants_bytes": 1000,
+        "c99_flash_bytes_predicted": 2000,
     }  # fmt: skip
     _, kinds, texts = parsed(_page(facts))
     assert kinds == {"text"}
     assert texts[0] == "<b>|` # x"
+    assert "1,000 bytes of flash for weights and tables, about 2,000 with code; 3 of RAM" in texts
     assert f"{HOSTILE[0]}: 50.00 %" in texts
     assert [" ".join(name.split()) for name in HOSTILE if " ".join(name.split()) not in texts] == []
 

@@ -14,7 +14,8 @@ from export_nets import NETS, Residual, made
 from torch import nn
 
 from fedprune import graph as graphs
-from fedprune.export import litert, tflm
+from fedprune.export import c99, litert, tflm
+from fedprune.export.chip.card import C99_FORMS
 from fedprune.export.chip.write import write_c
 
 CARD = {
@@ -95,9 +96,14 @@ def test_card_says_what_the_model_is(residual: bytes, tmp_path: Path) -> None:
     assert card["sha256"] == hashlib.sha256(residual).hexdigest()
     assert card["labels"] == CARD["labels"]
     assert (card["flash_bytes"], card["arena_bytes"], card["rounds"]) == (len(residual), 8001, 12)
-    assert set(card["size_bytes"]) == {"float32 .tflite", "int8 .tflite", "int8 .tflite, gzip"}
+    assert set(card["size_bytes"]) == {"float32 .tflite", "int8 .tflite", "int8 .tflite, gzip", *C99_FORMS}
+    assert [card["size_bytes"][form] for form in C99_FORMS] == [card[key] for key in C99_FORMS.values()]
+    made = c99.generate(residual)
+    assert card["c99_constants_bytes"] == made.constants_bytes
+    assert card["c99_flash_bytes_predicted"] == made.flash_bytes_predicted
     page = paths.card_page.read_text(encoding="utf-8")
     assert all(text in page for text in ("87.50 %", card["sha256"], "ñandú", "| Rounds | 12 |"))
+    assert f"{made.constants_bytes:,} bytes of weights and tables; about {made.flash_bytes_predicted:,} bytes" in page
 
 
 def test_a_card_that_does_not_fit_is_refused(residual: bytes, tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ def test_the_whole_page_has_the_section_once_and_says_late_in_its_rounds() -> No
     assert page(RESULT, ROWS, LAYERS, "") == whole
 
 
+def test_the_page_has_the_flash_of_c99_sources_where_there_are_some() -> None:
+    forms = {**RESULT["bytes"], "C99, weights and tables": 6800, "C99, all its flash, predicted": 9700}
+    whole = page({**RESULT, "c99_flash_bytes_predicted": 9700, "bytes": forms}, ROWS, LAYERS, "")
+    assert "<b>9.7 KB</b>flash of the C99 sources, about" in whole
+    assert all(text in whole for text in ("C99, weights and tables", "C99, all its flash, predicted"))
+    assert "flash of the C99 sources" not in page(RESULT, ROWS, LAYERS, "")
+
+
 RESULT: Mapping[str, Any] = {
     "name": "a run", "method": "fedtiny", "model": "net", "data": "own", "devices": 4, "rounds": 3, "seed": 0,
     "versions": {"python": "3.11"}, "accuracy_float": 0.5, "accuracy_int8": 0.5, "density": 0.3, "density_all": 0.4,

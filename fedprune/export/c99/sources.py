@@ -1,5 +1,6 @@
 """The text of model.c and model.h: kernels that a program needs, its constants, its arena and its steps."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from fedprune.export.c99.encoding import Code
 from fedprune.export.c99.files import folder
+from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Layer, Program, Structs
 from fedprune.export.c99.streams import band
@@ -15,12 +17,21 @@ _PER_LINE = 24
 
 
 class Sources(NamedTuple):
-    """The text of both files."""
+    """The text of both files, and what they take."""
 
     header: str
     source: str
     arena_bytes: int
     """Of working memory, static."""
+    constants_bytes: int
+    """Of flash for weights and tables, counted: it is so much on every processor of 32 bits."""
+    code_bytes_predicted: int
+    """Of flash for all else, with a startup, on a Cortex-M4 by GCC's -O2: about, for nothing is compiled here."""
+
+    @property
+    def flash_bytes_predicted(self) -> int:
+        """All of it."""
+        return self.constants_bytes + self.code_bytes_predicted
 
 
 def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str = "") -> Sources:
@@ -43,7 +54,8 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
     place = folder("kernels")
-    kernels = [(place / f"{name}.c").read_text("utf-8") for name in text.kernels()]
+    names = text.kernels()
+    kernels = [(place / f"{name}.c").read_text("utf-8") for name in names]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(text.options()),
@@ -58,10 +70,12 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         input=plan.offsets[source.storage],
         output=plan.offsets[result.storage],
     )
-    return Sources(header, body, plan.arena_bytes + _PAST_END)
+    code_bytes = code_bytes_predicted(names, len(plan.streams))
+    return Sources(header, body, plan.arena_bytes + _PAST_END, text.constants_bytes(), code_bytes)
 
 
 _PAST_END = 8  # a decoder may look at the byte after a vector
+_LARGE_BIASES = "#define MODEL_HAS_LARGE_BIASES"
 
 
 class _Text:
@@ -70,6 +84,7 @@ class _Text:
     def __init__(self, program: Program, plan: Plan, codes: Mapping[int, Code]) -> None:
         self.program, self.plan, self.codes = program, plan, codes
         self.constants: list[str] = []
+        self._counts: Counter[str] = Counter()
         self._known: dict[str, str] = {}
 
     def kernels(self) -> list[str]:
@@ -111,6 +126,13 @@ class _Text:
                     f"{{{first}, {second}}}}}"
                 )
 
+    def constants_bytes(self) -> int:
+        """Return what all that was declared takes, with the maps and the steps."""
+        large = _LARGE_BIASES in self.options()
+        fixed = {"struct map": len(self.program.maps), "struct step": len(self.program.layers)}
+        counts = Counter(f"struct {layer.kernel}" for layer in self.program.layers) + self._counts + Counter(fixed)
+        return sum(count * constant_bytes(kind, large) for kind, count in counts.items())
+
     def options(self) -> Iterable[str]:
         """Return the macros that choose between the kernels' variants."""
         structs = (
@@ -121,7 +143,7 @@ class _Text:
         if any(_number(shift) >= 0 for shift in (*numbers, *(each["shift"] for each in filters))):
             yield "#define MODEL_HAS_LARGE_FACTORS"
         if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
-            yield "#define MODEL_HAS_LARGE_BIASES"
+            yield _LARGE_BIASES
 
     def _value(self, value: "int | At | Array | Structs") -> str:
         if isinstance(value, At):
@@ -144,6 +166,7 @@ class _Text:
         text = f"{kind} {{name}}[{len(items)}] = {{{{\n  " + ",\n  ".join(lines) + "}};"
         if text not in self._known:
             name = self._known[text] = f"table{len(self._known)}"
+            self._counts[kind] += len(items)
             self.constants.append("static const " + text.replace("{{", "{").replace("}}", "}").replace("{name}", name))
         return self._known[text]
 

@@ -8,14 +8,21 @@ from fedprune.export.litert import Port, Ports, gzip_bytes
 from fedprune.export.text import markdown
 from fedprune.export.tflm.operators import operators
 
+C99_FORMS: Mapping[str, str] = {
+    "C99, weights and tables": "c99_constants_bytes",
+    "C99, all its flash, predicted": "c99_flash_bytes_predicted",
+}
+"""The C99 sources among the forms of a model -> where a card says what they take: counted; with their code, about."""
+
 
 def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card as plain data, ready for JSON: what is ``given``, and what the model itself says.
 
-    Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept. ``operators`` are
-    those that a firmware must register.
+    Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept. ``given`` holds
+    what `C99_FORMS` names. ``operators`` are those that a firmware must register.
     """
-    forms = {**given.get("size_bytes", {}), "int8 .tflite": len(model), "int8 .tflite, gzip": gzip_bytes(model)}
+    in_c = {form: given[key] for form, key in C99_FORMS.items()}
+    forms = {**given.get("size_bytes", {}), **in_c, "int8 .tflite": len(model), "int8 .tflite, gzip": gzip_bytes(model)}
     return {
         **given,
         "input": _port(ports.input),
@@ -37,6 +44,7 @@ def page(card: Mapping[str, Any]) -> str:
         ("Input normalisation", f"(value - mean) / std, mean {card['mean']}, std {card['std']}, before quantising"),
         ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a label"),
         ("Output numbers", _numbers(result)),
+        ("Flash of the C99 sources", _flash(card)),
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
         ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
         ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
@@ -55,6 +63,7 @@ def page(card: Mapping[str, Any]) -> str:
         "flash_bytes",
         "arena_bytes",
         "c99_arena_bytes",
+        *C99_FORMS.values(),
         "operators",
         "size_bytes",
         "sha256",
@@ -77,6 +86,11 @@ def page(card: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _flash(card: Mapping[str, Any]) -> str:
+    constants, whole = card["c99_constants_bytes"], card["c99_flash_bytes_predicted"]
+    return f"{constants:,} bytes of weights and tables; about {whole:,} bytes with code and startup, on a Cortex-M4"
 
 
 def _port(port: Port) -> dict[str, Any]:

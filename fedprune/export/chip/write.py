@@ -86,7 +86,12 @@ def c_files(
     made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
     arena = int(card["arena_bytes"]) if "arena_bytes" in card else arena_bytes(model)
     texts = sources(model, ends, arena_bytes=arena, **numbers)
-    full = facts(model, ends, arena, {**listed, "c99_arena_bytes": made.arena_bytes})
+    c99_costs = {
+        "c99_arena_bytes": made.arena_bytes,
+        "c99_constants_bytes": made.constants_bytes,
+        "c99_flash_bytes_predicted": made.flash_bytes_predicted,
+    }
+    full = facts(model, ends, arena, {**listed, **c99_costs})
     described = (json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
     contents = (texts.source, texts.header, made.source, made.header, *described)
     return {**dict(zip(_NAMES, (each.encode(errors="replace") for each in contents), strict=True)), _FILE: model}

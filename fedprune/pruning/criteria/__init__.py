@@ -10,5 +10,9 @@ __all__ = ["gradient", "magnitude", "needs", "random"]
 
 
 def needs(criterion: Criterion) -> tuple[str, ...]:
-    """The kinds of evidence that a criterion reads: its parameter names, in order."""
+    """The kinds of evidence that a criterion reads: its parameter names, in order.
+
+    >>> needs(magnitude), needs(gradient)
+    (('weight',), ('grad',))
+    """
     return tuple(inspect.signature(criterion).parameters)

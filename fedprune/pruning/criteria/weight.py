@@ -6,10 +6,20 @@ from fedprune.types import Tensor
 
 
 def magnitude(weight: Tensor) -> Tensor:
-    """|θ|, the score of magnitude pruning (Han et al., 2015)."""
+    """|θ|, the score of magnitude pruning (Han et al., 2015).
+
+    >>> magnitude(np.array([-2.0, 0.5]))
+    array([2. , 0.5])
+    """
     return np.abs(weight)
 
 
 def random(noise: Tensor) -> Tensor:
-    """The noise itself: a random mask. Noise is counter-based, so that both sides of a link draw it from a seed."""
+    """The noise itself: a random mask. Noise is counter-based, so that both sides of a link draw it from a seed.
+
+    >>> from fedprune.counter_rng import uniforms
+    >>> here, there = (random(uniforms(7, "conv.weight", (2, 3))) for _ in range(2))
+    >>> np.array_equal(here, there)
+    True
+    """
     return noise

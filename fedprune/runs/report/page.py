@@ -41,7 +41,8 @@ def page(
         figure(
             charts.sizes(result["bytes"]),
             "Stock kernels store zeros, so a masked file is small only to download (gzip), or by channels that nothing "
-            "needs any more and that are left out (compacted).",
+            "needs any more and that are left out (compacted). C99 sources store none: their weights and tables are "
+            "counted; all their flash, code and startup too, is predicted for a Cortex-M4. Files need a runtime.",
         ),
         "<h2>The exported file against torch</h2>",
         _checks(result),
@@ -74,7 +75,7 @@ def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
 def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
     """One line a tier: its model, how it does, and what it takes of what it may."""
     head = ("tier", "devices", "density", "accuracy, torch", "accuracy, int8", "worst device", "flash", "arena",
-            "training memory")  # fmt: skip
+            "flash in C99, about", "training memory")  # fmt: skip
     lines = [
         (
             name,
@@ -85,13 +86,14 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
             f"{_percent(tier['worst_device']['accuracy'])} (device {tier['worst_device']['device']})",
             _share(tier["flash_bytes"], tier["flash_bytes_allowed"]),
             _share(tier["arena_bytes"], tier["sram_bytes_allowed"]),
+            _share(tier.get("c99_flash_bytes_predicted"), 0),
             _share(tier["train_memory_bytes_predicted"], tier["train_memory_bytes_allowed"]),
         )
         for name, tier in tiers.items()
     ]
     caption = (
         "Accuracy over the test parts of all devices together. Training memory is predicted, for a device's whole "
-        "process; flash and arena are the exported model's."
+        "process; flash and arena are the exported model's. In C99, flash holds all code and no runtime is needed."
     )
     return f'<div class="wide">{table(head, lines)}</div><p class=dim>{caption}</p>'
 
@@ -124,6 +126,7 @@ def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _tiles(result: Mapping[str, Any]) -> str:
     arena = f"{result['arena_bytes'] / 1e3:,.1f} KB" if result["arena_bytes"] else "not measured"
+    in_c = result.get("c99_flash_bytes_predicted")
     tiles = (
         ("accuracy, torch", _percent(result["accuracy_float"])),
         ("accuracy, int8", _percent(result["accuracy_int8"])),
@@ -131,6 +134,7 @@ def _tiles(result: Mapping[str, Any]) -> str:
         ("density of all", f"{result['density_all']:.3f}"),
         ("parameters kept", f"{result['parameters_kept']:,}"),
         ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"])),
+        *([("flash of the C99 sources, about", _kb(in_c))] if in_c else []),
         ("arena on a microcontroller", arena),
     )
     return '<div class="tiles">' + "".join(f"<div><b>{value}</b>{label}</div>" for label, value in tiles) + "</div>"

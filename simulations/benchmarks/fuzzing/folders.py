@@ -73,7 +73,7 @@ def _result_seeds() -> Sequence[bytes]:
         accuracy_int8=0.89, density=0.1, density_all=0.2, parameters=1000, parameters_kept=200, arena_bytes=4000,
         bytes=dict.fromkeys(SHIPPED, 9000), bytes_up=10**6, bytes_down=10**7,
         checks=dict.fromkeys(FORMS, Checked(100, 0.9, 1.0)), versions={"fedprune": "0.1.0"}, c99_arena_bytes=2000,
-        tiers=tiers,
+        c99_constants_bytes=5000, c99_flash_bytes_predicted=8000, tiers=tiers,
     )  # fmt: skip
     return [json.dumps(msgspec.to_builtins(result), indent=2).encode()]
 
