@@ -43,7 +43,7 @@ def tensors(state: State) -> dict[str, np.ndarray]:
     """Everything in a state, by a name of its own."""
     found = {f"{kind}/{n}": v for kind in ("params", "masks", "memory") for n, v in getattr(state, kind).items()}
     for name, part in state.parts.items():
-        found |= {f"part/{name}/{kind}/{n}": v for kind in ("masks", "buffers") for n, v in getattr(part, kind).items()}
+        found |= {f"part/{name}/{kind}/{n}": v for kind in ("masks", "params") for n, v in getattr(part, kind).items()}
     return found
 
 

@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_named(whole: Any, tmp_path: Path, damage: str) 
         "cut": good[: len(good) // 2],
         "noise": bytes(range(256)) * 4,
         "no round": good.replace(b"round", b"rounf", 1),
-        "unknown part": good.replace(b"memory/", b"memorz/", 1),
+        "unknown part": good.replace(b"notes/", b"notez/", 1),
     }[damage]
     folder.checkpoint.write_bytes(bad)
     with pytest.raises(ExperimentError, match=r"checkpoint\.fedprune: damaged .*--fresh") as caught:

@@ -16,6 +16,7 @@ from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_t
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
+from fedprune.methods.asking import asked_kinds
 from fedprune.runs.setting import allow, prepare
 from fedprune.wire.payload import Payload
 
@@ -258,13 +259,13 @@ def test_what_cannot_be_private_is_said_in_one_line(changes: dict[str, Any], exp
 )
 def test_methods_that_need_exact_answers_are_refused(method: dict[str, Any], expected: str | None) -> None:
     setting = prepare(experiment(method=method, privacy={}), "test")
-    zeros = {name: np.zeros(shape, np.float32) for name, shape in setting.layers.items()}
-    allow(experiment(method=method, privacy={}), setting.method, zeros, "test")
+    kinds = asked_kinds(setting.method, setting.zeros(), 3)
+    allow(experiment(method=method, privacy={}), kinds, "test")
     if expected is None:
-        allow(experiment(method=method), setting.method, zeros, "test")
+        allow(experiment(method=method), kinds, "test")
     else:
         with pytest.raises(ExperimentError, match="^test: " + re.escape(expected)):
-            allow(experiment(method=method), setting.method, zeros, "test")
+            allow(experiment(method=method), kinds, "test")
 
 
 def test_what_nobody_asks_for_is_not_said() -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fedprune import measures
 from fedprune.federated.rounds.asking import Asking, round_seconds
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.model import State, step_name
 from fedprune.federated.rounds.phases.measure import by_device, measure
 from fedprune.federated.rounds.standing import Fleet
 from fedprune.federated.rounds.tiers import Tiers
@@ -58,6 +58,7 @@ def acted(
                 step = link.ask(measure(ask, round), state, fleet, mine, round, _least(tiers))
                 row = {**step.row, **({"part": ask.part} if ask.part and not round else {})}
                 fleet, answer = fleet.told(step, round) if round else fleet, step.answer or {}
+                state = replace(state, done=(*state.done, step_name(row["phase"], row.get("part", ""))))
             state = replace(state, found={**state.found, name: answer})
     try:
         model = tiers.method.act(state.model(), _found(state, asked), round)

@@ -99,7 +99,7 @@ def _begun(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet:
             selected = {SELECTED + name: mask for name, mask in done.state.masks.items()}
             state = replace(done.state, notes={**done.state.notes, **selected})
         else:  # until the method has acted a run goes on from the dense model, and asks only for what is not found
-            state = replace(dense, found=done.state.found)
+            state = replace(dense, found=done.state.found, done=done.state.done)
         yield Done(done.row, state)
     return state, fleet
 
