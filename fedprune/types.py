@@ -195,7 +195,7 @@ class Local(NamedTuple):
     turns: Callable[[int, np.random.Generator], Iterator[int]] | None = None
     """(number of smaller parts, rng) -> which model each step trains: the device's own (0) or one nested in it."""
     passes: int = 0
-    """Forward passes of a step besides its own, such as a teacher's; for the plan of a device's memory."""
+    """Forward passes of a step besides its own and before it, such as a teacher's; for the plan of a device's time."""
 
 
 class Trained(NamedTuple):
