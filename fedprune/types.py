@@ -157,16 +157,17 @@ class Optimiser(NamedTuple):
     """How a device moves its weights."""
 
     init: Callable[[Mapping[str, torch.Tensor]], dict[str, Any]]
-    """What is trained -> the state that ``update`` keeps."""
+    """What is trained, parameters and memory by name -> the state that ``update`` keeps."""
     update: Callable[[Mapping[str, torch.Tensor], Mapping[str, torch.Tensor], dict[str, Any], Now], None]
-    """(what is trained, its gradients, state, now): move it, in place. Pruned weights are set to 0 afterwards."""
+    """(what is trained, its gradients, state, now): move it, in place. What has no part in a step's loss is not
+    among the gradients. Those of pruned weights are 0, and the weights are set to 0 afterwards."""
     slots: int = 1
     """Tensors of a weight's size that the state holds of each weight."""
 
 
 Loss = Callable[..., "torch.Tensor"]
 """(net, params, inputs, labels, memory, now) -> scalar; ``net(params, inputs)`` are the logits of training, and
-``net.still(params, inputs)`` those of evaluation, without gradients."""
+``net.still(params, inputs)`` those of evaluation, without gradients, with batch-norm statistics among its params."""
 
 
 class Local(NamedTuple):
@@ -177,7 +178,8 @@ class Local(NamedTuple):
     optimiser: Optimiser | None = None
     """None is the experiment's SGD."""
     examples: Callable[..., Tensor] | None = None
-    """(net, params, inputs, labels, memory, rng) -> indices of those that it trains on in a round; None is all."""
+    """(net, params, inputs, labels, memory, rng) -> indices of those that it trains on in a round; None is all. It gets
+    every input at once; ``net.still`` takes them in parts."""
     trains: tuple[str, ...] = ()
     """Names in memory that it also trains."""
     reads: tuple[str, ...] = ()
@@ -188,11 +190,12 @@ class Local(NamedTuple):
     """(trained params, trained memory) -> what goes back; None is all parameters and buffers, and what it trains of
     memory. A pure function, whose names and shapes are the same for all values."""
     around: Callable[[nn.Module], AbstractContextManager[None]] | None = None
-    """Something done to the model while it is trained, such as rounding."""
+    """Something done to the model while it is trained, such as rounding; where it replaces a module's ``forward``,
+    ``net.still`` knows nothing of it."""
     turns: Callable[[int, np.random.Generator], Iterator[int]] | None = None
     """(number of smaller parts, rng) -> which model each step trains: the device's own (0) or one nested in it."""
     passes: int = 0
-    """Forward passes of a step besides its own, such as a teacher's; for the plan of a device's memory."""
+    """Forward passes of a step besides its own and before it, such as a teacher's; for the plan of a device's time."""
 
 
 class Trained(NamedTuple):

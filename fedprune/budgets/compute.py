@@ -25,9 +25,10 @@ def sparse_macs(graph: Graph, kept: Mapping[str, int]) -> int:
     return total
 
 
-def seconds(macs: int, examples: int, macs_per_second: float, *, recompute: bool = False) -> float:
+def seconds(macs: int, examples: int, macs_per_second: float, *, recompute: bool = False, passes: int = 0) -> float:
     """Seconds to train once over ``examples`` with dense kernels: three forward passes each, four with recomputation.
 
-    ``macs`` are those of one dense inference, ``macs_per_second`` what `Profile` measures.
+    A method may take so many more ``passes``. ``macs`` are those of one dense inference, ``macs_per_second`` what
+    `Profile` measures.
     """
-    return (4 if recompute else 3) * macs * examples / macs_per_second
+    return ((4 if recompute else 3) + passes) * macs * examples / macs_per_second

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fedprune.budgets.passes import Step
 from fedprune.budgets.storage import stored_bytes
 from fedprune.graph import BatchNorm, Graph, parameters
+from fedprune.types import Local, Params
 
 _FLOAT = 4
 _HOLES = 0.6
@@ -16,15 +17,41 @@ About this in every shipped model; nothing where `training.lean.return_freed_mem
 """
 
 
+class Extra(NamedTuple):
+    """What a method's own local steps take besides those of plain SGD.
+
+    A pass without gradients takes nothing, such as a teacher's: the step's own takes more, and comes after it.
+    """
+
+    trained: int = 0
+    """Values of its memory that a device trains along: they travel both ways."""
+    read: int = 0
+    """Values of its memory that a device reads."""
+    slots: int = 1
+    """Values that the optimiser keeps of each trained one."""
+    chooses: bool = False
+    """Whether it holds every example as floats before it trains, to choose some, and computes them in batches."""
+
+
+NOTHING = Extra()
+
+
+def extra_of(local: Local, memory: Params) -> Extra:
+    """What ``local`` takes, where ``memory`` has (at least) what it trains and reads. KeyError where it has not."""
+    trained, read = (sum(memory[name].size for name in names) for names in (local.trains, local.reads))
+    slots = local.optimiser.slots if local.optimiser is not None else 1
+    return Extra(int(trained), int(read), slots, local.examples is not None)
+
+
 class Memory(NamedTuple):
     """Bytes of a device's process at its fullest moment, by what takes them; a part not there at the time is 0."""
 
     weights: int = 0
-    """The model: parameters, buffers, and masks as it trains under them."""
+    """The model: parameters, buffers, and masks as it trains under them; and what of a method's memory it trains."""
     gradients: int = 0
-    """Of parameters."""
+    """Of all that is trained."""
     optimiser: int = 0
-    """Momentum."""
+    """Momentum, or what a method's optimiser keeps."""
     activations: int = 0
     """Those kept, their gradients, and what kernels take while they compute."""
     top_k: int = 0
@@ -36,7 +63,7 @@ class Memory(NamedTuple):
     runtime: int = 0
     """The process before it has a model: `Profile.runtime_bytes`."""
     phase: str = "train"
-    """What the process does at that moment: train, reply, grow or evaluate."""
+    """What the process does at that moment: train, reply, choose, grow or evaluate."""
 
     @property
     def total(self) -> int:
@@ -58,6 +85,7 @@ def training_memory(
     grow_batch: int = 0,
     grown: Mapping[str, int] | None = None,
     inner: int = 0,
+    extra: Extra = NOTHING,
     runtime: int = 0,
 ) -> Memory:
     """The fullest moment of a round on a device that trains ``graph``, traced before batch norm is folded.
@@ -65,7 +93,7 @@ def training_memory(
     ``micro_batch``, ``recompute`` (names as of `training.lean.blocks`) and ``sparse`` are those of `Lean`; ``kept``
     counts the kept weights of each masked parameter. ``examples`` of ``example_bytes`` each are the device's, held
     with the data set. Batches of 0 leave the phases evaluate and grow out; ``grown`` counts the gradients sent.
-    ``inner`` sub-models are taken to have a mask of each masked parameter.
+    ``inner`` sub-models are taken to have a mask of each masked parameter. ``extra`` is what a method's own steps add.
     """
     kept = kept or {}
     sizes = {p.name: int(p.value.size) for op in graph.operations for p in parameters(op)}
@@ -79,6 +107,8 @@ def training_memory(
     codes = stored_bytes(masks, kept, 0)["entropy"]
     encoded = _FLOAT * (sum(left.values()) + sum(sizes[name] for name in buffers))
     request = encoded + model + (1 + inner) * (codes + masked)  # as it came, its tensors, its masks
+    asked = request + 2 * _FLOAT * (extra.trained + extra.read)  # with a method's memory
+    own = _FLOAT * extra.trained
 
     example = _FLOAT * prod(graph.shapes[graph.input])
     stored = 2 * examples * example_bytes  # the data set, and the copy of the device's own part
@@ -94,15 +124,22 @@ def training_memory(
     lean_weights = _FLOAT * (sum(left.values()) + sum(sizes[n] for n in buffers)) + masked
     moments.append(
         common._replace(
-            weights=(lean_weights if sparse else model + _FLOAT * masked) + nested,
-            gradients=step.gradients,
-            optimiser=velocity,
-            activations=step.peak - step.gradients,
+            weights=(lean_weights if sparse else model + _FLOAT * masked) + nested + own,
+            gradients=step.gradients + own,
+            optimiser=extra.slots * (velocity + own),
+            activations=step.peak - step.gradients + own,  # what a loss makes of it and keeps
+            link=asked,
             data=stored + 2 * batch * example,  # one trained on, one being made or just over
         )
     )
     values = _FLOAT * sum(kept.values())
-    moments.append(common._replace(link=request + model + values + encoded, phase="reply"))
+    reply = model + values + encoded + 2 * own
+    moments.append(common._replace(weights=model + own, link=asked + reply, phase="reply"))
+    if extra.chooses:
+        held = Step(graph, batch, holes=holes).infer().peak
+        inputs = 2 * examples * example  # as floats, and again in the order that a model wants them in
+        choosing = common._replace(activations=held, data=stored + inputs, phase="choose")
+        moments.append(choosing._replace(weights=model + own, link=asked))
     if evaluate_batch:
         held = Step(graph, evaluate_batch, holes=holes).infer().peak
         moments.append(common._replace(activations=held, data=stored + 2 * evaluate_batch * example, phase="evaluate"))

@@ -26,17 +26,19 @@ class Need(NamedTuple):
         return not self.allowed or self.needed <= self.allowed
 
 
-def ways(batch: int, *, sparse: bool) -> tuple[Lean, ...]:
+def ways(batch: int, *, sparse: bool, recompute: bool = True) -> tuple[Lean, ...]:
     """Ways to train batches of ``batch`` examples, each meant to take less memory than the one before, and slower.
 
     Pruned weights without room (where there are any: ``sparse``) and recomputed blocks leave the result as it is, so
-    they come before micro-batches, which batch norm sees one by one; those are halved down to 4 examples.
+    they come before micro-batches, which batch norm sees one by one; those are halved down to 4 examples. A method
+    with steps of its own (`training.steps_plainly` is false) has those alone: neither ``sparse`` nor ``recompute``.
     """
     found = [Lean(), Lean(sparse=True)] if sparse else [Lean()]
-    found.append(Lean(recompute=True, sparse=sparse))
+    if recompute:
+        found.append(Lean(recompute=True, sparse=sparse))
     size = batch
     while (size := -(-size // 2)) >= _LEAST_MICRO_BATCH and size < (found[-1].micro_batch or batch):
-        found.append(Lean(size, recompute=True, sparse=sparse))
+        found.append(Lean(size, recompute=recompute, sparse=sparse))
     return tuple(found)
 
 

@@ -105,11 +105,12 @@ def _first_step() -> None:
     import torch
 
     from fedprune import models, training
+    from fedprune.types import Sgd
 
     torch.set_num_threads(1)
     model = models.build("resnet8", (3, 16, 16), 2).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     batch = (np.zeros((8, 3, 16, 16), np.float32), np.zeros(8, np.int64))
-    training.train(model, [batch], training.Sgd(0.1))
+    training.train(model, [batch], Sgd(0.1))
 
 
 def _macs_per_second() -> float:

@@ -1,25 +1,30 @@
-"""A device's local steps: masked SGD, one page, open at four points; and the evaluation that goes with it.
+"""A device's local steps: a method's, or masked SGD where it has none of its own; and the evaluation that goes with it.
 
 Written by hand and without torch.optim, whose import alone costs a small device a second and 68 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.lean import PLAIN, Lean, SubModel
-from fedprune.types import Local, Masks, Params, Sgd, Tensor
+from fedprune.training.net import Net
+from fedprune.training.optimisers import moved_by, moved_plainly, plain_sgd
+from fedprune.types import Local, Masks, Now, Params, Sgd, Tensor
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
 Named = Mapping[str, "torch.Tensor"]
+_PLAIN_LOCAL = Local()
 
 
 class Outcome(NamedTuple):
@@ -33,90 +38,120 @@ class Outcome(NamedTuple):
 def train(
     model: nn.Module,
     batches: Batches,
-    optimiser: Sgd,
+    sgd: Sgd,
     masks: Masks | None = None,
     *,
-    penalty: Callable[[Named], torch.Tensor] | None = None,
-    after_backward: Callable[[Named, Named], None] | None = None,
-    after_step: Callable[[Named], None] | None = None,
-    before_step: Callable[[int], None] | None = None,
-    local: Local = Local(),
-    memory: Any = {},
+    local: Local = _PLAIN_LOCAL,
+    memory: Named = MappingProxyType({}),
     round: int = 0,
+    before_step: Callable[[int], None] | None = None,
     lean: Lean = PLAIN,
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
-    ``before_step(i)`` comes before step i, counted from 0. ``penalty(params)`` is added to the loss,
-    ``after_backward(params, grads)`` may change gradients in place, ``after_step(params)`` the parameters. ``lean``
-    trades time for memory: recomputed and sparse training end in the same bits, micro-batches in the same weights to
-    rounding where no batch norm sees, and no dropout draws for, each of them alone; the three functions then see a
-    sparse parameter as its kept values, flat. Step i trains the whole model where ``turn(i)`` is 0, else
-    ``inner[turn(i) - 1]``. Returns the mean-loss sum and hits over the examples as trained on. RuntimeError where a
-    parameter has no part in the loss.
+    ``local`` says what a step minimises and how it moves weights; ``memory`` holds what it reads, and what it trains,
+    in place. ``before_step(i)`` comes before step i, counted from 0. ``lean`` trades time for memory: recomputed and
+    sparse training end in the same bits, micro-batches in the same weights to rounding where no batch norm sees, and
+    no dropout draws for, each of them alone. Step i trains the whole model where ``turn(i)`` is 0, else
+    ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the examples as trained on, whatever
+    the loss. RuntimeError where a tensor has no part in the cross-entropy (a loss of a method's own may leave some
+    alone), ValueError where ``lean`` cannot be had with ``local``.
     """
     import torch
-    from torch.nn import functional
 
-    masks = masks or {}
+    plain, masks = steps_plainly(local), masks or {}
+    if not plain and (lean.sparse or lean.recompute):
+        raise ValueError("sparse and recomputed training know no loss, optimiser or trained memory of a method's own")
     loss_sum, correct, examples = 0.0, 0, 0
     model.train()
-    import contextlib
-
-    stack = contextlib.ExitStack()
-    if local.around:
-        stack.enter_context(local.around(model))
-    matrices = {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
-    with lean_training.prepared(model, masks, lean, inner) as (params, choose):
-        names, tensors = list(params), list(params.values())
-        decayed = [i for i, name in enumerate(names) if name in matrices]
-        masked = [] if lean.sparse else [names.index(name) for name in masks]
-        keep = [torch.from_numpy(np.asarray(masks[names[i]], np.float32)) for i in masked]
-        velocity = [torch.zeros_like(tensor) for tensor in tensors]
+    net, matrices = Net(model), {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
+    with ExitStack() as context:
+        own = context.enter_context(_trained(model, memory, local.trains))
+        if local.around is not None:
+            context.enter_context(local.around(model))
+        params, choose = context.enter_context(lean_training.prepared(model, masks, lean, inner))
+        every = {**params, **own}
+        tensors = list(every.values())
+        if plain:
+            move = moved_plainly(params, {} if lean.sparse else masks, matrices)
+        else:
+            move = moved_by(local.optimiser or plain_sgd(), every, masks)
         _forget(tensors)
         for step, (inputs, labels) in enumerate(batches):
             if before_step is not None:
                 before_step(step)
             choose(turn(step) if turn is not None else 0)
-            for part, (some, few, share) in enumerate(lean_training.parts(inputs, labels, lean.micro_batch)):
+            now = Now(round, step, sgd)
+            for some, few, share in lean_training.parts(inputs, labels, lean.micro_batch):
                 target = torch.from_numpy(few)
-                logits = model(as_input(some))
-                loss = functional.cross_entropy(logits, target)
-                objective = loss if share == 1 else loss * share
-                objective = objective if penalty is None or part else objective + penalty(params)
+                objective, loss, logits = _losses(local, net, model, params, as_input(some), target, memory, now)
                 # Adds up in place; torch.autograd.grad would hold the sum and a whole gradient besides.
-                torch.autograd.backward(objective, inputs=tensors)
+                torch.autograd.backward(objective if share == 1 else objective * share, inputs=tensors)
                 loss_sum += loss.item() * len(few)
                 correct += int((logits.argmax(1) == target).sum())
                 examples += len(few)
-            grads = _gradients(names, tensors)
+            if local.loss is None:
+                _check_gradients(every)
             with torch.no_grad():
-                if after_backward is not None:
-                    after_backward(params, dict(zip(names, grads, strict=True)))
-                if optimiser.weight_decay:
-                    torch._foreach_add_(
-                        [grads[i] for i in decayed], [tensors[i] for i in decayed], alpha=optimiser.weight_decay
-                    )
-                if masked:
-                    torch._foreach_mul_([grads[i] for i in masked], keep)
-                torch._foreach_mul_(velocity, optimiser.momentum)
-                torch._foreach_add_(velocity, grads)
-                torch._foreach_add_(tensors, velocity, alpha=-optimiser.learning_rate)
-                if after_step is not None:
-                    after_step(params)
-            del grads
+                move(now)
             _forget(tensors)
     return Outcome(loss_sum, correct, examples)
 
 
-def _gradients(names: Sequence[str], tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    grads = [tensor.grad for tensor in tensors]
-    for name, grad in zip(names, grads, strict=True):
-        if grad is None:
+def steps_plainly(local: Local) -> bool:
+    """Whether its steps are those of plain masked SGD, which can be sparse and recomputed."""
+    return local.loss is None and local.optimiser is None and not local.trains
+
+
+def _losses(
+    local: Local,
+    net: Net,
+    model: nn.Module,
+    params: Named,
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    memory: Named,
+    now: Now,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(what is minimised, the mean cross-entropy, the logits that it is of)."""
+    from torch.nn import functional
+
+    if local.loss is None:
+        logits = model(inputs)
+        loss = functional.cross_entropy(logits, labels)
+        return loss, loss, logits
+    net.logits = None
+    objective = local.loss(net, params, inputs, labels, memory, now)
+    if net.logits is None:
+        raise RuntimeError("the loss has not asked the net for logits to train")
+    return objective, functional.cross_entropy(net.logits, labels), net.logits
+
+
+@contextmanager
+def _trained(model: nn.Module, memory: Named, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
+    """What of memory is trained, ready for gradients; as it was, but for its values, when the context ends."""
+    if missing := sorted(set(names) - memory.keys()):
+        raise KeyError(f"memory holds no {missing[0]}, which the method trains")
+    if taken := sorted(set(names) & dict(model.named_parameters()).keys()):
+        raise ValueError(f"{taken[0]} is a parameter's name, and cannot be one in trained memory")
+    own = {name: memory[name] for name in names}
+    before = {name: tensor.requires_grad for name, tensor in own.items()}
+    for tensor in own.values():
+        tensor.requires_grad_(True)
+    try:
+        yield own
+    finally:
+        for name, tensor in own.items():
+            tensor.grad = None
+            tensor.requires_grad_(before[name])
+
+
+def _check_gradients(trained: Named) -> None:
+    for name, tensor in trained.items():
+        if tensor.grad is None:
             raise RuntimeError(f"{name} has no part in the loss, so it cannot be trained")
-    return [grad for grad in grads if grad is not None]
 
 
 def _forget(tensors: Sequence[torch.Tensor]) -> None:
@@ -183,13 +218,3 @@ def one_thread() -> None:
 
     if torch.get_num_threads() != 1:
         torch.set_num_threads(1)
-
-
-def rounded(local: Local) -> Local:
-    from fedprune.training.quantised import quantised
-
-    return local._replace(around=quantised)
-
-
-def chosen(*args: Any) -> Tensor:
-    raise NotImplementedError

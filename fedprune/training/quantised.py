@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 from fedprune.int8 import LEVELS, affine
+from fedprune.training.straight_through import straight_through
+from fedprune.types import Local
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +39,17 @@ def quantised(model: nn.Module) -> Iterator[None]:
             if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
                 undo.enter_context(_put(layer, "forward", functools.partial(_forward, layer, _Range(), layer.forward)))
         yield
+
+
+def quantisation_aware(local: Local) -> Local:
+    """``local`` on the grids of the int8 file: what is around its training already puts its weights in place first."""
+
+    @contextmanager
+    def around(model: nn.Module) -> Iterator[None]:
+        with quantised(model), local.around(model) if local.around is not None else nullcontext():
+            yield
+
+    return local._replace(around=around)
 
 
 def on_weight_grid(weight: torch.Tensor) -> torch.Tensor:
@@ -72,10 +85,9 @@ class _Range:
 
 
 def _forward(layer: nn.Module, seen: _Range, forward: Callable[..., Any], inputs: torch.Tensor) -> Any:
-    straight = _straight()
-    weight = straight.apply(layer.weight, on_weight_grid)
-    with _put(layer, "weight", weight):
-        return forward(straight.apply(inputs, seen.rounded))
+    weight: Any = layer.weight
+    with _put(layer, "weight", straight_through(weight, on_weight_grid)):
+        return forward(straight_through(inputs, seen.rounded))
 
 
 @contextmanager
@@ -90,19 +102,3 @@ def _put(module: nn.Module, key: str, value: Any) -> Iterator[None]:
             del vars(module)[key]
         else:
             vars(module)[key] = former
-
-
-@functools.cache
-def _straight() -> Any:
-    import torch
-
-    class Straight(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, values: torch.Tensor, rounded: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
-            return rounded(values)
-
-        @staticmethod
-        def backward(ctx: Any, gradient: torch.Tensor) -> Any:
-            return gradient, None
-
-    return Straight

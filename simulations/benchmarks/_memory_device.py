@@ -9,7 +9,9 @@ import pickle
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +21,13 @@ from fedprune.data import Dataset, Examples
 from fedprune.federated.link import client
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.device import Device
+from fedprune.training.losses import distilled, plain_loss
+from fedprune.training.straight_through import top_k_mask
+from fedprune.types import Local, Now, Optimiser
 from fedprune.wire.payload import Payload
+
+if TYPE_CHECKING:
+    import torch
 
 SHAPES = {
     "resnet8": (3, 32, 32),
@@ -32,6 +40,52 @@ SHAPES = {
     "digits_cnn": (1, 8, 8),
 }
 EXAMPLES = 128
+MEMORY, SCORE, WEIGHT = "memory/", "score/", "weight/"
+"""What names of tensors begin with: a method's memory, in it what is trained, and what is read."""
+
+
+def plain(names: Iterable[str]) -> Local:
+    """Masked SGD."""
+    return Local()
+
+
+def taught(names: Iterable[str]) -> Local:
+    """By a teacher of the model's own size, which travels along."""
+    return Local(loss=distilled(""), reads=tuple(names), passes=1)
+
+
+def scored(names: Iterable[str]) -> Local:
+    """Scores of weights that stay where they are, half of which count at a time (lottery jackpots)."""
+
+    def loss(net: Any, params: Any, inputs: Any, labels: Any, memory: Any, now: Now) -> Any:
+        found = {n.removeprefix(SCORE): score for n, score in memory.items() if n.startswith(SCORE)}
+        made = {n: top_k_mask(score, score.numel() // 2) * memory[WEIGHT + n] for n, score in found.items()}
+        return plain_loss(net, {**params, **made}, inputs, labels, memory, now)
+
+    trained = tuple(name for name in names if name.startswith(SCORE))
+    return Local(loss=loss, trains=trained, reads=tuple(set(names) - set(trained)))
+
+
+def adaptive(names: Iterable[str]) -> Local:
+    """Adam (Kingma and Ba, 2015, algorithm 1)."""
+
+    def init(trained: Any) -> dict[str, Any]:
+        return {
+            name: (tensor.new_zeros(tensor.shape), tensor.new_zeros(tensor.shape)) for name, tensor in trained.items()
+        }
+
+    def update(trained: Any, grads: Any, state: dict[str, Any], now: Now) -> None:
+        for name, grad in grads.items():
+            first, second = state[name]
+            first.mul_(0.9).add_(grad, alpha=0.1)
+            second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+            size = (second / (1 - 0.999 ** (now.step + 1))).sqrt_().add_(1e-8)
+            trained[name].addcdiv_(first, size, value=-0.001 / (1 - 0.9 ** (now.step + 1)))
+
+    return Local(optimiser=Optimiser(init, update, slots=2))
+
+
+LOCALS = {local.__name__: local for local in (plain, taught, scored, adaptive)}
 
 
 def main() -> None:
@@ -56,14 +110,26 @@ def answer(records: object) -> object:
 def _half(self: Device, request: Payload) -> Payload:
     """The device's half of phase train, in little memory."""
     from fedprune import training
-    from fedprune.training import Lean, Optimiser
+    from fedprune.training.lean import Lean
+    from fedprune.types import Sgd
 
-    settings, model, examples = self.experiment.training, self.model(request.tensors), self.parts.train
+    settings, examples = self.experiment.training, self.parts.train
+    model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(MEMORY)})
     batches = self.shuffled(examples, settings.batch, "train", 1, 0)
-    lean = Lean(**request.values["lean"])
-    outcome = training.train(model, batches, Optimiser(0.01), request.masks, lean=lean)
+    lean, memory = Lean(**request.values["lean"]), _memory(request)
+    local = LOCALS[str(request.values["local"])](memory)
+    outcome = training.train(model, batches, Sgd(0.01), request.masks, lean=lean, local=local, memory=memory)
     values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
-    return Payload(values, training.state_of(model))
+    own = {MEMORY + name: memory[name].numpy().copy() for name in local.trains}
+    return Payload(values, {**training.state_of(model), **own})
+
+
+def _memory(request: Payload) -> "dict[str, torch.Tensor]":
+    """What is trained is copied, what is read is the request's."""
+    import torch
+
+    named = {n.removeprefix(MEMORY): value for n, value in request.tensors.items() if n.startswith(MEMORY)}
+    return {n: torch.from_numpy(value.copy() if n.startswith(SCORE) else value) for n, value in named.items()}
 
 
 class Watch:

@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedprune import models, training
-from fedprune.budgets import Memory, training_memory
+from fedprune.budgets import Memory, extra_of, training_memory
 from fedprune.counter_rng import uniforms
 from fedprune.experiment import parse, to_json
 from fedprune.federated.link.asking import Link
@@ -28,10 +29,21 @@ from fedprune.graph.coupling import prunable
 from fedprune.pruning import masks
 from fedprune.runs.setting import prepare
 from fedprune.training.lean import Lean, blocks
+from fedprune.types import Local, Params
 from fedprune.wire.payload import Payload
 from simulations.benchmarks import _memory_device
 from simulations.benchmarks._limited import LimitedGrid
-from simulations.benchmarks._memory_device import EXAMPLES, SHAPES
+from simulations.benchmarks._memory_device import (
+    EXAMPLES,
+    MEMORY,
+    SCORE,
+    SHAPES,
+    WEIGHT,
+    adaptive,
+    plain,
+    scored,
+    taught,
+)
 from simulations.benchmarks._report import Figure, write
 
 BATCH = 64
@@ -50,6 +62,8 @@ class Way(NamedTuple):
 
     lean: Lean
     density: float = 1.0
+    local: Callable[[Iterable[str]], Local] = plain
+    """Names in its memory -> what the method does."""
 
 
 WAYS = {
@@ -57,6 +71,11 @@ WAYS = {
     "whole batches, masked at 0.1": Way(Lean(), 0.1),
     "recomputed, 8 at a time": Way(Lean(micro_batch=8, recompute=True)),
     "sparse at 0.1, recomputed, 8 at a time": Way(Lean(micro_batch=8, recompute=True, sparse=True), 0.1),
+    "whole batches, a teacher": Way(Lean(), local=taught),
+    "8 at a time, a teacher": Way(Lean(micro_batch=8), local=taught),
+    "whole batches, trained scores": Way(Lean(), local=scored),
+    "8 at a time, trained scores": Way(Lean(micro_batch=8), local=scored),
+    "whole batches, Adam": Way(Lean(), local=adaptive),
 }
 TIERS = {"large": 0.3, "middle": 0.1, "small": 0.03}
 LIMITS = {"digits_cnn": (400, 340, 320), "resnet8": (512, 360, 345)}
@@ -100,7 +119,8 @@ def request(name: str, way: Way) -> tuple[RecordDict, Memory]:
         },
         "benchmark",
     )
-    values = {"experiment": to_json(experiment), "lean": way.lean._asdict()}
+    beside = memory_of(way.local, state, weights)
+    values = {"experiment": to_json(experiment), "lean": way.lean._asdict(), "local": way.local.__name__}
     memory = training_memory(
         graph,
         batch=BATCH,
@@ -110,8 +130,19 @@ def request(name: str, way: Way) -> tuple[RecordDict, Memory]:
         kept={key: int(mask.sum()) for key, mask in pruned.items()},
         examples=EXAMPLES,
         example_bytes=int(np.prod(shape)),
+        extra=extra_of(way.local(beside), beside),
     )
-    return to_records(Payload(values, masks.apply(state, pruned), pruned)), memory
+    tensors = {**masks.apply(state, pruned), **{MEMORY + key: value for key, value in beside.items()}}
+    return to_records(Payload(values, tensors, pruned)), memory
+
+
+def memory_of(local: Callable[[Iterable[str]], Local], state: Params, weights: Iterable[str]) -> Params:
+    """What travels besides the model: a teacher, or scores and weights of every layer that can be pruned."""
+    if local is scored:
+        layers = prunable(tuple(weights))
+        scores = {SCORE + key: np.abs(state[key]) for key in layers}
+        return {**scores, **{WEIGHT + key: state[key] for key in layers}}
+    return state if local is taught else {}
 
 
 def device(records: RecordDict | None = None) -> dict[str, int]:

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedprune.budgets import (
+    Extra,
     arena_bytes,
+    extra_of,
     macs,
     memory_bytes,
     seconds,
@@ -19,10 +22,12 @@ from fedprune.budgets import (
     stored_bytes,
     training_memory,
 )
+from fedprune.budgets.passes import Step
 from fedprune.budgets.profile import _cgroup_free
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
 from fedprune.models import build
 from fedprune.training.lean import blocks
+from fedprune.types import Local, Optimiser
 
 SHAPES = {"resnet8": (3, 16, 16), "dscnn": (1, 12, 10), "har_cnn": (3, 16), "digits_cnn": (1, 8, 8)}
 GRAPHS: dict[str, tuple[Graph, tuple[str, ...]]] = {}
@@ -55,6 +60,7 @@ def test_multiply_adds_of_two_layers() -> None:
     assert sparse_macs(graph, {"0.weight": 0}) == 96
     assert seconds(384, 100, 1e6) == pytest.approx(3 * 384 * 100 / 1e6)
     assert seconds(384, 100, 1e6, recompute=True) == pytest.approx(4 * 384 * 100 / 1e6)
+    assert seconds(384, 100, 1e6, passes=2) == pytest.approx(5 * 384 * 100 / 1e6)
 
 
 def test_activations_of_two_layers() -> None:
@@ -77,6 +83,51 @@ def test_training_two_layers_in_batches_of_two() -> None:
     assert held < got.activations <= 1.7 * held
     assert got.total == sum(got[:-1])
     assert training_memory(two_layers(), batch=2, micro_batch=2).activations == held
+
+
+def test_what_a_methods_own_steps_add() -> None:
+    parameters = 4 * (18 + 96 + 3)
+    plain = training_memory(two_layers(), batch=2, examples=5, example_bytes=16)
+    got = training_memory(two_layers(), batch=2, examples=5, example_bytes=16, extra=Extra(10, 200, slots=2))
+    assert got.phase == plain.phase == "train"
+    assert got.weights == parameters + 4 * 10  # a copy of what is trained; what is read is the request's
+    assert got.gradients == plain.gradients + 4 * 10
+    assert got.optimiser == 2 * (parameters + 4 * 10)
+    assert got.activations == plain.activations + 4 * 10
+    assert got.link == 2 * (parameters + 4 * 210)  # encoded and decoded
+    assert got.data == plain.data
+
+
+def test_what_a_reply_with_trained_memory_takes() -> None:
+    graph = trace(nn.Sequential(nn.Flatten(), nn.Linear(16, 100)), torch.zeros(1, 1, 4, 4))
+    parameters = 4 * 1700
+    got = training_memory(graph, batch=1, micro_batch=1, extra=Extra(10, 20, slots=0))
+    assert got.phase == "reply"
+    assert got.weights == parameters + 4 * 10
+    # What was asked, encoded and decoded; the reply's tensors, and they encoded.
+    assert got.link == 2 * (parameters + 4 * 30) + 2 * (parameters + 4 * 10)
+
+
+def test_choosing_examples_holds_them_as_floats() -> None:
+    parameters, trained = 4 * (18 + 96 + 3), 7
+    extra = Extra(trained, chooses=True)
+    got = training_memory(two_layers(), batch=2, micro_batch=2, examples=500, example_bytes=16, extra=extra)
+    assert got.phase == "choose"
+    assert got.data == 2 * 500 * 16 + 2 * 500 * 64
+    assert got.activations == 4 * 2 * (32 + 32)  # a batch at a time: before and after the ReLU
+    assert got.weights == parameters + 4 * trained
+    assert got.link == 2 * (parameters + 4 * trained)
+    assert got.gradients == got.optimiser == 0
+
+
+def test_a_local_says_what_it_takes() -> None:
+    memory = {"score": np.zeros((3, 4)), "gate": np.zeros(5), "first": np.zeros((2, 2)), "unread": np.zeros(99)}
+    adam = Optimiser(lambda trained: {}, lambda trained, grads, state, now: None, slots=2)
+    assert extra_of(Local(), memory) == Extra() == Extra(0, 0, 1, False)
+    local = Local(optimiser=adam, trains=("score", "gate"), reads=("first",), examples=lambda *given: np.arange(1))
+    assert extra_of(local, memory) == Extra(17, 4, 2, True)
+    with pytest.raises(KeyError, match="teacher"):
+        extra_of(Local(reads=("teacher",)), memory)
 
 
 def test_bytes_of_encodings() -> None:
@@ -140,6 +191,33 @@ def test_sparse_training_costs_what_is_kept(name: str) -> None:
     assert tenth.total <= full.total
     masked = training_memory(graph, batch=8, micro_batch=8, kept={k: n // 10 for k, n in every.items()})
     assert tenth.total <= masked.total
+
+
+@given(
+    name=st.sampled_from(list(SHAPES)),
+    less=st.builds(Extra, *[st.integers(0, 10**6)] * 2, st.integers(0, 3), st.booleans()),
+    more=st.builds(Extra, *[st.integers(0, 10**6)] * 2, st.integers(0, 3), st.booleans()),
+    micro_batch=st.sampled_from([0, 4]),
+)
+def test_memory_never_falls_when_a_methods_own_steps_take_more(
+    name: str, less: Extra, more: Extra, micro_batch: int
+) -> None:
+    graph, _ = graph_of(name)
+    found = [
+        training_memory(graph, batch=8, micro_batch=micro_batch, examples=100, extra=extra)
+        for extra in (less, Extra(*(max(pair) for pair in zip(less, more, strict=True))))
+    ]
+    assert found[0].total <= found[1].total
+    plain = training_memory(graph, batch=8, micro_batch=micro_batch, examples=100)
+    assert training_memory(graph, batch=8, micro_batch=micro_batch, examples=100, extra=Extra()) == plain
+
+
+@pytest.mark.parametrize("name", list(SHAPES))
+@pytest.mark.parametrize("batch", [1, 8, 64])
+def test_a_pass_without_gradients_takes_less_than_a_step(name: str, batch: int) -> None:
+    graph, _ = graph_of(name)
+    for holes in (0.0, 0.6):
+        assert Step(graph, batch, holes=holes).infer().peak <= Step(graph, batch, holes=holes).run().peak
 
 
 def test_phases_that_are_asked_for_count() -> None:

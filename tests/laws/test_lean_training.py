@@ -4,6 +4,7 @@ import copy
 import itertools
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,14 +13,17 @@ from torch import nn
 
 from fedprune import draws, training
 from fedprune.models import build
-from fedprune.training import Optimiser, train
+from fedprune.training import train
 from fedprune.training.lean import Lean, SubModel, blocks, prepared
-from fedprune.types import Masks
+from fedprune.training.losses import plain_loss
+from fedprune.training.net import Net
+from fedprune.training.optimisers import plain_sgd
+from fedprune.types import Local, Masks, Now, Optimiser, Sgd
 
 torch.set_num_threads(1)
 
 SHAPES = {"digits_cnn": (1, 8, 8), "resnet8": (3, 8, 8), "dscnn": (1, 12, 10), "har_cnn": (3, 16)}
-STILL = Optimiser(0.1, momentum=0.0, weight_decay=0.0)
+STILL = Sgd(0.1, momentum=0.0, weight_decay=0.0)
 
 
 def net(name: str, channels_last: bool = True) -> nn.Module:
@@ -71,8 +75,8 @@ def inner_of(model: nn.Module, masks: Masks, density: float = 0.5) -> SubModel:
 def test_less_memory_trains_the_same_bits(name: str, lean: Lean, channels_last: bool) -> None:
     plain, small = net(name, channels_last), net(name, channels_last)
     masks, _ = masks_of(plain, 0.3), masks_of(small, 0.3)
-    optimiser = Optimiser(0.1, 0.9, 0.01)
-    assert train(plain, batches(name), optimiser, masks) == train(small, batches(name), optimiser, masks, lean=lean)
+    sgd = Sgd(0.1, 0.9, 0.01)
+    assert train(plain, batches(name), sgd, masks) == train(small, batches(name), sgd, masks, lean=lean)
     assert_same(small, plain)
 
 
@@ -82,11 +86,11 @@ def test_so_does_it_with_micro_batches_and_sub_models(lean: Lean, micro_batch: i
     plain, small = net("resnet8"), net("resnet8")
     masks, _ = masks_of(plain, 0.4), masks_of(small, 0.4)
     ones, others = [inner_of(plain, masks)], [inner_of(small, masks)]
-    optimiser, given = Optimiser(0.1, 0.9, 0.01), batches("resnet8", 4)
+    sgd, given = Sgd(0.1, 0.9, 0.01), batches("resnet8", 4)
     plainly = Lean(micro_batch)
-    wanted = train(plain, given, optimiser, masks, lean=plainly, inner=ones, turn=lambda step: step % 2)
+    wanted = train(plain, given, sgd, masks, lean=plainly, inner=ones, turn=lambda step: step % 2)
     lean = lean._replace(micro_batch=micro_batch)
-    assert train(small, given, optimiser, masks, lean=lean, inner=others, turn=lambda step: step % 2) == wanted
+    assert train(small, given, sgd, masks, lean=lean, inner=others, turn=lambda step: step % 2) == wanted
     assert_same(small, plain)
     for name, buffer in ones[0].buffers.items():
         assert torch.equal(buffer, others[0].buffers[name])
@@ -97,8 +101,8 @@ def test_sparse_training_at_the_ends_of_density(density: float) -> None:
     plain, small = net("digits_cnn"), net("digits_cnn")
     masks, _ = masks_of(plain, density), masks_of(small, density)
     masks = {name: mask for name, mask in masks.items() if not name.startswith("head")}
-    train(plain, batches("digits_cnn"), Optimiser(0.1), masks)
-    train(small, batches("digits_cnn"), Optimiser(0.1), masks, lean=Lean(sparse=True))
+    train(plain, batches("digits_cnn"), Sgd(0.1), masks)
+    train(small, batches("digits_cnn"), Sgd(0.1), masks, lean=Lean(sparse=True))
     assert_same(small, plain)
 
 
@@ -127,7 +131,7 @@ def test_a_block_draws_the_same_when_computed_again(drawing: Callable[[], nn.Mod
     nets = [dropping(), dropping()]
     for made, recompute in zip(nets, (False, True), strict=True):
         with draws.seeded(4):
-            train(made, given, Optimiser(0.1), lean=Lean(recompute=recompute))
+            train(made, given, Sgd(0.1), lean=Lean(recompute=recompute))
     assert_same(*nets)
     assert not torch.equal(nets[0][2].weight, dropping()[2].weight)
 
@@ -144,15 +148,16 @@ def test_micro_batches_add_up_to_the_batchs_gradient(micro_batch: int) -> None:
     given = [(np.random.default_rng(0).normal(size=(7, 1, 6, 6)).astype(np.float32), np.arange(7) % 5)]
     seen: list[dict[str, torch.Tensor]] = []
 
-    def look(_: training.Named, grads: training.Named) -> None:
+    def update(trained: training.Named, grads: training.Named, state: dict[str, Any], now: Now) -> None:
         seen.append({name: grad.clone() for name, grad in grads.items()})
+        plain_sgd().update(trained, grads, state, now)
 
-    def penalty(params: training.Named) -> torch.Tensor:
-        return sum((p**2).sum() for p in params.values())  # type: ignore[return-value]
+    def loss(net: Net, params: training.Named, *rest: Any) -> torch.Tensor:
+        return plain_loss(net, params, *rest) + sum((p**2).sum() for p in params.values())
 
     for size in (0, micro_batch):
-        lean = Lean(micro_batch=size)
-        outcome = train(plain(), given, Optimiser(0.1), penalty=penalty, after_backward=look, lean=lean)
+        local = Local(loss=loss, optimiser=Optimiser(lambda trained: {}, update))
+        outcome = train(plain(), given, Sgd(0.1), local=local, lean=Lean(micro_batch=size))
         assert outcome.examples == 7
     for name, grad in seen[0].items():
         torch.testing.assert_close(seen[1][name], grad, rtol=1e-4, atol=1e-6, msg=name)
@@ -223,3 +228,13 @@ def test_what_cannot_be_trained_is_named() -> None:
     model.spare = nn.Parameter(torch.zeros(3))
     with pytest.raises(RuntimeError, match="spare has no part in the loss"):
         train(model, batches("digits_cnn"), STILL)
+
+
+@pytest.mark.parametrize("lean", [Lean(sparse=True), Lean(recompute=True)])
+@pytest.mark.parametrize("local", [Local(loss=plain_loss), Local(optimiser=plain_sgd()), Local(trains=("scores",))])
+def test_a_methods_own_steps_are_neither_sparse_nor_recomputed(lean: Lean, local: Local) -> None:
+    model = net("digits_cnn")
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match="sparse and recomputed"):
+        train(model, batches("digits_cnn"), STILL, lean=lean, local=local, memory={"scores": torch.zeros(1)})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

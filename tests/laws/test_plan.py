@@ -56,6 +56,8 @@ def test_ways_grow_leaner_and_end_at_micro_batches_of_four(batch: int, sparse: b
     last = micro[-1] if micro else batch
     assert -(-last // 2) < 4 or -(-last // 2) == last
     assert batch <= 4 or not micro or 4 <= micro[-1] <= 6
+    own = ways(batch, sparse=False, recompute=False)
+    assert own == (Lean(), *(Lean(size) for size in micro))
 
 
 @pytest.mark.parametrize("name", list(SHAPES))

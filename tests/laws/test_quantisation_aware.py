@@ -1,7 +1,7 @@
 """Quantisation-aware training computes what the int8 file computes, and changes nothing but what is asked for."""
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,10 +15,9 @@ from fedprune import graph as graphs
 from fedprune import training
 from fedprune.export import litert
 from fedprune.export.litert.numbers import Integers
-from fedprune.training import Optimiser
 from fedprune.training.lean import PLAIN, Lean, SubModel
-from fedprune.training.quantised import on_grid, on_weight_grid, quantised
-from fedprune.types import Masks, Params
+from fedprune.training.quantised import on_grid, on_weight_grid, quantisation_aware, quantised
+from fedprune.types import Local, Masks, Params, Sgd
 
 ROWS = st.tuples(st.integers(1, 5), st.integers(1, 6), st.sampled_from([(), (1,), (3,), (3, 3)]))
 
@@ -52,11 +51,10 @@ def trained(aware: bool, lean: Lean = PLAIN, inner: bool = False, pruned: bool =
             model.get_parameter(name)[torch.from_numpy(~mask)] = 0
     few = {name: mask & (np.arange(mask.size).reshape(mask.shape) % 2 == 0) for name, mask in masks.items()}
     smaller = [SubModel(few, {name: value.clone() for name, value in model.named_buffers()})] if inner else []
-    with quantised(model) if aware else nullcontext():
-        training.train(
-            model, batches(), Optimiser(0.05, weight_decay=1e-3), masks, lean=lean, inner=smaller,
-            turn=(lambda step: step % 2) if inner else None,
-        )  # fmt: skip
+    training.train(
+        model, batches(), Sgd(0.05, weight_decay=1e-3), masks, lean=lean, inner=smaller,
+        turn=(lambda step: step % 2) if inner else None, local=quantisation_aware(Local()) if aware else Local(),
+    )  # fmt: skip
     return training.state_of(model)
 
 
@@ -113,7 +111,7 @@ def test_activations_are_rounded_as_the_runtime_rounds_them(values: list[float],
 
 def test_what_the_model_computes_is_what_its_file_computes() -> None:
     model = net()
-    training.train(model, batches(6), Optimiser(0.05))
+    training.train(model, batches(6), Sgd(0.05))
     model.eval()
     inputs = np.concatenate([some for some, _ in batches(40, seed=5)])
     graph = graphs.inference(graphs.trace(model, inputs))
@@ -142,6 +140,34 @@ def test_training_moves_full_precision_weights_and_leaves_pruned_ones_at_zero() 
         assert not torch.equal(on_weight_grid(weight), weight)
     for name, value in aware.items():
         np.testing.assert_allclose(value, plain[name], atol=0.05, err_msg=name)  # the gradients are hardly others
+
+
+def test_what_a_method_does_around_training_is_rounded_too() -> None:
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @contextmanager
+    def halved(model: nn.Module) -> Iterator[None]:
+        layer = model[1]
+        forward = layer.forward
+
+        def put(inputs: torch.Tensor) -> torch.Tensor:
+            vars(layer)["weight"] = 0.5 * layer._parameters["weight"]
+            result = forward(inputs)
+            seen.append((vars(layer).pop("weight").detach(), result.detach()))
+            return result
+
+        vars(layer)["forward"] = put
+        yield
+        vars(layer)["forward"] = forward
+
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False))
+    inputs = np.array([[[1.27, 0.5, 0.11]]], np.float32)
+    local = quantisation_aware(Local(around=halved))
+    training.train(model, [(inputs, np.array([0]))], Sgd(0.1), local=local)
+    [(weight, result)] = seen
+    expected = on_grid(torch.from_numpy(inputs[:, 0]), 0, 1.27) @ on_weight_grid(weight).T
+    torch.testing.assert_close(result, expected)
+    assert "forward" not in vars(model[1])
 
 
 def test_it_is_the_same_bit_for_bit() -> None:
@@ -205,12 +231,13 @@ def test_the_model_is_left_as_it_was(fails: bool) -> None:
     model = net()
     before = dict(everything(model))
 
-    def broken(params: Any) -> None:
-        raise RuntimeError("the step fails")
+    def broken(step: int) -> None:
+        if fails:
+            raise RuntimeError("the step fails")
 
-    after_step: Callable[[Any], None] | None = broken if fails else None
-    with pytest.raises(RuntimeError, match="the step fails") if fails else nullcontext(), quantised(model):
-        training.train(model, batches(1), Optimiser(0.01), lean=Lean(recompute=True), after_step=after_step)
+    local = quantisation_aware(Local())
+    with pytest.raises(RuntimeError, match="the step fails") if fails else nullcontext():
+        training.train(model, batches(1), Sgd(0.01), lean=Lean(recompute=True), local=local, before_step=broken)
     after = dict(everything(model))
     assert after.keys() == before.keys()
     assert all(after[key] is before[key] for key in after if not key.endswith(" training"))

@@ -1,8 +1,9 @@
-"""Laws of local training and of the evidence that needs a model: what moves, what must not, and by how much."""
+"""Laws of local training: what moves, what must not, and by how much."""
 
 import copy
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from torch import nn
 
 from fedprune import training
 from fedprune.models import build
-from fedprune.training import Optimiser, Outcome, evidence, train
-from fedprune.types import Masks
+from fedprune.training import Outcome, train
+from fedprune.training.losses import plain_loss
+from fedprune.training.optimisers import plain_sgd
+from fedprune.types import Local, Loss, Masks, Now, Optimiser, Sgd
 
 torch.set_num_threads(1)
 
@@ -33,6 +36,22 @@ def batches(number: int = 4, size: int = 6, seed: int = 0) -> list[Batch]:
     return [(rng.normal(size=(size, 1, 6, 6)).astype(np.float32), rng.integers(0, 5, size)) for _ in range(number)]
 
 
+def penalised(penalty: Callable[[training.Named], torch.Tensor]) -> Loss:
+    """Cross-entropy and a penalty of the parameters."""
+    return lambda net, params, *rest: plain_loss(net, params, *rest) + penalty(params)
+
+
+def after(look: Callable[[training.Named, training.Named], object]) -> Optimiser:
+    """Plain SGD, and then ``look(what is trained, its gradients)``."""
+    plain = plain_sgd()
+
+    def update(trained: training.Named, grads: training.Named, state: dict[str, Any], now: Now) -> None:
+        plain.update(trained, grads, state, now)
+        look(trained, grads)
+
+    return Optimiser(plain.init, update)
+
+
 def masks_for(net: nn.Module, density: float = 0.4) -> Masks:
     rng = np.random.default_rng(3)
     found = {n: rng.random(tuple(p.shape)) < density for n, p in net.named_parameters() if p.ndim > 1}
@@ -47,6 +66,10 @@ def state(net: nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
+def array(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().numpy().copy()
+
+
 def unchanged(net: nn.Module, before: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -55,17 +78,17 @@ def unchanged(net: nn.Module, before: dict[str, torch.Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("optimiser", [Optimiser(0.1), Optimiser(0.05, 0.0), Optimiser(0.1, 0.8, 0.05)])
-def test_training_is_torchs_sgd_with_decay_on_weights_alone(masked: bool, optimiser: Optimiser) -> None:
+@pytest.mark.parametrize("settings", [Sgd(0.1), Sgd(0.05, 0.0), Sgd(0.1, 0.8, 0.05)])
+def test_training_is_torchs_sgd_with_decay_on_weights_alone(masked: bool, settings: Sgd) -> None:
     mine, theirs = small_net(), small_net()
     masks, _ = (masks_for(mine), masks_for(theirs)) if masked else ({}, None)
-    train(mine, batches(), optimiser, masks)
+    train(mine, batches(), settings, masks)
 
     groups = [
-        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": optimiser.weight_decay},
+        {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in theirs.parameters() if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    sgd = torch.optim.SGD(groups, lr=optimiser.learning_rate, momentum=optimiser.momentum)
+    sgd = torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
     theirs.train()
     for inputs, labels in batches():
         sgd.zero_grad()
@@ -90,8 +113,8 @@ def test_two_steps_worked_by_hand() -> None:
     outcome = train(
         net,
         [batch, batch],
-        Optimiser(learning_rate=0.1, momentum=0.5, weight_decay=1.0),
-        after_step=lambda p: seen.append((p["weight"].detach().numpy().copy(), p["bias"].detach().numpy().copy())),
+        Sgd(learning_rate=0.1, momentum=0.5, weight_decay=1.0),
+        local=Local(optimiser=after(lambda p, _: seen.append((array(p["weight"]), array(p["bias"]))))),
     )
 
     # step 1: p = (1/2, 1/2), g = (p − y) xᵀ; no decay of zeros
@@ -109,28 +132,30 @@ def test_two_steps_worked_by_hand() -> None:
 # masks
 
 
+UNRULY = Local(
+    loss=penalised(lambda params: sum(p.abs().sum() + p.sum() for p in params.values())),  # type: ignore[arg-type,return-value]
+    optimiser=after(lambda params, grads: [tensor.sub_(grads[name] + 1) for name, tensor in params.items()]),
+)
+
+
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_pruned_weights_are_exactly_0_after_every_step(memory_format: torch.memory_format) -> None:
+@pytest.mark.parametrize("local", [Local(), UNRULY, UNRULY._replace(optimiser=None)])
+def test_pruned_weights_are_exactly_0_after_every_step(memory_format: torch.memory_format, local: Local) -> None:
     net = small_net().to(memory_format=memory_format)  # type: ignore[call-overload]
     masks, steps = masks_for(net), []
 
-    def look(params: training.Named) -> None:
+    def look(*_: object) -> None:
         steps.append(1)
         for name, mask in masks.items():
-            pruned = params[name].detach().numpy()[~mask]
+            pruned = array(net.get_parameter(name))[~mask]
             assert pruned.tobytes() == bytes(4 * pruned.size)  # +0, not −0
 
     start = state(net)
-    train(
-        net,
-        batches(),
-        Optimiser(0.5, 0.9, 0.1),
-        masks,
-        penalty=lambda params: sum(p.abs().sum() + p.sum() for p in params.values()),
-        after_backward=lambda params, grads: [grad.add_(1.0) for grad in grads.values()],
-        after_step=look,
-    )
-    assert len(steps) == 4
+    hook = net.register_forward_pre_hook(look)
+    train(net, batches(), Sgd(0.5, 0.9, 0.1), masks, local=local)
+    hook.remove()
+    look()
+    assert len(steps) == 5
     for name, mask in masks.items():  # and what is kept moved
         assert (net.state_dict()[name].numpy()[mask] != start[name].numpy()[mask]).all()
 
@@ -139,60 +164,55 @@ def test_layers_without_a_mask_train_dense() -> None:
     net = small_net()
     masks = {"0.weight": masks_for(net)["0.weight"]}
     before = state(net)
-    train(net, batches(), Optimiser(0.1), masks)
+    train(net, batches(), Sgd(0.1), masks)
     assert (net.state_dict()["6.weight"] != before["6.weight"]).any()
     assert not net.state_dict()["0.weight"].numpy()[~masks["0.weight"]].any()
 
 
-# the three openings
+# the openings
 
 
 def test_a_squared_penalty_is_weight_decay() -> None:
-    plain, penalised = small_net(), small_net()
-    train(plain, batches(), Optimiser(0.1, 0.9, 0.02))
-    train(
-        penalised,
-        batches(),
-        Optimiser(0.1, 0.9),
-        penalty=lambda params: 0.01 * sum((p**2).sum() for p in params.values() if p.ndim > 1),
-    )
+    plain, other = small_net(), small_net()
+    train(plain, batches(), Sgd(0.1, 0.9, 0.02))
+    loss = penalised(lambda params: 0.01 * sum((p**2).sum() for p in params.values() if p.ndim > 1))  # type: ignore[return-value]
+    train(other, batches(), Sgd(0.1, 0.9), local=Local(loss=loss))
     for name, value in plain.state_dict().items():
-        torch.testing.assert_close(penalised.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6, msg=name)
 
 
 def test_the_reported_loss_leaves_the_penalty_out() -> None:
-    outcome = train(small_net(), batches(1), Optimiser(0.1))
-    with_penalty = train(small_net(), batches(1), Optimiser(0.1), penalty=lambda p: 100 * p["0.weight"].abs().sum())
-    assert with_penalty == outcome
+    outcome = train(small_net(), batches(1), Sgd(0.1))
+    loss = penalised(lambda params: 100 * params["0.weight"].abs().sum())
+    assert train(small_net(), batches(1), Sgd(0.1), local=Local(loss=loss)) == outcome
 
 
-def test_after_backward_decides_the_gradients() -> None:
+def test_an_optimiser_may_freeze() -> None:
     net, calls = small_net(), []
     before = state(net)
 
-    def freeze(params: training.Named, grads: training.Named) -> None:
-        assert list(params) == list(grads) == [name for name, _ in net.named_parameters()]
-        assert all(params[name].shape == grad.shape for name, grad in grads.items())
-        calls.append(sum(float(grad.abs().sum()) for grad in grads.values()))
-        for grad in grads.values():
-            grad.zero_()
+    def freeze(trained: training.Named, grads: training.Named, state: dict[str, Any], now: Now) -> None:
+        assert list(trained) == list(grads) == [name for name, _ in net.named_parameters()]
+        assert all(trained[name].shape == grad.shape for name, grad in grads.items())
+        assert (now.round, now.sgd) == (3, Sgd(0.1))
+        calls.append((now.step, sum(float(grad.abs().sum()) for grad in grads.values())))
 
-    train(net, batches(), Optimiser(0.1), after_backward=freeze)
-    assert len(calls) == 4
-    assert min(calls) > 0
+    train(net, batches(), Sgd(0.1), local=Local(optimiser=Optimiser(lambda trained: {}, freeze)), round=3)
+    assert [step for step, _ in calls] == [0, 1, 2, 3]
+    assert min(size for _, size in calls) > 0
     assert all(torch.equal(parameter, before[name]) for name, parameter in net.named_parameters())
 
 
-def test_after_step_may_change_parameters() -> None:
+def test_an_optimiser_may_set_parameters() -> None:
     net = small_net()
-    train(net, batches(), Optimiser(0.1), after_step=lambda params: params["6.bias"].fill_(7.0))
+    train(net, batches(), Sgd(0.1), local=Local(optimiser=after(lambda params, _: params["6.bias"].fill_(7.0))))
     assert (net.state_dict()["6.bias"] == 7).all()
 
 
 def test_no_batches_train_nothing() -> None:
     net = small_net()
     before = state(net)
-    assert train(net, [], Optimiser(0.1)) == Outcome(0.0, 0, 0)
+    assert train(net, [], Sgd(0.1)) == Outcome(0.0, 0, 0)
     assert training.evaluate(net, []) == Outcome(0.0, 0, 0)
     assert unchanged(net, before)
 
@@ -218,7 +238,7 @@ def test_a_still_model_trains_with_the_loss_that_evaluation_gives() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(36, 5))
     given = [*batches(1, 7), *batches(2, 3, seed=1)]
-    trained, evaluated = train(net, given, Optimiser(1e-30)), training.evaluate(net, given)
+    trained, evaluated = train(net, given, Sgd(1e-30)), training.evaluate(net, given)
     assert trained.loss == pytest.approx(evaluated.loss, rel=1e-6)
     assert trained[1:] == evaluated[1:]
 
@@ -228,7 +248,7 @@ def test_training_is_deterministic_and_leaves_its_inputs() -> None:
     masks = masks_for(one)
     masks_for(other)
     copies = copy.deepcopy((given, masks))
-    results = [train(net, given, Optimiser(0.1, 0.9, 0.01), masks) for net in (one, other)]
+    results = [train(net, given, Sgd(0.1, 0.9, 0.01), masks) for net in (one, other)]
     assert results[0] == results[1]
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     assert all(
@@ -261,66 +281,3 @@ def test_batches_are_nearly_equal_and_hold_each_example_once(count: int, size: i
     assert not lengths or (max(lengths) <= size and max(lengths) - min(lengths) <= 1)
     assert [int(i) for inputs, _ in found for i in inputs] == order.tolist()
     assert all(np.array_equal(labels_, inputs.astype(int) * 10) for inputs, labels_ in found)
-
-
-# batch-norm statistics
-
-
-def moments_of_inputs(net: nn.Module, layer: nn.Module, given: list[Batch]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over batches of the mean and the unbiased variance of what reaches ``layer``, batch norms as in training."""
-    caught: list[np.ndarray] = []
-    hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0].numpy()))
-    with torch.no_grad():
-        for inputs, _ in given:
-            net(torch.from_numpy(inputs))
-    hook.remove()
-    axes = (0, 2, 3)
-    return np.mean([x.mean(axes) for x in caught], axis=0), np.mean([x.var(axes, ddof=1) for x in caught], axis=0)
-
-
-def test_statistics_are_the_moments_of_each_layers_inputs() -> None:
-    net, given = small_net(), batches(3)
-    train(net, batches(2, seed=9), Optimiser(0.1))  # so that no statistic is at its start
-    reference = copy.deepcopy(net).train()
-    before = state(net)
-
-    found = evidence.bn_statistics(net, given)
-
-    assert evidence.statistics_names(net) == tuple(found) == ("1", "4")
-    for name, moments in found.items():
-        mean, variance = moments_of_inputs(reference, reference.get_submodule(name), given)
-        np.testing.assert_allclose(moments.mean, mean, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(moments.variance, variance, rtol=1e-4, atol=1e-6)
-        assert moments.examples == 18
-        np.testing.assert_array_equal(net.get_submodule(name).running_mean, moments.mean)
-        np.testing.assert_array_equal(net.get_submodule(name).running_var, moments.variance)
-    changed = {name for name, value in net.state_dict().items() if not torch.equal(value, before[name])}
-    assert changed == {
-        f"{layer}.{kind}" for layer in ("1", "4") for kind in ("running_mean", "running_var", "num_batches_tracked")
-    }
-
-
-def test_the_first_layers_mean_is_that_of_all_examples_together() -> None:
-    net, given = small_net(), batches(3)
-    together = np.concatenate([inputs for inputs, _ in given])
-    with torch.no_grad():
-        reaching = net[0](torch.from_numpy(together)).numpy()
-    found = evidence.bn_statistics(net, given)["1"]
-    np.testing.assert_allclose(found.mean, reaching.mean((0, 2, 3)), rtol=1e-4, atol=1e-6)
-
-
-def test_statistics_do_not_depend_on_earlier_ones_and_training_goes_on_as_before() -> None:
-    net = small_net()
-    first = evidence.bn_statistics(net, batches(2))
-    evidence.bn_statistics(net, batches(2, seed=5))
-    again = evidence.bn_statistics(net, batches(2))
-    assert all(np.array_equal(first[name].mean, again[name].mean) for name in first)
-    assert not any(module.training for module in net.modules())
-    assert [net[i].momentum for i in (1, 4)] == [0.1, 0.1]
-
-
-@pytest.mark.parametrize("make", [lambda: nn.BatchNorm2d(2, track_running_stats=False), nn.Identity])
-def test_layers_without_running_statistics_are_left_out(make: Callable[[], nn.Module]) -> None:
-    net = nn.Sequential(nn.Conv2d(1, 2, 3), make())
-    assert evidence.statistics_names(net) == ()
-    assert evidence.bn_statistics(net, batches(1)) == {}

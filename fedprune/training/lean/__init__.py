@@ -122,9 +122,11 @@ def prepared(model: nn.Module, masks: Masks, lean: Lean, inner: Sequence[SubMode
         params = {name: sparse[name].values if name in sparse else tensor for name, tensor in whole.items()}
         dropped = [{n: _dropped(whole[n], sparse.get(n), mask) for n, mask in one.masks.items()} for one in inner]
 
-        def current(name: str) -> torch.Tensor:
+        def current(name: str, given: torch.Tensor) -> torch.Tensor:
+            # A loss may have put a tensor of its own in the parameter's place.
+            own = params[name] if given is whole[name] else given
             drop = dropped[turn - 1].get(name) if turn else None
-            tensor = params[name] if drop is None else params[name].masked_fill(drop, 0)
+            tensor = own if drop is None else own.masked_fill(drop, 0)
             return sparse[name].dense(tensor) if name in sparse else tensor
 
         def choose(number: int) -> None:

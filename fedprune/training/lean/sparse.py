@@ -64,21 +64,22 @@ def like(parameter: torch.Tensor, mask: Tensor) -> torch.Tensor:
 def with_weights(
     module: nn.Module,
     own: Mapping[str, str],
-    current: Callable[[str], torch.Tensor],
+    current: Callable[[str, torch.Tensor], torch.Tensor],
     sparse: Mapping[str, Sparse],
     forward: Callable[..., Any],
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """``forward`` of ``module`` with its parameters ``own`` (attribute -> name) made by ``current``.
+    """``forward`` of ``module`` with its parameters ``own`` (attribute -> name) made by ``current`` from what is there.
 
     Of a sparse one nothing whole is kept for the backward pass; it is made again there.
     """
     # An attribute of the instance comes before torch's table of parameters.
     import torch
 
-    made = {key: current(name) for key, name in own.items()}
-    again = {made[key].data_ptr(): (current, name) for key, name in own.items() if name in sparse}
+    there: dict[str, Any] = {key: module._parameters[key] for key in own}
+    made = {key: current(name, there[key]) for key, name in own.items()}
+    again = {made[key].data_ptr(): (current, name, there[key]) for key, name in own.items() if name in sparse}
 
     def pack(tensor: torch.Tensor) -> Any:
         # What is kept for the backward pass may be a view, such as a linear layer's transposed weight.
@@ -100,9 +101,9 @@ def _unpack(packed: Any) -> torch.Tensor:
 
     if isinstance(packed, torch.Tensor):
         return packed
-    current, name, size, stride = packed
+    current, name, there, size, stride = packed
     with torch.no_grad():
-        tensor: torch.Tensor = current(name).as_strided(size, stride)
+        tensor: torch.Tensor = current(name, there).as_strided(size, stride)
     return tensor
 
 

@@ -13,7 +13,9 @@ from fedprune.counter_rng import generator
 from fedprune.data import Examples
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
+from fedprune.training.quantised import quantisation_aware
 from fedprune.types import Local, Model, Params, Sgd
 from fedprune.wire.payload import Payload
 
@@ -59,15 +61,15 @@ def device(self: Device, request: Payload) -> Payload:
     taken = local.turns(len(inner), rng) if local.turns and each == 1 else _turns(len(inner), each, rng)
 
     def turn(step: int) -> int:
-        chosen = next(taken)
-        turns[chosen] += 1
-        return chosen
+        mine = next(taken)
+        turns[mine] += 1
+        return mine
 
     def draw_anew(step: int) -> None:
         draws.begin(self.number("train", round, step))
 
     if round > self.experiment.rounds - settings.quantise_last:
-        local = training.rounded(local)
+        local = quantisation_aware(local)
     with draws.seeded(self.number("train", round)):
         outcome = training.train(
             model, batches, sgd, request.masks, local=local, memory=memory, round=round, lean=job.lean, inner=inner,
@@ -103,8 +105,9 @@ def _chosen(
         examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
     if local.examples is not None:
         rng = generator(self.experiment.seed, "device", self.index, "examples", round)
-        inputs = self.dataset.normalise(examples.inputs)
-        examples = examples.take(training.chosen(local, model, inputs, examples.labels, memory, rng))
+        inputs, batch = self.dataset.normalise(examples.inputs), self.experiment.training.batch
+        index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
+        examples = examples.take(index)
     return examples
 
 

@@ -1,0 +1,56 @@
+"""What a local step may minimise: cross-entropy, or a teacher's soft targets beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fedprune.training.net import Net
+from fedprune.types import Loss, Now
+
+if TYPE_CHECKING:
+    import torch
+
+
+def plain_loss(
+    net: Net,
+    params: Mapping[str, torch.Tensor],
+    inputs: torch.Tensor,
+    labels: torch.Tensor,
+    memory: Mapping[str, torch.Tensor],
+    now: Now,
+) -> torch.Tensor:
+    """The mean cross-entropy."""
+    from torch.nn import functional
+
+    return functional.cross_entropy(net(params, inputs), labels)
+
+
+def distilled(teacher: str = "teacher/", alpha: float = 0.5, temperature: float = 4.0) -> Loss:
+    """(1 − α) CE + α T² KL(p_T ‖ q_T) (Hinton et al., 2015, section 2), both softened by the temperature T.
+
+    Memory holds the teacher's parameters and buffers under names that begin with ``teacher``. A method with it reads
+    those, and takes one pass besides the step's own. ValueError where α is outside [0, 1] or T is not positive.
+    """
+    if not 0 <= alpha <= 1 or not temperature > 0:
+        raise ValueError(f"alpha {alpha} is outside [0, 1], or temperature {temperature} not positive")
+
+    def loss(
+        net: Net,
+        params: Mapping[str, torch.Tensor],
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        memory: Mapping[str, torch.Tensor],
+        now: Now,
+    ) -> torch.Tensor:
+        from torch.nn import functional
+
+        teaching = {name.removeprefix(teacher): value for name, value in memory.items() if name.startswith(teacher)}
+        # The teacher first: nothing is kept for the backward pass yet.
+        soft = functional.log_softmax(net.still(teaching, inputs) / temperature, 1)
+        logits = net(params, inputs)
+        found = functional.log_softmax(logits / temperature, 1)
+        apart = functional.kl_div(found, soft, reduction="batchmean", log_target=True)
+        return (1 - alpha) * functional.cross_entropy(logits, labels) + alpha * temperature**2 * apart
+
+    return loss
