@@ -13,6 +13,7 @@ from rich.console import Console
 from fedprune.cli import deploy as cli_deploy
 from fedprune.cli import experiments
 from fedprune.cli import fleet as cli_fleet
+from fedprune.cli import methods as cli_methods
 from fedprune.cli import server as cli_server
 from fedprune.cli.bench import Place
 from fedprune.cli.experiments import DataDir, Run, again
@@ -28,6 +29,7 @@ app = typer.Typer(
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 experiments.mount(app)
+app.command()(cli_methods.methods)
 
 
 class Target(StrEnum):

@@ -88,8 +88,8 @@ def test_neither_a_simulation_nor_a_central_run_goes_on_with_the_other(
 def test_what_is_left_out_of_an_experiment_is_said_in_a_line_each(fedprune: Run, world: Path) -> None:
     plain = ("train", str(world / "tiny.toml"), "--set", "rounds=0", "--set", "method={name='magnitude', density=0.5}")
     code, out, _ = fedprune(
-        *plain, "--set", "data.devices=0", "--set", "fleet={pi={devices=2, density=0.25}, mcu={devices=1, trains=false}}",
-        "--set", "privacy.epsilon=0.5",
+        *plain, "--set", "data.devices=0", "--set", "privacy.epsilon=0.5",
+        "--set", "fleet={pi={devices=2, density=0.25}, mcu={devices=1, trains=false}}",
     )  # fmt: skip
     assert code == 0
     said = " ".join(out.split())
