@@ -23,9 +23,10 @@ from fedprune.federated.link.asking import Link
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds import phases
 from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.standing import Step
 from fedprune.graph import inference, trace
 from fedprune.runs.setting import prepare, pretrain
 from fedprune.wire.payload import Payload

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from fedprune.experiment import Experiment
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.standing import Step
 
 SUMS = ("loss", "correct", "seen")
 """Values that any phase may report, summed over examples."""
