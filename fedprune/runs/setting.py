@@ -17,7 +17,7 @@ from fedprune.data.loading import federation as make_federation
 from fedprune.data.loading import load_dataset, shuffled
 from fedprune.experiment import Experiment, ExperimentError, training_devices
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.standing import Fleet
+from fedprune.federated.rounds.standing import standing_of
 from fedprune.federated.rounds.tiers import Tiers, one_part
 from fedprune.graph import UnsupportedOperation
 from fedprune.methods import MethodError, size_parameter
@@ -90,7 +90,7 @@ class Setting:
         if not -1 <= state.round <= self.experiment.rounds:
             raise ExperimentError(f"{source}: is of round {state.round}, of {self.experiment.rounds}; {again}")
         try:
-            Fleet({}, ()).as_before(state.standing)
+            standing_of(state.standing)
         except ValueError as error:
             raise ExperimentError(f"{source}: says nonsense of devices ({error}); {again}") from error
 

@@ -12,11 +12,12 @@ from flwr.serverapp import Grid
 from fedprune.experiment import Experiment
 from fedprune.federated.link.exchange import Answers, exchange
 from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
+from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.profile import profile
-from fedprune.federated.rounds.standing import ASIDE, Fleet, Step
+from fedprune.federated.rounds.standing import ASIDE, Step
 from fedprune.wire.payload import MEMORY, REFUSED, SECONDS
 
 _LEAST_LIMIT_S = 120.0
@@ -49,14 +50,14 @@ class Link(NamedTuple):
         RunStopped where less than the experiment's least part of them is there when the patience ends.
         """
         least = self.experiment.least_replies
-        return self._gathered(Fleet({}, (), devices=devices, least=least, gives=self.gives), state, 0, devices)
+        return self._gathered(Fleet({}, (), expected=Expected(devices, least, self.gives)), state, 0, devices)
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
 
         RunStopped where less than the experiment's least part of the devices is there when the patience ends.
         """
-        return self._gathered(fleet, state, round, fleet.least * fleet.devices)
+        return self._gathered(fleet, state, round, fleet.expected.least * fleet.expected.devices)
 
     def _gathered(self, fleet: Fleet, state: State, round: int, enough: float) -> Fleet:
         until = time.monotonic() + self.patience_s
@@ -72,18 +73,18 @@ class Link(NamedTuple):
             said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
             answers = sorted(said.good, key=lambda answer: answer[1].device)
             fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
-        few = len(fleet.nodes) < fleet.least * fleet.devices
+        few = len(fleet.nodes) < fleet.expected.least * fleet.expected.devices
         if few and self.first_limit_s and time.monotonic() < until:
             # a device that lost its power is held for connected for a while, and let in again only after that
             time.sleep(_AGAIN_S)
             rest = self._replace(patience_s=max(0.0, until - time.monotonic()))
             return rest._gathered(fleet._replace(strangers={}), state, round, enough)
-        missing = [device for device in range(fleet.devices) if device not in fleet.nodes]
+        missing = [device for device in range(fleet.expected.devices) if device not in fleet.nodes]
         if few:
             why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
             raise RunStopped(
-                f"{self.experiment.name} has {fleet.devices} devices, but {len(fleet.nodes)} of {len(nodes)} nodes "
-                f"answered well (device {missing[0]} is missing){why}"
+                f"{self.experiment.name} has {fleet.expected.devices} devices, but {len(fleet.nodes)} of {len(nodes)} "
+                f"nodes answered well (device {missing[0]} is missing){why}"
             )
         return fleet
 

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol
 
 from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.standing import Step
 from fedprune.wire.payload import Payload
 
 SUMS = ("loss", "correct", "seen")

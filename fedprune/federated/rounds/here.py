@@ -11,11 +11,12 @@ import msgspec
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
 from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.profile import sizes
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.standing import Step
 from fedprune.pruning import masks
 from fedprune.types import Masks
 from fedprune.wire.payload import Payload, one_line
@@ -39,7 +40,9 @@ class Here(NamedTuple):
         """The device as a fleet."""
         index, holds = self.device.index, sizes(self.device.parts)
         mine = {part: (index,) if count else () for part, count in holds.items()}
-        return Fleet({index: index}, mine["train"], mine["development"], holds={index: holds}, devices=devices)
+        return Fleet(
+            {index: index}, mine["train"], mine["development"], holds={index: holds}, expected=Expected(devices)
+        )
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The same: it is always there."""
