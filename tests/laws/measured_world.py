@@ -17,6 +17,7 @@ from fedprune.data import Dataset, DeviceData, Examples
 from fedprune.data.loading import in_order
 from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
+from fedprune.measures.flow import Thinned
 from fedprune.models import Slot
 from fedprune.pruning import masks
 from fedprune.types import Model, Params, Tensor
@@ -210,7 +211,10 @@ CASES: Mapping[str, Case] = {
             "another sum": with_tensor("classes", lambda found: found + 1),
         },
     ),
-    "flow": Case(_weights, requests=_UNKNOWN),
+    "flow": Case(
+        lambda model: Thinned(_weights(model), (0.5, 0.25)),
+        requests={**_UNKNOWN, "a density of nothing": with_values(densities=[0.5, 0.0])},
+    ),
     "gradients": Case(_weights, damages={"of no examples": with_values(examples=0)}, requests=_UNKNOWN),
     "gram": Case(
         _weights,
