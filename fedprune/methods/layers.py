@@ -30,6 +30,13 @@ def density_in_range(density: float) -> float:
     return density
 
 
+def fractions_in_range(**values: float) -> None:
+    """ValueError naming the first that is outside [0, 1]."""
+    for key, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{key} {value} is outside [0, 1]")
+
+
 def dense(layers: Shapes) -> Callable[[Params], Model]:
     """A start that keeps every weight of the prunable layers, for now."""
     return lambda params: Model(params, masks.ones_like(layers))
