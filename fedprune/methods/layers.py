@@ -42,11 +42,11 @@ def gradual(density: float, initial: float, begin: int, stop: int) -> Schedule:
     return cubic(initial, density, begin=begin, end=stop)
 
 
-def fraction_in_range(fraction: float) -> float:
-    """``fraction`` itself; ValueError where it is outside [0, 1]."""
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction {fraction} is outside [0, 1]")
-    return fraction
+def fractions_in_range(**values: float) -> None:
+    """ValueError naming the first that is outside [0, 1]."""
+    for key, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{key} {value} is outside [0, 1]")
 
 
 def dense(layers: Shapes) -> Callable[[Params], Model]:

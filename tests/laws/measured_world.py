@@ -188,6 +188,17 @@ _CANDIDATES = {
     "more weights than there are": with_values(candidates={"0": {"1.weight": 10**6}, "1": None}),
     "weights of no layer": with_values(candidates={"0": {"9.weight": 1}, "1": None}),
 }
+_GRAM = Case(
+    _weights,
+    damages={
+        "a square below 0": with_tensor("gram/0.weight", _set(9, -1)),
+        "positions of another layer": with_values(positions={"9.weight": 1}),
+        "positions without a number": with_values(positions={"0.weight": "1", "2.weight": 1, "5.weight": 1}),
+        "too many positions": with_values(positions={"0.weight": 2**63, "2.weight": 1, "5.weight": 1}),
+        "no positions": with_values(positions=None),
+    },
+    requests={**_UNKNOWN, "a bias": with_values(layers=["0.bias"])},
+)
 CASES: Mapping[str, Case] = {
     "accuracy": Case(
         damages={"more hits than examples": with_values(hits=9), "no hits": with_values(hits=None)},
@@ -216,17 +227,8 @@ CASES: Mapping[str, Case] = {
         requests={**_UNKNOWN, "a density of nothing": with_values(densities=[0.5, 0.0])},
     ),
     "gradients": Case(_weights, damages={"of no examples": with_values(examples=0)}, requests=_UNKNOWN),
-    "gram": Case(
-        _weights,
-        damages={
-            "a square below 0": with_tensor("gram/0.weight", _set(9, -1)),
-            "positions of another layer": with_values(positions={"9.weight": 1}),
-            "positions without a number": with_values(positions={"0.weight": "1", "2.weight": 1, "5.weight": 1}),
-            "too many positions": with_values(positions={"0.weight": 2**63, "2.weight": 1, "5.weight": 1}),
-            "no positions": with_values(positions=None),
-        },
-        requests={**_UNKNOWN, "a bias": with_values(layers=["0.bias"])},
-    ),
+    "gram": _GRAM,
+    "gram_of_noise": _GRAM,
     "losses": Case(
         _pool,
         normed,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from fedprune.aggregation import mean_of_variances, pooled
-from fedprune.methods.layers import Shapes, adjusted, dense, density_in_range, fraction_in_range, masked
+from fedprune.methods.layers import Shapes, adjusted, dense, density_in_range, fractions_in_range, masked
 from fedprune.pruning import candidates, criteria, masks
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.pruners import regrow
@@ -51,7 +51,8 @@ def fedtiny(
     # Drawn here, so that a density that no candidate meets is refused before anything is trained.
     size = pool or candidates.pool_size(density)
     drawn = candidates.candidate_counts(dict(layers), density, size, seed=seed, noise=draw)
-    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction_in_range(fraction), end=stop))
+    fractions_in_range(fraction=fraction)
+    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
     swaps, swapped = adjusted(in_turn(order_of, period, swap, until=stop), seed)
 
     def coarse(model: Model) -> list[Masks]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from fedprune.methods.layers import Shapes, adjusted, fraction_in_range, gradual, scattered
+from fedprune.methods.layers import Shapes, adjusted, fractions_in_range, gradual, scattered
 from fedprune.pruning import criteria
 from fedprune.pruning.allocation import ranked
 from fedprune.pruning.pruners import every, prune, regrow
@@ -29,7 +29,8 @@ def granet(
     """
     along = gradual(density, initial, begin, stop)
     _, thinned = adjusted(every(period, prune(criteria.magnitude, along, allocate=ranked())))
-    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction_in_range(fraction), end=stop))
+    fractions_in_range(fraction=fraction)
+    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
     wanted, swapped = adjusted(every(period, swap, until=stop))
 
     def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:

@@ -1,6 +1,6 @@
 """RigL: drop by magnitude, grow by gradient, at a density that stays (Evci et al., ICML 2020, arXiv 1911.11134)."""
 
-from fedprune.methods.layers import Shapes, adjusted, density_in_range, fraction_in_range, scattered
+from fedprune.methods.layers import Shapes, adjusted, density_in_range, fractions_in_range, scattered
 from fedprune.pruning import criteria
 from fedprune.pruning.pruners import every, regrow
 from fedprune.pruning.schedules import cosine
@@ -16,6 +16,7 @@ def rigl(
     each sends as many as a layer grows (alg. 1). Masks begin at random, of Erdős–Rényi-kernel densities. Rounds stand
     for steps, 100 apart in the paper, until three quarters of them are over. Not done: growing what was just dropped.
     """
-    rule = regrow(criteria.magnitude, criteria.gradient, cosine(fraction_in_range(fraction), end=stop))
+    fractions_in_range(fraction=fraction)
+    rule = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
     asks, act = adjusted(every(period, rule, until=stop), seed)
     return Method(scattered(layers, density_in_range(density), seed), asks=asks, act=act)

@@ -1,6 +1,6 @@
 """SET: sparse evolutionary training (Mocanu et al., Nature Communications 2018, arXiv 1707.04780)."""
 
-from fedprune.methods.layers import Shapes, adjusted, density_in_range, fraction_in_range, scattered
+from fedprune.methods.layers import Shapes, adjusted, density_in_range, fractions_in_range, scattered
 from fedprune.pruning import criteria
 from fedprune.pruning.pruners import every, regrow
 from fedprune.pruning.schedules import constant
@@ -16,6 +16,7 @@ def set(
     Erdős–Rényi (eq. 1), by its kernel form for convolutions; the paper's ε is here the density that it comes to. Not
     done: drawing what is grown at random, since a revived weight begins at 0; growing what was just dropped.
     """
-    rule = regrow(criteria.magnitude, criteria.random, constant(fraction_in_range(fraction)))
+    fractions_in_range(fraction=fraction)
+    rule = regrow(criteria.magnitude, criteria.random, constant(fraction))
     asks, act = adjusted(every(period, rule, until=stop), seed)
     return Method(scattered(layers, density_in_range(density), seed), asks=asks, act=act)
