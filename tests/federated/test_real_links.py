@@ -20,7 +20,7 @@ from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.model import State, read
 from fedprune.federated.rounds.phases import train
 from fedprune.federated.rounds.standing import Step
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 
