@@ -11,13 +11,13 @@ from fedprune.federated.rounds.acting import Done, acted, started
 from fedprune.federated.rounds.asking import Asking, Request, RunStopped
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.model import State, step_name
+from fedprune.federated.rounds.model import State, step_name, without_own
 from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.train import train
 from fedprune.federated.rounds.standing import Step
-from fedprune.federated.rounds.tiers import Tiers, without_own
+from fedprune.federated.rounds.tiers import Tiers
 from fedprune.graph import Graph
 from fedprune.types import Ask, FloatTensor
 

@@ -12,3 +12,14 @@ def gradient(grad: Tensor) -> Tensor:
     array([2. , 0.5])
     """
     return np.abs(grad)
+
+
+def saliency(weight: Tensor, grad: Tensor) -> Tensor:
+    """|θ · ∂L/∂θ|: what the loss, to first order, would change by without θ (SNIP, eq. 6, before normalisation).
+
+    With the flow R in the loss's place it is the synaptic saliency of SynFlow (eq. 1).
+
+    >>> saliency(np.array([3.0, -2.0]), np.array([-0.5, 0.0]))
+    array([1.5, 0. ])
+    """
+    return np.asarray(np.abs(weight * grad))
