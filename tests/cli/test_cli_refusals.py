@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
+
+from fedprune.cli.main import app
 
 CASES = {
     "unknown key": (["--set", "training.epoch=2"], r"training\.epoch: unknown key; did you mean epochs\?"),
