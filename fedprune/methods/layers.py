@@ -9,8 +9,11 @@ import numpy as np
 from fedprune.counter_rng import uniforms
 from fedprune.graph.coupling import Group
 from fedprune.graph.width import width_masks
-from fedprune.pruning import masks
+from fedprune.pruning import criteria, masks
+from fedprune.pruning.allocation import ranked
 from fedprune.pruning.parts import statistics
+from fedprune.pruning.pruners import prune
+from fedprune.pruning.schedules import constant
 from fedprune.types import Ask, Evidence, Found, Masks, Method, Model, Params, Part, Pruner, Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -61,6 +64,11 @@ def pruned_once(layers: Shapes, rule: Pruner, seed: int = 0) -> Method:
         return masked(Model(params), rule.update(whole, evidence(Model(params, whole), {}, rule, seed), 0))
 
     return Method(start)
+
+
+def largest(density: float) -> Pruner:
+    """Keep the largest |θ| of all layers together."""
+    return prune(criteria.magnitude, constant(density), allocate=ranked())
 
 
 def masked(model: Model, new: Masks) -> Model:
