@@ -36,9 +36,9 @@ def test_layers_of_other_sizes_meet_the_total() -> None:
     assert half_as_fast([], 2)(ONES, 0.3) == pytest.approx({"body": 0.3, "head": 0.3})
 
 
-def test_less_than_the_slow_layers_keep_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"density 0.1 is less than layers pruned half as fast keep at level 2"):
-        half_as_fast(["head"], 2)(ONES, 0.1)
+def test_where_slow_layers_would_keep_more_than_there_is_all_share_alike() -> None:
+    # 0.5² · 10 of the head alone are more than 0.1 · 20
+    assert half_as_fast(["head"], 2)(ONES, 0.1) == {"body": 0.1, "head": 0.1}
 
 
 # a layer of two outputs and three inputs

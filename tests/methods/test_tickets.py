@@ -57,7 +57,7 @@ def test_an_output_layer_that_is_not_pruned_slows_no_other() -> None:
 
 
 def test_a_ticket_beats_its_mask_with_other_first_weights() -> None:
-    """LeNet-300-100 in small, at 10 %; the difference is 8 % ± 5 % of the test after 4 epochs, 3 % ± 1 % after 8."""
+    """LeNet-300-100 in small, at 10 %; 93.7 % against 84.6 % after 4 epochs, a difference of 9 % ± 5 %; 3 % ± 1 % after 8."""
     levels, period, found = 6, 3, list[float]()
     for seed in SEEDS:
         ticket = run(lth(0.1, levels, period), initial(seed), levels * period, seed)[-1]
@@ -69,7 +69,7 @@ def test_a_ticket_beats_its_mask_with_other_first_weights() -> None:
 
 
 def test_later_weights_make_stabler_tickets() -> None:
-    """The distance between tickets trained in two orders, by the round gone back to; accuracy is alike in this net.
+    """Tickets trained in two orders are 2.3 apart from θ₀, 1.4 from θ₂; accuracy is the same (−0.1 % ± 0.5 %).
 
     The paper's gain in accuracy is of nets too deep for θ₀; LeNet, as here, it finds to need no rewinding.
     """
@@ -165,7 +165,7 @@ def test_the_whole_model_is_the_union_of_tickets() -> None:
 
 
 def test_under_skewed_labels_tickets_are_better_than_the_average_and_cheaper() -> None:
-    """Five devices of two shards each: 98 % at 20 % of the weights, FedAvg 84 % with all, for 2.3 times the bytes."""
+    """Five devices of two shards each: 98 % at 20 % of the weights, FedAvg 72 % with all of them and more bytes."""
     gains, bytes_up = [], dict[str, list[int]]()
     for seed in range(3):
         ours, dense = (
