@@ -3,12 +3,8 @@
 from typing import Any
 
 from fedprune.counter_rng import uniforms
-from fedprune.methods.layers import Channels, Shapes, density_in_range, fractions_in_range, pruned_once
+from fedprune.methods.layers import Channels, Shapes, density_in_range, fractions_in_range, largest, pruned_once
 from fedprune.methods.rewinding import named
-from fedprune.pruning import criteria
-from fedprune.pruning.allocation import ranked
-from fedprune.pruning.pruners import prune
-from fedprune.pruning.schedules import constant
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.training.losses import distilled
 from fedprune.types import Local, Method, Model, Params, Tensor
@@ -36,7 +32,7 @@ def kd_dp(
     fractions_in_range(alpha_of_all=alpha_of_all, alpha_of_none=alpha_of_none)
     if not 0 < fraction <= 1 or alpha_of_all > alpha_of_none:
         raise ValueError(f"fraction {fraction} is outside (0, 1], or alpha_of_all is above alpha_of_none")
-    once = pruned_once(layers, prune(criteria.magnitude, constant(density), allocate=ranked()))
+    once = pruned_once(layers, largest(density))
     teacher = tuple(f"teacher/{name}" for name in channels()[1])
     alpha = alpha_of_none + (alpha_of_all - alpha_of_none) * fraction
 
