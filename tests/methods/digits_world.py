@@ -24,6 +24,12 @@ def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), *hidden(int(np.prod(input_shape))), *hidden(100), nn.Linear(100, classes))
 
 
+def plain(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """``net`` with biases in the place of batch norm, so that next to all of it can be pruned."""
+    hidden = nn.Linear(int(np.prod(input_shape)), 100), nn.ReLU(), nn.Linear(100, 100), nn.ReLU()
+    return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(100, classes))
+
+
 def experiment(method: Mapping[str, Any], seed: int, **changes: Any) -> Experiment:
     """Four devices with skewed labels train from the seed's weights; ``changes`` replace whole keys."""
     table: dict[str, Any] = {
