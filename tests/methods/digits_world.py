@@ -13,6 +13,7 @@ from fedprune.experiment import Experiment, parse
 from fedprune.types import FloatTensor
 
 ROUNDS = 16
+DATA: dict[str, Any] = {"name": "digits", "devices": 4, "partition": "dirichlet", "alpha": 1.0, "public": 0.1}
 
 
 def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -39,7 +40,7 @@ def experiment(method: Mapping[str, Any], seed: int, **changes: Any) -> Experime
         "seed": seed,
         "evaluate_every": changes.get("rounds", ROUNDS),
         "prune_first": True,
-        "data": {"name": "digits", "devices": 4, "partition": "dirichlet", "alpha": 1.0, "public": 0.1},
+        "data": DATA,
         "training": {"batch": 32, "grow_batch": 128, "learning_rate": 0.05, "final_learning_rate": 0.005},
         "pretraining": {"epochs": 0},
         "method": dict(method),
