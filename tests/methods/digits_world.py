@@ -15,6 +15,8 @@ from fedprune.types import FloatTensor
 ROUNDS = 16
 DATA: dict[str, Any] = {"name": "digits", "devices": 4, "partition": "dirichlet", "alpha": 1.0, "public": 0.1}
 
+TRAINING: dict[str, Any] = {"batch": 32, "grow_batch": 128, "learning_rate": 0.05, "final_learning_rate": 0.005}
+
 
 def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """Two hidden layers with batch norm, as sparse nets need; every matrix but the last is pruned."""
@@ -41,7 +43,7 @@ def experiment(method: Mapping[str, Any], seed: int, **changes: Any) -> Experime
         "evaluate_every": changes.get("rounds", ROUNDS),
         "prune_first": True,
         "data": DATA,
-        "training": {"batch": 32, "grow_batch": 128, "learning_rate": 0.05, "final_learning_rate": 0.005},
+        "training": TRAINING,
         "pretraining": {"epochs": 0},
         "method": dict(method),
     }
