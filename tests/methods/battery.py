@@ -20,7 +20,6 @@ from unittest import mock
 import here
 import numpy as np
 import torch
-from msgspec.structs import replace
 from torch import nn
 
 from fedprune import training, wire
@@ -126,14 +125,10 @@ def ran(name: str, given: Mapping[str, Any] = _NOTHING, **changes: Any) -> Ran:
 @functools.lru_cache(maxsize=16)
 def _ran(text: str) -> Ran:
     setting = prepare(from_json(text), "battery")
-    begun = _begun(setting)
+    begun = here.dense(setting.experiment)
     with _watched() as steps:
         states = tuple(step.state for step in here.steps(setting, begun))
     return Ran(setting, begun, states, len(steps))
-
-
-def _begun(setting: Setting) -> State:
-    return here.first(to_json(replace(setting.experiment, method={"name": "fedavg"})))
 
 
 @contextmanager
