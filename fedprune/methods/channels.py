@@ -67,8 +67,9 @@ def best_channels(scores: Scores, keep: float) -> Masks:
 
 
 def whole(channels: Channels, params: Params) -> Model:
-    """A model whose devices hold every channel for now."""
-    return narrowed(channels, lambda groups: {})(params)
+    """A model whose devices hold every channel for now, and of which none is pushed."""
+    free = {group.name: np.ones(group.size, np.bool_) for group in channels()[0]}
+    return pushed(narrowed(channels, lambda groups: {})(params), free, 0.0)
 
 
 def pushed(model: Model, kept: Masks, strength: float) -> Model:
@@ -89,7 +90,7 @@ def without(model: Model, channels: Channels, kept: Masks) -> Model:
     return pushed(model._replace(parts=parts), left, 0.0)
 
 
-def zeroed(model: Model, made: Members, trained: Mapping[int, Trained]) -> Model:
+def zeroed(made: Members, model: Model, trained: Mapping[int, Trained]) -> Model:
     """The model with pushed channels at 0 that devices with half of the examples brought at 0: a mean is not there."""
     half, params = sum(each.weight for each in trained.values()) / 2, dict(model.params)
     for name, free in unpushed(model).items():

@@ -64,7 +64,7 @@ class Phase(NamedTuple):
     """What a phase left."""
 
     name: str
-    """train, or the round's act, which is told without a name; ``choose`` in round 0."""
+    """train, evaluate, or what the method asked before it acted, if anything."""
     state: State
     row: dict[str, Any]
 
@@ -77,7 +77,10 @@ class Runs(NamedTuple):
 
     def after(self, round: int, name: str = "act") -> State:
         """The state that training, or the method's act, left in a round."""
-        return next(p.state for p in self.phases if p.name == name and p.state.round == round - (name == "train"))
+        if name == "train":
+            return next(p.state for p in self.phases if p.name == name and p.state.round == round - 1)
+        others = ("train", "evaluate")
+        return next(p.state for p in self.phases if p.name not in others and p.state.round == round)
 
     def accuracy(self, state: State) -> float:
         """Of the model as its devices hold it, on the test examples of all."""

@@ -11,8 +11,8 @@ from fedprune.pruning.topk import kept_count, top_k, towards_top_k
 from fedprune.training.straight_through import through_scores
 from fedprune.types import Found, Local, Method, Model, Params, Trained
 
-_FROZEN, _SCORE, _VOTE = "frozen/", "score/", "vote/"
-_TIE = 1e-6  # of votes: less than one of a million examples
+# Before names in memory, and in what is sent; and how much less than a vote a weight's size counts.
+_FROZEN, _SCORE, _VOTE, _TIE = "frozen/", "score/", "vote/", 1e-9
 
 
 def lottery_jackpots(layers: Shapes, *, density: float, prior: float = 0.99, stop: int = 30) -> Method:

@@ -21,7 +21,9 @@ def mask_sparsity(
     ``choose`` = ``stop`` is Network Slimming, the global L1 that the paper compares with (Liu et al., ICCV 2017).
 
     A channel's score is the mean |γ| of its batch norms, ranked over all groups; the best ``keep`` of all stay, where
-    the paper keeps those above 0.01 (m). Not done: going back to the pretrained weights once channels are chosen (m).
+    the paper keeps those above 0.01 (m). The published λ 5e-4 is for some hundred epochs. Not done: going back to the
+    pretrained weights once channels are chosen (m); and anything about β, which is not pushed: a channel whose γ is 0
+    still gives max(0, β) until it is removed, and what an accuracy loses at removal is that.
     """
     keep_in_range(keep)
     if not penalty > 0 or not 0 <= choose <= stop:
