@@ -133,6 +133,8 @@ class Ask(NamedTuple):
     """Whether each device's answer is wanted by itself, and none is merged."""
     part: str = ""
     """Whose holders are asked; empty is the largest part."""
+    masks: Masks = MappingProxyType({})
+    """Masks within the model's own, under which it is measured; a parameter without one keeps its own."""
 
 
 class Sgd(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -12,10 +11,13 @@ import typer
 from rich.console import Console
 
 from fedprune.cli import deploy as cli_deploy
+from fedprune.cli import experiments
 from fedprune.cli import fleet as cli_fleet
+from fedprune.cli import methods as cli_methods
 from fedprune.cli import server as cli_server
 from fedprune.cli.bench import Place
-from fedprune.experiment import Experiment, ExperimentError, load
+from fedprune.cli.experiments import DataDir, Run, again
+from fedprune.experiment import ExperimentError, load
 
 app = typer.Typer(
     add_completion=False,
@@ -26,13 +28,8 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-class Engine(StrEnum):
-    """Where the devices of a simulation run."""
-
-    local = "local"
-    ray = "ray"
+experiments.mount(app)
+app.command()(cli_methods.methods)
 
 
 class Target(StrEnum):
@@ -48,80 +45,6 @@ class Optimise(StrEnum):
 
     size = "size"
     speed = "speed"
-
-
-DataDir = Annotated[
-    Path | None, typer.Option(help="Folder of the data sets that lie in files.", envvar="FEDPRUNE_DATA_DIR")
-]
-Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.", metavar="RUN")]
-
-
-@app.command()
-def simulate(
-    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file.", metavar="FILE")],
-    set: Annotated[
-        list[str], typer.Option(help="Change a key, e.g. --set training.epochs=2.", metavar="KEY=VALUE")
-    ] = [],  # noqa: B006
-    seed: Annotated[int | None, typer.Option(help="Seed of everything that is drawn.", min=0)] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run.", show_default="runs/NAME")] = None,
-    engine: Annotated[Engine, typer.Option(help="These processes, or Flower's simulation on Ray.")] = Engine.local,
-    data_dir: DataDir = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
-) -> None:
-    """Run a federation on this machine, from private data to a tiny model. FILE is the experiment, in TOML."""
-    experiment = load(file, set, seed=seed)
-    _run(experiment, out or Path("runs") / experiment.name, str(file), data_dir, engine, workers, resume, fresh)
-
-
-@app.command()
-def resume(
-    run: Run,
-    engine: Annotated[Engine, typer.Option(help="These processes, or Flower's simulation on Ray.")] = Engine.local,
-    data_dir: DataDir = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
-    ] = None,
-) -> None:
-    """Go on with a run that was stopped, simulated or a fleet's, to the same model. RUN is its folder."""
-    from fedprune.runs.folder import RunFolder
-
-    if cli_fleet.of_fleet(run):
-        cli_fleet.go_on(run, data_dir)
-        return
-    experiment = RunFolder(run).experiment()
-    _run(experiment, run, str(run / "experiment.json"), data_dir, engine, workers, resume=True)
-
-
-def _run(
-    experiment: Experiment,
-    folder: Path,
-    source: str,
-    data_dir: Path | None,
-    engine: Engine,
-    workers: int | None,
-    resume: bool = False,
-    fresh: bool = False,
-) -> None:
-    from fedprune.cli.progress import Display, summary
-    from fedprune.federated.link import engines
-    from fedprune.runs.run import simulate as run
-
-    over = engines.ray if engine is Engine.ray else functools.partial(engines.local, workers=workers)
-    with Display(console, experiment, folder) as display:
-        try:
-            result = run(
-                experiment, folder, source=source, data_dir=str(data_dir) if data_dir else None,
-                engine=over, resume=resume, fresh=fresh, progress=display,
-            )  # fmt: skip
-        except KeyboardInterrupt:
-            display.stop()
-            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {_again()}", markup=False)
-            raise typer.Exit(130) from None
-    summary(console, result, folder)
 
 
 @app.command()
@@ -261,15 +184,8 @@ def main() -> None:
         errors.print(f"{error.filename}: {error.strerror}" if error.filename else str(error), markup=False)
         sys.exit(2)
     except RunStopped as error:
-        errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {_again()}", markup=False)
+        errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {again()}", markup=False)
         sys.exit(1)
-
-
-def _again() -> str:
-    import shlex
-
-    words = [word for word in sys.argv[1:] if word not in ("--resume", "--fresh")]
-    return shlex.join(["fedprune", *words, *(["--resume"] if words[:1] != ["resume"] else [])])
 
 
 if __name__ == "__main__":

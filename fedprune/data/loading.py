@@ -59,7 +59,7 @@ def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
         "shards": functools.partial(data.shards, per_device=settings.shards_per_device),
         "natural": None,
     }
-    return data.federate(
+    found = data.federate(
         _dataset(settings.name, data_dir),
         partitions[settings.partition],
         settings.devices or None,
@@ -70,3 +70,4 @@ def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
         examples=settings.examples or None,
         official_test=settings.official_test,
     )
+    return found.united() if settings.central else found

@@ -1,6 +1,9 @@
 """The parts of a federation as indices into one data set; examples are copied only when a part is read."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -71,3 +74,17 @@ class Federation:
     def public(self) -> Examples:
         """The server's public set, copied at each access."""
         return self.pool.take(self.public_indices)
+
+    def united(self) -> Federation:
+        """The same with one device, which holds what all devices do, part by part, in stored order."""
+
+        def all_of(part: Callable[[DeviceData], IntArray]) -> IntArray:
+            return np.sort(np.concatenate([part(device) for device in self.devices]))
+
+        whole = DeviceData(
+            self.pool,
+            all_of(lambda device: device.train_indices),
+            all_of(lambda device: device.development_indices),
+            all_of(lambda device: device.test_indices),
+        )
+        return replace(self, devices=(whole,))

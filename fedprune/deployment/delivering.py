@@ -16,9 +16,9 @@ from fedprune.deployment.device.deploy import deploy
 from fedprune.deployment.device.models import name
 from fedprune.deployment.fleet_files import delivered
 from fedprune.federated.link.asking import Link
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.standing import Fleet
 from fedprune.files import write_atomically
 from fedprune.runs.folder import RunFolder
 

@@ -157,6 +157,8 @@ def to_json(experiment: Experiment) -> str:
     for key in ("quantise_last", "clip_norm", "aggregate", "trim"):
         if table["training"][key] == getattr(_PLAIN.training, key):
             del table["training"][key]
+    if not table["data"]["central"]:
+        del table["data"]["central"]
     for key in ("retries", "deadline_s"):
         if table[key] == getattr(_PLAIN, key):
             del table[key]
@@ -210,6 +212,8 @@ def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
         problems.append(("fleet", "no tier trains; leave trains = false out of one at least"))
     elif experiment.fleet and data.devices and data.devices != trained:
         problems.append(("data.devices", f"{data.devices}, but the tiers that train have {trained}; leave it out"))
+    if experiment.fleet and data.central:
+        problems.append(("data.central", "one holder of all data has no tiers; leave it out, or the fleet"))
     if experiment.training.quantise_last > experiment.rounds:
         problems.append(("training.quantise_last", f"at most the {experiment.rounds} rounds there are; 0 is never"))
     if experiment.training.quantise_last and any(tier.train_memory_bytes for tier in experiment.fleet.values()):

@@ -34,6 +34,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Part of a device's data that it sets aside to test, where the data set has no test split of its own."""
     official_test: bool = False
     """Natural partitions alone: test on the people of the official test split, who then never train."""
+    central: bool = False
+    """One holder has what all of these devices would hold, as ``fedprune train`` has it: to compare with."""
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

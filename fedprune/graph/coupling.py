@@ -45,6 +45,12 @@ class Member:
         """The module that owns the tensor."""
         return self.name.rpartition(".")[0]
 
+    @property
+    def columns(self) -> Tensor:
+        """Of a consumer: (channels, k · kernel) columns of ``weight.reshape(out, -1)`` that read each channel."""
+        kernel = int(np.prod(self.shape[2:]))
+        return (self.positions[:, :, None] * kernel + np.arange(kernel)).reshape(len(self.positions), -1)
+
 
 @dataclass(frozen=True, eq=False)
 class Group:

@@ -16,6 +16,7 @@ import numpy as np
 from fedprune import draws
 from fedprune.measures import Kind, Measurer, _layers, finite
 from fedprune.models import Slot
+from fedprune.training.batches import Batches
 from fedprune.training.gram import gram
 from fedprune.types import Model, Tensor
 from fedprune.wire import FRAME
@@ -25,14 +26,18 @@ _GRAM, _POSITIONS = "gram/", "positions"
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
+    examples = device.parts.train
+    return measured(device, request, device.batches(examples, min(most or _layers.BATCH, _layers.BATCH)), len(examples))
+
+
+def measured(device: Measurer, request: Payload, batches: Batches, examples: int) -> Payload:
     """The upper triangle of each layer's XᵀX in float32, summed in float64: the lower one says nothing new."""
-    examples, model = device.parts.train, device.model(request.tensors)
-    batches = device.batches(examples, min(most or _layers.BATCH, _layers.BATCH))
+    model = device.model(request.tensors)
     with draws.seeded(device.number("gram")):
         found = gram(model, batches, request.values["layers"])
     triangles = {name: sums[np.triu_indices(len(sums))].astype(np.float32) for name, (sums, _) in found.items()}
     positions = {name: rows for name, (_, rows) in found.items()}
-    return Payload({"examples": len(examples), _POSITIONS: positions}, _layers.named(_GRAM, triangles))
+    return Payload({"examples": examples, _POSITIONS: positions}, _layers.named(_GRAM, triangles))
 
 
 def _merge(answers: Sequence[Payload], args: Sequence[str]) -> dict[str, Tensor]:

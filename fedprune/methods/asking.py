@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from fedprune.types import Ask, Found, Method, Model, Params
 
 
@@ -25,9 +27,21 @@ def rehearsed(method: Method, zeros: Params, rounds: int) -> list[Acts]:
         while new := _new(method, model, round, asked):
             asked |= new
         acted = method.act(model, _unanswered(asked), round)
-        found.append(Acts(round, asked, acted is not model))
+        found.append(Acts(round, asked, not _same(acted, model)))
         model = acted
     return found
+
+
+def _same(one: Model, other: Model) -> bool:
+    return one is other or (
+        all(_equal(mine, its) for mine, its in zip(one[:3], other[:3], strict=True))
+        and one.parts.keys() == other.parts.keys()
+        and all(_equal(*pair) for name in one.parts for pair in zip(one.parts[name], other.parts[name], strict=True))
+    )
+
+
+def _equal(one: Params, other: Params) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 _MOST = 1000  # rounds, after which a method has shown what it asks

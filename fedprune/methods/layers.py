@@ -9,9 +9,12 @@ import numpy as np
 from fedprune.counter_rng import uniforms
 from fedprune.graph.coupling import Group
 from fedprune.graph.width import width_masks
-from fedprune.pruning import masks
+from fedprune.pruning import criteria, masks
+from fedprune.pruning.allocation import erk
 from fedprune.pruning.parts import statistics
-from fedprune.types import Ask, Evidence, Found, Masks, Method, Model, Params, Part, Pruner, Tensor
+from fedprune.pruning.pruners import prune
+from fedprune.pruning.schedules import constant, cubic
+from fedprune.types import Ask, Evidence, Found, Masks, Method, Model, Params, Part, Pruner, Schedule, Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Prunable layers in forward order -> shape of their weight."""
@@ -28,6 +31,22 @@ def density_in_range(density: float) -> float:
     if not 0 < density <= 1:
         raise ValueError(f"density {density} is outside (0, 1]")
     return density
+
+
+def gradual(density: float, initial: float, begin: int, stop: int) -> Schedule:
+    """GMP's cubic from ``initial`` down to ``density``; ValueError where it is none (Zhu and Gupta, 2017, eq. 1)."""
+    if not density_in_range(density) <= initial <= 1:
+        raise ValueError(f"initial {initial} is outside [density, 1]")
+    if not 0 <= begin <= stop:
+        raise ValueError(f"begin {begin} is outside 0 to stop, {stop}")
+    return cubic(initial, density, begin=begin, end=stop)
+
+
+def fractions_in_range(**values: float) -> None:
+    """ValueError naming the first that is outside [0, 1]."""
+    for key, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{key} {value} is outside [0, 1]")
 
 
 def dense(layers: Shapes) -> Callable[[Params], Model]:
@@ -54,6 +73,28 @@ def pruned_once(layers: Shapes, rule: Pruner, seed: int = 0) -> Method:
         return masked(Model(params), rule.update(whole, evidence(Model(params, whole), {}, rule, seed), 0))
 
     return Method(start)
+
+
+def measured_once(layers: Shapes, rule: Pruner, ask: Ask) -> Method:
+    """A method whose masks ``rule`` draws before training, from what ``ask`` has measured as a gradient, and keeps.
+
+    Where nobody could say anything the model stays dense.
+    """
+
+    def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:
+        return {} if round else {GRAD: ask._replace(masks=model.masks)}
+
+    def act(model: Model, found: Found, round: int) -> Model:
+        if round or not found.get(GRAD):
+            return model
+        return masked(model, rule.update(model.masks, evidence(model, found, rule), 0))
+
+    return Method(dense(layers), asks=asks, act=act)
+
+
+def scattered(layers: Shapes, density: float, seed: int) -> Callable[[Params], Model]:
+    """A start with random masks, of Erdős–Rényi-kernel densities; where ``density`` is 1 it is dense."""
+    return pruned_once(layers, prune(criteria.random, constant(density), allocate=erk(layers)), seed).start
 
 
 def masked(model: Model, new: Masks) -> Model:

@@ -1,6 +1,6 @@
 """How a density over all layers is shared out among them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -58,6 +58,35 @@ def erk(shapes: Mapping[str, tuple[int, ...]]) -> Allocation:
     return _shared({name: sum(shape) / float(np.prod(shape)) for name, shape in shapes.items()})
 
 
+def half_as_fast(slow: Collection[str], level: int) -> Allocation:
+    """Layers share alike at each level of pruning, but ``slow`` ones lose half the fraction (Frankle & Carbin, 2019).
+
+    With x the kept fraction a level, x^level of a layer and ((1 + x) / 2)^level of a slow one are kept, so many that
+    the total is the density asked for. ValueError where the slow ones alone keep more than that.
+
+    >>> half_as_fast(["head"], level=1)({"body": np.ones(10), "head": np.ones(10)}, 0.7)
+    {'body': 0.6, 'head': 0.8}
+    """
+
+    def densities(scores: Scores, fraction: float) -> Densities:
+        return {name: ((1 + fraction) / 2 if name in slow else fraction) ** level for name in scores}
+
+    def allocate(scores: Scores, density: float) -> Densities:
+        total, low, high = density * sum(value.size for value in scores.values()), 0.0, 1.0
+
+        def over(fraction: float) -> bool:
+            return sum(kept * scores[name].size for name, kept in densities(scores, fraction).items()) > total
+
+        if over(low):
+            raise ValueError(f"density {density} is less than layers pruned half as fast keep at level {level}")
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if over(middle) else (middle, high)
+        return {name: round(kept, _DIGITS) for name, kept in densities(scores, high).items()}
+
+    return allocate
+
+
 def at_least(floor: float, allocate: Allocation) -> Allocation:
     """``allocate``, with every layer's density raised to at least ``floor``; the total grows by what that takes.
 
@@ -67,6 +96,7 @@ def at_least(floor: float, allocate: Allocation) -> Allocation:
     return lambda scores, density: {name: max(floor, value) for name, value in allocate(scores, density).items()}
 
 
+_HALVINGS, _DIGITS = 60, 12  # of an interval as wide as 1, until only rounding is left, which is cut off
 _ROUNDING = 1e-12  # what a share may lack of 1 without meaning it
 
 

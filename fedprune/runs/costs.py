@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fedprune import budgets, measures, training
-from fedprune.budgets import RUNTIME_BYTES, Memory
+from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of
+from fedprune.budgets.plan import ways
 from fedprune.data import Dataset, Federation
 from fedprune.experiment import Experiment, Tier
 from fedprune.graph import Graph, width
@@ -62,6 +63,7 @@ class Costs:
         largest = method(asked)
         self._zeros = {name: np.zeros_like(value) for name, value in training.state_of(model()).items()}
         self.structured, self.local = bool(largest.start(self._zeros).parts), largest.local
+        self._extra = extra_of(self.local, largest.start(self._zeros).memory)
         kinds = asked_kinds(largest, self._zeros, experiment.rounds)
         self.grows = any(measures.find(kind).backward for kind in kinds)
         self.batch = experiment.training.batch
@@ -69,6 +71,11 @@ class Costs:
         self.grow_batch = experiment.training.grow_batch
         self._traced = functools.cache(self._trace)
         self._drawn = functools.cache(self._draw)
+
+    def ways(self) -> tuple[Lean, ...]:
+        """Ways to train, each meant to take less memory than the one before."""
+        plain = training.steps_plainly(self.local)
+        return ways(self.batch, sparse=plain and not self.structured, recompute=plain)
 
     def traced(self, size: float) -> Traced:
         """The model at a size; where weights are pruned one by one, it is the same at every density."""
@@ -142,6 +149,7 @@ class Costs:
             grow_batch=grow_batch if self.grows else 0,
             grown={name: int(_MOST_SWAPPED * count) for name, count in kept.items()},
             inner=inner,
+            extra=self._extra,
             runtime=RUNTIME_BYTES,
         )
 

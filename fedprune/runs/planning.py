@@ -8,7 +8,7 @@ from math import ceil
 from typing import NamedTuple
 
 from fedprune.budgets import Memory
-from fedprune.budgets.plan import Need, densities, largest, ways, widths
+from fedprune.budgets.plan import Need, densities, largest, widths
 from fedprune.experiment import Experiment, ExperimentError, Tier
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.tiers import Tiers
@@ -170,7 +170,7 @@ def _needs(costs: Costs, group: _Group, size: float, inner: int) -> list[Need]:
         # not the last way's: where weights outweigh activations, the gradients that micro-batches add up cost more
         training = min(
             _with_margin(costs.memory(size, way, group.examples, inner, way.micro_batch or costs.batch))
-            for way in ways(costs.batch, sparse=not costs.structured)
+            for way in costs.ways()
         )
     return [
         Need("train_memory_bytes", training, own.train_memory_bytes),
@@ -216,7 +216,7 @@ def _jobs(
             continue
         smaller, steps = _inner(costs, groups, sizes, size)
         inner = tuple(names[each] for each in smaller)
-        for way in ways(costs.batch, sparse=not costs.structured):
+        for way in costs.ways():
             for grow_batch in _halved(costs.grow_batch, way.micro_batch or costs.batch):
                 needs = _with_margin(costs.memory(size, way, group.examples, len(inner), grow_batch))
                 if not allowed or needs <= allowed:

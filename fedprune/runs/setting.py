@@ -17,11 +17,11 @@ from fedprune.data.loading import federation as make_federation
 from fedprune.data.loading import load_dataset, shuffled
 from fedprune.experiment import Experiment, ExperimentError, training_devices
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.standing import Fleet
+from fedprune.federated.rounds.standing import standing_of
 from fedprune.federated.rounds.tiers import Tiers, one_part
 from fedprune.graph import UnsupportedOperation
 from fedprune.methods import MethodError, size_parameter
-from fedprune.methods.asking import asked_kinds
+from fedprune.methods.asking import asked_kinds, begun
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.methods.nested import nested
 from fedprune.methods.ordering import by_scores, by_votes
@@ -56,7 +56,9 @@ class Setting:
         """How the model is shared among the devices."""
         if self.plan is not None:
             return self.plan.shared(self.method)
-        return one_part(self.method, next(iter(self.method.start(self.zeros()).parts), ""))
+        # a method may choose what its devices hold by what it asks before training
+        model, _ = begun(self.method, self.zeros())
+        return one_part(self.method, next(iter(model.parts), ""))
 
     def zeros(self) -> Params:
         """Every parameter and buffer of the model, all 0: what a method decides on is of their names and shapes."""
@@ -90,7 +92,7 @@ class Setting:
         if not -1 <= state.round <= self.experiment.rounds:
             raise ExperimentError(f"{source}: is of round {state.round}, of {self.experiment.rounds}; {again}")
         try:
-            Fleet({}, ()).as_before(state.standing)
+            standing_of(state.standing)
         except ValueError as error:
             raise ExperimentError(f"{source}: says nonsense of devices ({error}); {again}") from error
 

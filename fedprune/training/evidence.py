@@ -7,21 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune.counter_rng import uniforms
 from fedprune.graph import Graph, run
 from fedprune.pruning.topk import top_k
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.gradients import as_the_next_step
-from fedprune.types import FloatTensor, Masks, Moments, Params, Tensor, TopK
+from fedprune.types import FloatTensor, Masks, Moments, Tensor, TopK
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-def noise(shapes: Mapping[str, tuple[int, ...]], seed: int) -> Params:
-    """Uniform noise in [0, 1) for each layer, drawn from (seed, name): the same on every machine."""
-    return {name: uniforms(seed, name, int(np.prod(shape))).reshape(shape) for name, shape in shapes.items()}
 
 
 def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:

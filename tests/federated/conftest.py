@@ -14,7 +14,7 @@ from fedprune.experiment import Experiment
 from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.model import State, read
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 

@@ -25,7 +25,7 @@ from fedprune.federated.link.local_grid import LocalGrid, _identify
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.model import State, read
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.planning import FleetPlan
 from fedprune.runs.setting import prepare

@@ -16,7 +16,7 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.rounds.model import read
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 

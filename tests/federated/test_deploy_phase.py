@@ -23,9 +23,10 @@ from fedprune.federated.link.asking import Link
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds import phases
 from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.standing import Step
 from fedprune.graph import inference, trace
 from fedprune.runs.setting import prepare, pretrain
 from fedprune.wire.payload import Payload
@@ -71,8 +72,7 @@ def _brought(model: bytes, run: str = "tiny", tier: str = "") -> dict[str, Any]:
     """What the device says of a model that crossed the grid."""
     step = _ask(deploy.deploy({tier: model}, run), {_HERE: Job(part=tier)})
     assert step.row["faults"] == {}
-    told = deploy.told(step.state, _HERE)
-    assert told is not None
+    told: dict[str, Any] = step.answer[_HERE]
     return told
 
 
@@ -232,9 +232,7 @@ def test_without_test_examples_a_model_that_runs_is_taken_and_that_is_said(model
         said = deploy.device(device, Payload(values, {"model": np.frombuffer(models[name], np.uint8)})).values
         assert (said["used"], said["seen"]) == (True, 0)
         assert said["reason"] == "no test examples here: taken into use without a test"
-    state = deploy.reduce(State(0, {}), [phases.Reply(_HERE, Payload(said))])
-    told = deploy.told(state, _HERE)
-    assert told is not None
+    told = deploy.reduce(State(0, {}), [phases.Reply(_HERE, Payload(said))])[_HERE]
     assert (told["accuracy"], told["accuracy_before"]) == (None, None)
     assert told["in_use"] == {"sha256": shelf.name(models["bad"]), "run": "bad", "accuracy": None}
 
@@ -355,7 +353,7 @@ def test_each_tier_gets_its_own_and_one_device_that_fails_stops_no_other(
         step = Link(grid, _ASKED).ask(
             phase, State(0, {}), Fleet(nodes, ()), {**jobs, 3: Job(part="small")}, 0, least=0.0
         )
-    told = {index: deploy.told(step.state, index) for index in range(4)}
+    told = {index: (step.answer or {}).get(index) for index in range(4)}
     assert [index for index, each in told.items() if each] == [0, 2]
     assert list(step.row["faults"]) == ["3"]
     assert told[0] is not None

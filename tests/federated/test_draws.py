@@ -17,7 +17,7 @@ from fleets import assert_same, fleet_of
 from fedprune import draws
 from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import read
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 

@@ -13,7 +13,7 @@ import tiny_world
 from fedprune.experiment import ExperimentError
 from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import State, read, save
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare, pretrain
 

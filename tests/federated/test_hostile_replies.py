@@ -23,6 +23,7 @@ from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, stamp, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases.train import train
+from fedprune.types import Method, Model
 from fedprune.wire.payload import Payload
 
 
@@ -162,7 +163,7 @@ def test_every_honest_reply_passes_and_carries_little_more(whole: Any) -> None:
 @pytest.fixture(scope="module")
 def judged(whole: Any) -> tuple[Asked, Message]:
     """A request of phase train, and the honest reply."""
-    state, phase = whole.states[0], train(tiny_world.experiment(), 1)
+    state, phase = whole.states[0], train(tiny_world.experiment(), 1, Method(Model))
     asked, reply = next(pair for pair in whole.crossed if pair[0].metadata.message_type == "train")
     request = phase.request(state, Job())
     found = checks.asked(phase, state, Job(), 1, request, asked.content)

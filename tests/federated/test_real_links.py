@@ -16,10 +16,11 @@ from fedprune.federated.link import asking as link
 from fedprune.federated.link import bundle, client
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.model import State, read
 from fedprune.federated.rounds.phases import train
-from fedprune.federated.rounds.standing import Fleet, Step
-from fedprune.runs import drive as server
+from fedprune.federated.rounds.standing import Step
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
-from fedprune.counter_rng import uniforms
+from fedprune import measures
+from fedprune.aggregation import mean_of_variances
 from fedprune.pruning import candidates, criteria
 from fedprune.pruning.allocation import at_least, erk, ranked, uniform
-from fedprune.pruning.candidates import candidate_counts, candidate_masks, choose, pool_size
+from fedprune.pruning.candidates import Pool, candidate_counts, candidate_masks, choose, pool_size
 from fedprune.pruning.granularity import channel
 from fedprune.pruning.pruners import prune, regrow
 from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
 from fedprune.pruning.turns import blocks_by_name
-from fedprune.training.evidence import noise
+from fedprune.wire.payload import Payload
 
 
 def test_criteria() -> None:
@@ -21,13 +22,6 @@ def test_criteria() -> None:
     assert criteria.random(values) is values
     needs = {name: criteria.needs(getattr(criteria, name)) for name in ("magnitude", "gradient", "random")}
     assert needs == {"magnitude": ("weight",), "gradient": ("grad",), "random": ("noise",)}
-
-
-def test_noise_is_drawn_by_seed_and_name() -> None:
-    drawn = noise({"a": (2, 3), "b": (6,)}, seed=7)
-    assert np.array_equal(drawn["a"].reshape(-1), uniforms(7, "a", 6))
-    assert not np.array_equal(drawn["a"].reshape(-1), drawn["b"])
-    assert not np.array_equal(drawn["a"], noise({"a": (2, 3)}, seed=8)["a"])
 
 
 @pytest.mark.parametrize(
@@ -141,10 +135,18 @@ def test_a_density_that_the_layers_cannot_have_is_refused(monkeypatch: pytest.Mo
     ],
 )
 def test_choosing(losses: list[tuple[list[float], int]], chosen: int) -> None:
-    assert choose(losses) == chosen
+    answers = [Payload({"losses": sums, "examples": size}) for sums, size in losses]
+    pool = Pool([{}] * len(losses[0][0]), mean_of_variances)
+    assert choose(measures.find("losses").merge(answers, pool)) == chosen
 
 
-@pytest.mark.parametrize("losses", [[], [([1.0, 2.0], 0)]])
-def test_choosing_without_examples_is_refused(losses: list[tuple[list[float], int]]) -> None:
+def test_where_nobody_could_compare_the_first_is_chosen() -> None:
+    assert choose({}) == 0
+
+
+def test_choosing_without_examples_is_refused() -> None:
+    found = measures.find("losses").merge(
+        [Payload({"losses": [1.0, 2.0], "examples": 0})], Pool([{}, {}], mean_of_variances)
+    )
     with pytest.raises(ValueError, match="no device has development examples"):
-        choose(losses)
+        choose(found)

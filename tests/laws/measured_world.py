@@ -17,6 +17,7 @@ from fedprune.data import Dataset, DeviceData, Examples
 from fedprune.data.loading import in_order
 from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
+from fedprune.measures.flow import Thinned
 from fedprune.models import Slot
 from fedprune.pruning import masks
 from fedprune.types import Model, Params, Tensor
@@ -187,6 +188,17 @@ _CANDIDATES = {
     "more weights than there are": with_values(candidates={"0": {"1.weight": 10**6}, "1": None}),
     "weights of no layer": with_values(candidates={"0": {"9.weight": 1}, "1": None}),
 }
+_GRAM = Case(
+    _weights,
+    damages={
+        "a square below 0": with_tensor("gram/0.weight", _set(9, -1)),
+        "positions of another layer": with_values(positions={"9.weight": 1}),
+        "positions without a number": with_values(positions={"0.weight": "1", "2.weight": 1, "5.weight": 1}),
+        "too many positions": with_values(positions={"0.weight": 2**63, "2.weight": 1, "5.weight": 1}),
+        "no positions": with_values(positions=None),
+    },
+    requests={**_UNKNOWN, "a bias": with_values(layers=["0.bias"])},
+)
 CASES: Mapping[str, Case] = {
     "accuracy": Case(
         damages={"more hits than examples": with_values(hits=9), "no hits": with_values(hits=None)},
@@ -210,19 +222,13 @@ CASES: Mapping[str, Case] = {
             "another sum": with_tensor("classes", lambda found: found + 1),
         },
     ),
-    "flow": Case(_weights, requests=_UNKNOWN),
-    "gradients": Case(_weights, damages={"of no examples": with_values(examples=0)}, requests=_UNKNOWN),
-    "gram": Case(
-        _weights,
-        damages={
-            "a square below 0": with_tensor("gram/0.weight", _set(9, -1)),
-            "positions of another layer": with_values(positions={"9.weight": 1}),
-            "positions without a number": with_values(positions={"0.weight": "1", "2.weight": 1, "5.weight": 1}),
-            "too many positions": with_values(positions={"0.weight": 2**63, "2.weight": 1, "5.weight": 1}),
-            "no positions": with_values(positions=None),
-        },
-        requests={**_UNKNOWN, "a bias": with_values(layers=["0.bias"])},
+    "flow": Case(
+        lambda model: Thinned(_weights(model), (0.5, 0.25)),
+        requests={**_UNKNOWN, "a density of nothing": with_values(densities=[0.5, 0.0])},
     ),
+    "gradients": Case(_weights, damages={"of no examples": with_values(examples=0)}, requests=_UNKNOWN),
+    "gram": _GRAM,
+    "gram_of_noise": _GRAM,
     "losses": Case(
         _pool,
         normed,

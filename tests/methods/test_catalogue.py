@@ -1,4 +1,4 @@
-"""Every method of the catalogue, and the door through which an experiment's table becomes one."""
+"""The door through which an experiment's table becomes a method; what is true of any is in test_battery.py."""
 
 import inspect
 import math
@@ -9,10 +9,10 @@ import pytest
 
 from fedprune import methods
 from fedprune.graph.coupling import Group, Member
-from fedprune.methods import CATALOGUE, MethodError, build, find
+from fedprune.methods import MethodError, build, catalogue, find
 from fedprune.pruning import masks
 from fedprune.pruning.topk import kept_count
-from fedprune.types import Method, Params, Pruner
+from fedprune.types import Masks, Method, Model, Params
 
 LAYERS = {"a.weight": (6, 4, 3, 3), "b.weight": (8, 6, 3, 3), "c.weight": (10, 8)}
 NEEDED = {"density": 0.2, "width": 0.5}
@@ -36,44 +36,17 @@ def weights() -> Params:
     return {name: rng.normal(size=shape).astype(np.float32) for name, shape in LAYERS.items()}
 
 
+def begun(table: dict[str, Any], theta: Params, seed: int = 0) -> Masks:
+    """The masks that a method starts with."""
+    return build(table, LAYERS, seed).start(theta).masks
+
+
 def table(name: str, **given: Any) -> dict[str, Any]:
     takes = inspect.signature(find(name)).parameters
     return {"name": name, **{key: value for key, value in NEEDED.items() if key in takes}, **given}
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_a_methods_candidates_fit_its_weights_and_its_density(name: str) -> None:
-    theta = weights()
-    candidates = build(table(name), LAYERS, seed=1, channels=channels).candidates(theta)
-    assert candidates
-    for candidate in candidates:
-        masks.check(candidate, theta)
-        assert list(candidate) in ([], list(LAYERS))
-        if candidate and "density" in table(name):
-            assert masks.density(candidate) == pytest.approx(0.2, rel=0.02)
-    assert all(np.array_equal(theta[n], weights()[n]) for n in theta)
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_a_methods_rule_keeps_its_density(name: str) -> None:
-    method = build(table(name), LAYERS, seed=1, channels=channels)
-    now = method.candidates(weights())[0]
-    if method.update is None:
-        return
-    assert isinstance(method.update, Pruner)
-    found = {"weight": weights(), "grad": {n: -v for n, v in weights().items()}}
-    for round in range(25):
-        after = method.update.update(now, found, round)
-        assert masks.densities(after) == masks.densities(now)
-
-
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_the_same_table_gives_the_same_candidates(name: str) -> None:
-    one, other = (build(table(name), LAYERS, seed=4, channels=channels).candidates(weights()) for _ in range(2))
-    assert all(masks.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-@pytest.mark.parametrize(("name", "key"), [(n, key) for n in CATALOGUE for key in NEEDED if key in table(n)])
+@pytest.mark.parametrize(("name", "key"), [(n, key) for n in catalogue() for key in NEEDED if key in table(n)])
 @pytest.mark.parametrize("value", [0, 0.0, -0.5, 1.5, float("nan")])
 def test_a_density_or_width_out_of_range_is_refused_at_the_door(name: str, key: str, value: float) -> None:
     with pytest.raises(MethodError, match=rf"^method: {key} {value} is outside \(0, 1\]$"):
@@ -81,21 +54,23 @@ def test_a_density_or_width_out_of_range_is_refused_at_the_door(name: str, key: 
 
 
 def test_fedavg_is_dense() -> None:
-    method = build({"name": "fedavg"}, LAYERS, 0)
-    assert method.candidates(weights()) == [{}]
-    assert method.update is None
-    assert method.merge is None
+    method, theta = build({"name": "fedavg"}, LAYERS, 0), weights()
+    model = method.start(theta)
+    assert model.params is theta
+    assert not model.masks
+    assert not model.parts
+    assert all(method.act(model, {}, round) is model and not method.asks(model, round, {}) for round in range(5))
 
 
 def test_magnitude_keeps_the_largest_of_all() -> None:
     theta = weights()
-    (mask,) = build({"name": "magnitude", "density": 0.1}, LAYERS, 0).candidates(theta)
+    mask = begun({"name": "magnitude", "density": 0.1}, theta)
     every = np.sort(np.abs(np.concatenate([value.reshape(-1) for value in theta.values()])))[::-1]
     threshold = every[kept_count(0.1, SIZE) - 1]
     assert all(np.array_equal(mask[name], np.abs(value) >= threshold) for name, value in theta.items())
     theta["c.weight"] *= 1e-6
-    (starved,) = build({"name": "magnitude", "density": 0.1}, LAYERS, 0).candidates(theta)
-    (floored,) = build({"name": "magnitude", "density": 0.1, "floor": 0.05}, LAYERS, 0).candidates(theta)
+    starved = begun({"name": "magnitude", "density": 0.1}, theta)
+    floored = begun({"name": "magnitude", "density": 0.1, "floor": 0.05}, theta)
     assert masks.kept(starved) == masks.kept(floored) == kept_count(0.1, SIZE)
     assert starved["c.weight"].sum() == 0
     assert floored["c.weight"].sum() == 4
@@ -103,10 +78,10 @@ def test_magnitude_keeps_the_largest_of_all() -> None:
 
 def test_random_masks_are_the_seeds_and_not_the_weights() -> None:
     given = {"name": "random_erk", "density": 0.2}
-    (one,) = build(given, LAYERS, seed=1).candidates(weights())
-    (same,) = build({**given, "seed": 1}, LAYERS, seed=9).candidates({n: -v + 3 for n, v in weights().items()})
-    (other,) = build(given, LAYERS, seed=2).candidates(weights())
-    (even,) = build({**given, "by_erk": False}, LAYERS, seed=1).candidates(weights())
+    one = begun(given, weights(), seed=1)
+    same = begun({**given, "seed": 1}, {n: -v + 3 for n, v in weights().items()}, seed=9)
+    other = begun(given, weights(), seed=2)
+    even = begun({**given, "by_erk": False}, weights(), seed=1)
     assert masks.equal(one, same)
     assert not masks.equal(one, other)
     assert masks.densities(one)["c.weight"] > masks.densities(one)["b.weight"]
@@ -119,8 +94,9 @@ def test_random_masks_are_the_seeds_and_not_the_weights() -> None:
 def mine(
     layers: methods.Shapes, *, size: int, ratio: float = 0.5, fast: bool = False, word: str = "x", seed: int
 ) -> Method:
-    """A method of one's own; its candidates tell what it was given."""
-    return Method(candidates=lambda weights: [{str((size, ratio, fast, word, seed, tuple(layers))): np.ones(1, bool)}])
+    """A method of one's own; its memory tells what it was given."""
+    told = str((size, ratio, fast, word, seed, tuple(layers)))
+    return Method(lambda params: Model(params, memory={told: np.ones(1)}))
 
 
 def wrong(layers: methods.Shapes) -> str:
@@ -128,7 +104,7 @@ def wrong(layers: methods.Shapes) -> str:
 
 
 def given_to(given: dict[str, Any], seed: int = 3) -> str:
-    ((name,),) = build({"name": f"{__name__}:mine", **given}, {"l": (1,)}, seed).candidates({})
+    (name,) = build({"name": f"{__name__}:mine", **given}, {"l": (1,)}, seed).start({}).memory
     return name
 
 
@@ -163,6 +139,14 @@ def test_a_dotted_name_is_imported_and_gets_its_parameters() -> None:
         ({"name": "fedtiny", "density": 0.1, "pool": True}, r"method\.pool: expected a whole number, got True"),
         ({"name": "fedtiny", "density": 0.1, "noise": 3}, r"method\.noise: expected a text, got 3"),
         ({"name": "fedtiny", "density": 0.1, "noise": "x"}, r"method: noise 'x' is not one of uniform, erk"),
+        ({"name": "gmp", "density": 0.1, "initial": 0.05}, r"method: initial 0\.05 is outside \[density, 1\]"),
+        ({"name": "granet", "density": 0.1, "initial": 1.5}, r"method: initial 1\.5 is outside \[density, 1\]"),
+        ({"name": "gmp", "density": 0.1, "begin": 9, "stop": 5}, r"method: begin 9 is outside 0 to stop, 5"),
+        ({"name": "gmp", "density": 0.1, "period": 0}, r"method: period 0 is not a positive number"),
+        ({"name": "set", "density": 0.1, "fraction": -0.1}, r"method: fraction -0\.1 is outside \[0, 1\]"),
+        ({"name": "rigl", "density": 0.1, "fraction": 1.1}, r"method: fraction 1\.1 is outside \[0, 1\]"),
+        ({"name": "snip", "density": 0.1, "floor": 0.2}, r"method: floor 0\.2 is above the density 0\.1"),
+        ({"name": "synflow", "density": 0.1, "iterations": 0}, r"method: iterations 0 is outside 1 to 1000"),
         ({"name": "heterofl", "width": 0.5, "channels": 1}, r"method\.channels: unknown key; heterofl takes width$"),
         ({"name": "fjord"}, r"method\.width: missing; fjord has no default for it$"),
         ({"name": "fedrolex", "width": 0.5}, r"method\.name: fedrolex needs the coupled channels of a model"),

@@ -1,7 +1,8 @@
 """FedTiny as published (arXiv 2212.01977): its pool, its turns, and every known defect of public implementations."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -10,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedprune.aggregation import mean_of_variances, merge_top_k, pooled
-from fedprune.methods.fedtiny import fedtiny
+from fedprune.methods.dynamic.fedtiny import fedtiny
 from fedprune.models import build
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import around_erk, around_uniform, candidate_counts
 from fedprune.training import evidence
-from fedprune.types import Masks, Moments, Params, Pruner, TopK
+from fedprune.types import Evidence, Masks, Method, Model, Moments, Params, TopK
 
 torch.set_num_threads(1)
 
@@ -34,14 +35,40 @@ def random_grads(seed: int) -> Params:
     return weights(seed + 1000)
 
 
-def pruner_of(**parameters: object) -> Pruner:
-    pruner = fedtiny(LAYERS, density=0.1, **parameters).update  # type: ignore[arg-type]
-    assert pruner is not None
-    return pruner
+class Rule(NamedTuple):
+    """How a method changes masks: what it asks of them, and what it does with the answer."""
+
+    method: Method
+
+    def grows(self, now: Masks, round: int) -> Mapping[str, int]:
+        """Layer -> number of gradients that it asks for."""
+        asks = self.method.asks(Model(weights(), now), round, {})
+        assert all(ask.kind == "top_gradients" for ask in asks.values())
+        return asks["grad"].args if asks else {}
+
+    def update(self, now: Masks, evidence: Evidence, round: int) -> Masks:
+        """Masks after it has acted."""
+        given = {name: value for name, value in evidence.items() if name != "weight"}
+        return self.method.act(Model(evidence.get("weight", weights()), now), given, round).masks
+
+
+def pruner_of(**parameters: Any) -> Rule:
+    return Rule(fedtiny(LAYERS, density=0.1, **parameters))
+
+
+def begun(method: Method, theta: Params) -> Model:
+    """The model that training begins with, where nobody answers."""
+    return method.act(method.start(theta), {}, 0)
 
 
 def start() -> Masks:
-    return fedtiny(LAYERS, density=0.1).candidates(weights())[0]
+    return begun(fedtiny(LAYERS, density=0.1), weights()).masks
+
+
+def pool_of(method: Method, theta: Params) -> Sequence[Masks]:
+    """The candidates that devices are asked to compare; the only one where they are asked nothing."""
+    asks = method.asks(method.start(theta), 0, {})
+    return next(iter(asks.values())).args.candidates if asks else [begun(method, theta).masks]
 
 
 # the pool
@@ -54,7 +81,7 @@ def test_candidates_are_masks_over_the_same_weights_not_random_initialisations(
     noise: str, density: float, seed: int
 ) -> None:
     theta = weights()
-    pool = fedtiny(LAYERS, density=density, pool=6, noise=noise, seed=seed).candidates(theta)
+    pool = pool_of(fedtiny(LAYERS, density=density, pool=6, noise=noise, seed=seed), theta)
 
     assert len(pool) == 6
     for candidate in pool:
@@ -76,9 +103,9 @@ def test_candidates_are_masks_over_the_same_weights_not_random_initialisations(
 
 
 def test_the_pool_follows_the_density_unless_it_is_given() -> None:
-    sizes = [len(fedtiny(LAYERS, density=d).candidates(weights())) for d in (0.5, 0.1, 0.05, 0.02)]
+    sizes = [len(pool_of(fedtiny(LAYERS, density=d), weights())) for d in (0.5, 0.1, 0.05, 0.02)]
     assert sizes == [1, 1, 2, 5]
-    assert len(fedtiny(LAYERS, density=0.1, pool=3).candidates(weights())) == 3
+    assert len(pool_of(fedtiny(LAYERS, density=0.1, pool=3), weights())) == 3
 
 
 def test_the_seed_decides_the_pool() -> None:
@@ -102,7 +129,10 @@ def test_noise_stays_in_its_band(density: float, spread: float, seed: int) -> No
 @pytest.mark.parametrize("statistics", ["mean", "pooled"])
 @pytest.mark.parametrize("changed", range(4))
 def test_the_bn_average_uses_all_devices_not_the_last_alone(statistics: str, changed: int) -> None:
-    merge = fedtiny(LAYERS, density=0.1, statistics=statistics).merge
+    method = fedtiny(LAYERS, density=0.1, pool=2, statistics=statistics)
+    asks = method.asks(method.start(weights()), 0, {})
+    assert list(asks) == ["statistics"]
+    merge = asks["statistics"].args.merge
     assert merge is {"mean": mean_of_variances, "pooled": pooled}[statistics]
     parts = [Moments(np.array([float(k)]), np.array([1.0 + k]), 10 * (k + 1)) for k in range(4)]
     mean, part = merge(parts), parts[changed]
@@ -114,10 +144,28 @@ def test_the_bn_average_uses_all_devices_not_the_last_alone(statistics: str, cha
 
 
 def test_vanilla_selection_merges_no_statistics() -> None:
-    assert fedtiny(LAYERS, density=0.1, statistics="vanilla").merge is None
+    method = fedtiny(LAYERS, density=0.1, pool=2, statistics="vanilla")
+    asks = method.asks(method.start(weights()), 0, {})
+    assert [(name, ask.kind) for name, ask in asks.items()] == [("losses", "losses")]
+    assert not asks["losses"].args.statistics
 
 
-def turns(pruner: Pruner, last: int) -> list[tuple[int, list[str]]]:
+def test_candidates_are_compared_under_the_statistics_that_were_merged_and_the_best_begins() -> None:
+    method = fedtiny(LAYERS, density=0.1, pool=3)
+    model = method.start({**weights(), "bn.running_mean": np.zeros(1), "bn.running_var": np.ones(1)})
+    told = {f"{index}/bn.{kind}": np.full(1, index + 5.0) for index in range(3) for kind in ("mean", "var")}
+    asks = method.asks(model, 0, {"statistics": told})
+    assert list(asks) == ["losses"]
+    assert asks["losses"].args.statistics == told
+    found = {"statistics": told, "losses": {"loss": np.array([2.0, 1.0, 3.0]), "examples": np.asarray(9)}}
+    chosen = method.act(model, found, 0)
+    assert masks.equal(chosen.masks, asks["losses"].args.candidates[1])
+    assert chosen.params["bn.running_mean"] == chosen.params["bn.running_var"] == 6
+    changed = [name for name in LAYERS if np.any(chosen.params[name] != masks.apply(model.params, chosen.masks)[name])]
+    assert not changed  # nothing but statistics moves
+
+
+def turns(pruner: Rule, last: int) -> list[tuple[int, list[str]]]:
     """(round, layers) of every adjustment that the rule announces."""
     now = start()
     return [(r, list(says)) for r in range(last + 1) if (says := pruner.grows(now, r))]
@@ -168,11 +216,10 @@ def test_the_swap_fractions_can_be_given() -> None:
     assert pruner_of(fraction=1.0, stop=20).grows(now, 10)[name] == kept // 2
 
 
-def one_layer() -> tuple[Pruner, Masks]:
+def one_layer() -> tuple[Rule, Masks]:
     """A rule that swaps one of four kept weights, at its first adjustment."""
-    pruner = fedtiny({"w": (8,)}, density=0.5, period=1, stop=2, fraction=0.5).update
-    assert pruner is not None
-    return pruner, {"w": np.array([True] * 4 + [False] * 4)}
+    half = {"w": np.array([True] * 4 + [False] * 4)}
+    return Rule(fedtiny({"w": (8,)}, density=0.5, period=1, stop=2, fraction=0.5)), half
 
 
 def test_gradients_are_weighted_by_the_devices_examples() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fedprune.graph.coupling import Group, Member
 from fedprune.methods import MethodError, Shapes, build
 from fedprune.pruning import masks
-from fedprune.types import Masks, Method
+from fedprune.types import Holder, Masks, Method, Model, Params
 
 SHAPES = {"a.weight": (5, 1, 3, 3), "a.bias": (5,), "bn.running_var": (5,), "b.weight": (2, 10), "b.bias": (2,)}
 LAYERS = {name: SHAPES[name] for name in ("a.weight", "b.weight")}
@@ -27,6 +27,19 @@ def built(name: str, width: float) -> Method:
     return build({"name": name, "width": width}, LAYERS, 0, channels=channels)
 
 
+def params() -> Params:
+    return {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
+
+
+def held(method: Method, round: int = 0) -> Masks:
+    """Masks of what a device trains in a round; the server keeps every weight."""
+    model = method.start(params())
+    assert not model.masks
+    assert list(model.parts) == ["narrow"]
+    assert list(model.parts["narrow"].params) == ["bn.running_var"]
+    return method.part(model, Holder(0, "narrow", round)).masks
+
+
 def kept(found: Masks) -> list[int]:
     """The channels that masks keep, the same wherever they run through."""
     alive = found["a.bias"]
@@ -41,39 +54,43 @@ def kept(found: Masks) -> list[int]:
 @pytest.mark.parametrize(("width", "count"), [(1, 5), (0.6, 3), (0.5, 3), (0.4, 2), (0.2, 1), (0.0625, 1)])
 def test_a_width_keeps_the_first_channels_for_good(name: str, width: float, count: int) -> None:
     method = built(name, width)
-    assert [kept(candidate) for candidate in method.candidates({})] == [list(range(count))]
-    assert method.update is None
+    assert [kept(held(method, round)) for round in (0, 1, 7)] == [list(range(count))] * 3
+    model = method.start(params())
+    assert method.act(model, {}, 3) is model
+    assert not method.asks(model, 0, {})
 
 
 def test_a_window_rolls_on_by_one_a_round_and_wraps_around() -> None:
     method = built("fedrolex", 0.4)
-    (now,) = method.candidates({})
-    found = [kept(now)]
-    assert method.update is not None
-    assert method.update.needs == frozenset()
-    for round in range(1, 6):
-        now = method.update.update(now, {}, round)
-        found.append(kept(now))
-    assert found == [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4], [0, 1]]
+    found = [kept(held(method, round)) for round in range(7)]
+    assert found == [[0, 1], [0, 1], [1, 2], [2, 3], [3, 4], [0, 4], [0, 1]]
 
 
 def test_over_as_many_rounds_as_channels_every_channel_is_trained_as_often() -> None:
-    update = built("fedrolex", 0.6).update
-    assert update is not None
-    assert sum(update.update({}, {}, round)["a.bias"].astype(int) for round in range(5)).tolist() == [3] * 5
+    method = built("fedrolex", 0.6)
+    assert sum(held(method, round)["a.bias"].astype(int) for round in range(1, 6)).tolist() == [3] * 5
 
 
 @pytest.mark.parametrize("round", [0, 3, 4, 17])
 def test_windows_of_tiers_nest_in_every_round(round: int) -> None:
-    rules = [built("fedrolex", width).update for width in (0.2, 0.5, 0.8, 1)]
-    found = [rule.update({}, {}, round) for rule in rules if rule is not None]
+    found = [held(built("fedrolex", width), round) for width in (0.2, 0.5, 0.8, 1)]
     assert all(masks.nested(small, large) for small, large in itertools.pairwise(found))
 
 
 def test_what_the_rooms_above_are_told() -> None:
-    told = {name: built(name, 0.5)[-2:] for name in ("heterofl", "fjord", "fedrolex")}
-    assert told == {"heterofl": (True, False), "fjord": (True, True), "fedrolex": (True, False)}
-    assert build({"name": "fedavg"}, LAYERS, 0)[-2:] == (False, False)
+    names = ("heterofl", "fjord", "fedrolex")
+    assert [bool(built(name, 0.5).start(params()).parts) for name in names] == [True] * 3
+    assert [built(name, 0.5).local.turns is not None for name in names] == [False, True, False]
+    dense = build({"name": "fedavg"}, LAYERS, 0)
+    assert not dense.start(params()).parts
+    assert dense.local.turns is None
+
+
+def test_a_device_of_several_widths_draws_each_as_often() -> None:
+    turns = built("fjord", 0.5).local.turns
+    assert turns is not None
+    drawn = list(itertools.islice(turns(2, np.random.default_rng(0)), 3000))
+    assert all(abs(drawn.count(width) - 1000) < 100 for width in range(3))
 
 
 def test_a_model_without_channels_to_follow_has_no_width() -> None:
@@ -83,10 +100,10 @@ def test_a_model_without_channels_to_follow_has_no_width() -> None:
 
 def optional(layers: Shapes, *, channels: Any = None) -> Method:
     """A method of one's own that can do without."""
-    return Method(lambda weights: [{"given": np.array(channels is not None)}])
+    return Method(lambda params: Model(params, memory={"given": np.array(channels is not None)}))
 
 
 def test_a_method_of_ones_own_may_do_without_channels() -> None:
     table = {"name": f"{__name__}:optional"}
-    assert not build(table, LAYERS, 0).candidates({})[0]["given"]
-    assert build(table, LAYERS, 0, channels=channels).candidates({})[0]["given"]
+    assert not build(table, LAYERS, 0).start({}).memory["given"]
+    assert build(table, LAYERS, 0, channels=channels).start({}).memory["given"]

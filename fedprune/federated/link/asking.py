@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 from flwr.serverapp import Grid
 
-from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
 from fedprune.federated.link.exchange import Answers, exchange
-from fedprune.federated.rounds.asking import SUMS, Request, RunStopped, round_seconds
+from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
+from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Phase, Reply, evaluate
+from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.profile import profile
-from fedprune.federated.rounds.standing import ASIDE, Fleet, Step
-from fedprune.wire.payload import MEMORY, REFUSED, SECONDS, Payload
+from fedprune.federated.rounds.standing import ASIDE, Step
+from fedprune.wire.payload import MEMORY, REFUSED, SECONDS
 
 _LEAST_LIMIT_S = 120.0
 _AGAIN_S = 5.0
@@ -50,14 +50,14 @@ class Link(NamedTuple):
         RunStopped where less than the experiment's least part of them is there when the patience ends.
         """
         least = self.experiment.least_replies
-        return self._gathered(Fleet({}, (), devices=devices, least=least, gives=self.gives), state, 0, devices)
+        return self._gathered(Fleet({}, (), expected=Expected(devices, least, self.gives)), state, 0, devices)
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
 
         RunStopped where less than the experiment's least part of the devices is there when the patience ends.
         """
-        return self._gathered(fleet, state, round, fleet.least * fleet.devices)
+        return self._gathered(fleet, state, round, fleet.expected.least * fleet.expected.devices)
 
     def _gathered(self, fleet: Fleet, state: State, round: int, enough: float) -> Fleet:
         until = time.monotonic() + self.patience_s
@@ -73,18 +73,18 @@ class Link(NamedTuple):
             said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
             answers = sorted(said.good, key=lambda answer: answer[1].device)
             fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
-        few = len(fleet.nodes) < fleet.least * fleet.devices
+        few = len(fleet.nodes) < fleet.expected.least * fleet.expected.devices
         if few and self.first_limit_s and time.monotonic() < until:
             # a device that lost its power is held for connected for a while, and let in again only after that
             time.sleep(_AGAIN_S)
             rest = self._replace(patience_s=max(0.0, until - time.monotonic()))
             return rest._gathered(fleet._replace(strangers={}), state, round, enough)
-        missing = [device for device in range(fleet.devices) if device not in fleet.nodes]
+        missing = [device for device in range(fleet.expected.devices) if device not in fleet.nodes]
         if few:
             why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
             raise RunStopped(
-                f"{self.experiment.name} has {fleet.devices} devices, but {len(fleet.nodes)} of {len(nodes)} nodes "
-                f"answered well (device {missing[0]} is missing){why}"
+                f"{self.experiment.name} has {fleet.expected.devices} devices, but {len(fleet.nodes)} of {len(nodes)} "
+                f"nodes answered well (device {missing[0]} is missing){why}"
             )
         return fleet
 
@@ -180,24 +180,15 @@ class Link(NamedTuple):
         took = {
             r.device: min(float(r.payload.values[SECONDS]), waited_s) for r in replies if SECONDS in r.payload.values
         }
-        row = {
-            "round": round,
-            "phase": phase.route.rpartition(".")[2],
-            **_means([reply.payload for reply in replies]),
-            "density": (answer if isinstance(answer, State) else state).density(),
-            "bytes_up": up,
-            "bytes_down": down,
-            "seconds": time.perf_counter() - started,
+        more = {
             **({"device_seconds": max(took.values())} if took else {}),
-            "asked": sorted(ask.jobs),
-            "devices": len(replies),
-            "faults": {str(index): reason for index, reason in named.items()},
             **({"late": sorted(late)} if late else {}),
             **({"refused": said} if said else {}),
             **({"retried": retried} if retried else {}),
             **fleet.notes(round),
-            **(_worst(replies) if phase.route == evaluate.ROUTE else {}),
         }
+        seconds = time.perf_counter() - started
+        row = line(ask, replies, answer, seconds, bytes_up=up, bytes_down=down, faults=named, more=more)
         return Step(
             row,
             answer,
@@ -214,21 +205,3 @@ class Link(NamedTuple):
 
 def _reasons(faults: Mapping[int, str]) -> str:
     return "; ".join(f"device {index}: {reason}" for index, reason in sorted(faults.items())[:3])
-
-
-def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
-    """Accuracy and loss over all examples seen, where the phase reports them."""
-    sums = merge_counts([{key: payload.values.get(key) or 0 for key in SUMS} for payload in payloads])
-    if not sums.get("seen"):
-        return {"accuracy": None, "loss": None}
-    return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
-
-
-def _worst(replies: Sequence[Reply]) -> dict[str, Any]:
-    """The device that does worst, where devices test a model."""
-    tested = [r for r in replies if r.payload.values.get("seen") and "correct" in r.payload.values]
-    if len(tested) < 2:
-        return {}
-    shares = {r.device: r.payload.values["correct"] / r.payload.values["seen"] for r in tested}
-    device = min(shares, key=lambda each: shares[each])
-    return {"worst": {"device": device, "accuracy": shares[device]}}

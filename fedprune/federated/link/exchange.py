@@ -15,9 +15,9 @@ from fedprune.federated.link import bundle
 from fedprune.federated.link.checks import Asked, addressed, asked, checked
 from fedprune.federated.link.records import size, to_records
 from fedprune.federated.rounds.asking import Request
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import Reply
-from fedprune.federated.rounds.standing import Fleet
 from fedprune.wire.payload import one_line
 
 _NEARLY = 0.97

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 from fedprune import measures
 from fedprune.federated.rounds.asking import Asking, round_seconds
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, step_name
 from fedprune.federated.rounds.phases.measure import by_device, measure
-from fedprune.federated.rounds.standing import Fleet
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.pruning import masks
@@ -66,7 +66,7 @@ def acted(
         raise MethodError(f"method: {error}") from error
     masks.check(model.masks, model.params)
     state = state.of(model._replace(params=masks.apply(model.params, model.masks)))
-    state = replace(state, round=round, found={}, done=(), standing=fleet.standing() if round else "")
+    state = replace(state, round=round, found={}, done=(), standing=fleet.standing.text() if round else "")
     if row:
         row["density"] = state.density()
     elif not round:

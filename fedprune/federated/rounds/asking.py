@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
+from fedprune.aggregation import merge_counts
 from fedprune.experiment import Experiment
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Phase
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.phases import Phase, Reply, evaluate
+from fedprune.federated.rounds.standing import Step
+from fedprune.wire.payload import Payload
 
 SUMS = ("loss", "correct", "seen")
 """Values that any phase may report, summed over examples."""
@@ -61,6 +65,52 @@ class Asking(Protocol):
 
 class RunStopped(RuntimeError):
     """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
+
+
+def line(
+    ask: Request,
+    replies: Sequence[Reply],
+    answer: Any,
+    seconds: float,
+    *,
+    bytes_up: int = 0,
+    bytes_down: int = 0,
+    faults: Mapping[int, str] = MappingProxyType({}),
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """The line of metrics of a phase, from the devices' good replies and what they came to."""
+    return {
+        "round": ask.round,
+        "phase": ask.phase.route.rpartition(".")[2],
+        **_means([reply.payload for reply in replies]),
+        "density": (answer if isinstance(answer, State) else ask.state).density(),
+        "bytes_up": bytes_up,
+        "bytes_down": bytes_down,
+        "seconds": seconds,
+        "asked": sorted(ask.jobs),
+        "devices": len(replies),
+        "faults": {str(index): reason for index, reason in faults.items()},
+        **more,
+        **(_worst(replies) if ask.phase.route == evaluate.ROUTE else {}),
+    }
+
+
+def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
+    """Accuracy and loss over all examples seen, where the phase reports them."""
+    sums = merge_counts([{key: payload.values.get(key) or 0 for key in SUMS} for payload in payloads])
+    if not sums.get("seen"):
+        return {"accuracy": None, "loss": None}
+    return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
+
+
+def _worst(replies: Sequence[Reply]) -> dict[str, Any]:
+    """The device that does worst, where devices test a model."""
+    tested = [r for r in replies if r.payload.values.get("seen") and "correct" in r.payload.values]
+    if len(tested) < 2:
+        return {}
+    shares = {r.device: r.payload.values["correct"] / r.payload.values["seen"] for r in tested}
+    device = min(shares, key=lambda each: shares[each])
+    return {"worst": {"device": device, "accuracy": shares[device]}}
 
 
 def round_seconds(seconds: float) -> float:

@@ -15,6 +15,9 @@ from fedprune.pruning import masks as _masks
 from fedprune.pruning.parts import view
 from fedprune.types import Masks, Model, Params, Part, Tensor
 
+OWN_PART = "@"
+"""A part whose name begins so is one device's, for as long as a phase lasts."""
+
 
 @dataclass(frozen=True)
 class State:
@@ -57,6 +60,12 @@ class State:
     def view(self, part: str) -> State:
         """The state as the devices of a part see it: its masks, its statistics, its weights; ``""`` is the whole."""
         return self.of(view(self.model(), part)) if part else self
+
+
+def without_own(state: State) -> State:
+    """The state without parts of single devices."""
+    kept = {name: part for name, part in state.parts.items() if not name.startswith(OWN_PART)}
+    return replace(state, parts=kept) if len(kept) < len(state.parts) else state
 
 
 def step_name(phase: str, part: str = "") -> str:

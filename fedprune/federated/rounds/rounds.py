@@ -9,14 +9,15 @@ from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.acting import Done, acted, started
 from fedprune.federated.rounds.asking import Asking, Request, RunStopped
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.model import State, step_name
+from fedprune.federated.rounds.model import State, step_name, without_own
 from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.train import train
-from fedprune.federated.rounds.standing import Fleet, Step
-from fedprune.federated.rounds.tiers import Tiers, without_own
+from fedprune.federated.rounds.standing import Step
+from fedprune.federated.rounds.tiers import Tiers
 from fedprune.graph import Graph
 from fedprune.types import Ask, FloatTensor
 
@@ -129,7 +130,7 @@ def _round(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -
         fleet = fleet.told(step, round)
         after = fleet.lighter(tiers.jobs(asked, fleet.usable(round + 1)))
         trained = without_own(step.answer or own)
-        state = replace(trained, done=(*state.done, _TRAIN), standing=fleet.standing())
+        state = replace(trained, done=(*state.done, _TRAIN), standing=fleet.standing.text())
         yield Done({**step.row, **_changes(asked, jobs, after)}, state)
     elif not jobs:
         state, fleet = yield from _tested(link, fleet, tiers, state)
@@ -168,7 +169,7 @@ def _heard_test(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[St
     """The state with a test among what is done, and the fleet with what it said."""
     # a test that failed says nothing of what training would take
     heard = fleet.told(answer._replace(refused={}), state.round)
-    return replace(state, done=(*state.done, step_name(_TEST, part)), standing=heard.standing()), heard
+    return replace(state, done=(*state.done, step_name(_TEST, part)), standing=heard.standing.text()), heard
 
 
 def _of_part(answer: Step, state: State, part: str) -> Done:

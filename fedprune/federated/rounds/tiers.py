@@ -8,12 +8,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.model import State
-from fedprune.types import Holder, Local, Masks, Method, Part
+from fedprune.federated.rounds.model import OWN_PART, State
+from fedprune.types import Holder, Local, Method, Params, Part
 
 _NOBODY = -1
-_OWN = "@"
-"""A part whose name begins so is one device's, for as long as a phase lasts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,23 +51,18 @@ class Tiers:
     def owned(self, state: State, jobs: Mapping[int, Job], round: int) -> tuple[State, dict[int, Job]]:
         """(the state with parts that are a single device's, its jobs on them); both as they were where none is.
 
-        A device's own part is of one phase alone: its weights are joined like all others, and it is not kept.
+        A device's own part is of one phase alone: it begins with the tensors that the part has of its own and else with
+        the model's, its weights are joined like all others, and it is not kept.
         """
         own: dict[str, Part] = {}
         mine: dict[int, Job] = dict(jobs)
         for device, job in jobs.items():
-            shared = state.parts[job.part].masks if job.part else state.masks
+            shared = state.parts[job.part] if job.part else Part({}, state.masks)
             part = self.method.part(state.model(), Holder(device, job.part, round))
-            if not _same(part.masks, shared):
-                name = f"{_OWN}{device}"
-                own[name], mine[device] = Part({}, part.masks), job._replace(part=name)
+            if not (_same(part.masks, shared.masks) and _same(part.params, shared.params)):
+                name = f"{OWN_PART}{device}"
+                own[name], mine[device] = part, job._replace(part=name)
         return (replace(state, parts={**state.parts, **own}), mine) if own else (state, mine)
-
-
-def without_own(state: State) -> State:
-    """The state without parts of single devices."""
-    kept = {name: part for name, part in state.parts.items() if not name.startswith(_OWN)}
-    return replace(state, parts=kept) if len(kept) < len(state.parts) else state
 
 
 def one_part(method: Method, part: str) -> Tiers:
@@ -78,7 +71,7 @@ def one_part(method: Method, part: str) -> Tiers:
     return Tiers(method, (part,), lambda device, memory_bytes: job, lambda part, device, memory_bytes: job)
 
 
-def _same(one: Masks, other: Masks) -> bool:
+def _same(one: Params, other: Params) -> bool:
     return one is other or (
         one.keys() == other.keys()
         and all(one[name] is other[name] or np.array_equal(one[name], other[name]) for name in one)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from fedprune.aggregation import mean_of_variances, pooled
-from fedprune.methods.layers import Shapes, adjusted, dense, density_in_range, masked
+from fedprune.methods.layers import Shapes, adjusted, dense, density_in_range, fractions_in_range, masked
 from fedprune.pruning import candidates, criteria, masks
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.pruners import regrow
@@ -41,8 +41,6 @@ def fedtiny(
     for key, value, least in (("pool", pool, 0), ("stop", stop, 0), ("blocks", blocks, 1)):
         if value < least:
             raise ValueError(f"{key} {value} is below {least}")
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"fraction {fraction} is outside [0, 1]")
     names = tuple(layers)
     draw = _named("noise", noise, {"uniform": candidates.around_uniform(), "erk": candidates.around_erk()})
     merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
@@ -53,6 +51,7 @@ def fedtiny(
     # Drawn here, so that a density that no candidate meets is refused before anything is trained.
     size = pool or candidates.pool_size(density)
     drawn = candidates.candidate_counts(dict(layers), density, size, seed=seed, noise=draw)
+    fractions_in_range(fraction=fraction)
     swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
     swaps, swapped = adjusted(in_turn(order_of, period, swap, until=stop), seed)
 

@@ -28,3 +28,14 @@ def redundancy(rows: Tensor, grads: Tensor) -> Tensor:
     cosine = np.divide((rows * grads).sum(1), products, out=np.zeros(len(rows)), where=products > 0)
     score: Tensor = cosine / 2 + np.divide(norms.mean() / 2, norms, out=np.full(len(rows), np.inf), where=norms > 0)
     return score
+
+
+def saliency(weight: Tensor, grad: Tensor) -> Tensor:
+    """|θ · ∂L/∂θ|: what the loss, to first order, would change by without θ (SNIP, eq. 6, before normalisation).
+
+    With the flow R in the loss's place it is the synaptic saliency of SynFlow (eq. 1).
+
+    >>> saliency(np.array([3.0, -2.0]), np.array([-0.5, 0.0]))
+    array([1.5, 0. ])
+    """
+    return np.asarray(np.abs(weight * grad))

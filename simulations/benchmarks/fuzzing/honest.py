@@ -28,7 +28,7 @@ from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.train import train
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare
 from fedprune.training.lean import Lean

@@ -15,7 +15,7 @@ import numpy as np
 from fedprune.experiment import load
 from fedprune.federated.link.engines import local
 from fedprune.models.digits import digits_cnn
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome, difference

@@ -20,7 +20,7 @@ from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, read
 from fedprune.federated.rounds.phases.train import train
-from fedprune.runs import drive as server
+from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.types import Tensor

@@ -10,6 +10,7 @@ from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.pruning import masks
 from fedprune.types import Ask, Model, Params, Tensor
 from fedprune.wire.payload import Payload
 
@@ -21,7 +22,7 @@ def measure(ask: Ask, round: int) -> Phase[Params]:
     kind = measures.find(ask.kind)
 
     def request(state: State, job: Job) -> Payload:
-        asked = kind.request(_model(state, job), ask.args)
+        asked = kind.request(_model(state, job, ask), ask.args)
         more = {"round": round} if "round" in kind.values.__struct_fields__ else {}
         return asked._replace(values={**more, **asked.values, **job.to_values()})
 
@@ -29,7 +30,7 @@ def measure(ask: Ask, round: int) -> Phase[Params]:
         return merged(ask, {reply.device: reply.payload for reply in replies})
 
     def check(state: State, job: Job, payload: Payload) -> None:
-        kind.check(payload, ask.args, _model(state, job))
+        kind.check(payload, ask.args, _model(state, job, ask))
 
     return Phase(
         PREFIX + ask.kind,
@@ -39,7 +40,7 @@ def measure(ask: Ask, round: int) -> Phase[Params]:
         check,
         {"examples": measures.part_of(kind, ask.args)},
         kind.copies(ask.args),
-        lambda state, job: kind.answers(ask.args, _model(state, job)),
+        lambda state, job: kind.answers(ask.args, _model(state, job, ask)),
     )
 
 
@@ -67,6 +68,8 @@ def by_device(found: Params) -> dict[int, dict[str, Tensor]]:
     return apart
 
 
-def _model(state: State, job: Job) -> Model:
+def _model(state: State, job: Job, ask: Ask) -> Model:
+    """The model as the job's device is asked with it."""
     params, kept = held(state, job)
-    return Model(params, kept)
+    under = masks.intersect(kept, ask.masks)
+    return Model(masks.apply(params, under) if ask.masks else params, under)

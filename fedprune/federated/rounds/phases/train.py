@@ -11,7 +11,7 @@ from fedprune import measures
 from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
 from fedprune.experiment import Experiment, Training
 from fedprune.federated.rounds.jobs import Job, held, restored
-from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.model import State, without_own
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.local_steps import (
     INNER,
@@ -117,9 +117,8 @@ def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share], a
     """
     sent = [name for name in state.params if all(name in share.params for share in shares)]
     params = {**state.params, **aggregate({name: state.params[name] for name in sent}, _of(shares, sent))}
-    parts = {
-        name: part._replace(params=_statistics(state, name, replies, aggregate)) for name, part in state.parts.items()
-    }
+    shared = without_own(state).parts
+    parts = {name: part._replace(params=_statistics(state, name, replies, aggregate)) for name, part in shared.items()}
     for part in list(parts.values())[:1]:
         params = {**params, **part.params}
     own = [Share(_own(reply.payload), {}, _examples(reply)) for reply in replies]

@@ -1,0 +1,86 @@
+"""One holder of all data, asked in this process: no devices, no messages, no Flower."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from fedprune.experiment import Experiment
+from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.fleet import Expected, Fleet
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.profile import sizes
+from fedprune.federated.rounds.standing import Step
+from fedprune.pruning import masks
+from fedprune.types import Masks
+from fedprune.wire.payload import Payload, one_line
+
+_NONE: Masks = {}
+
+
+class Here(NamedTuple):
+    """The only device of a run; what it computes is what it would compute at the other end of a link, bit for bit."""
+
+    device: Device
+    together: bool = False
+    """No message costs anything, so tests need not wait for the next round's training."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """The device's."""
+        return self.device.experiment
+
+    def meet(self, devices: int, state: State) -> Fleet:
+        """The device as a fleet."""
+        index, holds = self.device.index, sizes(self.device.parts)
+        mine = {part: (index,) if count else () for part, count in holds.items()}
+        return Fleet(
+            {index: index}, mine["train"], mine["development"], holds={index: holds}, expected=Expected(devices)
+        )
+
+    def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
+        """The same: it is always there."""
+        return fleet
+
+    def ask(
+        self,
+        phase: Phase[Any],
+        state: State,
+        fleet: Fleet,
+        jobs: Mapping[int, Job],
+        round: int,
+        least: float | None = None,
+    ) -> Step:
+        """Run a phase on the device. RunStopped, in one line, where it fails: there is nobody else to ask."""
+        started, index = time.perf_counter(), self.device.index
+        request = phase.request(state, jobs[index])
+        try:
+            payload = _carried(phase.device(self.device, _carried(request)), request.masks)
+            phase.check(state, jobs[index], payload)
+        except Exception as error:
+            why = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            raise RunStopped(f"round {round}, {phase.route}: {one_line(why)}") from error
+        replies = [Reply(index, payload, jobs[index])]
+        answer = phase.reduce(state, replies)
+        spent = round_seconds(time.perf_counter() - started)
+        row = line(Request(phase, state, jobs, round), replies, answer, spent)
+        return Step(row, answer, good=frozenset([index]), route=phase.route)
+
+    def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:
+        """Run phases one after the other."""
+        return [self.ask(each.phase, each.state, fleet, each.jobs, each.round) for each in asks]
+
+
+def _carried(payload: Payload, known: Masks = _NONE) -> Payload:
+    """What a link would bring of a payload: plain values, and no −0 where weights are pruned."""
+    values = msgspec.json.decode(msgspec.json.encode(dict(payload.values)))
+    given = {name: mask for name, mask in {**known, **payload.masks}.items() if name in payload.tensors}
+    # what is not 0 there stays, and is refused
+    under = {name: mask | (payload.tensors[name] != 0) for name, mask in given.items()}
+    return payload._replace(values=values, tensors=masks.apply(payload.tensors, under))

@@ -1,0 +1,56 @@
+"""LotteryFL: each device its own ticket of one shared model (Li et al., 2020, arXiv 2008.03371)."""
+
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, masked
+from fedprune.methods.rewinding import FIRST, named, unnamed
+from fedprune.pruning import criteria, masks
+from fedprune.pruning.allocation import ranked
+from fedprune.pruning.pruners import prune
+from fedprune.pruning.schedules import constant
+from fedprune.types import Ask, Found, Holder, Local, Method, Model, Params, Part, Trained
+
+
+def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: float = 0.5) -> Method:
+    """A device that is right on a ``goal`` of its development examples loses a ``fraction`` of its weights (alg. 1).
+
+    They are the least of its own trained |θ|, of all layers together, until ``density`` of them are left. In the round
+    after it trains from θ₀ under its new mask; weights are averaged over the devices that keep them. Of a device the
+    server keeps its masks alone. The exported model is the average under the union of all devices' masks, which no
+    device's own ticket is, and larger than ``density``. (m): ``fraction`` and ``goal``. Not as there: accuracy is that
+    of the device's trained weights, not of what it was sent; one that is not drawn in the round after it was pruned
+    goes on from the average; and one that has never trained begins with what the others' union keeps.
+    """
+    density_in_range(density)
+    fractions_in_range(fraction=fraction, goal=goal)
+
+    def start(params: Params) -> Model:
+        return Model(params, masks.ones_like(layers), {"round": np.asarray(0), **named(FIRST, params)})
+
+    def part(model: Model, holder: Holder) -> Part:
+        shared = model.parts.get(holder.part) or Part({}, model.masks)
+        again = f"again/{holder.device}" in model.memory and holder.round > model.memory["round"]
+        kept = masks.intersect(shared.masks, unnamed(f"mask/{holder.device}/", model.memory))
+        return Part(unnamed(FIRST, model.memory) if again else shared.params, kept)
+
+    def join(model: Model, trained: Mapping[int, Trained]) -> Model:
+        memory = {name: value for name, value in model.memory.items() if not name.startswith("again/")}
+        for device, brought in trained.items():
+            kept, now = brought.masks, masks.density(brought.masks)
+            if now > density and brought.reports["right"].get("accuracy", -1) >= goal:
+                rule = prune(criteria.magnitude, constant(max(density, now * (1 - fraction))), allocate=ranked())
+                kept = rule.update(kept, {"weight": brought.params}, 0)
+                memory[f"again/{device}"] = np.asarray(True)
+            memory |= named(f"mask/{device}/", kept)
+        return model._replace(memory=memory)
+
+    def act(model: Model, found: Found, round: int) -> Model:
+        devices = sorted({name.split("/")[1] for name in model.memory if name.startswith("mask/")})
+        tickets = [unnamed(f"mask/{device}/", model.memory) for device in devices]
+        whole = functools.reduce(masks.union, tickets) if tickets else model.masks
+        return masked(model._replace(memory={**model.memory, "round": np.asarray(round)}), whole)
+
+    return Method(start, part, Local(reports={"right": Ask("accuracy")}), join, act=act)

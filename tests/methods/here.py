@@ -1,0 +1,100 @@
+"""Runs in this process, without Flower: the same rounds and the same halves of phases, called straight away."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec.structs import replace
+
+from fedprune.experiment import Experiment, from_json, to_json
+from fedprune.federated.link.client import ROUTES
+from fedprune.federated.rounds.asking import Request
+from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.profile import profile
+from fedprune.federated.rounds.rounds import run
+from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.tiers import Tiers
+from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.wire.payload import MEMORY, Payload
+
+_UNLIMITED = 2**60
+
+
+@dataclass(frozen=True)
+class Here:
+    """Whoever holds the data, in this process; replies are checked as those over a link are."""
+
+    experiment: Experiment
+    devices: tuple[Device, ...]
+    together: bool = False
+
+    def meet(self, devices: int, state: State) -> Fleet:
+        """All of them, each with memory without end."""
+        said = [(k, k, _unlimited(profile().device(device, Payload()))) for k, device in enumerate(self.devices)]
+        return Fleet({}, (), devices=devices, least=self.experiment.least_replies).joined(said, {})
+
+    def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
+        """Nobody goes away."""
+        return fleet
+
+    def ask(
+        self, phase: Phase[Any], state: State, fleet: Fleet, jobs: Mapping[int, Job], round: int, least: Any = None
+    ) -> Step:
+        """Run one phase on these devices, each with its job."""
+        return self.ask_all([Request(phase, state, jobs, round, least)], fleet)[0]
+
+    def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:
+        """Run phases on devices, one after the other."""
+        return [self._asked(ask) for ask in asks]
+
+    def _asked(self, ask: Request) -> Step:
+        phase, replies = ask.phase, []
+        for device, job in sorted(ask.jobs.items()):
+            answer = ROUTES[phase.route](self.devices[device], phase.request(ask.state, job))
+            phase.check(ask.state, job, answer)
+            replies.append(Reply(device, answer, job))
+        seen = sum(int(reply.payload.values.get("seen") or 0) for reply in replies)
+        hits = sum(int(reply.payload.values.get("correct") or 0) for reply in replies)
+        row = {"round": ask.round, "phase": phase.route.rpartition(".")[2], "accuracy": hits / seen if seen else None}
+        answer = phase.reduce(ask.state, replies) if replies else None
+        return Step(row, answer, good=frozenset(ask.jobs), route=phase.route)
+
+
+def _unlimited(said: Payload) -> Payload:
+    return said._replace(values={**said.values, MEMORY: _UNLIMITED})
+
+
+def fleet_of(setting: Setting) -> Here:
+    """The devices of an experiment."""
+    devices = enumerate(setting.federation.devices)
+    return Here(
+        setting.experiment, tuple(Device(k, setting.experiment, setting.dataset, parts) for k, parts in devices)
+    )
+
+
+def steps(setting: Setting, state: State, tiers: Tiers | None = None) -> Iterator[tuple[dict[str, Any], State]]:
+    """(row, state) of every step from ``state`` to the last round."""
+    asking = fleet_of(setting)
+    yield from run(asking, tiers or setting.tiers(), len(asking.devices), state)
+
+
+@functools.lru_cache(maxsize=64)
+def first(text: str) -> State:
+    """The state before round 0 of an experiment, as JSON; the method has no part in it."""
+
+    return pretrain(prepare(from_json(text), "test"))
+
+
+def accuracy(experiment: Experiment) -> float:
+    """Of the last test of a run, over all devices' test parts."""
+
+    setting = prepare(experiment, "test")
+    begun = first(to_json(replace(experiment, method={"name": "fedavg"}, rounds=1)))
+    rows = [row for row, _ in steps(setting, begun) if row.get("phase") == "evaluate"]
+    return float(rows[-1]["accuracy"])
