@@ -126,3 +126,14 @@ def test_scores_go_on_from_the_share_of_votes() -> None:
         for device, (weight, vote) in enumerate([(3.0, [True, False]), (1.0, [False, True])])
     }
     assert method.join(before, votes).memory["score/w"].tolist() == pytest.approx([0.9975, 0.9925])
+
+
+def test_votes_that_tie_are_settled_by_magnitude() -> None:
+    method = lottery_jackpots({"w": (4,)}, density=0.5)
+    before = method.start({"w": np.array([4.0, -3.0, 1.0, -2.0], np.float32)})
+    votes = {
+        device: Trained({}, {}, 1.0, {"vote/w": np.isin(np.arange(4), vote)})
+        for device, vote in enumerate([(0, 2), (0, 3)])
+    }
+    after = method.act(method.join(before, votes), {}, 1)
+    assert after.params["w"].tolist() == [4.0, 0.0, 0.0, -2.0]

@@ -11,9 +11,6 @@ from fedprune.pruning.topk import kept_count, top_k, towards_top_k
 from fedprune.training.straight_through import through_scores
 from fedprune.types import Found, Local, Method, Model, Params, Trained
 
-# Before names in memory, and in what is sent; and how much less than a vote a weight's size counts.
-_FROZEN, _SCORE, _VOTE, _TIE = "frozen/", "score/", "vote/", 1e-9
-
 
 def lottery_jackpots(layers: Shapes, *, density: float, prior: float = 0.99, stop: int = 30) -> Method:
     """Train scores whose top k of a layer are its mask (§3.2, straight through); no weight or bias moves, ever.
@@ -32,27 +29,28 @@ def lottery_jackpots(layers: Shapes, *, density: float, prior: float = 0.99, sto
         raise ValueError(f"prior {prior} is outside [0, 1), or stop {stop} below 1")
 
     def scored(model: Model, shares: Params) -> Model:
-        scores = {_SCORE + n: (prior + (1 - prior) * v).astype(np.float32) for n, v in shares.items()}
+        scores = {f"score/{n}": (prior + (1 - prior) * v).astype(np.float32) for n, v in shares.items()}
         return model._replace(memory={**model.memory, **scores})
 
     def start(params: Params) -> Model:
         masks = {name: top_k(np.abs(params[name]), k) for name, k in kept.items()}
-        return masked(scored(Model(params, memory={_FROZEN + n: params[n] for n in kept}), masks), masks)
+        return masked(scored(Model(params, memory={f"frozen/{n}": params[n] for n in kept}), masks), masks)
 
     def sends(params: Params, memory: Params) -> Params:
-        return {**statistics(params), **{_VOTE + n: top_k(memory[_SCORE + n], k) for n, k in kept.items()}}
+        return {**statistics(params), **{f"vote/{n}": top_k(memory[f"score/{n}"], k) for n, k in kept.items()}}
 
     def join(model: Model, trained: Mapping[int, Trained]) -> Model:
-        return scored(model, votes([({n: t.own[_VOTE + n] for n in kept}, {}, t.weight) for t in trained.values()]))
+        return scored(model, votes([({n: t.own[f"vote/{n}"] for n in kept}, {}, t.weight) for t in trained.values()]))
 
     def act(model: Model, found: Found, round: int) -> Model:
-        swaps = (1 - (round - 1) / stop) ** 4 if 1 <= round <= stop else 0.0
-        weights = {n: model.memory[_FROZEN + n] for n in kept}
-        order = {n: model.memory[_SCORE + n] + _TIE * np.abs(w) / np.abs(w).max() for n, w in weights.items()}
-        new = {n: towards_top_k(model.masks[n], order[n], int(swaps * k)) for n, k in kept.items()}
+        if not 1 <= round <= stop:
+            return model
+        weights, share = {n: model.memory[f"frozen/{n}"] for n in kept}, (1 - (round - 1) / stop) ** 4
+        order = {n: model.memory[f"score/{n}"] + 1e-9 * np.tanh(np.abs(w), dtype=float) for n, w in weights.items()}
+        new = {n: towards_top_k(model.masks[n], order[n], int(share * k)) for n, k in kept.items()}
         model = masked(model._replace(params={**model.params, **weights}), new)
-        return scored(model, new) if round >= stop else model  # from now on devices try what is kept
+        return scored(model, new) if round == stop else model  # devices try what is kept from now on
 
-    trains, reads = (tuple(prefix + name for name in kept) for prefix in (_SCORE, _FROZEN))
-    local = Local(through_scores(kept, _FROZEN, _SCORE, until=stop), trains=trains, reads=reads, sends=sends)
+    trains, reads = (tuple(f"{each}/{name}" for name in kept) for each in ("score", "frozen"))
+    local = Local(through_scores(kept, "frozen/", "score/", until=stop), trains=trains, reads=reads, sends=sends)
     return Method(start, local=local, join=join, act=act)
