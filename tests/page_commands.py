@@ -23,7 +23,7 @@ from page_text import ROOT, Command
 from fedprune import experiment as _experiment
 from fedprune.cli.main import app, main
 from fedprune.experiment import Experiment
-from fedprune.methods import CATALOGUE
+from fedprune.methods import catalogue
 
 _ARM = ("arm-none-eabi-gcc", "qemu-system-arm")
 
@@ -102,7 +102,10 @@ def not_run(words: tuple[str, ...]) -> str:
             does in ("run", "deploy") or (does == "resume" and words[2].startswith("FLEET/"))
         ),
         "wants data that is not here": lambda: "--data-dir" in words,
-        "wants a method that is not here": lambda: _of_experiment(words) and not _method_is_here(words),
+        "wants a method that is not here": lambda: (
+            (_of_experiment(words) and not _method_is_here(words))
+            or (does == "methods" and len(words) > 2 and words[2] not in catalogue())
+        ),
         "wants an emulator": lambda: "aarch64" in words or ("cortex-m4" in words and not _has(*_ARM)),
         "wants TensorBoard": lambda: "tensorboard" in words and importlib.util.find_spec("tensorboard") is None,
         "takes minutes": lambda: "ray" in words,
@@ -116,7 +119,7 @@ def _of_experiment(words: tuple[str, ...]) -> bool:
 
 def _method_is_here(words: tuple[str, ...]) -> bool:
     name = _loaded(words).method["name"]
-    return name in CATALOGUE or ":" in name
+    return name in catalogue() or ":" in name
 
 
 def run(words: tuple[str, ...]) -> int:

@@ -14,12 +14,13 @@ from fedprune.federated.link.client import ROUTES
 from fedprune.federated.rounds.acting import Done
 from fedprune.federated.rounds.asking import Request
 from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.rounds import run
-from fedprune.federated.rounds.standing import Fleet, Step
+from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.wire.payload import MEMORY, Payload
@@ -38,7 +39,7 @@ class Here:
     def meet(self, devices: int, state: State) -> Fleet:
         """All of them, each with memory without end."""
         said = [(k, k, _unlimited(profile().device(device, Payload()))) for k, device in enumerate(self.devices)]
-        return Fleet({}, (), devices=devices, least=self.experiment.least_replies).joined(said, {})
+        return Fleet({}, (), expected=Expected(devices, self.experiment.least_replies)).joined(said, {})
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """Nobody goes away."""
