@@ -23,17 +23,9 @@ from fedprune.types import Ask, Found, Local, Method, Model
 
 
 def dhspg(
-    layers: Shapes,
-    *,
-    keep: float = 0.5,
-    penalty: float = 1e-3,
-    amplify: float = 2.0,
-    cap: float = 10.0,
-    epsilon: float = 0.0,
-    begin: int = 0,
-    stop: int = 10,
-    channels: Channels,
-) -> Method:
+    layers: Shapes, *, keep: float = 0.5, penalty: float = 1e-3, amplify: float = 2.0, cap: float = 10.0,
+    epsilon: float = 0.0, begin: int = 0, stop: int = 10, channels: Channels,
+) -> Method:  # fmt: skip
     """After round ``begin`` choose K redundant channels, drive them to 0, remove after ``stop`` those that are.
 
     A channel is all that makes it: rows, biases, γ and β of a group of coupled channels; at 0 it gives 0 (zero

@@ -11,16 +11,9 @@ from fedprune.types import Local, Method, Model, Params, Tensor
 
 
 def kd_dp(
-    layers: Shapes,
-    *,
-    density: float,
-    fraction: float = 0.5,
-    alpha_of_all: float = 0.5,
-    alpha_of_none: float = 1.0,
-    temperature: float = 4.0,
-    seed: int = 0,
-    channels: Channels,
-) -> Method:
+    layers: Shapes, *, density: float, fraction: float = 0.5, alpha_of_all: float = 0.5, alpha_of_none: float = 1.0,
+    temperature: float = 4.0, seed: int = 0, channels: Channels,
+) -> Method:  # fmt: skip
     """Train on a random ``fraction`` f of each device's examples by (1 − α(f)) CE + α(f) T² KL to the dense model (§3).
 
     The teacher is what the run starts from, all of it, while the weights that train keep the largest |θ| of all layers;
