@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune import draws, measures, models, training
+from fedprune import measures, models, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Dataset, Federation
 from fedprune.data.loading import federation as make_federation
@@ -25,7 +25,7 @@ from fedprune.methods.asking import asked_kinds, begun
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
-from fedprune.models import ModelError
+from fedprune.models import ModelError, draws
 from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
