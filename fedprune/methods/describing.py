@@ -135,17 +135,23 @@ def in_words(rounds: Sequence[int], last: int = ROUNDS) -> str:
 def _own(local: Local) -> list[str]:
     said = {
         "a loss of its own": local.loss is not None,
-        f"an optimiser of its own, {local.optimiser.slots if local.optimiser else 0} slots a weight": local.optimiser,
+        f"an optimiser of its own, {_many(local.optimiser.slots if local.optimiser else 0, 'slot')} a weight": (
+            local.optimiser
+        ),
         "chooses its examples": local.examples is not None,
-        f"trains {len(local.trains)} tensors of the method's memory": local.trains,
-        f"reads {len(local.reads)} tensors of the method's memory": local.reads,
+        f"trains {_many(len(local.trains), 'tensor')} of the method's memory": local.trains,
+        f"reads {_many(len(local.reads), 'tensor')} of the method's memory": local.reads,
         f"reports {', '.join(ask.kind for ask in local.reports.values())} of what it trained": local.reports,
         "sends back what the method says, in place of weights": local.sends is not None,
         "trains the model wrapped, such as rounded": local.around is not None,
         "trains smaller parts by turns": local.turns is not None,
-        f"{local.passes} passes a step more": local.passes,
+        f"a step takes {local.passes} times a forward pass more": local.passes,
     }
     return [words for words, so in said.items() if so]
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _parts(method: Method, model: Model) -> Iterator[str]:

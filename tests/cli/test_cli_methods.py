@@ -113,7 +113,7 @@ def test_a_method_of_ones_own_by_its_dotted_name(fedprune: Run) -> None:
         "          gradients: train examples, a backward pass, exact, so not private",
         "trains    a loss of its own",
         "          an optimiser of its own, 2 slots a weight",
-        "          trains 1 tensors of the method's memory",
+        "          trains 1 tensor of the method's memory",
         "          reports gradients of what it trained",
         "          a part of each device's own",
         "          joined in a way of its own",

@@ -37,6 +37,7 @@ from fedprune.methods.asking import rehearsed
 from fedprune.methods.building import Prunable, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.pruning import masks
+from fedprune.runs import central
 from fedprune.runs.setting import Setting, prepare
 from fedprune.types import Masks, Params
 
@@ -268,15 +269,17 @@ def resumes(name: str, given: Mapping[str, Any]) -> None:
 
 
 def roads(name: str, given: Mapping[str, Any]) -> None:
-    """One device over Flower's messages comes to the same bits as one in this process.
+    """One device over Flower's messages, and one holder of all data without Flower, come to the same bits.
 
-    A third road, training without devices, belongs here as soon as there is a command for it.
+    Both are those of one device in this process.
     """
     data = {"name": "battery:load", "devices": 1, "public": 0.2}
     it = ran(name, given, data=data)
     with LocalGrid(client_app, 1) as grid:
         link = Link(grid, it.setting.experiment)
         *_, last = run(link, it.setting.tiers(), 1, it.begun)
+    assert_same(last.state, it.last)
+    *_, last = run(central.here(it.setting), it.setting.tiers(), 1, it.begun)
     assert_same(last.state, it.last)
 
 
