@@ -12,8 +12,9 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from fedprune import draws, training
+from fedprune import training
 from fedprune.measures import DEVELOPMENT, Kind, Measurer, examples_of
+from fedprune.models import draws
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune import draws
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
 from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
+from fedprune.models import draws
 from fedprune.pruning.candidates import Pool
 from fedprune.training import evidence
 from fedprune.types import Model, Moments, Tensor

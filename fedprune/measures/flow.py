@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fedprune import draws
 from fedprune.measures import Kind, Measurer, _layers, finite
+from fedprune.models import draws
 from fedprune.pruning import criteria, masks
 from fedprune.pruning.allocation import ranked
 from fedprune.pruning.pruners import prune

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import prod
 
-from fedprune import draws
 from fedprune.measures import Kind, Measurer, _layers, finite
+from fedprune.models import draws
 from fedprune.training.gradients import gradients
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count

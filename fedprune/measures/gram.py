@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fedprune import draws
 from fedprune.measures import Kind, Measurer, _layers, finite
-from fedprune.models import Slot
+from fedprune.models import Slot, draws
 from fedprune.training.batches import Batches
 from fedprune.training.gram import gram
 from fedprune.types import Model, Tensor

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedprune import draws, training
+from fedprune import training
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
 from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
+from fedprune.models import draws
 from fedprune.pruning.candidates import Pool, statistics_of
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count, number

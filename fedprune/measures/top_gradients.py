@@ -9,11 +9,10 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fedprune import draws
 from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.measures import Kind, Measurer
-from fedprune.models import Slot
+from fedprune.models import Slot, draws
 from fedprune.training import evidence
 from fedprune.types import Model, Tensor, TopK
 from fedprune.wire.payload import Payload, count, number

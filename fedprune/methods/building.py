@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedprune import draws
 from fedprune.experiment import Experiment
 from fedprune.graph.coupling import coupled_channels, layer_shapes, prunable
 from fedprune.methods import build, size_parameter
 from fedprune.methods.layers import Channels, Shapes
+from fedprune.models import draws
 from fedprune.types import Method
 
 if TYPE_CHECKING:

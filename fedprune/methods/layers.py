@@ -10,7 +10,7 @@ from fedprune.counter_rng import uniforms
 from fedprune.graph.coupling import Group
 from fedprune.graph.width import width_masks
 from fedprune.pruning import criteria, masks
-from fedprune.pruning.allocation import erk
+from fedprune.pruning.allocation import erk, ranked
 from fedprune.pruning.parts import statistics
 from fedprune.pruning.pruners import prune
 from fedprune.pruning.schedules import constant, cubic
@@ -95,6 +95,11 @@ def measured_once(layers: Shapes, rule: Pruner, ask: Ask) -> Method:
 def scattered(layers: Shapes, density: float, seed: int) -> Callable[[Params], Model]:
     """A start with random masks, of Erdős–Rényi-kernel densities; where ``density`` is 1 it is dense."""
     return pruned_once(layers, prune(criteria.random, constant(density), allocate=erk(layers)), seed).start
+
+
+def largest(density: float) -> Pruner:
+    """Keep the largest |θ| of all layers together."""
+    return prune(criteria.magnitude, constant(density), allocate=ranked())
 
 
 def masked(model: Model, new: Masks) -> Model:

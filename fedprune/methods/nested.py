@@ -10,7 +10,7 @@ from fedprune.pruning import criteria, masks
 from fedprune.pruning.nesting import counts
 from fedprune.pruning.nesting import nested as best_within
 from fedprune.pruning.parts import statistics, view
-from fedprune.types import Ask, Found, Holder, Masks, Method, Model, Part, Tensor, Trained
+from fedprune.types import Ask, Found, Holder, Masks, Method, Model, Params, Part, Tensor, Trained
 
 Order = Callable[[Model, str, Mapping[int, Trained]], Mapping[str, Tensor]]
 """(model, part, what devices brought) -> layer -> scores by which the part's masks are drawn again."""
@@ -62,6 +62,16 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
         return model._replace(memory={**model.memory, **orders})
 
     return Method(start, part, main.local, join, asks, act)
+
+
+def why_not_shared(method: Method, zeros: Params, size: str) -> str:
+    """Why tiers cannot each have this method at their own ``size``, its density or width; empty where they can."""
+    begun = method.start(zeros)
+    if size == "width" and not begun.parts:
+        return "chooses channels by what devices measure, so tiers have none to differ by"
+    if begun.masks and method.part is not Method._field_defaults["part"]:
+        return "gives each device a mask of its own, so tiers cannot differ by their density"
+    return ""
 
 
 def _begun(methods: Mapping[str, Method], model: Model, found: Found) -> tuple[dict[str, Model], dict[str, Ask]]:

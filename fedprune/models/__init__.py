@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedprune import draws
+from fedprune.models import draws
 
 if TYPE_CHECKING:
     from torch import nn

@@ -62,7 +62,8 @@ def half_as_fast(slow: Collection[str], level: int) -> Allocation:
     """Layers share alike at each level of pruning, but ``slow`` ones lose half the fraction (Frankle & Carbin, 2019).
 
     With x the kept fraction a level, x^level of a layer and ((1 + x) / 2)^level of a slow one are kept, so many that
-    the total is the density asked for. ValueError where the slow ones alone keep more than that.
+    the total is the density asked for. Where the slow ones alone would keep more than that, all
+    layers share alike.
 
     >>> half_as_fast(["head"], level=1)({"body": np.ones(10), "head": np.ones(10)}, 0.7)
     {'body': 0.6, 'head': 0.8}
@@ -78,7 +79,7 @@ def half_as_fast(slow: Collection[str], level: int) -> Allocation:
             return sum(kept * scores[name].size for name, kept in densities(scores, fraction).items()) > total
 
         if over(low):
-            raise ValueError(f"density {density} is less than layers pruned half as fast keep at level {level}")
+            return uniform(scores, density)
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
             low, high = (low, middle) if over(middle) else (middle, high)

@@ -19,6 +19,26 @@ def kept_count(density: float, size: int) -> int:
     return min(size, max(int(density > 0), int(density * size * (1 + _ROUNDING))))
 
 
+def towards_top_k(mask: BoolTensor, scores: Tensor, swaps: int) -> BoolTensor:
+    """``mask`` with at most ``swaps`` of its kept positions exchanged, the worst for the best of the pruned ones.
+
+    None is exchanged for one that is not better; without a limit that ends in the top-k of the scores, k as kept.
+
+    >>> towards_top_k(np.array([True, True, True, False, False]), np.array([3.0, 1.0, 2.0, 5.0, 4.0]), 1).tolist()
+    [True, False, True, True, False]
+    """
+    best = top_k(np.where(mask, -np.inf, scores), min(swaps, int(np.count_nonzero(~mask))))
+    worst = top_k(np.where(mask, -scores, -np.inf), min(swaps, int(np.count_nonzero(mask))))
+    most = min(np.count_nonzero(best), np.count_nonzero(worst))
+    grown = np.flatnonzero(best)[np.argsort(-scores[best], kind="stable")][:most]
+    dropped = np.flatnonzero(worst)[np.argsort(scores[worst], kind="stable")][:most]
+    better = scores.flat[grown] > scores.flat[dropped]
+    after = mask.copy()
+    after.flat[grown[better]] = True
+    after.flat[dropped[better]] = False
+    return after
+
+
 def top_k(scores: Tensor, k: int) -> BoolTensor:
     """Mask of the shape of ``scores`` with exactly ``k`` True: the largest scores, ties to the first in C order.
 

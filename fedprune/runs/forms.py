@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedprune import draws, training
+from fedprune import training
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import measured
+from fedprune.models import draws
 from fedprune.runs import shipping
 from fedprune.runs.costs import SRAM_SLACK
 from fedprune.runs.setting import Setting

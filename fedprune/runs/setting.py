@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune import draws, measures, models, training
+from fedprune import measures, models, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Dataset, Federation
 from fedprune.data.loading import federation as make_federation
@@ -23,9 +23,9 @@ from fedprune.graph import UnsupportedOperation
 from fedprune.methods import MethodError, size_parameter
 from fedprune.methods.asking import asked_kinds, begun
 from fedprune.methods.building import at_size, prunable_of
-from fedprune.methods.nested import nested
+from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
-from fedprune.models import ModelError
+from fedprune.models import ModelError, draws
 from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
@@ -145,6 +145,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
             f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
         )
 
+    if why := why_not_shared(method, zeros(experiment, dataset), sized_by[0]):
+        raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
     if not len(federation.public_indices):
         raise ExperimentError(f"{source}: data.public: a plan takes the ranges of activations from it; set it above 0")
 

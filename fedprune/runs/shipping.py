@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import draws
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
+from fedprune.models import draws
 from fedprune.runs.setting import Setting
 from fedprune.training import evidence
 from fedprune.types import FloatTensor

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fedprune.pruning.topk import top_k
+from fedprune.training.losses import plain_loss
+from fedprune.training.net import Net
+from fedprune.types import Loss, Now
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +34,31 @@ def top_k_mask(scores: torch.Tensor, k: int) -> torch.Tensor:
         return torch.from_numpy(top_k(values.detach().numpy(), k).astype(np.float32))
 
     return straight_through(scores, kept)
+
+
+def through_scores(kept: Mapping[str, int], weights: str, scores: str, *, until: int) -> Loss:
+    """The mean cross-entropy under masks that alone are trained: the top ``kept`` of each layer's scores.
+
+    Memory holds a layer's weights and scores under its name after ``weights`` and ``scores``. No weight has a gradient,
+    and after round ``until`` that of the scores is 0.
+    """
+
+    def loss(
+        net: Net,
+        params: Mapping[str, torch.Tensor],
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        memory: Mapping[str, torch.Tensor],
+        now: Now,
+    ) -> torch.Tensor:
+        tried = {name: value.detach() for name, value in params.items()}
+        for name, k in kept.items():
+            score = memory[scores + name]
+            mask = top_k_mask(score if now.round <= until else score.detach() + 0 * score, k)
+            tried[name] = memory[weights + name] * mask
+        return plain_loss(net, tried, inputs, labels, memory, now)
+
+    return loss
 
 
 @functools.cache

@@ -14,9 +14,9 @@ import tiny_world
 import torch
 from fleets import assert_same, fleet_of
 
-from fedprune import draws
 from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import read
+from fedprune.models import draws
 from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from fedprune import measures
-from fedprune.aggregation import mean_of_variances
 from fedprune.pruning import candidates, criteria
 from fedprune.pruning.allocation import at_least, erk, ranked, uniform
-from fedprune.pruning.candidates import Pool, candidate_counts, candidate_masks, choose, pool_size
+from fedprune.pruning.candidates import candidate_counts, candidate_masks, choose, pool_size
 from fedprune.pruning.granularity import channel
 from fedprune.pruning.pruners import prune, regrow
 from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
@@ -123,30 +122,31 @@ def test_a_density_that_the_layers_cannot_have_is_refused(monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("losses", "chosen"),
     [
-        # sums 13, 12: the larger device outvotes the smaller
-        ([([3.0, 5.0], 4), ([10.0, 7.0], 90)], 1),
-        ([([1.0, 1.0, 1.0], 2)], 0),
-        ([([float("nan"), 9.0, float("inf")], 2)], 1),
-        ([([float("nan"), float("inf")], 2)], 0),
-        # a device without examples does not vote, whatever it sends
-        ([([0.0, 1e9], 0), ([2.0, 1.0], 3)], 1),
-        # what one device cannot run is nobody's choice
-        ([([float("nan"), 5.0], 2), ([0.0, 5.0], 2)], 1),
+        ([13 / 94, 12 / 94], 1),
+        ([1.0, 1.0, 1.0], 0),  # ties to the first
+        ([np.inf, 9.0, np.inf], 1),
+        ([np.inf, np.inf], 0),
     ],
 )
-def test_choosing(losses: list[tuple[list[float], int]], chosen: int) -> None:
-    answers = [Payload({"losses": sums, "examples": size}) for sums, size in losses]
-    pool = Pool([{}] * len(losses[0][0]), mean_of_variances)
-    assert choose(measures.find("losses").merge(answers, pool)) == chosen
+def test_choosing(losses: list[float], chosen: int) -> None:
+    assert choose({"loss": np.array(losses), "examples": np.asarray(94)}) == chosen
 
 
-def test_where_nobody_could_compare_the_first_is_chosen() -> None:
+def test_choosing_where_nobody_could_compare_or_had_an_example() -> None:
     assert choose({}) == 0
-
-
-def test_choosing_without_examples_is_refused() -> None:
-    found = measures.find("losses").merge(
-        [Payload({"losses": [1.0, 2.0], "examples": 0})], Pool([{}, {}], mean_of_variances)
-    )
     with pytest.raises(ValueError, match="no device has development examples"):
-        choose(found)
+        choose({"loss": np.full(2, np.inf), "examples": np.asarray(0)})
+
+
+def test_losses_of_devices_count_by_their_examples() -> None:
+    def merged(*told: tuple[list[float | None], int]) -> list[float]:
+        pool = candidates.Pool([{}, {}], None)  # type: ignore[arg-type]
+        answers = [Payload({"losses": losses, "examples": examples}) for losses, examples in told]
+        return measures.find("losses").merge(answers, pool)["loss"].tolist()
+
+    # sums 13, 12: the larger device outvotes the smaller
+    assert merged(([3.0, 5.0], 4), ([10.0, 7.0], 90)) == [13 / 94, 12 / 94]
+    # a device without examples does not vote, whatever it sends
+    assert merged(([0.0, 1e9], 0), ([2.0, 1.0], 3)) == [2 / 3, 1 / 3]
+    # what one device cannot run is nobody's choice
+    assert merged(([None, 5.0], 2), ([0.0, 5.0], 2)) == [np.inf, 2.5]

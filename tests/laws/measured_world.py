@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedprune import aggregation, counter_rng, draws, graph, training
+from fedprune import aggregation, counter_rng, graph, training
 from fedprune.data import Dataset, DeviceData, Examples
 from fedprune.data.loading import in_order
 from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
 from fedprune.measures.flow import Thinned
-from fedprune.models import Slot
+from fedprune.models import Slot, draws
 from fedprune.pruning import masks
 from fedprune.types import Model, Params, Tensor
 from fedprune.wire.payload import Payload

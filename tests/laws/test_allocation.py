@@ -9,7 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fedprune.pruning import allocation
-from fedprune.pruning.allocation import at_least, erk, ranked, uniform
+from fedprune.pruning.allocation import at_least, erk, half_as_fast, ranked, uniform
 from fedprune.pruning.topk import kept_count
 from fedprune.types import Scores
 
@@ -34,6 +34,7 @@ ENTRIES = {
     "ranked": lambda shapes: ranked(),
     "erk": erk,
     "at_least": lambda shapes: at_least(0.2, erk(shapes)),
+    "half_as_fast": lambda shapes: half_as_fast(list(shapes)[-1:], 3),
 }
 
 
@@ -134,6 +135,16 @@ def test_erk_sums_to_the_density_and_caps_at_exactly_1(shapes: Shapes, density: 
         scale = next(iter(free.values()))
         assert all(value == pytest.approx(scale, rel=1e-9) for value in free.values())
         assert all(scale * raw[name] >= 1 - 1e-9 for name in shapes if name not in free)
+
+
+@given(NETS, DENSITIES, st.integers(1, 8))
+def test_half_as_fast_meets_the_density_and_a_slow_layer_loses_half(shapes: Shapes, density: float, level: int) -> None:
+    slow, sizes = next(iter(shapes)), {name: math.prod(shape) for name, shape in shapes.items()}
+    assume(sizes[slow] * 0.5**level <= density * sum(sizes.values()))
+    shared = half_as_fast([slow], level)({name: np.empty(shape) for name, shape in shapes.items()}, density)
+    assert sum(shared[name] * sizes[name] for name in shapes) == pytest.approx(density * sum(sizes.values()), rel=1e-6)
+    lost = {name: 1 - value ** (1 / level) for name, value in shared.items()}
+    assert all(lost[slow] == pytest.approx(value / 2, abs=1e-6) for name, value in lost.items() if name != slow)
 
 
 @given(NETS, DENSITIES, st.floats(0, 1))

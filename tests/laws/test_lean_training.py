@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedprune import draws, training
-from fedprune.models import build
+from fedprune import training
+from fedprune.models import build, draws
 from fedprune.training import train
 from fedprune.training.lean import Lean, SubModel, blocks, prepared
 from fedprune.training.losses import plain_loss

@@ -20,7 +20,6 @@ from unittest import mock
 import here
 import numpy as np
 import torch
-from msgspec.structs import replace
 from torch import nn
 
 from fedprune import training, wire
@@ -36,7 +35,7 @@ from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import build, find, size_parameter
 from fedprune.methods.asking import rehearsed
 from fedprune.methods.building import Prunable, prunable_of
-from fedprune.methods.nested import nested
+from fedprune.methods.nested import nested, why_not_shared
 from fedprune.pruning import masks
 from fedprune.runs import central
 from fedprune.runs.setting import Setting, prepare
@@ -51,11 +50,14 @@ NEEDED: Mapping[str, Any] = {
     "stop": 2,
     "pool": 3,
     "iterations": 9,
+    "levels": 2,
+    "fraction": 0.5,
+    "goal": 0.0,
 }
 """By the name of a parameter: what a method is given here, so that so few rounds show all that it does."""
 WITHIN = {"fedtiny": 0.02}
 """How far a density may be off, of itself, where that is not 1 %: FedTiny draws its candidates so."""
-ALIKE = ("magnitude", "random_erk", "fedavg")
+ALIKE = ("magnitude", "random_erk", "fedavg", "kd_dp")
 """Methods that are one of the answers which others must not give, or prune nothing."""
 _PERSONAL = "mask/"
 
@@ -127,14 +129,10 @@ def ran(name: str, given: Mapping[str, Any] = _NOTHING, **changes: Any) -> Ran:
 @functools.lru_cache(maxsize=16)
 def _ran(text: str) -> Ran:
     setting = prepare(from_json(text), "battery")
-    begun = _begun(setting)
+    begun = here.dense(setting.experiment)
     with _watched() as steps:
         states = tuple(step.state for step in here.steps(setting, begun))
     return Ran(setting, begun, states, len(steps))
-
-
-def _begun(setting: Setting) -> State:
-    return here.first(to_json(replace(setting.experiment, method={"name": "fedavg"})))
 
 
 @contextmanager
@@ -325,6 +323,9 @@ def unequal(name: str, given: Mapping[str, Any]) -> None:
 
     def at(part: float) -> Any:
         return build({**table, sized[0]: part}, what.layers, it.setting.experiment.seed, channels=what.channels)
+
+    if why_not_shared(at(size), it.begun.params, sized[0]):
+        return
 
     def job(part: str) -> Job:
         return Job(part, sized[0] == "width", size=size if part == "large" else size / 2)

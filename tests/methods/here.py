@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from fedprune.experiment import Experiment, from_json, to_json
 from fedprune.federated.link.client import ROUTES
+from fedprune.federated.rounds.acting import Done
 from fedprune.federated.rounds.asking import Request
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.fleet import Expected, Fleet
@@ -79,8 +80,8 @@ def fleet_of(setting: Setting) -> Here:
     )
 
 
-def steps(setting: Setting, state: State, tiers: Tiers | None = None) -> Iterator[tuple[dict[str, Any], State]]:
-    """(row, state) of every step from ``state`` to the last round."""
+def steps(setting: Setting, state: State, tiers: Tiers | None = None) -> Iterator[Done]:
+    """Every step from ``state`` to the last round."""
     asking = fleet_of(setting)
     yield from run(asking, tiers or setting.tiers(), len(asking.devices), state)
 
@@ -88,14 +89,15 @@ def steps(setting: Setting, state: State, tiers: Tiers | None = None) -> Iterato
 @functools.lru_cache(maxsize=64)
 def first(text: str) -> State:
     """The state before round 0 of an experiment, as JSON; the method has no part in it."""
-
     return pretrain(prepare(from_json(text), "test"))
+
+
+def dense(experiment: Experiment) -> State:
+    """The state before round 0 of an experiment: the same for every method."""
+    return first(to_json(replace(experiment, method={"name": "fedavg"}, rounds=1, evaluate_every=1)))
 
 
 def accuracy(experiment: Experiment) -> float:
     """Of the last test of a run, over all devices' test parts."""
-
-    setting = prepare(experiment, "test")
-    begun = first(to_json(replace(experiment, method={"name": "fedavg"}, rounds=1)))
-    rows = [row for row, _ in steps(setting, begun) if row.get("phase") == "evaluate"]
-    return float(rows[-1]["accuracy"])
+    rows = [step.row for step in steps(prepare(experiment, "test"), dense(experiment))]
+    return float(next(row["accuracy"] for row in reversed(rows) if row.get("phase") == "evaluate"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING
 
-from fedprune import counter_rng, draws, models, training
+from fedprune import counter_rng, models, training
 from fedprune import experiment as _experiment
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, DeviceData, Examples
@@ -16,7 +16,7 @@ from fedprune.data.loading import in_order, shuffled
 from fedprune.experiment import Experiment
 from fedprune.graph import width
 from fedprune.methods.building import at_size, prunable_of
-from fedprune.models import Slot
+from fedprune.models import Slot, draws
 from fedprune.types import Local, Params, Tensor
 
 if TYPE_CHECKING:

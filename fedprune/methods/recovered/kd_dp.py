@@ -3,28 +3,17 @@
 from typing import Any
 
 from fedprune.counter_rng import uniforms
-from fedprune.methods.layers import Channels, Shapes, density_in_range, fractions_in_range, pruned_once
+from fedprune.methods.layers import Channels, Shapes, density_in_range, fractions_in_range, largest, pruned_once
 from fedprune.methods.rewinding import named
-from fedprune.pruning import criteria
-from fedprune.pruning.allocation import ranked
-from fedprune.pruning.pruners import prune
-from fedprune.pruning.schedules import constant
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.training.losses import distilled
 from fedprune.types import Local, Method, Model, Params, Tensor
 
 
 def kd_dp(
-    layers: Shapes,
-    *,
-    density: float,
-    fraction: float = 0.5,
-    alpha_of_all: float = 0.5,
-    alpha_of_none: float = 1.0,
-    temperature: float = 4.0,
-    seed: int = 0,
-    channels: Channels,
-) -> Method:
+    layers: Shapes, *, density: float, fraction: float = 0.5, alpha_of_all: float = 0.5, alpha_of_none: float = 1.0,
+    temperature: float = 4.0, seed: int = 0, channels: Channels,
+) -> Method:  # fmt: skip
     """Train on a random ``fraction`` f of each device's examples by (1 − α(f)) CE + α(f) T² KL to the dense model (§3).
 
     The teacher is what the run starts from, all of it, while the weights that train keep the largest |θ| of all layers;
@@ -36,7 +25,7 @@ def kd_dp(
     fractions_in_range(alpha_of_all=alpha_of_all, alpha_of_none=alpha_of_none)
     if not 0 < fraction <= 1 or alpha_of_all > alpha_of_none:
         raise ValueError(f"fraction {fraction} is outside (0, 1], or alpha_of_all is above alpha_of_none")
-    once = pruned_once(layers, prune(criteria.magnitude, constant(density), allocate=ranked()))
+    once = pruned_once(layers, largest(density))
     teacher = tuple(f"teacher/{name}" for name in channels()[1])
     alpha = alpha_of_none + (alpha_of_all - alpha_of_none) * fraction
 

@@ -8,19 +8,18 @@ from fedprune.graph.width import first_channels, width_masks
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.pruning import obs
 from fedprune.pruning.parts import statistics
-from fedprune.pruning.topk import top_k
 from fedprune.types import Ask, Found, Method, Model, Part, Tensor
 
 
 def obspa(layers: Shapes, *, width: float, damping: float = 0.01, noise: bool = False, channels: Channels) -> Method:
     """Keep ⌈width · C⌉ of the C channels of every group, those whose loss nothing makes up for; no training is needed.
 
-    A channel's score is what the layers that read it lose without it, each as a part of its outputs, summed over those
-    layers (§3.3; OBS). Then each of these layers is fitted anew to its outputs before, from H = XᵀX of the dense model,
-    summed over devices, which see their own training examples, or uniform ``noise``. ``damping`` times the mean of H's
-    diagonal is added to it. (m): damping, and that scores and weights are those of one step, not of one channel after
-    the other. Not done: new statistics for batch norms before training, and a budget shared among groups. Where nobody
-    answers, devices hold the first channels as they are.
+    A channel costs what the layers that read it lose without it, each as a part of its outputs, summed over those
+    layers; the cheapest goes, the others make up for it, and again (OBS). Then each of these layers is fitted anew to
+    its outputs before, with H = XᵀX of the dense model, summed over devices that see their training examples, or noise.
+    (m): ``damping``, a part of the mean of H's diagonal that is added to it; that groups, not layers, go one after the
+    other with H of the dense model. Not done: new statistics of batch norms (training takes them anew), and a budget
+    shared among groups. Where nobody answers, devices hold the first channels as they are.
     """
     groups, shapes = channels()
     units = first_channels(groups, width)
@@ -37,8 +36,8 @@ def obspa(layers: Shapes, *, width: float, damping: float = 0.01, noise: bool = 
         fitted, best = dict[str, Tensor](), dict(units)
         gram = {name: obs.damped(found["gram"][name], damping) for name in names if found["gram"]}
         for name, members in readers.items() if gram else ():
-            lost = [obs.losses(flat[member.name], gram[member.name], member.columns) for member in members]
-            best[name] = top_k(np.sum(lost, axis=0), int(units[name].sum()))
+            read = [obs.Reader(flat[member.name], gram[member.name], member.columns) for member in members]
+            best[name] = obs.best_units(read, int(units[name].sum()))
         kept = width_masks(groups, shapes, best)
         for name, whole in gram.items():
             columns = np.any(kept[name].reshape(flat[name].shape), axis=0)

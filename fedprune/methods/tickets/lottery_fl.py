@@ -5,12 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, masked
+from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, largest, masked
 from fedprune.methods.rewinding import FIRST, named, unnamed
-from fedprune.pruning import criteria, masks
-from fedprune.pruning.allocation import ranked
-from fedprune.pruning.pruners import prune
-from fedprune.pruning.schedules import constant
+from fedprune.pruning import masks
 from fedprune.types import Ask, Found, Holder, Local, Method, Model, Params, Part, Trained
 
 
@@ -41,8 +38,7 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
         for device, brought in trained.items():
             kept, now = brought.masks, masks.density(brought.masks)
             if now > density and brought.reports["right"].get("accuracy", -1) >= goal:
-                rule = prune(criteria.magnitude, constant(max(density, now * (1 - fraction))), allocate=ranked())
-                kept = rule.update(kept, {"weight": brought.params}, 0)
+                kept = largest(max(density, now * (1 - fraction))).update(kept, {"weight": brought.params}, 0)
                 memory[f"again/{device}"] = np.asarray(True)
             memory |= named(f"mask/{device}/", kept)
         return model._replace(memory=memory)

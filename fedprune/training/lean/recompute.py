@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedprune import draws
+from fedprune.models import draws
 
 if TYPE_CHECKING:
     import torch

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from fedprune import draws, training
+from fedprune import training
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.models import draws
 from fedprune.wire.payload import Payload, count
 
 ROUTE = "evaluate"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import draws, measures, training
+from fedprune import measures, training
 from fedprune.counter_rng import generator
 from fedprune.data import Examples
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.models import draws
 from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
 from fedprune.training.quantised import quantisation_aware

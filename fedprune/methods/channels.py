@@ -1,0 +1,103 @@
+"""Methods that drive channels to nothing and remove them: what a channel is made of, which are pushed, and removal.
+
+Until they are removed devices hold every channel, as a part of that name; which are pushed, and how strongly, is in the
+model's memory, a tensor a group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from fedprune.graph.coupling import Group, Member
+from fedprune.graph.width import width_masks
+from fedprune.methods.layers import Channels, narrowed
+from fedprune.pruning.allocation import ranked
+from fedprune.pruning.topk import kept_count, top_k
+from fedprune.types import Masks, Model, Params, Scores, Tensor, Trained
+
+Members = Mapping[str, Sequence[Member]]
+"""Group -> of what its channels are made."""
+
+PUSH = "push/"
+"""Before a group's name in memory: how strongly each of its channels is pushed, (channels,) float32; 0 is not."""
+
+_LEAST = 1e-6  # of a group: rounded up, that is one channel
+
+
+def keep_in_range(keep: float) -> float:
+    """``keep`` itself, a fraction of all channels; ValueError where it is outside (0, 1]."""
+    if not 0 < keep <= 1:
+        raise ValueError(f"keep {keep} is outside (0, 1]")
+    return keep
+
+
+def made_of(groups: Iterable[Group]) -> Members:
+    """What makes a channel: rows of weights, biases, batch norms' γ and β. All of them 0, so is the channel."""
+    return {g.name: [m for m in g.members if m.produces and m.name.endswith((".weight", ".bias"))] for g in groups}
+
+
+def scales(groups: Iterable[Group]) -> Members:
+    """The γ of batch norms alone, and groups that have any; ValueError where none has."""
+    gammas = {
+        name: [m for m in each if m.name.endswith(".weight") and len(m.shape) == 1]
+        for name, each in made_of(groups).items()
+    }
+    if not any(gammas.values()):
+        raise ValueError("the model has no batch norm whose channels can be followed")
+    return {name: each for name, each in gammas.items() if each}
+
+
+def rows(members: Sequence[Member], params: Params) -> Tensor:
+    """(channels, weights): all that members hold of each channel of their group, side by side."""
+    return np.concatenate([params[m.name][m.positions.ravel()].reshape(len(m.positions), -1) for m in members], 1)
+
+
+def best_channels(scores: Scores, keep: float) -> Masks:
+    """Group -> kept channels: the best ``keep`` of those of all groups, and at least one of each.
+
+    >>> kept = best_channels({"a": np.array([9.0, 8.0, 7.0]), "b": np.array([1.0, 2.0, 3.0])}, 0.5)
+    >>> {name: channels.tolist() for name, channels in kept.items()}
+    {'a': [True, True, False], 'b': [False, False, True]}
+    """
+    keep = max(keep, len(scores) / sum(score.size for score in scores.values()))
+    densities = ranked(floor=_LEAST)(scores, keep)
+    return {name: top_k(score, kept_count(densities[name], score.size)) for name, score in scores.items()}
+
+
+def whole(channels: Channels, params: Params) -> Model:
+    """A model whose devices hold every channel for now, and of which none is pushed."""
+    free = {group.name: np.ones(group.size, np.bool_) for group in channels()[0]}
+    return pushed(narrowed(channels, lambda groups: {})(params), free, 0.0)
+
+
+def pushed(model: Model, kept: Masks, strength: float) -> Model:
+    """The model in which all channels of these groups but the kept are pushed."""
+    return model._replace(memory={PUSH + name: np.float32(strength) * ~mask for name, mask in kept.items()})
+
+
+def unpushed(model: Model) -> Masks:
+    """Group -> the channels that are not pushed."""
+    return {name.removeprefix(PUSH): push == 0 for name, push in model.memory.items()}
+
+
+def without(model: Model, channels: Channels, kept: Masks) -> Model:
+    """The model whose devices hold the kept channels alone from now on, of which none is pushed."""
+    masks = width_masks(*channels(), kept)
+    parts = {name: part._replace(masks=masks) for name, part in model.parts.items()}
+    left = {name: np.ones(np.count_nonzero(mask), np.bool_) for name, mask in kept.items()}
+    return pushed(model._replace(parts=parts), left, 0.0)
+
+
+def zeroed(made: Members, model: Model, trained: Mapping[int, Trained]) -> Model:
+    """The model with pushed channels at 0 that devices with half of the examples brought at 0: a mean is not there."""
+    half, params = sum(each.weight for each in trained.values()) / 2, dict(model.params)
+    for name, free in unpushed(model).items():
+        if not free.all():  # else there is nothing to do, or the devices' channels are fewer than the members'
+            there = sum(each.weight * ~rows(made[name], each.params).any(1) for each in trained.values())
+            gone = ~free & (there >= half)
+            for m in made[name]:
+                params[m.name] = params[m.name].copy()
+                params[m.name][m.positions[gone].ravel()] = 0
+    return model._replace(params=params)
