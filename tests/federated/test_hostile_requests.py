@@ -61,6 +61,11 @@ def asking(route: str) -> dict[str, Any]:
         "query.bn_statistics": {"candidates": {"0": {"w": 1}}},
         "query.losses": {"candidates": {"0": {"w": 1}}},
         "query.ranges": {"graph": graph},
+        "query.accuracy": {"of": "train"},
+        **{
+            f"query.{kind}": {"layers": ["w"], "densities": []}
+            for kind in ("flow", "gradients", "gram", "gram_of_noise")
+        },
         "query.deploy": {"sha256": "0" * 64, "run": "r", "tier": ""},
     }
     return {"experiment": to_json(tiny_world.experiment()), **more.get(route, {})}
