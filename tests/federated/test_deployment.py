@@ -80,12 +80,12 @@ def link(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[
             yield path, environment
 
 
-# what is asked in round 0 and a model that is swapped; a teacher; a mask for each device; votes on frozen weights
+# evidence of round 0 and of pruned weights; votes on frozen weights; a mask for each device, and what it reports
 @pytest.mark.parametrize(
     "method",
     [
         '{name="fedtiny",density=0.1,pool=2,period=1}',
-        '{name="kd_dp",density=0.2}',
+        '{name="lottery_jackpots",density=0.2}',
         '{name="lottery_fl",density=0.3,goal=0.0}',
     ],
 )

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from fedprune.graph.coupling import Group, Member
-from fedprune.methods.channels import best_channels, pushed, rows, without, zeroed
+from fedprune.methods.channels import best_channels, pushed, redundancy, rows, without, zeroed
 from fedprune.methods.learned.lottery_jackpots import lottery_jackpots
-from fedprune.pruning.criteria import redundancy
 from fedprune.pruning.topk import towards_top_k
 from fedprune.training.half_space import half_space
 from fedprune.types import Model, Now, Part, Sgd, Trained

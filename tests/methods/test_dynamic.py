@@ -19,7 +19,8 @@ SIZES = {"1.0.weight": 540, "2.0.weight": 1080, "5.weight": 768}
 
 def rounds(name: str, **given: float) -> Iterator[tuple[int, State, State]]:
     """(round, the state when it was trained, the state when the method has acted) of a run."""
-    it = battery.ran(name, {"density": 0.1, "stop": STOP, **given}, rounds=ROUNDS)
+    own = {} if name == "gmp" else {"fraction": 0.5 if name == "granet" else 0.3}
+    it = battery.ran(name, {"density": 0.1, "stop": STOP, **own, **given}, rounds=ROUNDS)
     assert {layer: math.prod(shape) for layer, shape in it.layers.items()} == SIZES
     trained = {state.round + 1: state for state in it.states if "train" in state.done and state.round < ROUNDS}
     acted = {state.round: state for state in reversed(it.states)}
@@ -84,7 +85,7 @@ def test_rigl_swaps_by_its_cosine_and_keeps_every_layers_density() -> None:
 
 
 def test_rigl_grows_the_largest_gradients_that_devices_found() -> None:
-    it = battery.ran("rigl", {"density": 0.1, "stop": STOP}, rounds=ROUNDS)
+    it = battery.ran("rigl", {"density": 0.1, "stop": STOP, "fraction": 0.3}, rounds=ROUNDS)
     told = [(state, after) for state, after in zip(it.states, it.states[1:], strict=False) if state.found]
     assert not told  # an answer goes straight into the act of its round
     method, state = it.setting.method, it.states[0]

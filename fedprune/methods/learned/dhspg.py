@@ -9,6 +9,7 @@ from fedprune.methods.channels import (
     keep_in_range,
     made_of,
     pushed,
+    redundancy,
     rows,
     unpushed,
     whole,
@@ -16,7 +17,6 @@ from fedprune.methods.channels import (
     zeroed,
 )
 from fedprune.methods.layers import Channels, Shapes
-from fedprune.pruning.criteria import redundancy
 from fedprune.training.half_space import half_space
 from fedprune.training.losses import plain_loss
 from fedprune.types import Ask, Found, Local, Method, Model
