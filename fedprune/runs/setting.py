@@ -127,7 +127,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     kinds: tuple[str, ...] = ()
     if nothing_to_choose_by or experiment.privacy.epsilon:
         kinds = asked_kinds(method, zeros(experiment, dataset), experiment.rounds)
-    allow(experiment, kinds, source)
+    allow(experiment, kinds, unnoised(method, zeros(experiment, dataset)), source)
     if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
         raise ExperimentError(
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
@@ -196,22 +196,32 @@ def _draw_anew(seed: int, epoch: int, step: int) -> None:
     draws.begin(number(seed, "pretraining", epoch, step))
 
 
-def allow(experiment: Experiment, kinds: Collection[str], source: str) -> None:
+def allow(experiment: Experiment, kinds: Collection[str], unnoised: Collection[str], source: str) -> None:
     """ExperimentError, in one line beginning with ``source``, where a private experiment's method cannot be private.
 
-    ``kinds`` are those of the evidence that it asks for.
+    ``kinds`` are those of the evidence that it asks for, ``unnoised`` tensors that its devices send without noise.
     """
     if not experiment.privacy.epsilon:
         return
-    name = experiment.method["name"]
-    or_off = "or leave privacy.epsilon out"
+    name, or_off = experiment.method["name"], "or leave privacy.epsilon out"
     exact = [kind for kind in kinds if not measures.find(kind).private]
-    if of_training := [kind for kind in exact if measures.find(kind).of == measures.TRAIN]:
-        what = of_training[0].replace("top_", "").replace("_", " ")
-        raise ExperimentError(
-            f"{source}: method.name: devices send {name} {what} without noise; choose another, {or_off}"
-        )
+    if other := [kind for kind in exact if kind not in ("bn_statistics", "losses")]:
+        what = other[0].replace("top_", "").replace("_", " ")
+        why = f"devices send {name} {what} without noise; choose another, {or_off}"
+        raise ExperimentError(f"{source}: method.name: {why}")
     if exact:
         raise ExperimentError(
             f"{source}: method: devices compare the candidates of {name} without noise; ask for one, {or_off}"
         )
+    if unnoised:
+        why = f"what {name} sends, such as {min(unnoised)}, no noise covers; choose another, {or_off}"
+        raise ExperimentError(f"{source}: method.name: {why}")
+
+
+def unnoised(method: Method, params: Params) -> set[str]:
+    """Tensors that devices send and that are no trained ones, to which noise could be added: votes, for example."""
+    if method.local.sends is None:
+        return set()
+    memory = method.start(params).memory
+    own = {name: memory[name] for name in method.local.trains}
+    return {*method.local.sends(params, own)} - {*params, *own}

@@ -12,12 +12,14 @@ import pytest
 import tiny_world
 from flwr.app import Message
 
+from fedprune import measures
 from fedprune.experiment import ExperimentError, from_json, parse, to_json, to_toml
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
+from fedprune.federated.rounds.asking import RunStopped
 from fedprune.methods.asking import asked_kinds
-from fedprune.runs.setting import allow, prepare
+from fedprune.runs.setting import allow, prepare, unnoised
 from fedprune.wire.payload import Payload
 
 ASKED = {"epsilon": 0.9, "clip_norm": 0.5, "delta": 1e-6}
@@ -178,7 +180,7 @@ def test_training_that_changes_nothing_or_diverges_is_noise_alone(in_tmp: Callab
         assert abs(values.std() / SIGMA - 1) < 0.1
 
 
-@pytest.mark.parametrize("route", ["query.ranges", "query.bn_statistics", "query.losses", "query.top_gradients"])
+@pytest.mark.parametrize("route", [f"query.{kind}" for kind in measures.names() if not measures.find(kind).private])
 @pytest.mark.parametrize("bundled", [False, True])
 def test_a_device_refuses_what_would_answer_exactly(recorder: Any, route: str, bundled: bool) -> None:
     from fedprune.federated.link.client import client_app
@@ -190,6 +192,14 @@ def test_a_device_refuses_what_would_answer_exactly(recorder: Any, route: str, b
         (reply,) = grid.send_and_receive([Message(content, 1000, kind, group_id="1")])
     assert reply.has_error()
     assert f"{route} would answer without noise, and privacy.epsilon is 0.9" in reply.error.reason
+
+
+def test_a_device_refuses_to_send_votes_whatever_the_server_checked(
+    go: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedprune.runs.setting.allow", lambda *given: None)
+    with pytest.raises(RunStopped, match=r"vote/\S+ would be sent without noise, and privacy.epsilon is 0.9"):
+        go(experiment(method={"name": "lottery_jackpots", "density": 0.2}, retries=0))
 
 
 def test_a_bundle_is_noised_as_its_parts_are(recorder: Any, private: Any) -> None:
@@ -253,19 +263,29 @@ def test_what_cannot_be_private_is_said_in_one_line(changes: dict[str, Any], exp
             {"name": "tiny_world:random_candidates"},
             "method: devices compare the candidates of tiny_world:random_candid",
         ),
+        (
+            {"name": "lottery_fl", "density": 0.2},
+            "method.name: devices send lottery_fl accuracy without noise; choose another",
+        ),
+        (
+            {"name": "lottery_jackpots", "density": 0.2},
+            "method.name: what lottery_jackpots sends, such as vote/",
+        ),
         ({"name": "magnitude", "density": 0.2}, None),
+        ({"name": "kd_dp", "density": 0.2}, None),
         ({"name": "fedavg"}, None),
     ],
 )
 def test_methods_that_need_exact_answers_are_refused(method: dict[str, Any], expected: str | None) -> None:
     setting = prepare(experiment(method=method, privacy={}), "test")
     kinds = asked_kinds(setting.method, setting.zeros(), 3)
-    allow(experiment(method=method, privacy={}), kinds, "test")
+    others = unnoised(setting.method, setting.zeros())
+    allow(experiment(method=method, privacy={}), kinds, others, "test")
     if expected is None:
-        allow(experiment(method=method), kinds, "test")
+        allow(experiment(method=method), kinds, others, "test")
     else:
         with pytest.raises(ExperimentError, match="^test: " + re.escape(expected)):
-            allow(experiment(method=method), kinds, "test")
+            allow(experiment(method=method), kinds, others, "test")
 
 
 def test_what_nobody_asks_for_is_not_said() -> None:

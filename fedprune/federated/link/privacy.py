@@ -86,6 +86,8 @@ def _noised(asked: Privacy, sent: RecordDict, answer: RecordDict, message: Messa
     """
     request = from_records(sent)  # within its bounds, or the device would have no answer
     given = from_records(answer, request.masks)
+    if exact := sorted(given.tensors.keys() - request.tensors.keys()):
+        raise ValueError(f"{exact[0]} would be sent without noise, and privacy.epsilon is {asked.epsilon:g}")
     names = [name for name, value in given.tensors.items() if np.issubdtype(value.dtype, np.floating)]
     before = _kept(request.tensors, request.masks, names)
     after = _changed(before, _kept(given.tensors, request.masks, names))
