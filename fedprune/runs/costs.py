@@ -201,13 +201,18 @@ class Costs:
         return budgets.stored_bytes(matrices, self.kept(size))
 
     def link_bytes(self, size: float) -> tuple[int, int]:
-        """(down, up) of one training round: weights, and on the way down the masks at their entropy."""
+        """(down, up) of one training round: weights, what the method's device half reads and sends, and masks."""
         sizes = {name: value.size for name, value in self.traced(size).state.items()}
         kept = self.kept(size)
         dense = 4 * sum(count for name, count in sizes.items() if name not in kept)
         masked = {name: sizes[name] for name in kept}
-        values = 4 * sum(kept.values())
-        return dense + budgets.stored_bytes(masked, kept, 32)["entropy"], dense + values
+        down = dense + budgets.stored_bytes(masked, kept, 32)["entropy"] + 4 * (self._extra.trained + self._extra.read)
+        if self.local.sends is None:
+            return down, dense + 4 * (sum(kept.values()) + self._extra.trained)
+        memory = self.method(size).start(self._zeros).memory
+        sent = self.local.sends(self.traced(size).state, {name: memory[name] for name in self.local.trains})
+        # a vote is a bit
+        return down, sum(value.size // 8 if value.dtype == np.bool_ else value.nbytes for value in sent.values())
 
     def examples(self, devices: range) -> tuple[int, int]:
         """(examples in all, of these to train on) of the device that holds the most of each."""
