@@ -13,6 +13,7 @@ keeps about as many weights as the density. Seconds are those of one process on 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import math
 import statistics
@@ -31,7 +32,7 @@ from rich.table import Table
 
 from fedprune.experiment import Experiment, load
 from fedprune.federated.rounds.model import State
-from fedprune.methods import catalogue, size_parameter
+from fedprune.methods import catalogue, find
 from simulations.benchmarks._report import RESULTS, Figure, machine, write
 
 _EXPERIMENT = Path(__file__).resolve().parents[1] / "methods.toml"
@@ -46,8 +47,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "set": {"period": 2, "stop": _LAST},
     "lth": {"levels": 6, "period": 2},
     "imp": {"levels": 6, "period": 2, "rewind": 1},
+    "lottery_fl": {"fraction": 0.3},
+    "lottery_jackpots": {"stop": _LAST},
+    "dhspg": {"penalty": 0.6, "stop": _LAST},
+    "mask_sparsity": {"penalty": 0.2, "stop": _LAST},
 }
-"""Method -> its schedule, so that all act for the last time in the same round; all else is as each has it."""
+"""Method -> its schedule, so that all act for the last time by the same round; all else is as each has it, but for two
+penalties, published for thousands of steps, which do nothing in so few: those of tests/methods/test_learned.py."""
 _QUICK = ("fedavg", "magnitude", "gmp", "rigl")
 
 
@@ -91,8 +97,14 @@ def _keys(
     for seed in range(seeds):
         for density in densities:
             for name in names:
-                if size_parameter(name) is not None or density == densities[0]:
-                    yield name, density if size_parameter(name) is not None else 1.0, seed
+                if _size(name) is not None or density == densities[0]:
+                    yield name, density if _size(name) is not None else 1.0, seed
+
+
+def _size(method: str) -> str | None:
+    """The parameter by which a method's model is smaller."""
+    takes = inspect.signature(find(method)).parameters
+    return next((key for key in ("density", "width", "keep") if key in takes), None)
 
 
 def _name(key: tuple[str, float, int]) -> str:
@@ -100,8 +112,8 @@ def _name(key: tuple[str, float, int]) -> str:
 
 
 def _table(method: str, density: float) -> dict[str, Any]:
-    size = size_parameter(method)
-    sized = {} if size is None else {size[0]: density if size[0] == "density" else round(math.sqrt(density), 3)}
+    size = _size(method)
+    sized = {} if size is None else {size: density if size == "density" else round(math.sqrt(density), 3)}
     return {"name": method, **sized, **SETTINGS.get(method, {})}
 
 

@@ -47,8 +47,9 @@ class Job(NamedTuple):
         return ", ".join(said)
 
     def to_values(self) -> dict[str, Any]:
-        """For a message; nothing for the default, so that a run without tiers pays nothing."""
-        return {"job": self._asdict() | {"lean": self.lean._asdict()}} if self != Job() else {}
+        """For a message: what is not the default, so that a run without tiers pays nothing."""
+        own = _others(self) | ({"lean": _others(self.lean)} if self.lean != Lean() else {})
+        return {"job": own} if own else {}
 
     @staticmethod
     def of(values: Mapping[str, Any]) -> Job:
@@ -64,6 +65,11 @@ class Job(NamedTuple):
         if min(sizes) < 0 or max(sizes) >= 2**63 or not 0 < job.share <= 1 or not 0 <= job.size <= 1:
             raise ValueError("not a job: a number of it is out of bounds")
         return job
+
+
+def _others(values: Job | Lean) -> dict[str, Any]:
+    """Fields that are not the default."""
+    return {key: value for key, value in values._asdict().items() if value != values._field_defaults[key]}
 
 
 def _row(kind: type[Job] | type[Lean], table: Any) -> list[Any]:
