@@ -121,8 +121,11 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
+        begun(method, zeros(experiment, dataset))  # what cannot begin is said before anything is trained
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
+    except ValueError as error:
+        raise ExperimentError(f"{source}: method: {error}") from error
     nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
     kinds: tuple[str, ...] = ()
     if nothing_to_choose_by or experiment.privacy.epsilon:

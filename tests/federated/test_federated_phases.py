@@ -1,6 +1,8 @@
 """One phase after the other over the local grid: what crosses the link, what the server makes of it."""
 
+import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,11 +10,13 @@ import pytest
 import tiny_world
 
 from fedprune import aggregation
-from fedprune.experiment import Experiment
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.federated.link.engines import local
 from fedprune.federated.link.records import from_records, size
 from fedprune.federated.rounds.rounds import SELECTED, participants
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import candidate_masks
+from fedprune.runs.run import simulate
 from fedprune.runs.setting import prepare, pretrain
 from fedprune.types import Moments
 from fedprune.wire.payload import Payload
@@ -221,6 +225,20 @@ def test_methods_without_a_choice_or_growth(go: Callable[..., Any], method: dict
     assert last.density() == pytest.approx(method.get("density", 1.0), abs=0.01)
     for name, mask in last.masks.items():
         assert not last.params[name][~mask].any()
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("no_candidate", "no mask of the density asked for"),
+        ("of_no_kind", "round 1 asks mood of an unknown kind 'mood'; there are accuracy, bn_statistics"),
+    ],
+)
+def test_a_method_that_cannot_go_on_is_told_in_one_line(tmp_path: Path, method: str, why: str) -> None:
+    experiment = tiny_world.experiment(method={"name": f"tiny_world:{method}"}, rounds=1)
+    with pytest.raises(ExperimentError, match=f"^tiny: method: {why}") as error:
+        simulate(experiment, tmp_path / "run", source="tiny", engine=functools.partial(local, workers=1))
+    assert "\n" not in str(error.value)
 
 
 def test_a_better_model_comes_out(whole: Any) -> None:

@@ -111,6 +111,11 @@ def no_candidate(layers: Mapping[str, tuple[int, ...]]) -> Method:
     return Method(start)
 
 
+def of_no_kind(layers: Mapping[str, tuple[int, ...]]) -> Method:
+    """A method that asks for what nobody can measure."""
+    return Method(dense(layers), asks=lambda model, round, found: {"mood": Ask("mood")} if round else {})
+
+
 FEDTINY: dict[str, Any] = {"name": "fedtiny", "density": 0.2, "pool": 3, "period": 1, "stop": 10}
 
 

@@ -77,7 +77,12 @@ def acted(
 
 def _new(tiers: Tiers, state: State, round: int, asked: Mapping[str, Ask]) -> dict[str, Ask]:
     wanted = tiers.method.asks(state.model(), round, _found(state, asked))
-    return {name: ask for name, ask in wanted.items() if name not in asked}
+    new = {name: ask for name, ask in wanted.items() if name not in asked}
+    for name, ask in new.items():
+        if ask.kind not in measures.names():
+            known = ", ".join(measures.names())
+            raise MethodError(f"method: round {round} asks {name} of an unknown kind {ask.kind!r}; there are {known}")
+    return new
 
 
 def _found(state: State, asked: Mapping[str, Ask]) -> Found:
