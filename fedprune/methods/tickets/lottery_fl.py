@@ -8,6 +8,7 @@ import numpy as np
 from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, largest, masked
 from fedprune.methods.rewinding import FIRST, named, unnamed
 from fedprune.pruning import masks
+from fedprune.pruning.parts import statistics
 from fedprune.types import Ask, Found, Holder, Local, Method, Model, Params, Part, Trained
 
 
@@ -16,10 +17,11 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
 
     They are the least of its own trained |θ|, of all layers together, until ``density`` of them are left. In the round
     after it trains from θ₀ under its new mask; weights are averaged over the devices that keep them. Of a device the
-    server keeps its masks alone. The exported model is the average under the union of all devices' masks, which no
-    device's own ticket is, and larger than ``density``. (m): ``fraction`` and ``goal``. Not as there: accuracy is that
-    of the device's trained weights, not of what it was sent; one that is not drawn in the round after it was pruned
-    goes on from the average; and one that has never trained begins with what the others' union keeps.
+    server keeps masks, and statistics of batch norms: with the averaged ones, which are those of no device's mask, ten
+    digits' devices got 52 % right instead of 95 %. The exported model is the average under the union of all devices'
+    masks, which no device's own ticket is, and larger than ``density``. (m): ``fraction`` and ``goal``. Not as there:
+    accuracy is that of the device's trained weights, not of what it was sent; one that is not drawn in the round after
+    it was pruned goes on from the average; and one that has never trained begins with what the others' union keeps.
     """
     density_in_range(density)
     fractions_in_range(fraction=fraction, goal=goal)
@@ -30,8 +32,8 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
     def part(model: Model, holder: Holder) -> Part:
         shared = model.parts.get(holder.part) or Part({}, model.masks)
         again = f"again/{holder.device}" in model.memory and holder.round > model.memory["round"]
-        kept = masks.intersect(shared.masks, unnamed(f"mask/{holder.device}/", model.memory))
-        return Part(unnamed(FIRST, model.memory) if again else shared.params, kept)
+        own, kept = FIRST if again else f"own/{holder.device}/", unnamed(f"mask/{holder.device}/", model.memory)
+        return Part({**shared.params, **unnamed(own, model.memory)}, masks.intersect(shared.masks, kept))
 
     def join(model: Model, trained: Mapping[int, Trained]) -> Model:
         memory = {name: value for name, value in model.memory.items() if not name.startswith("again/")}
@@ -40,7 +42,7 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
             if now > density and brought.reports["right"].get("accuracy", -1) >= goal:
                 kept = largest(max(density, now * (1 - fraction))).update(kept, {"weight": brought.params}, 0)
                 memory[f"again/{device}"] = np.asarray(True)
-            memory |= named(f"mask/{device}/", kept)
+            memory |= {**named(f"mask/{device}/", kept), **named(f"own/{device}/", statistics(brought.params))}
         return model._replace(memory=memory)
 
     def act(model: Model, found: Found, round: int) -> Model:
