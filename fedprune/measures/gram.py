@@ -69,8 +69,14 @@ def _check(answer: Payload, args: Sequence[str], model: Model) -> None:
         side = _fan_in(model.params[name].shape)
         rows = np.arange(side)
         # where each row of a flattened upper triangle begins is its entry of the diagonal
-        if np.any(answer.tensors[_GRAM + name][rows * side - rows * (rows - 1) // 2] < 0):
+        entries = answer.tensors[_GRAM + name]
+        squares = entries[rows * side - rows * (rows - 1) // 2].astype(np.float64)
+        if np.any(squares < 0):
             raise ValueError(f"{name}: a sum of squares is below 0")
+        upper = np.triu_indices(side)
+        # Cauchy and Schwarz, and what float32 rounds
+        if np.any(np.abs(entries) > 1.001 * np.sqrt(squares[upper[0]] * squares[upper[1]]) + 1e-30):
+            raise ValueError(f"{name}: a sum of products is larger than those of squares allow")
 
 
 def _accepts(slots: Mapping[str, Slot], request: Payload) -> None:

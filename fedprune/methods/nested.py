@@ -29,7 +29,8 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
     main = methods[largest]
 
     def start(params: Mapping[str, Tensor]) -> Model:
-        return main.start(params)._replace(masks={}, parts={})
+        # dense until round 0 is over: what a part keeps beside its weights, it takes from all of them
+        return main.start(params)._replace(params=params, masks={}, parts={})
 
     def part(model: Model, holder: Holder) -> Part:
         return methods[holder.part].part(model, holder)
@@ -46,9 +47,12 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
             return _joined(model, _begun(methods, model, found)[0])
         if not model.masks:
             return model
-        new = main.act(view(model, largest), found, round)
-        acted = Model(new.params, new.masks, new.memory, model.parts)
-        return _renested(methods, model, acted, round)
+        seen = view(model, largest)
+        new, parts = main.act(seen, found, round), model.parts
+        own = statistics(new.params)
+        if not all(np.array_equal(value, seen.params[name]) for name, value in own.items()):  # rewound, for example
+            parts = {name: part._replace(params=own) for name, part in parts.items()}
+        return _renested(methods, model, Model(new.params, new.masks, new.memory, parts), round)
 
     def join(model: Model, trained: Mapping[int, Trained]) -> Model:
         model = main.join(model, trained)
@@ -106,7 +110,10 @@ def _joined(dense: Model, settled: Mapping[str, Model]) -> Model:
 
 
 def _renested(methods: Mapping[str, Method], before: Model, model: Model, round: int) -> Model:
-    """The model with every part nested in the next larger one again, after the masks of the largest have changed."""
+    """The model with every part nested in the next larger one again, after the masks of the largest have changed.
+
+    What a smaller part keeps is decided on the weights as they were trained, ``before`` the largest part acted.
+    """
     changed = {name for name, mask in model.masks.items() if not np.array_equal(mask, before.masks[name])}
     parts: dict[str, Part] = {}
     for name, part in model.parts.items():
@@ -114,9 +121,9 @@ def _renested(methods: Mapping[str, Method], before: Model, model: Model, round:
             parts[name] = part._replace(masks=model.masks)
             continue
         had = counts(part.masks)
-        wanted = counts(methods[name].act(view(model, name), {}, round).masks)
+        wanted = counts(methods[name].act(view(before, name), {}, round).masks)
         kept = {layer: count for layer, count in wanted.items() if layer in changed or count != had[layer]}
-        order = {layer: _scores(model, name, layer) for layer in kept}
+        order = {layer: _scores(before, name, layer) for layer in kept}
         within = next(reversed(parts.values())).masks
         parts[name] = part._replace(masks={**part.masks, **best_within(order, kept, within)})
     memory = {key: value for key, value in model.memory.items() if not key.startswith(_ORDER)}

@@ -227,4 +227,5 @@ def unnoised(method: Method, params: Params) -> set[str]:
         return set()
     memory = method.start(params).memory
     own = {name: memory[name] for name in method.local.trains}
-    return {*method.local.sends(params, own)} - {*params, *own}
+    sent = method.local.sends(params, own)
+    return {name for name, value in sent.items() if name not in params and (name not in own or value.dtype.kind != "f")}

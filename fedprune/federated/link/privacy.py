@@ -30,6 +30,7 @@ from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.phases import evaluate, measure, train
+from fedprune.federated.rounds.phases.local_steps import OWN
 from fedprune.types import Masks, Params, Tensor
 from fedprune.wire.payload import REFUSED, Payload
 
@@ -86,7 +87,10 @@ def _noised(asked: Privacy, sent: RecordDict, answer: RecordDict, message: Messa
     """
     request = from_records(sent)  # within its bounds, or the device would have no answer
     given = from_records(answer, request.masks)
-    if exact := sorted(given.tensors.keys() - request.tensors.keys()):
+    counted = {key for key in given.values if "/" in key}  # of evidence that travels along
+    unknown = given.tensors.keys() - request.tensors.keys()
+    whole = {name for name, value in given.tensors.items() if name.startswith(OWN) and value.dtype.kind != "f"}
+    if exact := sorted(counted | unknown | whole):
         raise ValueError(f"{exact[0]} would be sent without noise, and privacy.epsilon is {asked.epsilon:g}")
     names = [name for name, value in given.tensors.items() if np.issubdtype(value.dtype, np.floating)]
     before = _kept(request.tensors, request.masks, names)

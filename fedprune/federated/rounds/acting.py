@@ -53,6 +53,7 @@ def acted(
                 continue
             if row:
                 yield Done(row, state), fleet
+                row = {}
             answer: Params = {}
             if mine := _holders(tiers, fleet, state, round, ask, jobs):
                 step = link.ask(measure(ask, round), state, fleet, mine, round, _least(tiers))
@@ -96,6 +97,8 @@ def _holders(tiers: Tiers, fleet: Fleet, state: State, round: int, ask: Ask, job
         # a device that holds a smaller part knows nothing of weights beyond it, so it is not asked
         there = fleet.active(round).nodes
         owners = {device: job for device, job in jobs.items() if job.part == part and device in there}
+        if not owners and part not in state.parts:  # a tier that only runs its part, before round 0 is over
+            owners = {device: job for device, job in tiers.holders(part, jobs).items() if device in there}
         return {device: _of_whole(job) if part not in state.parts else job for device, job in owners.items()}
     holders = tiers.holders(part, jobs)
     of_development = measures.part_of(kind, ask.args) == measures.DEVELOPMENT
@@ -112,4 +115,4 @@ def _of_whole(job: Job) -> Job:
 
 def _least(tiers: Tiers) -> float | None:
     """The part of the devices that must answer where only those of one part are asked, which may be a single one."""
-    return None if "" in tiers.parts else 0.0
+    return None if len(tiers.parts) == 1 else 0.0

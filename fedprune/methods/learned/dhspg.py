@@ -42,6 +42,8 @@ def dhspg(
     keep_in_range(keep)
     if not penalty > 0 or not 0 <= begin < stop:
         raise ValueError(f"penalty {penalty} is not above 0, or begin {begin} not from 0 to before stop {stop}")
+    if not amplify > 0 or cap < 0 or not 0 <= epsilon < 1:
+        raise ValueError(f"amplify {amplify} is not above 0, cap {cap} below 0, or epsilon {epsilon} outside [0, 1)")
     made = made_of(channels()[0])
     pushes = {PUSH + name: members for name, members in made.items()}
     half = half_space(pushes, amplify, cap, epsilon)

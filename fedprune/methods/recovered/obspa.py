@@ -21,6 +21,8 @@ def obspa(layers: Shapes, *, width: float, damping: float = 0.01, noise: bool = 
     other with H of the dense model. Not done: new statistics of batch norms (training takes them anew), and a budget
     shared among groups. Where nobody answers, devices hold the first channels as they are.
     """
+    if not damping >= 0:
+        raise ValueError(f"damping {damping} is below 0")
     groups, shapes = channels()
     units = first_channels(groups, width)
     readers = {group.name: [member for member in group.members if not member.produces] for group in groups}

@@ -69,8 +69,15 @@ def train(
     def checked(state: State, job: Job, payload: Payload) -> None:
         check(functools.partial(_passes, experiment), local(job), state, job, payload)
 
+    def more(state: State, job: Job) -> int:
+        params, kept = held(state, job)
+        own, model = local(job), Model(params, kept)
+        sent = (own.sends or everything)(params, {name: state.memory[name] for name in own.trains})
+        reports = sum(measures.find(ask.kind).answers(ask.args, model) for ask in own.reports.values())
+        return reports + sum(value.nbytes for name, value in sent.items() if name not in params)
+
     reported = {f"{name}/examples": _part(ask) for name, ask in method.local.reports.items()}
-    return Phase(ROUTE, request, device, reduce, checked, {"examples": "train", **reported})
+    return Phase(ROUTE, request, device, reduce, checked, {"examples": "train", **reported}, more=more)
 
 
 def _part(ask: Ask) -> str:
