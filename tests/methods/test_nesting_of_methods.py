@@ -1,4 +1,4 @@
-"""What methods at two sizes make of one model: what is kept beside its weights, and which of them a smaller part gets."""
+"""What methods at two sizes make of one model: what is kept beside its weights, and what a smaller part gets."""
 
 import numpy as np
 import pytest
