@@ -65,7 +65,8 @@ def _plain_request(model: Model, args: Any) -> Payload:
     return Payload({}, model.params, model.masks)
 
 
-def _nothing_more(slots: Mapping[str, Slot], request: Payload) -> None:
+def nothing_more(slots: Mapping[str, Slot], request: Payload) -> None:
+    """ValueError where a request has tensors besides the model's."""
     if apart := sorted(name for name in request.tensors if "/" in name):
         raise ValueError(f"asks with {apart[:3]} as well")
 
@@ -87,7 +88,7 @@ class Kind(NamedTuple):
     """(the model as its holders have it, args) -> what devices are asked with."""
     values: type[msgspec.Struct] = NoValues
     """What a request's values must be, whatever else they hold."""
-    accepts: Callable[[Mapping[str, Slot], Payload], None] = _nothing_more
+    accepts: Callable[[Mapping[str, Slot], Payload], None] = nothing_more
     """The device's check: ValueError where a request's values, or its tensors with a ``/`` in their names, are none of
     this kind. Tensors of the model and masks are checked before it."""
     private: bool = False

@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from fedprune.measures import nothing_more
 from fedprune.models import Slot
 from fedprune.types import Model, Tensor
 from fedprune.wire import FRAME
@@ -30,8 +31,7 @@ def request(model: Model, args: Sequence[str]) -> Payload:
 
 def accepts(slots: Mapping[str, Slot], request: Payload) -> None:
     """ValueError where a request has tensors besides the model's, or asks for what is no parameter of it."""
-    if apart := sorted(name for name in request.tensors if "/" in name):
-        raise ValueError(f"asks with {apart[:3]} as well")
+    nothing_more(slots, request)
     layers = request.values["layers"]
     if unknown := sorted(name for name in layers if name not in slots or not slots[name].trained):
         raise ValueError(f"asks for {unknown[:3]}, which are no parameters of the model")

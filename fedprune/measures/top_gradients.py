@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
-from fedprune.measures import Kind, Measurer
+from fedprune.measures import Kind, Measurer, nothing_more
 from fedprune.models import Slot, draws
 from fedprune.training import evidence
 from fedprune.types import Model, Tensor, TopK
@@ -76,8 +76,7 @@ def _check(answer: Payload, args: Any, model: Model) -> None:
 
 
 def _accepts(slots: Mapping[str, Slot], request: Payload) -> None:
-    if apart := sorted(name for name in request.tensors if "/" in name):
-        raise ValueError(f"asks with {apart[:3]} as well")
+    nothing_more(slots, request)
     if unknown := sorted(request.values["counts"].keys() - request.masks.keys()):
         raise ValueError(f"gradients are asked for of {unknown[:3]}, which have no mask")
 

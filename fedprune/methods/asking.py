@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
+from fedprune.pruning import masks
 from fedprune.types import Ask, Found, Method, Model, Params
 
 
@@ -23,9 +22,7 @@ def rehearsed(method: Method, zeros: Params, rounds: int) -> list[Acts]:
     """A method's rounds from 0 to ``rounds`` over ``zeros``, every parameter and buffer, with no answer to any ask."""
     model, found = method.start(zeros), list[Acts]()
     for round in range(rounds + 1):
-        asked: dict[str, Ask] = {}
-        while new := _new(method, model, round, asked):
-            asked |= new
+        asked = _asked(method, model, round)
         acted = method.act(model, _unanswered(asked), round)
         found.append(Acts(round, asked, not _same(acted, model)))
         model = acted
@@ -34,14 +31,12 @@ def rehearsed(method: Method, zeros: Params, rounds: int) -> list[Acts]:
 
 def _same(one: Model, other: Model) -> bool:
     return one is other or (
-        all(_equal(mine, its) for mine, its in zip(one[:3], other[:3], strict=True))
+        all(masks.equal(mine, its) for mine, its in zip(one[:3], other[:3], strict=True))
         and one.parts.keys() == other.parts.keys()
-        and all(_equal(*pair) for name in one.parts for pair in zip(one.parts[name], other.parts[name], strict=True))
+        and all(
+            masks.equal(*pair) for name in one.parts for pair in zip(one.parts[name], other.parts[name], strict=True)
+        )
     )
-
-
-def _equal(one: Params, other: Params) -> bool:
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
 
 
 _MOST = 1000  # rounds, after which a method has shown what it asks
@@ -58,15 +53,19 @@ def asked_kinds(method: Method, zeros: Params, rounds: int) -> tuple[str, ...]:
 def begun(method: Method, zeros: Params) -> tuple[Model, list[Ask]]:
     """(the model that training begins with, what is asked before), where nobody answers."""
     model = method.start(zeros)
-    asked: dict[str, Ask] = {}
-    while new := _new(method, model, 0, asked):
-        asked |= new
+    asked = _asked(method, model, 0)
     return method.act(model, _unanswered(asked), 0), list(asked.values())
 
 
-def _new(method: Method, model: Model, round: int, asked: Mapping[str, Ask]) -> dict[str, Ask]:
-    wanted = method.asks(model, round, _unanswered(asked))
-    return {name: ask for name, ask in wanted.items() if name not in asked}
+def _asked(method: Method, model: Model, round: int) -> dict[str, Ask]:
+    """All that it asks in a round, in turn."""
+    asked: dict[str, Ask] = {}
+    while True:
+        wanted = method.asks(model, round, _unanswered(asked))
+        new = {name: ask for name, ask in wanted.items() if name not in asked}
+        if not new:
+            return asked
+        asked |= new
 
 
 def _unanswered(asked: Mapping[str, Ask]) -> Found:

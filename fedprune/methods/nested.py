@@ -50,7 +50,7 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
         seen = view(model, largest)
         new, parts = main.act(seen, found, round), model.parts
         own = statistics(new.params)
-        if not all(np.array_equal(value, seen.params[name]) for name, value in own.items()):  # rewound, for example
+        if not masks.equal(own, statistics(seen.params)):  # rewound, for example
             parts = {name: part._replace(params=own) for name, part in parts.items()}
         return _renested(methods, model, Model(new.params, new.masks, new.memory, parts), round)
 

@@ -54,14 +54,16 @@ class Costs:
         federation: Federation,
         layers: Mapping[str, tuple[int, ...]],
         model: Callable[[], nn.Module],
+        zeros: Params,
         method: Callable[[float], Method],
         asked: float,
     ) -> None:
-        """``method(size)`` is the experiment's method at a size, ``asked`` at most; ``model()`` its untrained model."""
+        """``method(size)`` is the experiment's method at a size, ``asked`` at most; ``model()`` its untrained model,
+        ``zeros`` every parameter and buffer of that."""
         self._experiment, self._dataset, self._federation = experiment, dataset, federation
         self._layers, self._model, self.method, self.asked = layers, model, method, asked
         largest = method(asked)
-        self._zeros = {name: np.zeros_like(value) for name, value in training.state_of(model()).items()}
+        self._zeros = zeros
         self.structured, self.local = bool(largest.start(self._zeros).parts), largest.local
         self._extra = extra_of(self.local, largest.start(self._zeros).memory)
         kinds = asked_kinds(largest, self._zeros, experiment.rounds)

@@ -49,6 +49,8 @@ class Setting:
     """Prunable layers in forward order -> shape of their weight."""
     method: Method
     """Of all devices; where tiers hold unequal parts, one at each size, nested."""
+    part: str = ""
+    """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
 
@@ -56,9 +58,7 @@ class Setting:
         """How the model is shared among the devices."""
         if self.plan is not None:
             return self.plan.shared(self.method)
-        # a method may choose what its devices hold by what it asks before training
-        model, _ = begun(self.method, self.zeros())
-        return one_part(self.method, next(iter(model.parts), ""))
+        return one_part(self.method, self.part)
 
     def zeros(self) -> Params:
         """Every parameter and buffer of the model, all 0: what a method decides on is of their names and shapes."""
@@ -99,7 +99,6 @@ class Setting:
 
 def prepare(experiment: Experiment, source: str, data_dir: str | None = None) -> Setting:
     """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails."""
-
     training.one_thread()
     try:
         dataset = load_dataset(experiment.data.name, data_dir)
@@ -121,22 +120,23 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
-        begun(method, zeros(experiment, dataset))  # what cannot begin is said before anything is trained
+        empty = zeros(experiment, dataset)
+        # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first
+        model_begun, _ = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     except ValueError as error:
         raise ExperimentError(f"{source}: method: {error}") from error
     nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
-    kinds: tuple[str, ...] = ()
-    if nothing_to_choose_by or experiment.privacy.epsilon:
-        kinds = asked_kinds(method, zeros(experiment, dataset), experiment.rounds)
-    allow(experiment, kinds, unnoised(method, zeros(experiment, dataset)), source)
+    private = experiment.privacy.epsilon > 0
+    kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
+    allow(experiment, kinds, unnoised(method, empty) if private else (), source)
     if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
         raise ExperimentError(
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             "development examples, and there are none; set it above 0"
         )
-    setting = Setting(experiment, dataset, federation, layers, method)
+    setting = Setting(experiment, dataset, federation, layers, method, next(iter(model_begun.parts), ""))
     if not experiment.fleet:
         return setting
     if (trained := training_devices(experiment.fleet)) != len(federation.devices):
@@ -148,14 +148,14 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
             f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
         )
 
-    if why := why_not_shared(method, zeros(experiment, dataset), sized_by[0]):
+    if why := why_not_shared(method, empty, sized_by[0]):
         raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
     if not len(federation.public_indices):
         raise ExperimentError(f"{source}: data.public: a plan takes the ranges of activations from it; set it above 0")
 
     asked = float(experiment.method.get(*sized_by))
     try:
-        costs = Costs(experiment, dataset, federation, layers, setting.model, sized, asked)
+        costs = Costs(experiment, dataset, federation, layers, setting.model, empty, sized, asked)
         plan = planning.make(experiment, costs, source)
     except UnsupportedOperation as error:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error

@@ -70,6 +70,8 @@ def train(
         check(functools.partial(_passes, experiment), local(job), state, job, payload)
 
     def more(state: State, job: Job) -> int:
+        if local(job) == Local():
+            return 0
         params, kept = held(state, job)
         own, model = local(job), Model(params, kept)
         sent = (own.sends or everything)(params, {name: state.memory[name] for name in own.trains})
