@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from fedprune.experiment.own_data import Length, Pictures, Sounds, Tables
+
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
@@ -17,8 +19,10 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which examples there are and who holds them."""
 
     name: str
-    """digits, cifar10, ucihar, keywords, or a dotted name of one's own loader."""
-    partition: Literal["iid", "dirichlet", "shards", "natural"] = "dirichlet"
+    """digits, cifar10, ucihar, keywords, or a dotted name of one's own loader; of devices' own recordings sounds,
+    pictures, tables or arrays."""
+    partition: Literal["iid", "dirichlet", "shards", "natural", "own"] = "dirichlet"
+    """How one data set is dealt to devices; own: each device has recordings of its own, and nobody deals anything."""
     devices: Natural = 0
     """How many devices share the data. In a natural partition 0 is one a person; people share fewer devices."""
     alpha: Rate = 0.5
@@ -36,6 +40,18 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Natural partitions alone: test on the people of the official test split, who then never train."""
     central: bool = False
     """One holder has what all of these devices would hold, as ``fedprune train`` has it: to compare with."""
+    classes: tuple[str, ...] = ()
+    """Labels of own recordings, in the order of the model's outputs; left out, those that the devices have, sorted."""
+    shape: tuple[Length, ...] = ()
+    """Of an example, channels first; left out, what the devices have."""
+    mean: tuple[float, ...] = ()
+    """Of each channel of own recordings; with ``std``, left out, that of all devices' training examples."""
+    std: tuple[Rate, ...] = ()
+    public_dir: str = ""
+    """The server's folder of own recordings, to pretrain and to calibrate with; empty where it has none."""
+    sounds: Sounds | None = None
+    pictures: Pictures | None = None
+    tables: Tables | None = None
 
 
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
