@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def cached(name: str, sources: Sequence[Path], shape: tuple[int, ...], make: Cal
     made = make()
     # A full disk or a read-only home is no reason to stop.
     with contextlib.suppress(OSError):
-        _write(path, made)
+        write_whole(path, lambda file: np.save(file, made))
     return made if (kept := _open(path, shape)) is None else kept
 
 
@@ -47,12 +48,13 @@ def _open(path: Path, shape: tuple[int, ...]) -> Bytes | None:
     return kept if kept.shape == shape and kept.dtype == np.uint8 else None
 
 
-def _write(path: Path, array: Bytes) -> None:
+def write_whole(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Write what ``save`` puts into a file, whole or not at all, for this user's eyes. OSError where it cannot be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            np.save(file, array)
+            save(file)
             file.flush()
             os.fsync(file.fileno())  # else a crash may leave a file of the right size full of zeros
         os.replace(temporary, path)  # readers see the whole file or none
