@@ -22,6 +22,9 @@ Tensor = npt.NDArray[Any]
 BoolTensor = npt.NDArray[np.bool_]
 FloatTensor = npt.NDArray[np.floating[Any]]
 
+DeviceId = int | str
+"""A device of a run: a number where one data set is dealt to devices, a name where each has data of its own."""
+
 Params = Mapping[str, Tensor]
 """Named parameters (or buffers) of a model."""
 
@@ -116,7 +119,7 @@ class Part(NamedTuple):
 class Holder(NamedTuple):
     """A device, as a method sees it."""
 
-    device: int
+    device: DeviceId
     part: str
     """The part that its budget holds; empty where all devices train the whole model."""
     round: int
@@ -233,7 +236,7 @@ class Method(NamedTuple):
     """What a device trains."""
     local: Local = Local()
     """How it trains that."""
-    join: Callable[[Model, Mapping[int, Trained]], Model] = lambda model, trained: model
+    join: Callable[[Model, Mapping[DeviceId, Trained]], Model] = lambda model, trained: model
     """(the model with every weight averaged over its owners, what each device brought) -> model."""
     asks: Callable[[Model, int, Found], Mapping[str, Ask]] = lambda model, round, found: {}
     """(model, round, found) -> what is to be measured, by name; repeated until it asks nothing new."""

@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 
 from fedprune.experiment import load
 from fedprune.federated.link.engines import server_app
+from fedprune.runs.over_flower import Real
 from fedprune.runs.run import simulate
 
 _HERE = Path(__file__).resolve().parent.parent
@@ -30,7 +31,7 @@ def main(grid: Grid, context: Context) -> None:
         resume=bool(config["resume"]),
         fresh=not config["resume"],
         progress=_log,
-        real=True,
+        real=Real(),
     )
     print(
         {key: result[key] for key in ("accuracy_float", "accuracy_int8", "density", "arena_bytes", "bytes")}, flush=True

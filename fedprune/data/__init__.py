@@ -2,7 +2,7 @@
 
 from fedprune.data.augment import crop_and_flip
 from fedprune.data.catalogue import NAMES, load
-from fedprune.data.examples import DataError, Dataset, Examples, validate
+from fedprune.data.examples import DataError, Dataset, Examples, Schema, validate
 from fedprune.data.hub import load_from_hub
 from fedprune.data.partition import Partition, dirichlet, iid, natural, shards
 from fedprune.data.parts import DeviceData, Federation
@@ -16,6 +16,7 @@ __all__ = [
     "Federation",
     "NAMES",
     "Partition",
+    "Schema",
     "crop_and_flip",
     "dirichlet",
     "federate",

@@ -45,6 +45,32 @@ class Examples:
 
 
 @dataclass(frozen=True, eq=False)
+class Schema:
+    """What an example is, which all who take part know: its shape, its classes, how a raw one becomes an input."""
+
+    classes: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    """(C, ...), the shape of one example."""
+    mean: Array
+    """Mean of raw * scale over the training data; float32, broadcastable to `input_shape`."""
+    std: Array
+    """Standard deviation of raw * scale over the training data; float32, broadcastable to `input_shape`."""
+    scale: float = 1.0
+    """From stored to natural units, e.g. 1/255 for images."""
+    augment: bool = False
+    """Whether a random crop and a horizontal flip keep an example's meaning."""
+    example_bytes: int = 0
+    """Of one example as it is stored."""
+
+    def normalise(self, raw: Array) -> npt.NDArray[np.float32]:
+        """Returns (raw * scale - mean) / std as float32 of shape (n, C, ...), for a raw batch of the same shape."""
+        inputs = raw.astype(np.float32)
+        inputs *= np.float32(self.scale) / self.std
+        inputs -= self.mean / self.std
+        return inputs
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A named data set. Its constants are fixed, so that all devices normalise alike and exchange no statistics."""
 
@@ -66,12 +92,16 @@ class Dataset:
     overlap: int = 0
     """How many following examples of the same person and label share raw samples with one (1: windows by halves)."""
 
+    @property
+    def schema(self) -> Schema:
+        """What an example of it is."""
+        bytes_ = int(self.train.inputs[:1].nbytes)
+        what = self.classes, self.input_shape, self.mean, self.std, self.scale, self.augment
+        return Schema(*what, example_bytes=bytes_)
+
     def normalise(self, raw: Array) -> npt.NDArray[np.float32]:
         """Returns (raw * scale - mean) / std as float32 of shape (n, C, ...), for a raw batch of the same shape."""
-        inputs = raw.astype(np.float32)
-        inputs *= np.float32(self.scale) / self.std
-        inputs -= self.mean / self.std
-        return inputs
+        return self.schema.normalise(raw)
 
 
 def validate(dataset: Dataset) -> Dataset:

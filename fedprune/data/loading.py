@@ -4,34 +4,38 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fedprune import data, training
-from fedprune.data import Dataset, Examples, Federation
+from fedprune.data import DataError, Dataset, DeviceData, Examples, Federation, Schema, own
+from fedprune.data.agreement import Agreed, Told, agree, schema_of, seen_by_one, tell
+from fedprune.data.examples import IntArray
+from fedprune.data.parts import Pool
 from fedprune.experiment import Data, Experiment
-from fedprune.types import Tensor
+from fedprune.types import DeviceId, Tensor
 
 DATA_DIR = "FEDPRUNE_DATA_DIR"
 """Environment variable naming the folder of data sets, where neither the device nor the run says one."""
 
 
-def in_order(dataset: Dataset, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
+def in_order(schema: Schema, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
     """(normalised inputs, labels) in stored order."""
     order = np.arange(len(examples))
-    return training.in_batches(lambda part: dataset.normalise(examples.inputs[part]), examples.labels, order, size)
+    return training.in_batches(lambda part: schema.normalise(examples.inputs[part]), examples.labels, order, size)
 
 
 def shuffled(
-    dataset: Dataset, examples: Examples, size: int, rng: np.random.Generator, *, augment: bool
+    schema: Schema, examples: Examples, size: int, rng: np.random.Generator, *, augment: bool
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """(normalised inputs, labels) in the generator's order; images that bear it are cropped and flipped by it too."""
 
     def inputs(part: Tensor) -> Tensor:
-        batch = dataset.normalise(examples.inputs[part])
-        return data.crop_and_flip(batch, rng) if augment and dataset.augment else batch
+        batch = schema.normalise(examples.inputs[part])
+        return data.crop_and_flip(batch, rng) if augment and schema.augment else batch
 
     return training.in_batches(inputs, examples.labels, rng.permutation(len(examples)), size)
 
@@ -44,6 +48,84 @@ def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
 def federation(experiment: Experiment, data_dir: str | None = None) -> Federation:
     """Who holds what in an experiment: the same in every process. DataError where the data is missing or too small."""
     return _federation(experiment.data, experiment.seed, data_dir or os.environ.get(DATA_DIR))
+
+
+class Known(NamedTuple):
+    """What a server knows of an experiment's data."""
+
+    schema: Schema
+    holds: Mapping[DeviceId, Mapping[str, int]]
+    """Device -> part of its data -> examples."""
+    public: Examples
+    """The server's own; none of a device's."""
+
+
+def known(experiment: Experiment, data_dir: str | None = None) -> Known:
+    """What a server knows where one data set is dealt to devices. DataError as for `federation`."""
+    dealt = federation(experiment, data_dir)
+    holds: dict[DeviceId, Mapping[str, int]] = {index: device.sizes() for index, device in enumerate(dealt.devices)}
+    return Known(load_dataset(experiment.data.name, data_dir).schema, holds, dealt.public)
+
+
+def known_of(agreed: Agreed) -> Known:
+    """What a server knows where devices have data of their own, once they have agreed."""
+    settings, schema = agreed.settings, schema_of(agreed.settings)
+    public = own.Recorded(np.empty((0, *settings.shape), np.float32), (), ())
+    if settings.public_dir:
+        public = own.read(settings, Path(settings.public_dir))
+    parts, _ = own.parts(settings, public, schema.classes)
+    return Known(schema, agreed.holds, parts.pool.train)
+
+
+def agreed_here(settings: Data, people: str | None) -> Agreed:
+    """What devices would agree on, each with one of the folders in ``people``. DataError, in one line."""
+    told: dict[DeviceId, Told] = {folder.name: tell(*_seen(settings, folder)) for folder in own_folders(people)}
+    return agree(settings, told)
+
+
+def all_parts(experiment: Experiment, data_dir: str | None = None) -> DeviceData:
+    """What all devices have, part by part, as one holder of all has it."""
+    if experiment.data.partition != "own":
+        return federation(experiment, data_dir).united().devices[0]
+    each = [_seen(experiment.data, folder)[2] for folder in own_folders(data_dir)]
+    starts = np.cumsum([0, *(len(parts.pool.train) for parts in each)]).tolist()
+    pools = [parts.pool.train for parts in each]
+    pool = Examples(np.concatenate([one.inputs for one in pools]), np.concatenate([one.labels for one in pools]))
+
+    def rows(part: Callable[[DeviceData], IntArray]) -> IntArray:
+        return np.concatenate([part(parts) + start for parts, start in zip(each, starts, strict=False)])
+
+    return DeviceData(
+        Pool(pool, None),
+        rows(lambda parts: parts.train_indices),
+        rows(lambda parts: parts.development_indices),
+        rows(lambda parts: parts.test_indices),
+    )
+
+
+def _seen(settings: Data, folder: Path) -> tuple[Data, Schema, DeviceData]:
+    """(settings, what an example is, the parts) as a device with this folder has them."""
+    recorded = own.read(settings, folder)
+    mine = seen_by_one(settings, recorded)
+    schema = schema_of(mine)
+    return settings, schema, own.parts(mine, recorded, schema.classes)[0]
+
+
+def own_folders(people: str | None) -> list[Path]:
+    """The folders in ``people``, or in the one that the environment names: one a device with its own data, by name.
+
+    DataError, in one line, where there is none.
+    """
+    if not (found := people or os.environ.get(DATA_DIR)):
+        raise DataError('partition = "own": give --data-dir, a folder that holds one folder a device')
+    try:
+        folders = sorted(path for path in Path(found).iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        why = f"cannot be read ({error.strerror}); give a folder that holds one a device"
+        raise DataError(f"{found}: {why}") from error
+    if not folders:
+        raise DataError(f"{found}: holds no folder; expected one a device, such as {found}/kitchen")
+    return folders
 
 
 @functools.lru_cache(maxsize=4)

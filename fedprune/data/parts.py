@@ -9,6 +9,9 @@ import numpy as np
 
 from fedprune.data.examples import Examples, IntArray
 
+PARTS = ("train", "development", "test")
+"""Parts of a device's data."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pool:
@@ -43,6 +46,11 @@ class DeviceData:
     train_indices: IntArray
     development_indices: IntArray
     test_indices: IntArray
+
+    def sizes(self) -> dict[str, int]:
+        """Examples of each part: train, development, test."""
+        indices = (self.train_indices, self.development_indices, self.test_indices)
+        return {part: len(rows) for part, rows in zip(PARTS, indices, strict=True)}
 
     @property
     def train(self) -> Examples:

@@ -15,11 +15,14 @@ from flwr.serverapp import Grid
 from fedprune.deployment.delivering import deliver
 from fedprune.deployment.device.app import device_app
 from fedprune.deployment.device.deploy import MODELS_DIR
+from fedprune.deployment.devices import enrolled
+from fedprune.deployment.fleet_folder import open_fleet
 from fedprune.deployment.watching import Watched
 from fedprune.experiment import ExperimentError, load
 from fedprune.federated.link.engines import server_app
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.runs.folder import why_not_written
+from fedprune.runs.over_flower import Real
 from fedprune.runs.run import simulate
 
 PROGRESS, SEEN = "progress.jsonl", "devices.json"
@@ -42,7 +45,7 @@ def _main(grid: Grid, context: Context) -> None:
                 simulate(
                     load(file), out, source=str(file), data_dir=str(config["data-dir"]) or None,
                     engine=lambda devices, data_dir, drive: drive(Watched(grid, out / SEEN)),
-                    resume=bool(config["resume"]), fresh=bool(config["fresh"]), progress=tell, real=True,
+                    resume=bool(config["resume"]), fresh=bool(config["fresh"]), progress=tell, real=_real(out),
                 )  # fmt: skip
         except BaseException as error:
             # Flower's own record says that a run failed, but not why
@@ -50,6 +53,16 @@ def _main(grid: Grid, context: Context) -> None:
                 tell({"ended": 2 if isinstance(error, ExperimentError) else 1, "why": _why(error, out)})
             raise
         tell({"ended": 0, "why": ""})
+
+
+def _real(out: Path) -> Real:
+    """What the fleet's folder, in which ``out`` lies, says of its devices' nodes, and of those that come later."""
+    fleet = open_fleet(out.parents[1])
+
+    def name_of(node: int) -> str | None:
+        return next((device.name for device in enrolled(fleet) if device.node == str(node)), None)
+
+    return Real(len(enrolled(fleet)), name_of)
 
 
 def _why(error: BaseException, out: Path) -> str:

@@ -21,6 +21,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.files import write_atomically
 from fedprune.runs.folder import RunFolder
+from fedprune.types import DeviceId
 
 _LIMIT_S = 1800.0  # where the experiment says none: over a real link a message can be lost
 _UNKNOWN = {
@@ -46,11 +47,11 @@ def _delivered(
     # The SuperLink let each node in by its key: so who is who need not be asked, and those not meant are left alone.
     there = set(grid.get_node_ids())
     asked = {t.partition: t for t in targets if t.node is not None and int(t.node) in there}
-    answers: dict[int, dict[str, Any]] = {}
+    answers: dict[DeviceId, dict[str, Any]] = {}
     faults = {}
     if asked:
         fleet = Fleet({index: int(target.node or 0) for index, target in asked.items()}, ())
-        jobs = {index: Job(part=target.tier) for index, target in asked.items()}
+        jobs: dict[DeviceId, Job] = {index: Job(part=target.tier) for index, target in asked.items()}
         link = Link(grid, experiment, first_limit_s=_LIMIT_S)
         step = link.ask(deploy(models, experiment.name), State(0, {}), fleet, jobs, 0, least=0.0)
         tell(step.row)

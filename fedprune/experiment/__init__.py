@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from fedprune.experiment import toml_files
+from fedprune.experiment.contradictions import contradictions
 from fedprune.experiment.errors import explain, one_line, quoted
 from fedprune.experiment.sections import Amount, Data, Export, Natural, Positive, Pretraining, Privacy, Tier, Training
 from fedprune.experiment.toml_files import TomlError
@@ -81,12 +82,22 @@ def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) 
     if seed is not None:
         table["seed"] = seed
     table.setdefault("name", path.stem)
-    experiment = parse(table, str(path))
-    if not (weights := experiment.pretraining.weights):
-        return experiment
-    # whoever resumes the run may stand elsewhere
-    located = msgspec.structs.replace(experiment.pretraining, weights=str(Path(weights).expanduser().absolute()))
-    return msgspec.structs.replace(experiment, pretraining=located)
+    return _located(parse(table, str(path)))
+
+
+def _located(experiment: Experiment) -> Experiment:
+    """With whole paths: whoever resumes the run may stand elsewhere."""
+    if weights := experiment.pretraining.weights:
+        pretraining = msgspec.structs.replace(experiment.pretraining, weights=_whole(weights))
+        experiment = msgspec.structs.replace(experiment, pretraining=pretraining)
+    if public_dir := experiment.data.public_dir:
+        data = msgspec.structs.replace(experiment.data, public_dir=_whole(public_dir))
+        experiment = msgspec.structs.replace(experiment, data=data)
+    return experiment
+
+
+def _whole(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def parse(table: Mapping[str, Any], source: str) -> Experiment:
@@ -99,7 +110,11 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     except UnicodeEncodeError as error:
         raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
-    for key, problem in _contradictions(experiment):
+    if experiment.data.partition == "own" and not experiment.data.public_dir and experiment.export.ranges == "public":
+        # the server has no example of its own to measure on
+        measured = msgspec.structs.replace(experiment.export, ranges="devices")
+        experiment = msgspec.structs.replace(experiment, export=measured)
+    for key, problem in contradictions(experiment, training_devices(fleet)):
         raise ExperimentError(f"{source}: {key}: {problem}")
     return experiment
 
@@ -154,11 +169,12 @@ def to_json(experiment: Experiment) -> str:
     for key in ("pretraining", "export", "privacy"):
         if getattr(experiment, key) == getattr(_PLAIN, key):
             del table[key]
-    for key in ("quantise_last", "clip_norm", "aggregate", "trim"):
-        if table["training"][key] == getattr(_PLAIN.training, key):
+    for key in ("quantise_last", "clip_norm", "aggregate", "trim", "most_examples"):
+        if getattr(experiment.training, key) == getattr(_PLAIN.training, key):
             del table["training"][key]
-    if not table["data"]["central"]:
-        del table["data"]["central"]
+    for key in ("central", "classes", "shape", "mean", "std", "public_dir", "sounds", "pictures", "tables"):
+        if getattr(experiment.data, key) == getattr(_PLAIN.data, key):
+            del table["data"][key]
     for key in ("retries", "deadline_s"):
         if table[key] == getattr(_PLAIN, key):
             del table[key]
@@ -167,7 +183,9 @@ def to_json(experiment: Experiment) -> str:
 
 def for_devices(experiment: Experiment) -> Experiment:
     """The experiment as its messages carry it: without what the server alone does before them."""
-    return msgspec.structs.replace(experiment, pretraining=Pretraining())
+    # that the server has examples matters to what is asked of devices, where they lie does not
+    data = msgspec.structs.replace(experiment.data, public_dir="public" if experiment.data.public_dir else "")
+    return msgspec.structs.replace(experiment, data=data, pretraining=Pretraining())
 
 
 def to_toml(experiment: Experiment) -> str:
@@ -182,6 +200,8 @@ def to_toml(experiment: Experiment) -> str:
 
 
 def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
     # JSON's values are TOML's, but for surrogate pairs and a bare DEL
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -198,78 +218,6 @@ def from_json(text: str | bytes, source: str = "experiment") -> Experiment:
     if not isinstance(table, dict):
         raise ExperimentError(f"{source}: expected a table of settings")
     return parse(table, source)
-
-
-def _contradictions(experiment: Experiment) -> list[tuple[str, str]]:
-    data, problems = experiment.data, []
-    for key, text in (("model", experiment.model), ("data.name", data.name)):
-        if not _encodable(text):
-            problems.append((key, f"{quoted(text)} is not UTF-8"))
-    if data.partition != "natural" and not data.devices and not experiment.fleet:
-        problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
-    trained = training_devices(experiment.fleet)
-    if experiment.fleet and not trained:
-        problems.append(("fleet", "no tier trains; leave trains = false out of one at least"))
-    elif experiment.fleet and data.devices and data.devices != trained:
-        problems.append(("data.devices", f"{data.devices}, but the tiers that train have {trained}; leave it out"))
-    if experiment.fleet and data.central:
-        problems.append(("data.central", "one holder of all data has no tiers; leave it out, or the fleet"))
-    if experiment.training.quantise_last > experiment.rounds:
-        problems.append(("training.quantise_last", f"at most the {experiment.rounds} rounds there are; 0 is never"))
-    if experiment.training.quantise_last and any(tier.train_memory_bytes for tier in experiment.fleet.values()):
-        problems.append(
-            ("training.quantise_last", "no plan counts what it takes; leave it out, or train_memory_bytes of all tiers")
-        )
-    if experiment.export.ranges == "devices" and experiment.export.calibration != "minmax":
-        problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
-    problems += _not_private(experiment) if experiment.privacy.epsilon else []
-    if data.official_test and data.partition != "natural":
-        problems.append(
-            ("data.official_test", 'only for partition = "natural"; others test on the official split anyway')
-        )
-    if not isinstance(experiment.method.get("name"), str):
-        problems.append(("method.name", "missing; expected the name of a method, such as fedtiny"))
-    for key, value in experiment.method.items():
-        # the link and the run's folder speak JSON and flat TOML
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", key):
-            problems.append((f"method.{quoted(key)}", "no name of a parameter; use letters, digits and '_'"))
-        if not _plain(value):
-            problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {quoted(value)}"))
-    if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):
-        problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
-    return problems
-
-
-def _plain(value: Any) -> bool:
-    """Whether JSON and flat TOML both give a value back."""
-    if isinstance(value, list):
-        return all(_plain(each) for each in value)
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, int):
-        return -(2**63) <= value < 2**64
-    return isinstance(value, str) and _encodable(value)
-
-
-def _encodable(text: str) -> bool:
-    # a lone surrogate, which comes of an argument that is not UTF-8, is no text
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
-
-
-def _not_private(experiment: Experiment) -> list[tuple[str, str]]:
-    """What makes an experiment that asks for privacy not private, as far as it can be told without its method."""
-    problems = []
-    if experiment.privacy.epsilon >= 1:
-        problems.append(
-            ("privacy.epsilon", f"{experiment.privacy.epsilon:g}: its noise is proved private below 1 alone; 0 is off")
-        )
-    if experiment.export.ranges == "devices":
-        problems.append(("export.ranges", "devices send ranges without noise; leave it out, or privacy.epsilon"))
-    if any(tier.train_memory_bytes for tier in experiment.fleet.values()):
-        problems.append(
-            ("privacy.epsilon", "no plan counts what its noise takes; leave it out, or train_memory_bytes of all tiers")
-        )
-    return problems
 
 
 def _override(table: dict[str, Any], override: str) -> None:

@@ -1,10 +1,15 @@
 """How a device's own recordings become examples: the tables sounds, pictures and tables of [data]."""
 
+from __future__ import annotations
+
 import re
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from msgspec import Meta
+
+if TYPE_CHECKING:
+    from fedprune.experiment.sections import Data
 
 Length = Annotated[int, Meta(ge=1, le=2**24)]
 _FEATURES = re.compile(r"(mfcc|logmel)([1-9][0-9]{0,3})x([1-9][0-9]{0,3})|(raw)")
@@ -47,6 +52,8 @@ class Pictures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Height and width that each is brought to."""
     channels: Literal[1, 3] = 3
     """3 for colours, 1 for shades of grey."""
+    augment: bool = True
+    """Whether a random crop and a horizontal flip keep a picture's meaning; not those of letters and digits."""
 
 
 class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -64,3 +71,38 @@ class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows of an example."""
     step: Annotated[int, Meta(ge=0, le=2**24)] = 0
     """Rows from one example of a recording to the next; 0 is as many as in a window, so that none overlap."""
+
+
+NAMES = ("sounds", "pictures", "tables", "arrays")
+"""Kinds of own recordings that the library reads; others are read by a loader of one's own."""
+
+
+def contradictions(data: Data) -> list[tuple[str, str]]:
+    """(key, what is wrong with it and what would be right) of what [data] says of own recordings."""
+    problems = []
+    own = data.partition == "own"
+    if not own and data.name in NAMES:
+        problems.append(("data.partition", f'{data.name} are devices\' own recordings; write partition = "own"'))
+    if own and ":" not in data.name and data.name not in NAMES:
+        known = ", ".join(NAMES)
+        problems.append(("data.name", f"{data.name!r} is none of own recordings: {known}, or my_package.data:load"))
+    for key in NAMES[:3]:
+        if getattr(data, key) is not None and data.name != key:
+            problems.append((f"data.{key}", f'only where data.name = "{key}"'))
+    for key in ("classes", "shape", "mean", "std", "public_dir"):
+        if getattr(data, key) and not own:
+            problems.append((f"data.{key}", 'only where data.partition = "own"'))
+    if own and data.examples:
+        problems.append(("data.examples", "each device has its own; leave it out"))
+    if data.name == "tables" and (data.tables is None or not data.tables.signals):
+        problems.append(("data.tables", 'missing; give its columns, such as { signals = ["ax", "ay", "az"] }'))
+    if data.sounds is not None:
+        try:
+            data.sounds.kind()
+        except ValueError as error:
+            problems.append(("data.sounds.features", str(error)))
+    if len(data.classes) != len({*data.classes}) or len(data.classes) == 1:
+        problems.append(("data.classes", "expected two or more, each of them once"))
+    if len(data.mean) != len(data.std):
+        problems.append(("data.std", f"{len(data.std)} values, but data.mean has {len(data.mean)}; give both or none"))
+    return problems

@@ -76,6 +76,8 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights; by the devices' magnitudes, averaged; or by the devices' votes, each for the largest of its own weights."""
     grow_batch: Positive = 128
     """Examples behind the gradients of pruned weights that a device sends."""
+    most_examples: Natural = 0
+    """A device weighs as if it had at most so many training examples; 0 is no limit."""
     quantise_last: Natural = 0
     """In so many of the last rounds devices train with the rounding of the int8 file; 0 is never."""
     clip_norm: Amount = 0.0

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
-from fedprune.types import Model, Params, Tensor
+from fedprune.types import DeviceId, Model, Params, Tensor
 from fedprune.wire.payload import Payload
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fedprune.data import Dataset, DeviceData, Examples
+    from fedprune.data import DeviceData, Examples, Schema
     from fedprune.experiment import Experiment
     from fedprune.models import Slot
 
@@ -32,7 +32,7 @@ class Measurer(Protocol):
     """A device, as far as a measurement needs it."""
 
     @property
-    def index(self) -> int:
+    def who(self) -> DeviceId:
         """Which one it is."""
 
     @property
@@ -40,8 +40,8 @@ class Measurer(Protocol):
         """What it takes part in."""
 
     @property
-    def dataset(self) -> Dataset:
-        """Where its examples come from."""
+    def schema(self) -> Schema:
+        """What an example is."""
 
     @property
     def parts(self) -> DeviceData:

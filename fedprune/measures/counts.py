@@ -22,7 +22,7 @@ def _request(model: Model, args: int) -> Payload:
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     labels = device.parts.train.labels
-    found = np.bincount(labels, minlength=len(device.dataset.classes)).astype(np.int64)
+    found = np.bincount(labels, minlength=len(device.schema.classes)).astype(np.int64)
     return Payload({"examples": len(labels)}, {_CLASSES: found})
 
 

@@ -56,7 +56,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
         model = device.model(masks.apply(request.tensors, kept))
         # not the device's own number: a net that draws would tell devices apart
         with draws.seeded(device.experiment.seed):
-            return flow(model, device.dataset.input_shape, layers)
+            return flow(model, device.schema.input_shape, layers)
 
     for step in range(len(densities)):
         kept = dict(thin.update(kept, {"weight": weights, "grad": measured()}, step))

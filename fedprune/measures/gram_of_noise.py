@@ -27,7 +27,7 @@ def _noise(device: Measurer, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     rng = generator(device.experiment.seed, "gram_of_noise")
     for begin in range(0, _COUNT, size):
         count = min(size, _COUNT - begin)
-        inputs = rng.uniform(-_END, _END, (count, *device.dataset.input_shape)).astype(np.float32)
+        inputs = rng.uniform(-_END, _END, (count, *device.schema.input_shape)).astype(np.float32)
         yield inputs, np.zeros(count, np.int64)
 
 

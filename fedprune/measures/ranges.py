@@ -46,7 +46,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     values = sum(prod(shape) for shape in graph.shapes.values())
     batch = max(1, int(arena_bytes(graph) / values * most) if most else min(_BATCH, _MOST_VALUES // values))
     examples = device.parts.train
-    order = generator(device.experiment.seed, "device", device.index, "ranges").permutation(len(examples))
+    order = generator(device.experiment.seed, "device", device.who, "ranges").permutation(len(examples))
     seen = device.batches(examples.take(order[:_MOST]), batch)
     return Payload({"examples": len(examples)}, {_RANGES: evidence.ranges(graph, (inputs for inputs, _ in seen))})
 

@@ -34,9 +34,9 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     """Positions and signed gradients of the largest |∂L/∂θ| among the pruned weights of each layer asked for."""
     counts = {str(name): int(count) for name, count in request.values["counts"].items()}
     examples, round = device.parts.train, int(request.values["round"])
-    rng = generator(device.experiment.seed, "device", device.index, "grow", round)
+    rng = generator(device.experiment.seed, "device", device.who, "grow", round)
     chosen = examples.take(rng.permutation(len(examples))[: most or device.experiment.training.grow_batch])
-    model, inputs = device.model(request.tensors), device.dataset.normalise(chosen.inputs)
+    model, inputs = device.model(request.tensors), device.schema.normalise(chosen.inputs)
     with draws.seeded(device.number("grow", round)):
         found = evidence.top_gradients(model, inputs, chosen.labels, request.masks, counts)
     tensors = {}

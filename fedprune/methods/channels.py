@@ -15,7 +15,7 @@ from fedprune.graph.width import width_masks
 from fedprune.methods.layers import Channels, narrowed
 from fedprune.pruning.allocation import ranked
 from fedprune.pruning.topk import kept_count, top_k
-from fedprune.types import Masks, Model, Params, Scores, Tensor, Trained
+from fedprune.types import DeviceId, Masks, Model, Params, Scores, Tensor, Trained
 
 Members = Mapping[str, Sequence[Member]]
 """Group -> of what its channels are made."""
@@ -90,7 +90,7 @@ def without(model: Model, channels: Channels, kept: Masks) -> Model:
     return pushed(model._replace(parts=parts), left, 0.0)
 
 
-def zeroed(made: Members, model: Model, trained: Mapping[int, Trained]) -> Model:
+def zeroed(made: Members, model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
     """The model with pushed channels at 0 that devices with half of the examples brought at 0: a mean is not there."""
     half, params = sum(each.weight for each in trained.values()) / 2, dict(model.params)
     for name, free in unpushed(model).items():

@@ -10,9 +10,9 @@ from fedprune.pruning import criteria, masks
 from fedprune.pruning.nesting import counts
 from fedprune.pruning.nesting import nested as best_within
 from fedprune.pruning.parts import statistics, view
-from fedprune.types import Ask, Found, Holder, Masks, Method, Model, Params, Part, Tensor, Trained
+from fedprune.types import Ask, DeviceId, Found, Holder, Masks, Method, Model, Params, Part, Tensor, Trained
 
-Order = Callable[[Model, str, Mapping[int, Trained]], Mapping[str, Tensor]]
+Order = Callable[[Model, str, Mapping[DeviceId, Trained]], Mapping[str, Tensor]]
 """(model, part, what devices brought) -> layer -> scores by which the part's masks are drawn again."""
 
 _ORDER = "order/"
@@ -54,7 +54,7 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
             parts = {name: part._replace(params=own) for name, part in parts.items()}
         return _renested(methods, model, Model(new.params, new.masks, new.memory, parts), round)
 
-    def join(model: Model, trained: Mapping[int, Trained]) -> Model:
+    def join(model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
         model = main.join(model, trained)
         if order is None or not model.masks:
             return model

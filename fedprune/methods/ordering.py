@@ -8,17 +8,17 @@ import numpy as np
 
 from fedprune.aggregation import mean_scores, votes
 from fedprune.pruning.nesting import counts, nested
-from fedprune.types import Model, Params, Tensor, Trained
+from fedprune.types import DeviceId, Model, Params, Tensor, Trained
 
 _TIE = 1e-9
 
 
-def by_scores(model: Model, part: str, trained: Mapping[int, Trained]) -> dict[str, Tensor]:
+def by_scores(model: Model, part: str, trained: Mapping[DeviceId, Trained]) -> dict[str, Tensor]:
     """The devices' magnitudes, averaged over the owners by their examples."""
     return mean_scores([(_magnitudes(model, each.params), each.masks, each.weight) for each in trained.values()])
 
 
-def by_votes(model: Model, part: str, trained: Mapping[int, Trained]) -> dict[str, Tensor]:
+def by_votes(model: Model, part: str, trained: Mapping[DeviceId, Trained]) -> dict[str, Tensor]:
     """Votes of the owners, each for as many of its own largest weights as the part keeps; ties by magnitude."""
     wanted = counts({name: model.parts[part].masks[name] for name in model.masks})
     ballots = [

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from fedprune.data.loading import all_parts
 from fedprune.experiment import Experiment, Privacy
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.here import Here
@@ -36,6 +37,6 @@ def central(
     return replace(experiment, data=replace(experiment.data, central=True))
 
 
-def here(setting: Setting) -> Here:
+def here(setting: Setting, data_dir: str | None = None) -> Here:
     """The holder, for rounds to ask."""
-    return Here(Device(0, setting.experiment, setting.dataset, setting.federation.devices[0]))
+    return Here(Device(0, setting.experiment, setting.schema, all_parts(setting.experiment, data_dir)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,14 +11,16 @@ import numpy as np
 from fedprune import budgets, measures, training
 from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of
 from fedprune.budgets.plan import ways
-from fedprune.data import Dataset, Federation
+from fedprune.counter_rng import generator
+from fedprune.data import Schema
 from fedprune.experiment import Experiment, Tier
+from fedprune.federated.rounds.naming import ordered
 from fedprune.graph import Graph, width
 from fedprune.methods.asking import asked_kinds, begun
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
 from fedprune.training.lean import Lean, blocks
-from fedprune.types import Method, Params
+from fedprune.types import DeviceId, Method, Params
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,8 +52,8 @@ class Costs:
     def __init__(
         self,
         experiment: Experiment,
-        dataset: Dataset,
-        federation: Federation,
+        schema: Schema,
+        holds: Mapping[DeviceId, Mapping[str, int]],
         layers: Mapping[str, tuple[int, ...]],
         model: Callable[[], nn.Module],
         zeros: Params,
@@ -60,7 +62,7 @@ class Costs:
     ) -> None:
         """``method(size)`` is the experiment's method at a size, ``asked`` at most; ``model()`` its untrained model,
         ``zeros`` every parameter and buffer of that."""
-        self._experiment, self._dataset, self._federation = experiment, dataset, federation
+        self._experiment, self._schema, self._holds = experiment, schema, holds
         self._layers, self._model, self.method, self.asked = layers, model, method, asked
         largest = method(asked)
         self._zeros = zeros
@@ -100,9 +102,10 @@ class Costs:
             torch.manual_seed(0)
             for parameter in model.parameters():  # equal values, such as zero biases, would be stored once
                 parameter.add_(torch.rand_like(parameter) / 16)
-        graph = trace(model, torch.zeros(1, *self._dataset.input_shape))
+        graph = trace(model, torch.zeros(1, *self._schema.input_shape))
         folded = inference(graph)
-        seen = self._dataset.normalise(self._federation.public.inputs[:_SEEN])
+        # ranges change what bytes say, not how many there are
+        seen = generator(0, "inputs of a cost").standard_normal((_SEEN, *self._schema.input_shape)).astype(np.float32)
         file = litert.write_int8(folded, litert.calibrate(folded, seen))
         return Traced(state, graph, folded, blocks(model), len(file))
 
@@ -147,7 +150,7 @@ class Costs:
             sparse=way.sparse,
             kept=kept,
             examples=examples,
-            example_bytes=int(self._federation.public.inputs[:1].nbytes),
+            example_bytes=self._schema.example_bytes,
             grow_batch=grow_batch if self.grows else 0,
             grown={name: int(_MOST_SWAPPED * count) for name, count in kept.items()},
             inner=inner,
@@ -163,7 +166,7 @@ class Costs:
             batch=1,
             kept=self.kept(size),
             examples=examples,
-            example_bytes=int(self._federation.public.inputs[:1].nbytes),
+            example_bytes=self._schema.example_bytes,
             evaluate_batch=batch,
             runtime=RUNTIME_BYTES,
         )
@@ -216,12 +219,14 @@ class Costs:
         # a vote is a bit
         return down, sum(value.size // 8 if value.dtype == np.bool_ else value.nbytes for value in sent.values())
 
-    def examples(self, devices: range) -> tuple[int, int]:
+    def examples(self, devices: Sequence[DeviceId]) -> tuple[int, int]:
         """(examples in all, of these to train on) of the device that holds the most of each."""
-        parts = [self._federation.devices[device] for device in devices]
-        training = [len(part.train_indices) for part in parts]
-        rest = [len(part.development_indices) + len(part.test_indices) for part in parts]
-        return max(map(sum, zip(training, rest, strict=True))), max(training)
+        parts = [self._holds[device] for device in devices]
+        return max(sum(part.values()) for part in parts), max(part["train"] for part in parts)
+
+    def devices(self) -> list[DeviceId]:
+        """All that hold data, in order."""
+        return ordered(self._holds)
 
     def _size(self, name: str) -> int:
         count = 1

@@ -1,33 +1,62 @@
-"""The server's side of a run: takes an experiment from its first model to its last round, whoever holds the data."""
+"""The server's side of a run: takes an experiment from its first model to its last files, whoever holds the data."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedprune.federated.rounds.asking import Asking
+from fedprune.federated.rounds.asking import Asking, Request
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases.check import Told
 from fedprune.federated.rounds.rounds import run
+from fedprune.runs import forms as _forms
 from fedprune.runs import shipping
 from fedprune.runs.folder import RunFolder
+from fedprune.runs.forms import Forms
+from fedprune.runs.outcome import finish
 from fedprune.runs.setting import Setting, pretrain
+from fedprune.types import DeviceId
 
 Progress = Callable[[dict[str, Any]], None]
 """Called with each line of metrics, and with each epoch of pretraining."""
 
 
-def drive(asking: Asking, setting: Setting, folder: RunFolder, state: State | None, progress: Progress) -> State:
-    """Run to the last round, saving the state after every phase. ``state`` is what a resumed run goes on from."""
+def drive(
+    asking: Asking, setting: Setting, folder: RunFolder, state: State | None, progress: Progress
+) -> dict[str, Any]:
+    """Run to the last round, saving the state after every phase; export and check what came of it. Its result.
+
+    ``state`` is what a resumed run goes on from.
+    """
     if state is None:
         state = pretrain(setting, progress)
         folder.save(state)
+    ended: list[Fleet] = []
     shipped = functools.partial(shipping.shipped, setting) if setting.experiment.export.ranges == "devices" else None
-    for step in run(asking, setting.tiers(), len(setting.federation.devices), state, shipped):
+    for step in run(asking, setting.tiers(), len(setting.holds), state, shipped, ended.append):
         if step.row:
             folder.add(step.row)
         folder.save(step.state)
         if step.row:
             progress(step.row)
         state = step.state
-    return state
+    progress({"phase": "export"})
+    (fleet,) = ended
+
+    def ask_all(which: Sequence[tuple[str, Forms]], last: State) -> list[Mapping[DeviceId, Told]]:
+        asks = []
+        for part, forms in which:
+            jobs = setting.tiers().tests(part, fleet.active(last.round).nodes, fleet.usable(last.round))
+            tests = {device: job._replace(part="", structured=False) for device, job in jobs.items()}
+            asks.append(Request(_forms.question(forms), last.view(part), tests, last.round, least=0.0))
+        steps = asking.ask_all(asks, fleet)
+        for (part, _), step in zip(which, steps, strict=True):
+            row = {**step.row, **({"part": part} if part else {})}
+            folder.add(row)
+            progress(row)
+        return [step.answer or {} for step in steps]
+
+    # from the file, so that a resumed run ends in what an undisturbed one does
+    return finish(setting, folder, folder.state(), ask_all)

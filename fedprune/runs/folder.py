@@ -9,15 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from fedprune import experiment as _experiment
-from fedprune.experiment import Experiment, ExperimentError
+from fedprune.data.agreement import Agreed, is_agreed
+from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.federated.rounds.model import State, read, save, step_name
 from fedprune.files import write_atomically
 from fedprune.runs import folder_files, one_writer
 
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",
-    "deployed.json", "devices.json",
+    "deployed.json", "devices.json", "agreed.json",
 )  # fmt: skip
 
 
@@ -33,6 +36,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
         self._asked = path / "experiment.json"
+        self._agreed = path / "agreed.json"
         self._lock: int | None = None
 
     @contextmanager
@@ -113,6 +117,23 @@ class RunFolder:
             raise ExperimentError(f"{self.path}: not a run's folder: no readable experiment.json") from error
         return _experiment.from_json(content, str(self._asked))
 
+    def agree(self, agreed: Agreed) -> None:
+        """Keep what devices with their own data agreed on before round 0."""
+        text = msgspec.json.format(msgspec.json.encode(_Kept(agreed.settings, {str(device): parts for device, parts in agreed.holds.items()})))
+        write_atomically(self._agreed, text + b"\n")
+
+    def agreed(self) -> Agreed | None:
+        """What was kept by ``agree``; None where nothing was. ExperimentError where it is damaged."""
+        try:
+            kept = msgspec.json.decode(self._agreed.read_bytes(), type=_Kept)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ExperimentError(f"{self._agreed}: damaged ({error}); start over with --fresh") from error
+        if not is_agreed(kept.data):
+            raise ExperimentError(f"{self._agreed}: does not say what an example is; start over with --fresh")
+        return Agreed(kept.data, {name: parts for name, parts in kept.devices.items()})
+
     def rows(self) -> list[dict[str, Any]]:
         """Lines of metrics; what is none, as where a crash cut one short, is left out."""
         return self._rows()[0]
@@ -168,6 +189,13 @@ class RunFolder:
         write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())
 
 
+class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """agreed.json."""
+
+    data: Data
+    devices: Mapping[str, Mapping[str, int]]
+
+
 def inside(folder: Path, *names: str) -> Path:
     """A folder in a run's folder, made where it is not there. ExperimentError where it is a link, and leads outside."""
     for name in names:
@@ -188,7 +216,7 @@ def why_not_written(error: OSError, folder: Path) -> str:
 
 def _saved(row: Mapping[str, Any], state: State) -> bool:
     """Whether a line is of a phase that the state has behind it."""
-    ahead = row["round"] > state.round or (row["round"] == state.round and row["phase"] == "evaluate")
+    ahead = row["round"] > state.round or (row["round"] == state.round and row["phase"] in ("evaluate", "check"))
     done = row["round"] <= state.round + 1 and step_name(row["phase"], row.get("part", "")) in state.done
     return done if ahead else True
 

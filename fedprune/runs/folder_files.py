@@ -22,7 +22,7 @@ class Refused(msgspec.Struct, frozen=True):
 class Worst(msgspec.Struct, frozen=True):
     """The device that does worst."""
 
-    device: Count
+    device: Count | str
     accuracy: float
 
 
@@ -39,10 +39,10 @@ class Row(msgspec.Struct, frozen=True):
     bytes_down: Count | None = None
     seconds: float | None = None
     device_seconds: float | None = None
-    asked: list[Count] | None = None
+    asked: list[Count | str] | None = None
     devices: Count | None = None
     retried: Count | None = None
-    late: list[Count] | None = None
+    late: list[Count | str] | None = None
     faults: dict[str, str] = {}
     absent: dict[str, str] = {}
     aside: dict[str, str] = {}
@@ -67,9 +67,9 @@ class TierResult(msgspec.Struct, frozen=True):
     part: str
     devices: Count
     density: float
-    accuracy_float: float
-    accuracy_int8: float
-    worst_device: Worst
+    accuracy_float: float | None
+    accuracy_int8: float | None
+    worst_device: Worst | None
     accuracy_by_device: dict[str, float | None]
     flash_bytes: Count
     flash_bytes_allowed: Count
@@ -95,8 +95,8 @@ class Result(msgspec.Struct, frozen=True):
     devices: Count
     rounds: Count
     seed: Count
-    accuracy_float: float
-    accuracy_int8: float
+    accuracy_float: float | None
+    accuracy_int8: float | None
     density: float
     density_all: float
     parameters: Count

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fedprune import training
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Phase
+from fedprune.federated.rounds.phases.check import SLOW, Told, check
 from fedprune.federated.rounds.rounds import measured
-from fedprune.models import draws
 from fedprune.runs import shipping
 from fedprune.runs.costs import SRAM_SLACK
 from fedprune.runs.setting import Setting
-from fedprune.types import Tensor
+from fedprune.types import DeviceId
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from fedprune.export.litert.converter import Converted
     from fedprune.graph import UnsupportedOperation
 
-_BATCH = 250
 _MOST_ARENA = 1.25  # of a dense file's working memory, since that is scarcer than flash
-_MICRO_MACS = 4e9  # the reference kernels of TensorFlow Lite Micro are slow: so much takes them some ten seconds
+_MICRO_MACS = (
+    5e6  # of an inference; the reference kernels are slow, and of larger models a share of the examples is run
+)
 
 
 class Forms(NamedTuple):
@@ -47,12 +49,14 @@ class Forms(NamedTuple):
 class Check(NamedTuple):
     """How each form does on the test parts of all devices together."""
 
-    accuracy: float
-    """Of torch."""
+    accuracy: float | None
+    """Of torch; None where no device says."""
     forms: dict[str, Any]
     """For litert_float, litert_int8 and tflm: examples, accuracy, and agreement (the same class as torch)."""
     arena_bytes: int | None
     """Working memory on a microcontroller; None where it could not be measured."""
+    by_device: Mapping[DeviceId, float | None]
+    """Accuracy of the int8 file on a device's test part; None where it has none."""
 
 
 def ready(setting: Setting, source: str) -> None:
@@ -62,7 +66,7 @@ def ready(setting: Setting, source: str) -> None:
 
     if problem := shipping.without_ranges(setting):
         raise ExperimentError(f"{source}: {problem}")
-    if not any(len(device.test_indices) for device in setting.federation.devices):
+    if not any(parts["test"] for parts in setting.holds.values()):
         raise ExperimentError(f"{source}: data.test: no device has an example to test the model on; set it above 0")
     try:
         litert.write_float(shipping.graph(setting, setting.model()))
@@ -93,7 +97,7 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
         micro = min((tflm.write_sparse(*each, allowed) for each in both), key=len)
         return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
     except UnsupportedOperation as error:
-        made = _converted(setting, model, error, len(setting.federation.public))
+        made = _converted(setting, model, error, len(setting.public))
     limit = sram_bytes - SRAM_SLACK if sram_bytes else None
     micro = tflm.pack_sparse(read(made.litert_int8), limit)
     return Forms(model, model, *made, made.litert_int8, micro, inspect(made.litert_int8).macs)
@@ -107,56 +111,62 @@ def _converted(
     from fedprune.graph import UnsupportedOperation
 
     named = f"{place}model: {setting.experiment.model}"
-    if not len(setting.federation.public) or setting.experiment.export.ranges == "devices":
+    if not len(setting.public) or setting.experiment.export.ranges == "devices":
         raise ExperimentError(f"{named} cannot be exported without public examples: {why}") from why
-    seen = setting.dataset.normalise(setting.federation.public.inputs[: min(examples, shipping.CALIBRATION)])
+    seen = setting.schema.normalise(setting.public.inputs[: min(examples, shipping.CALIBRATION)])
     try:
         return convert(model, seen)
     except (UnsupportedOperation, RuntimeError, ValueError) as error:
         raise ExperimentError(f"{named} cannot be exported: {why}; nor in the second way: {error}") from error
 
 
-def check(setting: Setting, forms: Forms) -> Check:
-    """Run every form on the devices' test parts, TensorFlow Lite Micro on as many of them as ten seconds allow.
+def question(forms: Forms) -> Phase[dict[DeviceId, Told]]:
+    """What devices are asked of a model's files: how each does on their test parts.
 
-    ExperimentError where LiteRT does not run a file.
+    TensorFlow Lite Micro, where a device has it, gets fewer of them the larger the model is.
+    """
+    files = {"litert_float": forms.litert_float, "litert_int8": forms.litert_int8, SLOW: forms.micro}
+    return check(files, min(1.0, _MICRO_MACS / max(forms.macs, 1)))
+
+
+def runs_here(setting: Setting, forms: Forms) -> int | None:
+    """The arena that a model takes, in bytes, None where it cannot be measured here.
+
+    ExperimentError where LiteRT does not run one of its files.
     """
     from fedprune.export import litert, tflm
 
-    inputs, labels = test_set(setting)
-    everything = np.arange(len(labels))
-    batches = training.in_batches(lambda part: inputs[part], labels, everything, _BATCH)
-    with draws.seeded(setting.experiment.seed):
-        wanted = training.predict(forms.model, batches).argmax(1)
-    # spread over all devices, whose parts lie one after the other
-    few = np.unique(np.linspace(0, len(labels) - 1, max(1, int(_MICRO_MACS / max(forms.macs, 1)))).astype(np.int64))
-
-    def compare(outputs: Tensor, at: Tensor) -> dict[str, Any]:
-        found = outputs.argmax(1)
-        return {
-            "examples": len(at),
-            "accuracy": float(np.mean(found == labels[at])),
-            "agreement": float(np.mean(found == wanted[at])),
-        }
-
+    nothing = np.zeros((1, *setting.schema.input_shape), np.float32)
     try:
-        found = {
-            "litert_float": compare(litert.run(forms.litert_float, inputs), everything),
-            "litert_int8": compare(litert.run(forms.litert_int8, inputs), everything),
-        }
+        for file in (forms.litert_float, forms.litert_int8):
+            litert.run(file, nothing)
     except RuntimeError as error:
         raise ExperimentError(f"model: {setting.experiment.model}: its file cannot be run here: {error}") from error
-    arena_bytes: int | None = None
     try:
-        outputs, arena_bytes = tflm.run(forms.micro, inputs[few])
-        found["tflm"] = compare(outputs, few)
-    except RuntimeError as error:  # no interpreter on this machine, or one that refuses the model
-        found["tflm"] = {"examples": 0, "accuracy": None, "agreement": None, "why": str(error)}
-    return Check(float(np.mean(wanted == labels)), found, arena_bytes)
+        return tflm.run(forms.micro, nothing)[1]
+    except RuntimeError:  # no interpreter on this machine, or one that refuses the model
+        return None
 
 
-def test_set(setting: Setting) -> tuple[Tensor, Tensor]:
-    """(normalised inputs, labels) of every device's test part, in the order of devices."""
-    parts = [device.test for device in setting.federation.devices]
-    inputs = setting.dataset.normalise(np.concatenate([part.inputs for part in parts]))
-    return inputs, np.concatenate([part.labels for part in parts])
+def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None) -> Check:
+    """How each form does on the test parts of all devices together, and the int8 file on each."""
+    examples = sum(each["examples"] for each in told.values())
+    correct = sum(each["correct"] for each in told.values())
+    names = ("litert_float", "litert_int8", SLOW)
+    forms = {name: _sum([each["forms"][name] for each in told.values()]) for name in names}
+    by_device = {
+        device: _share(each["forms"]["litert_int8"]["correct"], each["forms"]["litert_int8"]["examples"])
+        for device, each in told.items()
+    }
+    return Check(_share(correct, examples), forms, arena_bytes, by_device)
+
+
+def _sum(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    examples, correct, agree = (sum(each[key] for each in told) for key in ("examples", "correct", "agree"))
+    why = next((each["why"] for each in told if each["why"]), "")
+    found = {"examples": examples, "accuracy": _share(correct, examples), "agreement": _share(agree, examples)}
+    return found | ({"why": why} if why and not examples else {})
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fedprune import experiment as _experiment
 from fedprune.export.chip.card import C99_FORMS
 from fedprune.export.chip.write import Written, write_c
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases.check import Told
 from fedprune.federated.rounds.rounds import SELECTED
 from fedprune.files import write_atomically
 from fedprune.pruning import masks
@@ -26,12 +27,16 @@ from fedprune.runs.folder import RunFolder, inside, total
 from fedprune.runs.forms import Check, Forms
 from fedprune.runs.report import page
 from fedprune.runs.setting import Setting, prepare
-from fedprune.types import Tensor
+from fedprune.types import DeviceId, Tensor
 
 _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
 
 
-def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
+AskAll = Callable[[Sequence[tuple[str, Forms]], State], list[Mapping[DeviceId, Told]]]
+"""((part, its forms), the last state) -> what devices say of each, in order."""
+
+
+def finish(setting: Setting, folder: RunFolder, state: State, ask_all: AskAll) -> dict[str, Any]:
     """Export, check and report a run that is complete; returns result.json, and writes it last."""
     part = next(iter(state.parts), "")
     whole, state = state, state.view(part)
@@ -39,8 +44,8 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
     model = io.BytesIO()
     np.savez_compressed(model, **state.params, **{f"mask/{name}": mask for name, mask in state.masks.items()})  # type: ignore[arg-type]
     write_atomically(folder.path / "model.npz", model.getvalue())
-    forms = _forms.make(setting, state, part=part)
-    checked = _forms.check(setting, forms)
+    made = _made(setting, whole, part, ask_all)
+    forms, checked = made[part, 0]
     result = _result(setting, folder, state, forms, checked)
     write_litert(folder.path, forms)
     result |= _write_c(setting, folder.path, forms, result)
@@ -50,10 +55,24 @@ def finish(setting: Setting, folder: RunFolder, state: State) -> dict[str, Any]:
             write_litert(path, forms)
             return _write_c(setting, path, forms, facts)
 
-        result["tiers"] = tier_outcome.finish(setting, folder, whole, write)
+        result["tiers"] = tier_outcome.finish(setting, folder, whole, write, lambda *which: made[which])
     folder.write_result(result)
     report(folder)
     return result
+
+
+def _made(setting: Setting, state: State, part: str, ask_all: AskAll) -> dict[tuple[str, int], tuple[Forms, Check]]:
+    """(part, bytes of SRAM) -> forms and how they do, of the whole model and of every tier's; tiers may share one."""
+    plans = setting.plan.tiers if setting.plan is not None else {}
+    which = [(part, 0), *((plan.part, setting.experiment.fleet[name].sram_bytes) for name, plan in plans.items())]
+    made = {
+        (each, sram_bytes): _forms.make(setting, state.view(each), sram_bytes, each)
+        for each, sram_bytes in dict.fromkeys(which)
+    }
+    arenas = [_forms.runs_here(setting, forms) for forms in made.values()]
+    told = ask_all([(each, forms) for (each, _), forms in made.items()], state)
+    checks = [_forms.checked(each, arena) for each, arena in zip(told, arenas, strict=True)]
+    return {key: (forms, check) for (key, forms), check in zip(made.items(), checks, strict=True)}
 
 
 def _write_c(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,12 +119,12 @@ def write_microcontroller(
     """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``."""
     from fedprune.export import c99
 
-    dataset = setting.dataset
+    schema = setting.schema
     # of raw values, so that a caller has no scale to know of
-    mean, std = _in_turn(dataset.input_shape, dataset.mean / dataset.scale, dataset.std / dataset.scale)
+    mean, std = _in_turn(schema.input_shape, schema.mean / schema.scale, schema.std / schema.scale)
     card = {
         "name": result["name"],
-        "labels": list(dataset.classes),
+        "labels": list(schema.classes),
         "mean": mean,
         "std": std,
         "accuracy": result["accuracy_int8"],
@@ -138,7 +157,7 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "method": experiment.method["name"],
         "model": experiment.model,
         "data": experiment.data.name,
-        "devices": len(setting.federation.devices),
+        "devices": len(setting.holds),
         "rounds": state.round,
         "seed": experiment.seed,
         "accuracy_float": checked.accuracy,
@@ -198,7 +217,7 @@ def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: 
 
 def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None, fastest: bool) -> list[Path]:
     result, state = folder.read_result(), folder.state()
-    setting = prepare(folder.experiment(), str(folder.path / "experiment.json"), data_dir)
+    setting = prepare(folder.experiment(), str(folder.path / "experiment.json"), data_dir, folder.agreed())
     setting.fits(state, str(folder.checkpoint))
 
     def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:

@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
 from flwr.serverapp import Grid
 
+from fedprune.experiment import Experiment
 from fedprune.federated.link.asking import Link
-from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases.profile import sizes
-from fedprune.runs import drive as driving
 from fedprune.runs.drive import Progress
-from fedprune.runs.folder import RunFolder
-from fedprune.runs.setting import Setting
+from fedprune.types import DeviceId
 
 _RETURNS_S = 180.0  # a device that was cut off is let in again after about a minute, and has to start
 _FIRST_LIMIT_S = 1800.0
 
 
-def drive(
-    grid: Grid, setting: Setting, folder: RunFolder, state: State | None, progress: Progress, *, real: bool = False
-) -> State:
-    """`fedprune.runs.drive.drive` over a grid.
+class Real(NamedTuple):
+    """That messages travel over a real link, where they cost seconds and can be lost; and what is known of it."""
 
-    Over a ``real`` link messages cost seconds and can be lost: then there are deadlines, and fewer messages.
+    devices: int = 0
+    """How many with their own data to wait for, where the experiment does not say."""
+    name_of: Callable[[int], str | None] = lambda node: None
+    """Node -> the name that its key belongs to."""
+
+
+def link(
+    grid: Grid,
+    experiment: Experiment,
+    progress: Progress,
+    real: Real | None = None,
+    gives: Mapping[DeviceId, Mapping[str, int]] = MappingProxyType({}),
+) -> Link:
+    """A Link over a grid, to devices that hold what ``gives`` says.
+
+    Over a real one there are deadlines, and fewer messages.
     """
-    link = Link(grid, setting.experiment, say=progress, gives=dict(enumerate(map(sizes, setting.federation.devices))))
-    if real:
-        link = link._replace(patience_s=_RETURNS_S, first_limit_s=_FIRST_LIMIT_S, together=True)
-    return driving.drive(link, setting, folder, state, progress)
+    found = Link(grid, experiment, say=progress, gives=gives, wanted=len(list(grid.get_node_ids())))
+    if real is None:
+        return found
+    return found._replace(
+        patience_s=_RETURNS_S, first_limit_s=_FIRST_LIMIT_S, together=True, wanted=real.devices, name_of=real.name_of
+    )

@@ -14,7 +14,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.runs.costs import Costs
-from fedprune.types import Local, Method
+from fedprune.types import DeviceId, Local, Method
 
 _TEST_BATCHES = (250, 128, 64, 32, 16, 8)
 _MARGIN = 1.05  # of predicted training memory: predictions of lean training were up to 5 % low
@@ -53,8 +53,8 @@ class FleetPlan:
     """The plan of a fleet."""
 
     tiers: Mapping[str, TierPlan]
-    members: tuple[str, ...]
-    """Device -> its tier."""
+    members: Mapping[DeviceId, str]
+    """Device -> its tier; one that comes later is of the last that trains."""
     methods: Mapping[str, Method]
     """Part -> the method at its size, the largest first."""
     jobs: Mapping[str, Sequence[Job]]
@@ -67,11 +67,13 @@ class FleetPlan:
     def shared(self, method: Method) -> Tiers:
         """As rounds take it, under the method of all parts; a device that may use less than its tier falls back."""
 
-        def job(device: int, memory_bytes: int | None) -> Job | None:
-            return _first(self.jobs[self.members[device]], memory_bytes, 0)
+        last = list(self.members.values())[-1]
 
-        def test(part: str, device: int, memory_bytes: int | None) -> Job | None:
-            return _first(self.tests[part], memory_bytes, self.allowed[self.members[device]])
+        def job(device: DeviceId, memory_bytes: int | None) -> Job | None:
+            return _first(self.jobs[self.members.get(device, last)], memory_bytes, 0)
+
+        def test(part: str, device: DeviceId, memory_bytes: int | None) -> Job | None:
+            return _first(self.tests[part], memory_bytes, self.allowed[self.members.get(device, last)])
 
         return Tiers(method, tuple(self.methods), job, test, {name: each.local for name, each in self.methods.items()})
 
@@ -120,7 +122,8 @@ def make(experiment: Experiment, costs: Costs, source: str) -> FleetPlan:
         most = min(group.own.density, costs.asked)
         bound = "density" if sizes[tier] == most else _bound(costs, group, sizes[tier], inner[tier])
         plans[tier] = _tier_plan(costs, group, sizes[tier], names[sizes[tier]], jobs.get(tier, ()), bound)
-    members = tuple(tier for tier, each in groups.items() if each.own.trains for _ in range(each.own.devices))
+    of_tiers = [tier for tier, each in groups.items() if each.own.trains for _ in range(each.own.devices)]
+    members = dict(zip(costs.devices(), of_tiers, strict=True))
     largest_group = max(group.examples for group in groups.values())
     tests = {names[size]: _tests(costs, names[size], size, largest_group) for size in descending}
     allowed = {tier: group.own.train_memory_bytes for tier, group in groups.items()}
@@ -128,10 +131,10 @@ def make(experiment: Experiment, costs: Costs, source: str) -> FleetPlan:
 
 
 def _groups(experiment: Experiment, costs: Costs) -> dict[str, _Group]:
-    groups, first = {}, 0
+    groups, first, devices = {}, 0, costs.devices()
     for name, own in experiment.fleet.items():
         count = own.devices * own.trains
-        groups[name] = _Group(name, own, *(costs.examples(range(first, first + count)) if count else (0, 0)))
+        groups[name] = _Group(name, own, *(costs.examples(devices[first : first + count]) if count else (0, 0)))
         first += count
     return groups
 

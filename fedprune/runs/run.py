@@ -5,26 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fedprune.data import DataError
+from fedprune.data.agreement import Agreed
+from fedprune.data.loading import agreed_here, own_folders
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.asking import Asking, RunStopped
 from fedprune.federated.rounds.model import State
 from fedprune.methods import MethodError
 from fedprune.runs import forms, one_writer
 from fedprune.runs.central import central, here
 from fedprune.runs.drive import Progress, drive
 from fedprune.runs.folder import RunFolder, why_not_written
-from fedprune.runs.outcome import finish
 from fedprune.runs.setting import Setting, prepare
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
     from fedprune.federated.link.engines import Engine
+    from fedprune.runs.over_flower import Real
 
-_Rounds = Callable[[Setting, RunFolder, State | None], None]
-"""(setting, folder, the state to go on from, None at the start): all rounds, saved in the folder."""
+
+class Holders(NamedTuple):
+    """Whoever holds the data of a run, connected."""
+
+    agree: Callable[[Experiment], Agreed]
+    """Ask those with data of their own what it is like. DataError, RunStopped."""
+    asking: Callable[[Setting], Asking]
+
+
+_Connect = Callable[[int, Callable[[Holders], None]], None]
+"""Connects so many devices, where it is for this side to say, and does something with them."""
 
 
 def simulate(
@@ -37,7 +49,7 @@ def simulate(
     resume: bool = False,
     fresh: bool = False,
     progress: Progress = lambda row: None,
-    real: bool = False,
+    real: Real | None = None,
 ) -> dict[str, Any]:
     """Run an experiment over devices into the folder ``out`` and return its result.
 
@@ -46,7 +58,7 @@ def simulate(
     unless ``fresh``.
 
     ``engine`` is `fedprune.federated.link.engines.local` where it is None; ``real`` says that its devices are, behind
-    a real link.
+    a real link. Where devices have data of their own, simulated ones have the folders in ``data_dir``.
 
     Raises ExperimentError for what cannot be run, RunStopped where too few devices answered, or where ``out`` cannot be
     written any more: then what is complete is there.
@@ -54,13 +66,16 @@ def simulate(
     from fedprune.federated.link import engines
     from fedprune.runs import over_flower
 
-    def rounds(setting: Setting, folder: RunFolder, state: State | None) -> None:
+    def connect(devices: int, use: Callable[[Holders], None]) -> None:
         def serve(grid: Grid) -> None:
-            over_flower.drive(grid, setting, folder, state, progress, real=real)
+            def asking(setting: Setting) -> Asking:
+                return over_flower.link(grid, setting.experiment, progress, real, setting.holds)
 
-        (engine or engines.local)(len(setting.federation.devices), data_dir, serve)
+            use(Holders(lambda asked: over_flower.link(grid, asked, progress, real).agree(), asking))
 
-    return _run(rounds, experiment, out, source, data_dir, resume, fresh, progress)
+        (engine or engines.local)(devices, data_dir, serve)
+
+    return _run(connect, experiment, out, source, data_dir, resume, fresh, progress, simulated=real is None)
 
 
 def train(
@@ -79,14 +94,14 @@ def train(
     """
     experiment = central(experiment, source, data_dir, lambda text: progress({"notice": text}))
 
-    def rounds(setting: Setting, folder: RunFolder, state: State | None) -> None:
-        drive(here(setting), setting, folder, state, progress)
+    def connect(devices: int, use: Callable[[Holders], None]) -> None:
+        use(Holders(lambda asked: agreed_here(asked.data, data_dir), lambda setting: here(setting, data_dir)))
 
-    return _run(rounds, experiment, out, source, data_dir, resume, fresh, progress)
+    return _run(connect, experiment, out, source, data_dir, resume, fresh, progress)
 
 
 def _run(
-    rounds: _Rounds,
+    connect: _Connect,
     experiment: Experiment,
     out: Path,
     source: str,
@@ -94,28 +109,62 @@ def _run(
     resume: bool,
     fresh: bool,
     progress: Progress,
+    *,
+    simulated: bool = False,
 ) -> dict[str, Any]:
     one_writer.free(out)  # else it would be said only after the seconds that preparing takes
-    setting = prepare(experiment, source, data_dir)
-    forms.ready(setting, source)
-    folder = RunFolder(out)
-    if not (resume and folder.begun):
-        setting.given_weights(source)
-    with folder.held(), _in_words(folder, source):
-        state: State | None = None
-        if resume:
-            state = folder.resume(experiment, lambda text: progress({"notice": text}))
-        elif not fresh and folder.begun and not folder.result.exists():
-            raise ExperimentError(
-                f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over"
-            )
-        if state is None:
-            folder.begin(experiment)
-        else:
-            setting.fits(state, str(folder.checkpoint))
-        rounds(setting, folder, state)
-        progress({"phase": "export"})
-        return finish(setting, folder, folder.state())
+    folder, result = RunFolder(out), dict[str, Any]()
+    going_on = resume and folder.begun
+    if not (resume or fresh) and folder.begun and not folder.result.exists():
+        raise ExperimentError(
+            f"{out}: holds an unfinished run; add --resume to go on with it, or --fresh to start over"
+        )
+
+    def prepared(agreed: Agreed | None) -> Setting:
+        setting = prepare(experiment, source, data_dir, agreed)
+        forms.ready(setting, source)
+        if not going_on:
+            setting.given_weights(source)
+        return setting
+
+    def rounds(setting: Setting, agreed: Agreed | None, holders: Holders) -> None:
+        with folder.held(), _in_words(folder, source):
+            state: State | None = None
+            if resume:
+                state = folder.resume(experiment, lambda text: progress({"notice": text}))
+            if state is None:
+                folder.begin(experiment)
+                if agreed is not None:
+                    folder.agree(agreed)
+            else:
+                setting.fits(state, str(folder.checkpoint))
+            result.update(drive(holders.asking(setting), setting, folder, state, progress))
+
+    if experiment.data.partition != "own":
+        setting = prepared(None)
+        connect(len(setting.holds), lambda holders: rounds(setting, None, holders))
+    elif going_on and (kept := folder.agreed()) is not None:
+        setting = prepared(kept)
+        connect(_own_devices(data_dir, source, simulated=simulated), lambda holders: rounds(setting, kept, holders))
+    else:
+
+        def ask_first(holders: Holders) -> None:
+            try:
+                agreed = holders.agree(experiment)
+            except DataError as error:
+                raise ExperimentError(f"{source}: data: {error}") from error
+            rounds(prepared(agreed), agreed, holders)
+
+        connect(_own_devices(data_dir, source, simulated=simulated), ask_first)
+    return result
+
+
+def _own_devices(data_dir: str | None, source: str, *, simulated: bool) -> int:
+    """How many devices with own data a simulation has; real ones come by themselves."""
+    try:
+        return len(own_folders(data_dir)) if simulated else 0
+    except DataError as error:
+        raise ExperimentError(f"{source}: data: {error}") from error
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace as replaced
 
 from fedprune import measures, models, training
 from fedprune.counter_rng import generator, number
-from fedprune.data import DataError, Dataset, Federation
-from fedprune.data.loading import federation as make_federation
-from fedprune.data.loading import load_dataset, shuffled
+from fedprune.data import DataError, Examples, Schema
+from fedprune.data.agreement import Agreed
+from fedprune.data.loading import agreed_here, known, known_of, shuffled
 from fedprune.experiment import Experiment, ExperimentError, training_devices
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import standing_of
@@ -29,7 +30,7 @@ from fedprune.models import ModelError, draws
 from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
-from fedprune.types import Method, Params, Sgd
+from fedprune.types import DeviceId, Method, Params, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,8 +44,12 @@ class Setting:
     """An experiment with everything that its names stand for."""
 
     experiment: Experiment
-    dataset: Dataset
-    federation: Federation
+    """With what devices agreed on, where they have data of their own."""
+    schema: Schema
+    holds: Mapping[DeviceId, Mapping[str, int]]
+    """Device -> part of its data -> examples."""
+    public: Examples
+    """The server's own."""
     layers: Mapping[str, tuple[int, ...]]
     """Prunable layers in forward order -> shape of their weight."""
     method: Method
@@ -62,11 +67,11 @@ class Setting:
 
     def zeros(self) -> Params:
         """Every parameter and buffer of the model, all 0: what a method decides on is of their names and shapes."""
-        return zeros(self.experiment, self.dataset)
+        return zeros(self.experiment, self.schema)
 
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
-        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes)
+        what = self.experiment.model, self.schema.input_shape, len(self.schema.classes)
         model = models.build(*what, self.experiment.seed)
         if params is not None:
             training.load_state(model, params)
@@ -97,19 +102,27 @@ class Setting:
             raise ExperimentError(f"{source}: says nonsense of devices ({error}); {again}") from error
 
 
-def prepare(experiment: Experiment, source: str, data_dir: str | None = None) -> Setting:
-    """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails."""
+def prepare(experiment: Experiment, source: str, data_dir: str | None = None, agreed: Agreed | None = None) -> Setting:
+    """Resolve every name of an experiment. ExperimentError, in one line beginning with ``source``, where one fails.
+
+    Where devices have data of their own, ``agreed`` is what they said; without it, what the folders in ``data_dir``
+    would say.
+    """
     training.one_thread()
     try:
-        dataset = load_dataset(experiment.data.name, data_dir)
-        federation = make_federation(experiment, data_dir)
+        if experiment.data.partition == "own":
+            agreed = agreed or agreed_here(experiment.data, data_dir)
+            experiment, found = replaced(experiment, data=agreed.settings), known_of(agreed)
+        else:
+            found = known(experiment, data_dir)
     except DataError as error:
         raise ExperimentError(f"{source}: data: {error}") from error
+    schema, devices = found.schema, len(found.holds)
     try:
-        model = models.build(experiment.model, dataset.input_shape, len(dataset.classes), experiment.seed)
+        model = models.build(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
-    prunable = prunable_of(experiment, model, dataset.input_shape)
+    prunable = prunable_of(experiment, model, schema.input_shape)
     layers = prunable.layers
     if not layers:
         raise ExperimentError(
@@ -120,14 +133,14 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
-        empty = zeros(experiment, dataset)
+        empty = zeros(experiment, schema)
         # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first
         model_begun, _ = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     except ValueError as error:
         raise ExperimentError(f"{source}: method: {error}") from error
-    nothing_to_choose_by = not any(len(device.development_indices) for device in federation.devices)
+    nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
     private = experiment.privacy.epsilon > 0
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
     allow(experiment, kinds, unnoised(method, empty) if private else (), source)
@@ -136,13 +149,11 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             "development examples, and there are none; set it above 0"
         )
-    setting = Setting(experiment, dataset, federation, layers, method, next(iter(model_begun.parts), ""))
+    setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""))
     if not experiment.fleet:
         return setting
-    if (trained := training_devices(experiment.fleet)) != len(federation.devices):
-        raise ExperimentError(
-            f"{source}: fleet: {len(federation.devices)} devices hold data, but the tiers that train have {trained}"
-        )
+    if (trained := training_devices(experiment.fleet)) != devices:
+        raise ExperimentError(f"{source}: fleet: {devices} devices hold data, but the tiers that train have {trained}")
     if sized_by is None:
         raise ExperimentError(
             f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
@@ -150,12 +161,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
 
     if why := why_not_shared(method, empty, sized_by[0]):
         raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
-    if not len(federation.public_indices):
-        raise ExperimentError(f"{source}: data.public: a plan takes the ranges of activations from it; set it above 0")
-
     asked = float(experiment.method.get(*sized_by))
     try:
-        costs = Costs(experiment, dataset, federation, layers, setting.model, empty, sized, asked)
+        costs = Costs(experiment, schema, found.holds, layers, setting.model, empty, sized, asked)
         plan = planning.make(experiment, costs, source)
     except UnsupportedOperation as error:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error
@@ -164,9 +172,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None) ->
     return replace(setting, method=whole, plan=plan)
 
 
-def zeros(experiment: Experiment, dataset: Dataset) -> Params:
+def zeros(experiment: Experiment, schema: Schema) -> Params:
     """Every parameter and buffer of the experiment's model, all 0."""
-    slots = models.slots(experiment.model, dataset.input_shape, len(dataset.classes))
+    slots = models.slots(experiment.model, schema.input_shape, len(schema.classes))
     return {name: np.zeros(slot.shape, slot.dtype) for name, slot in slots.items()}
 
 
@@ -176,12 +184,12 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
     ExperimentError where weights are given that are not the model's.
     """
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
-    model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.federation.public
+    model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
     for epoch in range(epochs if len(public) else 0):
         rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
         batches = shuffled(
-            setting.dataset,
+            setting.schema,
             public,
             settings.batch,
             generator(seed, "pretraining", epoch),

@@ -34,7 +34,7 @@ def compacted(setting: Setting, state: State) -> tuple[nn.Module, nn.Module]:
     masks = {name: mask for name, mask in state.masks.items() if name in parameters}
     try:
         with draws.seeded(setting.experiment.seed):
-            return model, shrink(model, masks, torch.zeros(1, *setting.dataset.input_shape)) if masks else model
+            return model, shrink(model, masks, torch.zeros(1, *setting.schema.input_shape)) if masks else model
     except SurgeryError:
         return model, model  # a model whose channels cannot be told apart is exported whole
 
@@ -46,7 +46,7 @@ def graph(setting: Setting, model: nn.Module) -> Graph:
     from fedprune.graph import inference, trace
 
     with draws.seeded(setting.experiment.seed):
-        return inference(trace(model, torch.zeros(1, *setting.dataset.input_shape)))
+        return inference(trace(model, torch.zeros(1, *setting.schema.input_shape)))
 
 
 def shipped(setting: Setting, state: State) -> Graph:
@@ -56,7 +56,7 @@ def shipped(setting: Setting, state: State) -> Graph:
 
 def without_ranges(setting: Setting) -> str:
     """What keeps an experiment from ever having ranges, by key, and what would be right; empty where nothing does."""
-    if setting.experiment.export.ranges == "devices" or len(setting.federation.public_indices):
+    if setting.experiment.export.ranges == "devices" or len(setting.public):
         return ""
     wanted = 'set it above 0, or export.ranges = "devices"'
     return f"data.public: an export takes the ranges of activations from public examples; {wanted}"
@@ -77,12 +77,12 @@ def ranges(setting: Setting, sent: FloatTensor | None, whole: Graph, small: Grap
         except ValueError as error:
             raise ExperimentError(f"export.ranges: {error}; run again with --fresh") from error
         # a channel that the whole model alone has is read by nobody, or has one value for every input, zeros as well
-        zeros = np.zeros((1, *setting.dataset.input_shape), np.float32)
+        zeros = np.zeros((1, *setting.schema.input_shape), np.float32)
         constants = calibration.named(whole, evidence.ranges(whole, [zeros]))
         return {name: _union(ends, found.get(name, ends)) for name, ends in constants.items()}, found
     if problem := without_ranges(setting):
         raise ExperimentError(problem)
-    seen = setting.dataset.normalise(setting.federation.public.inputs[:CALIBRATION])
+    seen = setting.schema.normalise(setting.public.inputs[:CALIBRATION])
     rule = calibration.RULES[setting.experiment.export.calibration]
     return calibration.calibrate(whole, seen, by=rule), calibration.calibrate(small, seen, by=rule)
 

@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedprune.export.text import markdown
 from fedprune.federated.rounds.model import State
 from fedprune.files import write_atomically
-from fedprune.runs import forms as _forms
 from fedprune.runs.folder import RunFolder, inside
 from fedprune.runs.forms import Check, Forms
 from fedprune.runs.planning import TierPlan
 from fedprune.runs.setting import Setting
-from fedprune.types import Tensor
 
 Write = Callable[[Path, Forms, Mapping[str, Any]], Mapping[str, Any]]
 """Writes the files of a model, with its facts, into a folder; returns the facts of them, of which some are new."""
 
 
-def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> dict[str, dict[str, Any]]:
-    """Write every tier's files; returns, by tier, what result.json says of it."""
+def finish(
+    setting: Setting, folder: RunFolder, state: State, write: Write, made: Callable[[str, int], tuple[Forms, Check]]
+) -> dict[str, dict[str, Any]]:
+    """Write every tier's files; returns, by tier, what result.json says of it.
+
+    ``made`` gives the forms of a part for so many bytes of SRAM, and how they do.
+    """
     assert setting.plan is not None
-
-    @functools.cache  # tiers may share a part
-    def made(part: str, sram_bytes: int) -> tuple[Forms, Check]:
-        forms = _forms.make(setting, state.view(part), sram_bytes, part)
-        return forms, _forms.check(setting, forms)
-
     found: dict[str, dict[str, Any]] = {}
     for name, plan in setting.plan.tiers.items():
         forms, checked = made(plan.part, setting.experiment.fleet[name].sram_bytes)
@@ -45,13 +39,10 @@ def finish(setting: Setting, folder: RunFolder, state: State, write: Write) -> d
 
 
 def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, checked: Check) -> dict[str, Any]:
-    from fedprune.export import litert
-
     own = setting.experiment.fleet[plan.tier]
-    inputs, _ = _forms.test_set(setting)
-    by_device = _by_device(setting, litert.run(forms.litert_int8, inputs).argmax(1))
+    by_device = {device: checked.by_device.get(device) for device in setting.holds}
     tested = {device: value for device, value in by_device.items() if value is not None}
-    worst = min(tested, key=lambda device: tested[device])
+    worst = min(tested, key=lambda device: tested[device], default=None)
     file = forms.micro if own.sram_bytes else forms.litert_int8
     return {
         "name": f"{setting.experiment.name}, {plan.tier}",
@@ -61,7 +52,7 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
         "devices": own.devices,
         "accuracy_float": checked.accuracy,
         "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
-        "worst_device": {"device": worst, "accuracy": tested[worst]},
+        "worst_device": None if worst is None else {"device": worst, "accuracy": tested[worst]},
         "accuracy_by_device": by_device,
         "flash_bytes": len(file),
         "flash_bytes_allowed": own.flash_bytes,
@@ -80,18 +71,6 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
     }
 
 
-def _by_device(setting: Setting, found: Tensor) -> dict[int, float | None]:
-    """Device -> accuracy on its test part, in the order of devices; None where it has none."""
-    accuracy: dict[int, float | None] = {}
-    start = 0
-    for index, device in enumerate(setting.federation.devices):
-        labels = device.test.labels
-        right = found[start : start + len(labels)] == labels
-        accuracy[index] = float(np.mean(right)) if len(labels) else None
-        start += len(labels)
-    return accuracy
-
-
 def _page(facts: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     worst = facts["worst_device"]
@@ -99,7 +78,7 @@ def _page(facts: Mapping[str, Any]) -> str:
     rows = [
         ("Accuracy, int8, all test parts", _percent(facts["accuracy_int8"])),
         ("Accuracy, torch", _percent(facts["accuracy_float"])),
-        ("Worst device", f"{markdown(str(worst['device']))}: {_percent(worst['accuracy'])}"),
+        ("Worst device", f"{markdown(str(worst['device']))}: {_percent(worst['accuracy'])}" if worst else "not tested"),
         ("Density of the prunable weights", f"{facts['density']:.4f}"),
         ("Flash", f"{facts['flash_bytes']:,} bytes{_of(facts['flash_bytes_allowed'])}"),
         ("Arena (working memory)", f"{arena}{_of(facts['sram_bytes_allowed'])}"),
@@ -123,8 +102,8 @@ def _page(facts: Mapping[str, Any]) -> str:
     return "\n".join([*lines, "", "| device | accuracy, int8 |", "|---|---|", *devices]) + "\n"
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f} %"
+def _percent(value: float | None) -> str:
+    return "not tested" if value is None else f"{100 * value:.2f} %"
 
 
 def _fits(size: int, allowed: int) -> bool:

@@ -19,6 +19,7 @@ from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.types import DeviceId
 from fedprune.wire.payload import Payload, count, number, one_line
 
 ROUTE = "query.deploy"
@@ -38,7 +39,7 @@ class _Asked(msgspec.Struct):
     tier: _Line
 
 
-def deploy(files: Mapping[str, bytes], run: str) -> Phase[dict[int, dict[str, Any]]]:
+def deploy(files: Mapping[str, bytes], run: str) -> Phase[dict[DeviceId, dict[str, Any]]]:
     """Bring devices the .tflite file of their job's part, which is a tier's name here; ``run`` is where it is from.
 
     It comes to what each of them says of it, see `reduce`.
@@ -107,7 +108,7 @@ def device(self: Device, request: Payload) -> Payload:
     return _reply(self, new, old, shelf.in_use(folder), reason, used=used)
 
 
-def reduce(state: State, replies: Sequence[Reply]) -> dict[int, dict[str, Any]]:
+def reduce(state: State, replies: Sequence[Reply]) -> dict[DeviceId, dict[str, Any]]:
     """Device -> what it said of the model that it got.
 
     ``used``, ``reason``; ``accuracy`` and ``accuracy_before`` on its test part, of the new model and of the one that
@@ -144,7 +145,7 @@ def _reply(self: Device, new: Trial | None, old: Trial | None, now: Card | None,
     privacy = self.experiment.privacy
     counted = new if privacy.evaluate or not privacy.epsilon else None
     values = {
-        "device": self.index,
+        "device": self.who,
         "seen": counted.seen if counted else 0,
         "correct": counted.correct if counted else 0,
         "before_correct": old.correct if counted and old else None,

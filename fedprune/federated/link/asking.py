@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import ceil
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flwr.serverapp import Grid
 
+from fedprune.data.agreement import Agreed
+from fedprune.data.agreement import agree as merged
 from fedprune.experiment import Experiment
 from fedprune.federated.link.exchange import Answers, exchange
 from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
 from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.agree import agree
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.standing import ASIDE, Step
+from fedprune.types import DeviceId
 from fedprune.wire.payload import MEMORY, REFUSED, SECONDS
 
 _LEAST_LIMIT_S = 120.0
@@ -41,16 +47,57 @@ class Link(NamedTuple):
     """Told, as ``notice``, what an operator should know before a phase is done."""
     together: bool = False
     """Whether a round's tests travel with the next round's training, as where each message costs seconds."""
-    gives: Mapping[int, Mapping[str, int]] = MappingProxyType({})
-    """Device -> part of its data -> examples that the experiment gives it; a device that says more is turned away."""
+    gives: Mapping[DeviceId, Mapping[str, int]] = MappingProxyType({})
+    """Device -> part of its data -> examples: what the experiment gives it, and one that says more is turned away; or
+    what a device with its own data said before round 0."""
+    wanted: int = 0
+    """Of devices with their own data, how many to wait for where the experiment does not say."""
+    name_of: Callable[[int], str | None] = lambda node: None
+    """Node -> the name that its key belongs to, where that is known."""
 
     def meet(self, devices: int, state: State) -> Fleet:
         """Wait for the experiment's ``devices`` devices and ask every node who it is.
 
         RunStopped where less than the experiment's least part of them is there when the patience ends.
         """
-        least = self.experiment.least_replies
-        return self._gathered(Fleet({}, (), expected=Expected(devices, least, self.gives)), state, 0, devices)
+        least, named = self.experiment.least_replies, self.experiment.data.partition == "own"
+        expected = Expected(devices, least, self.gives, named)
+        return self._gathered(Fleet({}, (), expected=expected), state, max(0, state.round), devices)
+
+    def agree(self) -> Agreed:
+        """Ask devices with their own data what it is like: classes, shape, constants, and how many examples each has.
+
+        RunStopped where too few answer; DataError where what they have is nothing to train on.
+        """
+        data = self.experiment.data
+        wanted = data.devices or self.wanted
+        nodes = self._connected(wanted or 1, time.monotonic() + self.patience_s)
+        if not wanted and self.first_limit_s:  # others may be on their way
+            time.sleep(_AGAIN_S)
+            nodes = sorted(self.grid.get_node_ids())
+        phase, limit = agree(data), self.experiment.deadline_s or self.first_limit_s or None
+        asked = Request(phase, State(0, {}), {}, 0), dict.fromkeys(nodes, Job())
+        said = exchange(self.grid, self.experiment, [asked], {}, Fleet({}, ()), limit)[0]
+        faults, replies = dict(said.faults), dict[DeviceId, Reply]()
+        for node, reply in sorted(said.good, key=lambda answer: answer[0]):
+            if why := self._other(node, reply.device) or ("has a name that another has" * (reply.device in replies)):
+                faults[node] = f"says that it is {reply.device}, but {why}"
+            else:
+                replies[reply.device] = reply
+        for node, why in faults.items():
+            self.say({"notice": f"{self.name_of(node) or f'node {node}'} takes no part yet: {why}"})
+        if len(replies) < max(1.0, self.experiment.least_replies * wanted):
+            why = "".join(f"; {reason}" for reason in list(faults.values())[:1])
+            raise RunStopped(f"{len(replies)} of {wanted or len(nodes)} devices said what data they have{why}")
+        agreed = merged(data, phase.reduce(State(0, {}), [replies[device] for device in ordered(replies)]))
+        for notice in agreed.notices:
+            self.say({"notice": notice})
+        return agreed
+
+    def _other(self, node: int, device: DeviceId) -> str:
+        """Whose key a node has, where that is another's than it says."""
+        name = self.name_of(node)
+        return f"its key is that of {name}" if name is not None and name != device else ""
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
@@ -61,25 +108,29 @@ class Link(NamedTuple):
 
     def _gathered(self, fleet: Fleet, state: State, round: int, enough: float) -> Fleet:
         until = time.monotonic() + self.patience_s
-        while len(nodes := sorted(self.grid.get_node_ids())) < enough and time.monotonic() < until:
-            time.sleep(0.1)
+        nodes = self._connected(enough, until)
         known = {node: why for node, why in fleet.strangers.items() if node in nodes}
         fleet = fleet.present(nodes)._replace(strangers=known)
         # one that is nobody's may have been mended, but is not worth a message in every round
         due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
+        due += [fleet.nodes[device] for device in fleet.idle()]
         if due:
             limit = self.experiment.deadline_s or min(self.first_limit_s, _LEAST_LIMIT_S) or None
             asked = Request(profile(), state, {}, round), dict.fromkeys(due, Job())
             said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
-            answers = sorted(said.good, key=lambda answer: answer[1].device)
-            fleet = fleet.joined([(node, reply.device, reply.payload) for node, reply in answers], said.faults)
+            others = {node: why for node, reply in said.good if (why := self._other(node, reply.device))}
+            there = {device: node for node, device in ((n, r.device) for n, r in said.good) if node not in others}
+            answers = [(n, r.device, r.payload) for n, r in said.good if n not in others]
+            place = {device: index for index, device in enumerate(ordered(there))}
+            answers.sort(key=lambda answer: place[answer[1]])
+            fleet = fleet.joined(answers, {**said.faults, **others})
         few = len(fleet.nodes) < fleet.expected.least * fleet.expected.devices
         if few and self.first_limit_s and time.monotonic() < until:
             # a device that lost its power is held for connected for a while, and let in again only after that
             time.sleep(_AGAIN_S)
             rest = self._replace(patience_s=max(0.0, until - time.monotonic()))
             return rest._gathered(fleet._replace(strangers={}), state, round, enough)
-        missing = [device for device in range(fleet.expected.devices) if device not in fleet.nodes]
+        missing = [device for device in fleet.expected.roster() if device not in fleet.nodes]
         if few:
             why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
             raise RunStopped(
@@ -88,12 +139,22 @@ class Link(NamedTuple):
             )
         return fleet
 
+    def _connected(self, enough: float, until: float) -> list[int]:
+        """All nodes, once ``enough`` are connected or it is ``until``; who waits is told how many are."""
+        told = -1
+        while len(nodes := sorted(self.grid.get_node_ids())) < enough and time.monotonic() < until:
+            if len(nodes) != told and self.first_limit_s:
+                told = len(nodes)
+                self.say({"notice": f"waiting for devices: {told} of {ceil(enough)} are connected"})
+            time.sleep(0.1 if not self.first_limit_s else 0.5)
+        return nodes
+
     def ask(
         self,
         phase: Phase[Any],
         state: State,
         fleet: Fleet,
-        jobs: Mapping[int, Job],
+        jobs: Mapping[DeviceId, Job],
         round: int,
         least: float | None = None,
     ) -> Step:
@@ -144,7 +205,7 @@ class Link(NamedTuple):
         needed = (self.experiment.least_replies if ask.least is None else ask.least) * len(ask.jobs)
         index_of = {fleet.nodes[index]: index for index in ask.jobs}
         everyone: list[Reply] = []
-        named: dict[int, str] = {}
+        named: dict[DeviceId, str] = {}
         up = down = retried = 0
         while True:
             everyone += [reply._replace(device=index_of[node]) for node, reply in answers.good]
@@ -167,7 +228,8 @@ class Link(NamedTuple):
             asked = time.perf_counter()
             answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s)[0]
             waited_s = max(waited_s, time.perf_counter() - asked)
-        everyone.sort(key=lambda reply: reply.device)
+        place = {device: index for index, device in enumerate(ordered(reply.device for reply in everyone))}
+        everyone.sort(key=lambda reply: place[reply.device])
         if len(everyone) < needed:
             few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
             raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")
@@ -182,7 +244,7 @@ class Link(NamedTuple):
         }
         more = {
             **({"device_seconds": max(took.values())} if took else {}),
-            **({"late": sorted(late)} if late else {}),
+            **({"late": ordered(late)} if late else {}),
             **({"refused": said} if said else {}),
             **({"retried": retried} if retried else {}),
             **fleet.notes(round),
@@ -203,5 +265,5 @@ class Link(NamedTuple):
         )
 
 
-def _reasons(faults: Mapping[int, str]) -> str:
-    return "; ".join(f"device {index}: {reason}" for index, reason in sorted(faults.items())[:3])
+def _reasons(faults: Mapping[DeviceId, str]) -> str:
+    return "; ".join(f"device {index}: {reason}" for index, reason in list(faults.items())[:3])

@@ -12,7 +12,9 @@ from fedprune.federated.link.records import from_records, size, stamp, values_of
 from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.naming import said
 from fedprune.federated.rounds.phases import Phase
+from fedprune.types import DeviceId
 from fedprune.wire import FRAME
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
 
@@ -52,11 +54,17 @@ def addressed(reply: Message, route: str, round: int) -> None:
 
 
 def checked(
-    records: RecordDict, asked: Asked, device: int | None = None, holds: Mapping[str, int] | None = None
-) -> tuple[int, Payload]:
-    """(the device that it says to come from, or −1, the payload) of a reply's content that may be used.
+    records: RecordDict,
+    asked: Asked,
+    device: DeviceId | None = None,
+    holds: Mapping[str, int] | None = None,
+    *,
+    own: bool = False,
+) -> tuple[DeviceId | None, Payload]:
+    """(the device that it says to come from, if it does, the payload) of a reply's content that may be used.
 
-    ``device`` and ``holds`` are which device the node was met as, and its number of examples by part, where it was met.
+    ``device`` and ``holds`` are which device the node was met as, and how many examples it may have by part, where it
+    was met. Where it has ``own`` data it may have more, which count for no more than these.
     ValueError, with the reason, where the reply may not be used.
     """
     phase, job = asked.phase, asked.job
@@ -68,7 +76,7 @@ def checked(
         raise ValueError(f"expected no masks of the device's own, got {sorted(payload.masks)[:3]}")
     if REFUSED not in payload.values:
         phase.check(asked.state, job, payload)
-        _within_what_it_holds(payload, phase.counts, holds)
+        payload = _within_what_it_holds(payload, phase, holds, own=own)
     elif job.needs_bytes:
         count(payload, REFUSED, least=1)
         count(payload, MEMORY)
@@ -81,8 +89,8 @@ def checked(
     for key in SUMS:
         if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
             number(payload, key)
-    says = count(payload, "device") if "device" in payload.values else -1
-    if device is not None and says not in (-1, device):
+    says = said(payload)
+    if device is not None and says not in (None, device):
         raise ValueError(f"the node of device {device} now says that it is device {says}")
     return says, payload
 
@@ -96,8 +104,13 @@ def _stamped(values: Mapping[str, object], of: str) -> None:
         raise ValueError("a reply to another request, such as one of an earlier round")
 
 
-def _within_what_it_holds(payload: Payload, counts: Mapping[str, str], holds: Mapping[str, int] | None) -> None:
-    for key, part in counts.items() if holds is not None else ():
+def _within_what_it_holds(
+    payload: Payload, phase: Phase[Any], holds: Mapping[str, int] | None, *, own: bool
+) -> Payload:
+    for key, part in phase.counts.items() if holds is not None else ():
         most = (holds or {}).get(part, 0)
-        if count(payload, key) > most:
+        if count(payload, key) > most and own and key == phase.weight:
+            payload = payload._replace(values={**payload.values, key: most})
+        elif count(payload, key) > most:
             raise ValueError(f"{key} is {payload.values[key]}, but the device said that it has {most} {part} examples")
+    return payload

@@ -6,6 +6,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from flwr.app import Context, Message, RecordDict
@@ -14,16 +15,17 @@ from flwr.clientapp import ClientApp
 from fedprune import experiment as _experiment
 from fedprune import measures
 from fedprune.budgets import memory_bytes
-from fedprune.data.loading import federation, load_dataset
+from fedprune.data.loading import federation, load_dataset, own_folders
 from fedprune.federated.link import privacy
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, failed, pack, unpack
 from fedprune.federated.link.generators import keep_apart
 from fedprune.federated.link.records import from_records, stamp, to_records, values_of
 from fedprune.federated.link.requests import check, most_bytes
-from fedprune.federated.rounds.device import Device
+from fedprune.federated.rounds.device import Device, own_device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.phases import evaluate, local_steps, measure, profile
+from fedprune.federated.rounds.phases import agree, evaluate, local_steps, measure, profile
+from fedprune.federated.rounds.phases import check as checking
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload
 
 Half = Callable[[Device, Payload], Payload]
@@ -31,8 +33,10 @@ Half = Callable[[Device, Payload], Payload]
 
 ROUTES: Mapping[str, Half] = {
     profile.ROUTE: profile.device,
+    agree.ROUTE: agree.device,
     local_steps.ROUTE: local_steps.device,
     evaluate.ROUTE: evaluate.device,
+    checking.ROUTE: checking.device,
     **{measure.PREFIX + kind: functools.partial(measure.device, kind) for kind in measures.names()},
 }
 """Flower's message type -> device half. A new phase is a file and a line here; a new kind of evidence its file."""
@@ -136,10 +140,13 @@ def _short_of_memory(error: BaseException | None) -> bool:
 
 
 def _this_device(text: str, context: Context) -> Device:
-    partition = context.node_config.get("partition-id")
+    config = context.node_config
+    partition, folder = config.get("partition-id"), config.get("data-dir") or config.get("dataset-path")
+    if _experiment.from_json(text).data.partition == "own":
+        return _own_device(text, context)
     if partition is None:
         raise ValueError("this device does not know which part of the data is its own: node-config wants partition-id")
-    folder = context.node_config.get("data-dir") or context.run_config.get("data-dir")
+    folder = folder or context.run_config.get("data-dir")
     return _open(text, int(partition), str(folder) if folder else None)
 
 
@@ -149,4 +156,16 @@ def _open(text: str, index: int, data_dir: str | None) -> Device:
     members = federation(experiment, data_dir).devices
     if not 0 <= index < len(members):
         raise ValueError(f"partition-id {index} is outside the {len(members)} devices of {experiment.name}")
-    return Device(index, experiment, load_dataset(experiment.data.name, data_dir), members[index])
+    return Device(index, experiment, load_dataset(experiment.data.name, data_dir).schema, members[index])
+
+
+def _own_device(text: str, context: Context) -> Device:
+    """A device with its own folder; a simulated one has one of the folders in the run's."""
+    config = context.node_config
+    if own := config.get("data-dir") or config.get("dataset-path"):
+        return own_device(text, str(config.get("name") or f"node-{context.node_id}"), Path(str(own)))
+    people, partition = context.run_config.get("data-dir"), config.get("partition-id")
+    if partition is None:
+        raise ValueError('this device does not know where its data lies: node-config wants dataset-path="FOLDER"')
+    folder = own_folders(str(people) if people else None)[int(partition)]
+    return own_device(text, folder.name, folder)

@@ -18,6 +18,7 @@ from fedprune.federated.rounds.asking import Request
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import Reply
+from fedprune.types import DeviceId
 from fedprune.wire.payload import one_line
 
 _NEARLY = 0.97
@@ -40,7 +41,7 @@ def exchange(
     grid: Grid,
     experiment: Experiment,
     asks: Sequence[tuple[Request, Mapping[int, Job]]],
-    index_of: Mapping[int, int],
+    index_of: Mapping[int, DeviceId],
     fleet: Fleet,
     limit_s: float | None,
 ) -> list[Answers]:
@@ -80,7 +81,6 @@ def exchange(
         if node not in sent:
             continue  # a second reply
         device = index_of.get(node)
-        holds = fleet.holds.get(device) if device is not None else None
         for index, found in _opened(reply, [(index, asks[index][0]) for index in sent.pop(node)]):
             job = asks[index][1][node]
             answers[index].late.discard(node)
@@ -89,13 +89,14 @@ def exchange(
                 continue
             answers[index] = answers[index]._replace(bytes_up=answers[index].bytes_up + size(found))
             try:
-                says, payload = checked(found, made[index][job][0], device, holds)
+                most, own = fleet.most(device, asks[index][0].round), fleet.expected.named
+                says, payload = checked(found, made[index][job][0], device, most, own=own)
             except ValueError as error:
                 answers[index].faults[node] = one_line(str(error))
             except Exception as error:  # a reply that no check foresaw is that device's fault, not the end of the run
                 answers[index].faults[node] = one_line(f"a damaged reply: {type(error).__name__}: {error}")
             else:
-                answers[index].good.append((node, Reply(says, payload, job)))
+                answers[index].good.append((node, Reply(-1 if says is None else says, payload, job)))
                 del answers[index].faults[node]
     return answers
 

@@ -18,7 +18,8 @@ from fedprune import measures
 from fedprune.experiment.sections import Rate
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.phases import evaluate, measure, profile, train
+from fedprune.federated.rounds.phases import agree, evaluate, measure, profile, train
+from fedprune.federated.rounds.phases import check as checking
 from fedprune.federated.rounds.phases.local_steps import LOCAL, OWN, own_tensors
 from fedprune.measures import Kind
 from fedprune.models import Slot
@@ -38,7 +39,9 @@ class _Trained(msgspec.Struct):
     learning_rate: Rate
 
 
-_PHASES = (profile.ROUTE, train.ROUTE, evaluate.ROUTE)
+_NOTHING = (profile.ROUTE, agree.ROUTE)
+"""Routes that ask with nothing."""
+_PHASES = (*_NOTHING, train.ROUTE, evaluate.ROUTE, checking.ROUTE)
 """Routes that ask something of the experiment's model, besides kinds of evidence; others bring a file, and check it
 themselves."""
 
@@ -61,12 +64,15 @@ def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: R
             msgspec.convert(values, kind)
         except msgspec.ValidationError as error:
             raise ValueError(f"not a request of {route}: {error}") from error
-    if route == profile.ROUTE:
+    if route in _NOTHING:
         return 0
+    received = sum(record.count_bytes() for record in records.array_records.values())
+    files = min(_LARGEST_FILE, _UNFOLDS * received)
     if route not in _PHASES and evidence is None:
-        received = sum(record.count_bytes() for record in records.array_records.values())
-        return min(_LARGEST_FILE, _UNFOLDS * received)
+        return files
     model = sum(slot.nbytes + len(name) + FRAME for name, slot in device.slots().items())
+    if route == checking.ROUTE:
+        return 2 * model + files
     if evidence is not None:
         return 2 * model + evidence.most(device.slots(), values)
     # of every smaller part masks and statistics; of a method's memory what the device's half reads, which may be all
@@ -77,8 +83,8 @@ def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: R
 def check(device: Device, route: str, request: Payload) -> None:
     """ValueError where a request's tensors and masks are not those of the experiment's model."""
     kind = _kind(route)
-    if (route not in _PHASES and kind is None) or route == profile.ROUTE:
-        if request.masks or (request.tensors and route == profile.ROUTE):
+    if (route not in _PHASES and kind is None) or route in _NOTHING:
+        if request.masks or (request.tensors and route in _NOTHING):
             raise ValueError(f"{route} asks with tensors or masks, of which it needs none")
         return
     if kind is not None and not kind.carries:
@@ -91,7 +97,7 @@ def check(device: Device, route: str, request: Payload) -> None:
         _model(device.slots(), own, request.masks)
         kind.accepts(device.slots(), request)
         return
-    mine = own_tensors(request)
+    mine = {name: value for name, value in own_tensors(request).items() if not name.startswith(checking.FILE)}
     apart = {name: value for name, value in request.tensors.items() if name not in mine}
     _model(device.slots(), mine, request.masks)
     if route == train.ROUTE:
@@ -99,8 +105,8 @@ def check(device: Device, route: str, request: Payload) -> None:
         for name, value in apart.items():
             if not name.startswith(OWN):
                 _inner(name, value, mine, request.masks, len(Job.of(request.values).inner))
-    elif apart:
-        raise ValueError(f"{route} asks with {sorted(apart)[:3]} as well")
+    elif other := [name for name in apart if route != checking.ROUTE or not name.startswith(checking.FILE)]:
+        raise ValueError(f"{route} asks with {sorted(other)[:3]} as well")
 
 
 def _memory(device: Device, request: Payload) -> None:

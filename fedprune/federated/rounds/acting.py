@@ -16,7 +16,7 @@ from fedprune.federated.rounds.phases.measure import by_device, measure
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.pruning import masks
-from fedprune.types import Ask, Found, Params
+from fedprune.types import Ask, DeviceId, Found, Params
 
 
 class Done(NamedTuple):
@@ -38,7 +38,7 @@ def started(tiers: Tiers, dense: State) -> State:
 
 
 def acted(
-    link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int, jobs: Mapping[int, Job]
+    link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int, jobs: Mapping[DeviceId, Job]
 ) -> Iterator[tuple[Done, Fleet]]:
     """Ask what the method wants to know in ``round``, then let it act; yields each answer, the last with the new state.
 
@@ -90,7 +90,9 @@ def _found(state: State, asked: Mapping[str, Ask]) -> Found:
     return {name: by_device(state.found[name]) if ask.apart else state.found[name] for name, ask in asked.items()}
 
 
-def _holders(tiers: Tiers, fleet: Fleet, state: State, round: int, ask: Ask, jobs: Mapping[int, Job]) -> dict[int, Job]:
+def _holders(
+    tiers: Tiers, fleet: Fleet, state: State, round: int, ask: Ask, jobs: Mapping[DeviceId, Job]
+) -> dict[DeviceId, Job]:
     """Who is asked, and with which job; nobody, where no device could say anything by now."""
     kind, part = measures.find(ask.kind), ask.part or tiers.parts[0]
     if kind.backward:

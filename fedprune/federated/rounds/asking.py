@@ -11,8 +11,10 @@ from fedprune.experiment import Experiment
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
 from fedprune.federated.rounds.standing import Step
+from fedprune.types import DeviceId
 from fedprune.wire.payload import Payload
 
 SUMS = ("loss", "correct", "seen")
@@ -24,7 +26,7 @@ class Request(NamedTuple):
 
     phase: Phase[Any]
     state: State
-    jobs: Mapping[int, Job]
+    jobs: Mapping[DeviceId, Job]
     """Device -> what it is to do."""
     round: int
     least: float | None = None
@@ -53,7 +55,7 @@ class Asking(Protocol):
         phase: Phase[Any],
         state: State,
         fleet: Fleet,
-        jobs: Mapping[int, Job],
+        jobs: Mapping[DeviceId, Job],
         round: int,
         least: float | None = None,
     ) -> Step:
@@ -75,7 +77,7 @@ def line(
     *,
     bytes_up: int = 0,
     bytes_down: int = 0,
-    faults: Mapping[int, str] = MappingProxyType({}),
+    faults: Mapping[DeviceId, str] = MappingProxyType({}),
     more: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The line of metrics of a phase, from the devices' good replies and what they came to."""
@@ -87,7 +89,7 @@ def line(
         "bytes_up": bytes_up,
         "bytes_down": bytes_down,
         "seconds": seconds,
-        "asked": sorted(ask.jobs),
+        "asked": ordered(ask.jobs),
         "devices": len(replies),
         "faults": {str(index): reason for index, reason in faults.items()},
         **more,

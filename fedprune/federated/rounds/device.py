@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING
 
 from fedprune import counter_rng, models, training
 from fedprune import experiment as _experiment
 from fedprune.counter_rng import generator
-from fedprune.data import Dataset, DeviceData, Examples
+from fedprune.data import DeviceData, Examples, Schema, agreement, own
 from fedprune.data.loading import in_order, shuffled
 from fedprune.experiment import Experiment
 from fedprune.graph import width
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot, draws
-from fedprune.types import Local, Params, Tensor
+from fedprune.types import DeviceId, Local, Params, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,21 +28,24 @@ if TYPE_CHECKING:
 class Device:
     """One device in one run."""
 
-    index: int
+    who: DeviceId
+    """A number where one data set is dealt to devices; a name where each has data of its own."""
     experiment: Experiment
-    dataset: Dataset
+    schema: Schema
     parts: DeviceData
+    unused: Mapping[str, int] = field(default_factory=dict)
+    """Of own recordings that cannot be used: label that is none of the classes -> its examples; "" -> files."""
 
     def slots(self) -> Mapping[str, Slot]:
         """What the state of the experiment's model holds, by name."""
-        return models.slots(self.experiment.model, self.dataset.input_shape, len(self.dataset.classes))
+        return models.slots(self.experiment.model, self.schema.input_shape, len(self.schema.classes))
 
     def model(self, params: Params) -> nn.Module:
         """The experiment's model with these parameters and buffers, narrower where they are.
 
         One model serves a process: the last call's. It is as new, whatever of its own an earlier one has moved.
         """
-        what = self.experiment.model, self.dataset.input_shape, len(self.dataset.classes), self.experiment.seed
+        what = self.experiment.model, self.schema.input_shape, len(self.schema.classes), self.experiment.seed
         shapes = tuple((name, value.shape) for name, value in params.items())
         model, as_new = _model(*what, shapes)
         if as_new is None or _own(model) != as_new:
@@ -52,20 +56,39 @@ class Device:
 
     def local(self, size: float) -> Local:
         """The device's half of the experiment's method, at a size; 0 is the experiment's own."""
-        return _local(self.experiment, self.dataset.input_shape, len(self.dataset.classes), size)
+        return _local(self.experiment, self.schema.input_shape, len(self.schema.classes), size)
 
     def number(self, *names: str | int) -> int:
         """A number in [0, 2⁶⁴) that seed, device and ``names`` decide, for `draws`."""
-        return counter_rng.number(self.experiment.seed, "device", self.index, *names)
+        return counter_rng.number(self.experiment.seed, "device", self.who, *names)
 
     def batches(self, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
         """All examples in stored order, in batches of at most ``size``."""
-        return in_order(self.dataset, examples, size)
+        return in_order(self.schema, examples, size)
 
     def shuffled(self, examples: Examples, size: int, *names: str | int) -> Iterable[tuple[Tensor, Tensor]]:
         """All examples in an order that seed, device and ``names`` decide, augmented where the experiment says so."""
-        rng = generator(self.experiment.seed, "device", self.index, *names)
-        return shuffled(self.dataset, examples, size, rng, augment=self.experiment.training.augment)
+        rng = generator(self.experiment.seed, "device", self.who, *names)
+        return shuffled(self.schema, examples, size, rng, augment=self.experiment.training.augment)
+
+
+def own_device(text: str, name: str, folder: Path) -> Device:
+    """A device with a folder of its own, in the experiment of a text; as the folder is now. DataError, in one line.
+
+    Before devices have agreed on what an example is, it is what this one has.
+    """
+    data = _experiment.from_json(text).data
+    return _own_device(text, name, folder, own.stamp(data, folder))
+
+
+@functools.lru_cache(maxsize=64)
+def _own_device(text: str, name: str, folder: Path, stamp: str) -> Device:
+    experiment = _experiment.from_json(text)
+    recorded = own.read(experiment.data, folder)
+    settings = agreement.seen_by_one(experiment.data, recorded)
+    schema = agreement.schema_of(settings)
+    parts, unknown = own.parts(settings, recorded, schema.classes)
+    return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)})
 
 
 def _local(experiment: Experiment, input_shape: tuple[int, ...], classes: int, size: float) -> Local:

@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from fedprune.data.parts import PARTS
 from fedprune.federated.rounds.jobs import Job
-from fedprune.federated.rounds.phases.profile import PARTS
+from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.standing import ASIDE, PATIENCE, Standing, Step, standing_of
+from fedprune.types import DeviceId
 from fedprune.wire.payload import MEMORY, Payload
+
+_GROWTH, _MORE = 1.5, 16
+_ROUNDS_OF_GROWTH = 64
 
 
 class Expected(NamedTuple):
@@ -19,29 +24,35 @@ class Expected(NamedTuple):
     """How many there should be."""
     least: float = 0.0
     """The part of them without which no round is worth it."""
-    gives: Mapping[int, Mapping[str, int]] = MappingProxyType({})
-    """Device -> part of its data -> examples that the experiment gives it, where the server knows."""
+    gives: Mapping[DeviceId, Mapping[str, int]] = MappingProxyType({})
+    """Device -> part of its data -> examples: what the experiment gives it, or what it said before round 0."""
+    named: bool = False
+    """Whether devices have data of their own, and go by name: any may come, and what they hold may grow."""
+
+    def roster(self) -> Sequence[DeviceId]:
+        """The devices that should be there."""
+        return ordered(self.gives) if self.named else range(self.devices)
 
 
 class Fleet(NamedTuple):
     """The devices of a run."""
 
-    nodes: Mapping[int, int]
+    nodes: Mapping[DeviceId, int]
     """Device -> Flower's node."""
-    trainers: tuple[int, ...]
+    trainers: tuple[DeviceId, ...]
     """Devices that hold training examples, in order."""
-    selectors: tuple[int, ...] = ()
+    selectors: tuple[DeviceId, ...] = ()
     """Devices that hold development examples, in order."""
-    memory_bytes: Mapping[int, int] = MappingProxyType({})
+    memory_bytes: Mapping[DeviceId, int] = MappingProxyType({})
     """What each device's process may use, as it says itself."""
-    holds: Mapping[int, Mapping[str, int]] = MappingProxyType({})
+    holds: Mapping[DeviceId, Mapping[str, int]] = MappingProxyType({})
     """Device -> part of its data -> examples, as it said when it was met."""
     strangers: Mapping[int, str] = MappingProxyType({})
     """Node that is nobody's -> why."""
     expected: Expected = Expected()
     standing: Standing = Standing()
 
-    def usable(self, round: int) -> dict[int, int]:
+    def usable(self, round: int) -> dict[DeviceId, int]:
         """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
         return self.standing.usable(self.memory_bytes, round)
 
@@ -56,7 +67,7 @@ class Fleet(NamedTuple):
         pace_s = self.standing.pace_s.get(route, {})
         return max((s for device, s in pace_s.items() if device in self.nodes), default=None)
 
-    def lighter(self, jobs: Mapping[int, Job]) -> dict[int, Job]:
+    def lighter(self, jobs: Mapping[DeviceId, Job]) -> dict[DeviceId, Job]:
         """Jobs of training, with fewer examples for devices that were too slow."""
         return {device: job._replace(share=0.5 ** self.standing.slow.get(device, 0)) for device, job in jobs.items()}
 
@@ -65,7 +76,7 @@ class Fleet(NamedTuple):
         had, phase = self.standing, step.row["phase"]
         aside = dict(had.aside)
         missed = {key: times for key, times in had.missed.items() if key[1] != phase or key[0] not in step.good}
-        for device in sorted(step.bad):
+        for device in ordered(step.bad):
             missed[device, phase] = missed.get((device, phase), 0) + 1
             left = sum(aside.get(each, 0) <= round for each in self.nodes) - 1
             if missed[device, phase] >= PATIENCE and left >= max(1, self.expected.least * self.expected.devices):
@@ -78,7 +89,7 @@ class Fleet(NamedTuple):
         away = self.standing.away(round)
         return self.only([device for device in self.nodes if device not in away]) if away else self
 
-    def only(self, devices: Sequence[int]) -> Fleet:
+    def only(self, devices: Sequence[DeviceId]) -> Fleet:
         """The fleet of these devices."""
         return self._replace(
             nodes={device: self.nodes[device] for device in devices},
@@ -92,7 +103,25 @@ class Fleet(NamedTuple):
         gone = any(node not in there for node in self.nodes.values())
         return self.only([device for device, node in self.nodes.items() if node in there]) if gone else self
 
-    def joined(self, answers: Sequence[tuple[int, int, Payload]], faults: Mapping[int, str]) -> Fleet:
+    def most(self, device: DeviceId | None, round: int) -> Mapping[str, int] | None:
+        """Part of a device's data -> examples that it may say in a round to have; None for a node that nobody knows.
+
+        Nobody else can count a device's own recordings. They are believed to be what it said before round 0, or when
+        it came, and to grow by half and sixteen in a round.
+        """
+        if device is None or device not in self.holds:
+            return None
+        first = {**self.holds[device], **self.expected.gives.get(device, {})}
+        if not self.expected.named:
+            return self.holds[device]
+        times = _GROWTH ** min(max(0, round), _ROUNDS_OF_GROWTH)
+        return {part: int(examples * times) + _MORE * max(0, round) for part, examples in first.items()}
+
+    def idle(self) -> list[DeviceId]:
+        """Devices with own data that had nothing to train on when they were met, but may have by now."""
+        return [device for device in self.nodes if self.expected.named and device not in self.trainers]
+
+    def joined(self, answers: Sequence[tuple[int, DeviceId, Payload]], faults: Mapping[int, str]) -> Fleet:
         """The fleet with (node, device, profile) of nodes that nobody knew, and why others are still nobody's.
 
         A device that is already there keeps its node unless that one has failed just now: a node cannot take over
@@ -103,30 +132,35 @@ class Fleet(NamedTuple):
         for node, device, profile in answers:
             strangers.pop(node, None)
             failing = any(times for (k, _), times in missed.items() if k == device)
-            if why := self._turned_away(device, profile, taken=device in nodes and not failing):
+            taken = nodes.get(device, node) != node and not failing
+            if why := self._turned_away(device, profile, taken=taken):
                 strangers[node] = why
             else:
                 nodes[device] = node
                 memory[device] = int(profile.values[MEMORY])
                 holds[device] = {part: int(profile.values[part]) for part in PARTS}
         new = {device for device in nodes if nodes[device] != self.nodes.get(device)}
-        trainers = {*self.trainers} - new | {device for device in new if holds[device]["train"]}
-        selectors = {*self.selectors} - new | {device for device in new if holds[device]["development"]}
+        heard = new | {device for _, device, _ in answers if device in nodes}
+        trainers = {*self.trainers} - heard | {device for device in heard if holds[device]["train"]}
+        selectors = {*self.selectors} - heard | {device for device in heard if holds[device]["development"]}
         return self._replace(
-            nodes={device: nodes[device] for device in sorted(nodes)},
-            trainers=tuple(sorted(trainers)),
-            selectors=tuple(sorted(selectors)),
+            nodes={device: nodes[device] for device in ordered(nodes)},
+            trainers=tuple(ordered(trainers)),
+            selectors=tuple(ordered(selectors)),
             memory_bytes=memory,
             holds=holds,
             strangers=strangers,
             standing=self.standing.without(new),
         )
 
-    def _turned_away(self, device: int, profile: Payload, *, taken: bool) -> str:
+    def _turned_away(self, device: DeviceId, profile: Payload, *, taken: bool) -> str:
         """Why a node that says that it is this device is not; empty where it is."""
-        given = self.expected.gives.get(device, {})
+        given = {} if self.expected.named else self.expected.gives.get(device, {})
         over = [part for part in PARTS if int(profile.values[part]) > given.get(part, int(profile.values[part]))]
-        if not device < self.expected.devices:
+        if isinstance(device, str) != self.expected.named:
+            has = "goes by a name" if isinstance(device, str) else "has a number and no name"
+            return f"{has}, but devices {'go by names' if self.expected.named else 'have numbers'} in this experiment"
+        if isinstance(device, int) and not device < self.expected.devices:
             return f"says that it is device {device} of {self.expected.devices}, which count from 0"
         if taken:
             return f"says that it is device {device}, which another node is"
@@ -142,8 +176,8 @@ class Fleet(NamedTuple):
     def notes(self, round: int) -> dict[str, dict[str, Any]]:
         """What a line of metrics says of devices that are not asked; nothing where all are."""
         aside = {str(k): f"until round {until}" for k, until in self.standing.aside.items() if round <= until}
-        count = range(self.expected.devices)
-        absent = {str(k): "not connected" for k in count if k not in self.nodes and str(k) not in aside}
+        away = [str(device) for device in self.expected.roster() if device not in self.nodes]
+        absent = {device: "not connected" for device in away if device not in aside}
         strangers = {str(node): why for node, why in self.strangers.items()}
         found = {"aside": aside, "absent": absent, "strangers": strangers}
         return {key: said for key, said in found.items() if said}

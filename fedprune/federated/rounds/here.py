@@ -15,10 +15,9 @@ from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.phases.profile import sizes
 from fedprune.federated.rounds.standing import Step
 from fedprune.pruning import masks
-from fedprune.types import Masks
+from fedprune.types import DeviceId, Masks
 from fedprune.wire.payload import Payload, one_line
 
 _NONE: Masks = {}
@@ -38,11 +37,9 @@ class Here(NamedTuple):
 
     def meet(self, devices: int, state: State) -> Fleet:
         """The device as a fleet."""
-        index, holds = self.device.index, sizes(self.device.parts)
+        index, holds = self.device.who, self.device.parts.sizes()
         mine = {part: (index,) if count else () for part, count in holds.items()}
-        return Fleet(
-            {index: index}, mine["train"], mine["development"], holds={index: holds}, expected=Expected(devices)
-        )
+        return Fleet({index: 0}, mine["train"], mine["development"], holds={index: holds}, expected=Expected(devices))
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The same: it is always there."""
@@ -53,12 +50,12 @@ class Here(NamedTuple):
         phase: Phase[Any],
         state: State,
         fleet: Fleet,
-        jobs: Mapping[int, Job],
+        jobs: Mapping[DeviceId, Job],
         round: int,
         least: float | None = None,
     ) -> Step:
         """Run a phase on the device. RunStopped, in one line, where it fails: there is nobody else to ask."""
-        started, index = time.perf_counter(), self.device.index
+        started, index = time.perf_counter(), self.device.who
         request = phase.request(state, jobs[index])
         try:
             payload = _carried(phase.device(self.device, _carried(request)), request.masks)

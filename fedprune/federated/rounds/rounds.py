@@ -12,6 +12,7 @@ from fedprune.federated.rounds.asking import Asking, Request, RunStopped
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, step_name, without_own
+from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
@@ -19,7 +20,7 @@ from fedprune.federated.rounds.phases.train import train
 from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.graph import Graph
-from fedprune.types import Ask, FloatTensor
+from fedprune.types import Ask, DeviceId, FloatTensor
 
 SELECTED = "selected/"
 """Prefix, in a state's notes, of the masks that training began with."""
@@ -34,33 +35,30 @@ WithFleet = Generator[Done, None, tuple[State, Fleet]]
 
 
 def run(
-    link: Asking, tiers: Tiers, devices: int, state: State, shipped: Callable[[State], Graph] | None = None
+    link: Asking,
+    tiers: Tiers,
+    devices: int,
+    state: State,
+    shipped: Callable[[State], Graph] | None = None,
+    ended: Callable[[Fleet], None] = lambda fleet: None,
 ) -> Steps:
     """Take ``state`` to the experiment's last round, phase by phase.
 
     A state of round −1 is a dense pretrained model: the method starts with it first. Any state that a step gave goes on
     after that step, to the same model as if it had never stopped. With ``shipped``, from a view of the last state to
-    the graph that its file will hold, devices measure its ranges in the end. Raises RunStopped.
+    the graph that its file will hold, devices measure its ranges in the end. ``ended`` gets the fleet as it is then.
+    Raises RunStopped.
     """
-    if _over(link.experiment, tiers, state, shipped is not None):
-        return state  # nothing is left to ask, so nobody need be there
     fleet = link.meet(devices, state).as_before(state.standing)
     if state.round < 0:
         state, fleet = yield from _begun(link, fleet, tiers, state)
     for round in range(state.round + 1, link.experiment.rounds + 1):
         state, fleet = yield from _round(link, fleet, tiers, state, round)
     state, fleet = yield from _tested(link, fleet, tiers, state)
-    return (
-        (yield from _ranges(link, fleet.active(state.round), tiers, state, shipped)) if shipped is not None else state
-    )
-
-
-def _over(experiment: Experiment, tiers: Tiers, state: State, to_measure: bool) -> bool:
-    """Whether every device has done all that it was to do."""
-    if state.round < experiment.rounds:
-        return False
-    tested = all(step_name(_TEST, part) in state.done for part in tiers.parts)
-    return tested and not (to_measure and any(measured(state, part) is None for part in tiers.parts))
+    if shipped is not None:
+        state = yield from _ranges(link, fleet.active(state.round), tiers, state, shipped)
+    ended(fleet)
+    return state
 
 
 def _ranges(link: Asking, fleet: Fleet, tiers: Tiers, state: State, shipped: Callable[[State], Graph]) -> Steps:
@@ -155,7 +153,7 @@ def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet
     return state, fleet
 
 
-def _due(experiment: Experiment, fleet: Fleet, tiers: Tiers, state: State) -> dict[str, dict[int, Job]]:
+def _due(experiment: Experiment, fleet: Fleet, tiers: Tiers, state: State) -> dict[str, dict[DeviceId, Job]]:
     """Parts that are to be tested after the state's round -> the devices that can."""
     round, found = state.round, {}
     if round % experiment.evaluate_every == 0 or round == experiment.rounds:
@@ -185,18 +183,20 @@ def _heard(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -
     return fleet.told(link.ask(profile(), state, fleet, dict.fromkeys(idle, Job()), round, 0.0), round)
 
 
-def _changes(asked: Sequence[int], jobs: Mapping[int, Job], after: Mapping[int, Job]) -> dict[str, dict[str, str]]:
+def _changes(
+    asked: Sequence[DeviceId], jobs: Mapping[DeviceId, Job], after: Mapping[DeviceId, Job]
+) -> dict[str, dict[str, str]]:
     """What devices will do from the next round on, where that differs, since their memory does or they were late."""
     changed = [device for device in asked if after.get(device) != jobs.get(device)]
     found = {str(k): after[k].words() if k in after else "nothing: none fits" for k in changed}
     return {"replanned": found} if found else {}
 
 
-def participants(experiment: Experiment, trainers: Sequence[int], round: int) -> list[int]:
+def participants(experiment: Experiment, trainers: Sequence[DeviceId], round: int) -> list[DeviceId]:
     """The devices that train in a round: a sample that seed and round decide, in order."""
     count = max(1, round_half_up(experiment.training.participation * len(trainers)))
     chosen = generator(experiment.seed, "participants", round).choice(len(trainers), count, replace=False)
-    return sorted(trainers[i] for i in chosen)
+    return ordered(trainers[i] for i in chosen)
 
 
 def round_half_up(value: float) -> int:

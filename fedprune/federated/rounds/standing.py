@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from fedprune.federated.rounds.naming import device_of, ordered, written
 from fedprune.federated.rounds.phases import local_steps
+from fedprune.types import DeviceId
 
+_Value = TypeVar("_Value")
 _DISTRUST = 2  # rounds for which a device gets less than it says: whatever took its memory may be gone by then
 _HALVINGS = 3  # a slow device gets an eighth of its examples at the least
 _EASY = 0.25  # of the time allowed: a slow device that takes less gets twice as many again
@@ -30,17 +33,17 @@ class Step(NamedTuple):
     """A line of metrics: round, phase, accuracy, loss, density, bytes_up, bytes_down, seconds, devices, faults."""
     answer: Any
     """What the phase's replies came to; None where there was none."""
-    memory_bytes: Mapping[int, int] = MappingProxyType({})
+    memory_bytes: Mapping[DeviceId, int] = MappingProxyType({})
     """What devices said that their process may use, those that refused among them."""
-    refused: Mapping[int, int] = MappingProxyType({})
+    refused: Mapping[DeviceId, int] = MappingProxyType({})
     """What the job of those that refused would have needed, in bytes."""
-    good: frozenset[int] = frozenset()
+    good: frozenset[DeviceId] = frozenset()
     """Devices that answered well."""
-    bad: frozenset[int] = frozenset()
+    bad: frozenset[DeviceId] = frozenset()
     """Devices that did not, or not at all."""
-    late: frozenset[int] = frozenset()
+    late: frozenset[DeviceId] = frozenset()
     """Of these the devices that did not answer in time."""
-    seconds: Mapping[int, float] = MappingProxyType({})
+    seconds: Mapping[DeviceId, float] = MappingProxyType({})
     """What devices say that they worked on it."""
     limit_s: float = 0.0
     """What they had; 0 is no limit."""
@@ -51,25 +54,25 @@ class Step(NamedTuple):
 class _Text(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A standing as it is written."""
 
-    missed: list[tuple[int, str, int]]
-    aside: dict[int, int]
-    slow: dict[int, int]
-    failed: dict[int, tuple[int, int]]
-    pace_s: dict[str, dict[int, float]]
+    missed: list[tuple[int | str, str, int]]
+    aside: dict[str, int]
+    slow: dict[str, int]
+    failed: dict[str, tuple[int, int]]
+    pace_s: dict[str, dict[str, float]]
 
 
 class Standing(NamedTuple):
     """What devices have earned so far; nothing, at the start."""
 
-    missed: Mapping[tuple[int, str], int] = MappingProxyType({})
+    missed: Mapping[tuple[DeviceId, str], int] = MappingProxyType({})
     """(device, phase) -> faults in a row."""
-    aside: Mapping[int, int] = MappingProxyType({})
+    aside: Mapping[DeviceId, int] = MappingProxyType({})
     """Device that kept failing -> the last round in which it is not asked."""
-    slow: Mapping[int, int] = MappingProxyType({})
+    slow: Mapping[DeviceId, int] = MappingProxyType({})
     """Device that trained too slowly -> how often its share of its examples is halved."""
-    failed: Mapping[int, tuple[int, int]] = MappingProxyType({})
+    failed: Mapping[DeviceId, tuple[int, int]] = MappingProxyType({})
     """Device -> (needs of a job that failed although it seemed to fit, the last round in which that counts)."""
-    pace_s: Mapping[str, Mapping[int, float]] = MappingProxyType({})
+    pace_s: Mapping[str, Mapping[DeviceId, float]] = MappingProxyType({})
     """Phase's route -> device -> what it took, the last time."""
 
     def after(self, step: Step, round: int) -> Standing:
@@ -82,14 +85,14 @@ class Standing(NamedTuple):
         slow = self.slow if step.route != local_steps.ROUTE or not (step.late or self.slow) else self._slower(step)
         return self._replace(failed=failed, pace_s=pace_s, slow=slow)
 
-    def _slower(self, step: Step) -> dict[int, int]:
+    def _slower(self, step: Step) -> dict[DeviceId, int]:
         slow = {**self.slow, **{k: min(self.slow.get(k, 0) + 1, _HALVINGS) for k in step.late}}
         for device, seconds in step.seconds.items():
             if device in slow and seconds < _EASY * step.limit_s:
                 slow[device] -= 1
         return {device: times for device, times in slow.items() if times}
 
-    def usable(self, memory_bytes: Mapping[int, int], round: int) -> dict[int, int]:
+    def usable(self, memory_bytes: Mapping[DeviceId, int], round: int) -> dict[DeviceId, int]:
         """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
         found = dict(memory_bytes)
         for device, (needed, until) in self.failed.items():
@@ -97,11 +100,11 @@ class Standing(NamedTuple):
                 found[device] = min(found[device], needed - 1)
         return found
 
-    def away(self, round: int) -> set[int]:
+    def away(self, round: int) -> set[DeviceId]:
         """Devices that are not asked in a round."""
         return {device for device, until in self.aside.items() if round <= until}
 
-    def without(self, devices: set[int]) -> Standing:
+    def without(self, devices: set[DeviceId]) -> Standing:
         """The standing with nothing held against these, which are new."""
         return self._replace(
             aside={device: until for device, until in self.aside.items() if device not in devices},
@@ -110,9 +113,11 @@ class Standing(NamedTuple):
 
     def text(self) -> str:
         """For a checkpoint."""
-        missed = [[device, phase, times] for (device, phase), times in sorted(self.missed.items())]
-        kept = {key: getattr(self, key) for key in ("aside", "slow", "failed", "pace_s")}
-        return json.dumps({"missed": missed, **{key: dict(value) for key, value in kept.items()}})
+        key = {each: (ordered(device for device, _ in self.missed).index(each[0]), each[1]) for each in self.missed}
+        missed = [[*each, self.missed[each]] for each in sorted(self.missed, key=lambda each: key[each])]
+        kept = {name: _texts(getattr(self, name)) for name in ("aside", "slow", "failed")}
+        pace_s = {phase: _texts(seconds) for phase, seconds in self.pace_s.items()}
+        return json.dumps({"missed": missed, **kept, "pace_s": pace_s})
 
 
 def standing_of(text: str) -> Standing:
@@ -121,4 +126,13 @@ def standing_of(text: str) -> Standing:
         return Standing()
     told = msgspec.json.decode(text, type=_Text)
     missed = {(device, phase): times for device, phase, times in told.missed}
-    return Standing(missed, told.aside, told.slow, told.failed, told.pace_s)
+    pace_s = {phase: _devices(seconds) for phase, seconds in told.pace_s.items()}
+    return Standing(missed, _devices(told.aside), _devices(told.slow), _devices(told.failed), pace_s)
+
+
+def _texts(table: Mapping[DeviceId, _Value]) -> dict[str, _Value]:
+    return {written(device): value for device, value in table.items()}
+
+
+def _devices(table: Mapping[str, _Value]) -> dict[DeviceId, _Value]:
+    return {device_of(text): value for text, value in table.items()}

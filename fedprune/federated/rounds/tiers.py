@@ -9,7 +9,7 @@ import numpy as np
 
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import OWN_PART, State
-from fedprune.types import Holder, Local, Method, Params, Part
+from fedprune.types import DeviceId, Holder, Local, Method, Params, Part
 
 _NOBODY = -1
 
@@ -22,24 +22,26 @@ class Tiers:
     """Of all of them; where they are unequal, `fedprune.methods.nested.nested` of one at each size."""
     parts: Sequence[str]
     """The largest first. One named ``""`` is the whole model, for all alike."""
-    job: Callable[[int, int | None], Job | None]
+    job: Callable[[DeviceId, int | None], Job | None]
     """(device, bytes that it may use, None where it has not said) -> what it trains; None where nothing fits."""
-    test: Callable[[str, int, int | None], Job | None]
+    test: Callable[[str, DeviceId, int | None], Job | None]
     """(part, device, bytes that it may use) -> how it tests the part; None where that does not fit."""
     locals: Mapping[str, Local] = field(default_factory=dict)
     """Device halves by part, where they are not the method's."""
 
-    def jobs(self, devices: Sequence[int], memory_bytes: Mapping[int, int]) -> dict[int, Job]:
+    def jobs(self, devices: Sequence[DeviceId], memory_bytes: Mapping[DeviceId, int]) -> dict[DeviceId, Job]:
         """The job of each device that can train anything."""
         found = {device: self.job(device, memory_bytes.get(device)) for device in devices}
         return {device: job for device, job in found.items() if job is not None}
 
-    def tests(self, part: str, devices: Iterable[int], memory_bytes: Mapping[int, int]) -> dict[int, Job]:
+    def tests(
+        self, part: str, devices: Iterable[DeviceId], memory_bytes: Mapping[DeviceId, int]
+    ) -> dict[DeviceId, Job]:
         """How each device that can tests a part."""
         found = {device: self.test(part, device, memory_bytes.get(device)) for device in devices}
         return {device: job for device, job in found.items() if job is not None}
 
-    def holders(self, part: str, jobs: Mapping[int, Job]) -> dict[int, Job]:
+    def holders(self, part: str, jobs: Mapping[DeviceId, Job]) -> dict[DeviceId, Job]:
         """The devices whose own part is this one or a larger one, so that they can hold it."""
         return {k: job for k, job in jobs.items() if self.parts.index(job.part) <= self.parts.index(part)}
 
@@ -48,14 +50,14 @@ class Tiers:
         parts = {name: self.method.part(state.model(), Holder(_NOBODY, name, round)) for name in state.parts}
         return replace(state, parts=parts) if parts else state
 
-    def owned(self, state: State, jobs: Mapping[int, Job], round: int) -> tuple[State, dict[int, Job]]:
+    def owned(self, state: State, jobs: Mapping[DeviceId, Job], round: int) -> tuple[State, dict[DeviceId, Job]]:
         """(the state with parts that are a single device's, its jobs on them); both as they were where none is.
 
         A device's own part is of one phase alone: it begins with the tensors that the part has of its own and else with
         the model's, its weights are joined like all others, and it is not kept.
         """
         own: dict[str, Part] = {}
-        mine: dict[int, Job] = dict(jobs)
+        mine: dict[DeviceId, Job] = dict(jobs)
         for device, job in jobs.items():
             shared = state.parts[job.part] if job.part else Part({}, state.masks)
             part = self.method.part(state.model(), Holder(device, job.part, round))

@@ -9,7 +9,7 @@ from fedprune.methods.layers import Shapes, density_in_range, masked
 from fedprune.pruning.parts import statistics
 from fedprune.pruning.topk import kept_count, top_k, towards_top_k
 from fedprune.training.straight_through import through_scores
-from fedprune.types import Found, Local, Method, Model, Params, Trained
+from fedprune.types import DeviceId, Found, Local, Method, Model, Params, Trained
 
 
 def lottery_jackpots(layers: Shapes, *, density: float, prior: float = 0.99, stop: int = 30) -> Method:
@@ -39,7 +39,7 @@ def lottery_jackpots(layers: Shapes, *, density: float, prior: float = 0.99, sto
     def sends(params: Params, memory: Params) -> Params:
         return {**statistics(params), **{f"vote/{n}": top_k(memory[f"score/{n}"], k) for n, k in kept.items()}}
 
-    def join(model: Model, trained: Mapping[int, Trained]) -> Model:
+    def join(model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
         return scored(model, votes([({n: t.own[f"vote/{n}"] for n in kept}, {}, t.weight) for t in trained.values()]))
 
     def act(model: Model, found: Found, round: int) -> Model:

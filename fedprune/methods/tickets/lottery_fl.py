@@ -9,7 +9,7 @@ from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range
 from fedprune.methods.rewinding import FIRST, named, unnamed
 from fedprune.pruning import masks
 from fedprune.pruning.parts import statistics
-from fedprune.types import Ask, Found, Holder, Local, Method, Model, Params, Part, Trained
+from fedprune.types import Ask, DeviceId, Found, Holder, Local, Method, Model, Params, Part, Trained
 
 
 def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: float = 0.5) -> Method:
@@ -35,7 +35,7 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
         own, kept = FIRST if again else f"own/{holder.device}/", unnamed(f"mask/{holder.device}/", model.memory)
         return Part({**shared.params, **unnamed(own, model.memory)}, masks.intersect(shared.masks, kept))
 
-    def join(model: Model, trained: Mapping[int, Trained]) -> Model:
+    def join(model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
         memory = {name: value for name, value in model.memory.items() if not name.startswith("again/")}
         for device, brought in trained.items():
             kept, now = brought.masks, masks.density(brought.masks)

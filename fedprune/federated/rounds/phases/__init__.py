@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.types import DeviceId
 from fedprune.wire.payload import Payload
 
 Answer = TypeVar("Answer")
@@ -15,7 +16,7 @@ Answer = TypeVar("Answer")
 class Reply(NamedTuple):
     """A device's good answer."""
 
-    device: int
+    device: DeviceId
     payload: Payload
     job: Job = Job()
     """What it was asked to do."""
@@ -40,6 +41,8 @@ class Phase(NamedTuple, Generic[Answer]):
     """Raises ValueError for a reply that must not be used."""
     counts: Mapping[str, str] = MappingProxyType({})
     """Counts of examples in a reply -> the part of the device's data that has them: train, development or test."""
+    weight: str = ""
+    """Of these the one that only weighs a reply in an average, so that it can be taken for less than it says."""
     copies: int = 1
     """How many times over a reply may say something of every tensor that was sent, such as once a candidate."""
     more: Callable[[State, Job], int] = lambda state, job: 0

@@ -58,7 +58,7 @@ def device(self: Device, request: Payload) -> Payload:
     each = 1 + min(job.inner_steps, len(inner))
     batches = (batch for batch in batches for _ in range(each))
     turns = [0] * (1 + len(inner))
-    rng = generator(self.experiment.seed, "device", self.index, "turn", round)
+    rng = generator(self.experiment.seed, "device", self.who, "turn", round)
     taken = local.turns(len(inner), rng) if local.turns and each == 1 else _turns(len(inner), each, rng)
 
     def turn(step: int) -> int:
@@ -102,11 +102,11 @@ def _chosen(
     """The examples that it trains on in this round."""
     examples = self.parts.train
     if job.share < 1:
-        some = generator(self.experiment.seed, "device", self.index, "share", round).permutation(len(examples))
+        some = generator(self.experiment.seed, "device", self.who, "share", round).permutation(len(examples))
         examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
     if local.examples is not None:
-        rng = generator(self.experiment.seed, "device", self.index, "examples", round)
-        inputs, batch = self.dataset.normalise(examples.inputs), self.experiment.training.batch
+        rng = generator(self.experiment.seed, "device", self.who, "examples", round)
+        inputs, batch = self.schema.normalise(examples.inputs), self.experiment.training.batch
         index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
         examples = examples.take(index)
     return examples

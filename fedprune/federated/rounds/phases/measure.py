@@ -9,9 +9,10 @@ from fedprune import measures
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.naming import device_of, written
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.pruning import masks
-from fedprune.types import Ask, Model, Params, Tensor
+from fedprune.types import Ask, DeviceId, Model, Params, Tensor
 from fedprune.wire.payload import Payload
 
 PREFIX = "query."
@@ -39,8 +40,8 @@ def measure(ask: Ask, round: int) -> Phase[Params]:
         reduce,
         check,
         {"examples": measures.part_of(kind, ask.args)},
-        kind.copies(ask.args),
-        lambda state, job: kind.answers(ask.args, _model(state, job, ask)),
+        copies=kind.copies(ask.args),
+        more=lambda state, job: kind.answers(ask.args, _model(state, job, ask)),
     )
 
 
@@ -50,21 +51,21 @@ def device(kind: str, self: Device, request: Payload) -> Payload:
     return own.measure(self, request, job.grow_batch if own.backward else job.batch)
 
 
-def merged(ask: Ask, answers: Mapping[int, Payload]) -> dict[str, Tensor]:
+def merged(ask: Ask, answers: Mapping[DeviceId, Payload]) -> dict[str, Tensor]:
     """The evidence of devices' answers, in the order of devices."""
     merge = measures.find(ask.kind).merge
     if not ask.apart:
         return dict(merge(list(answers.values()), ask.args))
     each = {device: merge([answer], ask.args) for device, answer in answers.items()}
-    return {f"{device}/{name}": value for device, found in each.items() for name, value in found.items()}
+    return {f"{written(device)}/{name}": value for device, found in each.items() for name, value in found.items()}
 
 
-def by_device(found: Params) -> dict[int, dict[str, Tensor]]:
+def by_device(found: Params) -> dict[DeviceId, dict[str, Tensor]]:
     """Device -> its evidence, of what was wanted apart."""
-    apart: dict[int, dict[str, Tensor]] = {}
+    apart: dict[DeviceId, dict[str, Tensor]] = {}
     for key, value in found.items():
         device, _, name = key.partition("/")
-        apart.setdefault(int(device), {})[name] = value
+        apart.setdefault(device_of(device), {})[name] = value
     return apart
 
 

@@ -4,16 +4,15 @@ from collections.abc import Sequence
 
 from fedprune import __version__
 from fedprune.budgets import memory_bytes
-from fedprune.data import DeviceData
+from fedprune.data.parts import PARTS
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.naming import said
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.wire.payload import MEMORY, Payload, count
 
 ROUTE = "query.profile"
-PARTS = ("train", "development", "test")
-"""Parts of a device's data, whose sizes it says."""
 _MOST = 2**31 - 1  # examples; more would only buy weight in averages
 
 
@@ -24,14 +23,8 @@ def profile() -> Phase[None]:
 
 def device(self: Device, request: Payload) -> Payload:
     """Index, version, number of training, development and test examples, and bytes that its process may use."""
-    said = {"device": self.index, "version": __version__, MEMORY: memory_bytes()}
-    return Payload({**said, **sizes(self.parts)})
-
-
-def sizes(parts: DeviceData) -> dict[str, int]:
-    """Examples in each of ``PARTS``."""
-    indices = (parts.train_indices, parts.development_indices, parts.test_indices)
-    return {part: len(own) for part, own in zip(PARTS, indices, strict=True)}
+    told = {"device": self.who, "version": __version__, MEMORY: memory_bytes()}
+    return Payload({**told, **self.parts.sizes()})
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> None:
@@ -40,7 +33,9 @@ def reduce(state: State, replies: Sequence[Reply]) -> None:
 
 def check(state: State, job: Job, payload: Payload) -> None:
     """The device runs this version of fedprune: another may train something else."""
-    for key in ("device", *PARTS):
+    if said(payload) is None:
+        raise ValueError("the device does not say which one it is")
+    for key in PARTS:
         count(payload, key, most=_MOST)
     count(payload, MEMORY)
     if payload.values.get("version") != __version__:

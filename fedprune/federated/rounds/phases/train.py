@@ -79,7 +79,7 @@ def train(
         return reports + sum(value.nbytes for name, value in sent.items() if name not in params)
 
     reported = {f"{name}/examples": _part(ask) for name, ask in method.local.reports.items()}
-    return Phase(ROUTE, request, device, reduce, checked, {"examples": "train", **reported}, more=more)
+    return Phase(ROUTE, request, device, reduce, checked, {"examples": "train", **reported}, "examples", more=more)
 
 
 def _part(ask: Ask) -> str:

@@ -1,0 +1,179 @@
+"""What devices with data of their own agree on before round 0: classes, an example's shape, constants of the inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from msgspec.structs import replace
+
+from fedprune.data import own
+from fedprune.data.examples import DataError, Schema
+from fedprune.data.own import Recorded
+from fedprune.data.parts import PARTS, DeviceData
+from fedprune.experiment import Data
+from fedprune.types import DeviceId
+
+Moments = npt.NDArray[np.float64]
+
+
+class Told(NamedTuple):
+    """What one device says of its data."""
+
+    shape: tuple[int, ...]
+    """Of an example; () where it has none."""
+    counts: Mapping[str, Mapping[str, int]]
+    """Part -> class -> examples."""
+    mean: Moments
+    """(channels,) of its training inputs in natural units; empty where the experiment fixes it, or it has none."""
+    m2: Moments
+    """(channels,) sums of squared distances from that mean."""
+
+    def examples(self, part: str) -> int:
+        """Of all classes."""
+        return sum(self.counts.get(part, {}).values())
+
+
+class Agreed(NamedTuple):
+    """What everybody knows of the data of a run, and nobody's examples."""
+
+    settings: Data
+    """With classes, shape, mean and std."""
+    holds: Mapping[DeviceId, Mapping[str, int]]
+    """Device -> part of its data -> examples that the others' classes and shape hold for."""
+    notices: tuple[str, ...] = ()
+    """A line for each device that is not as the others."""
+
+
+def tell(settings: Data, schema: Schema, parts: DeviceData) -> Told:
+    """What a device says of its ``parts``, whose labels and inputs are of ``schema``."""
+    labels = parts.pool.labels
+    indices = (parts.train_indices, parts.development_indices, parts.test_indices)
+    counts = {
+        part: {
+            name: count
+            for name, count in zip(
+                schema.classes, np.bincount(labels[rows], minlength=len(schema.classes)).tolist(), strict=True
+            )
+            if count
+        }
+        for part, rows in zip(PARTS, indices, strict=True)
+    }
+    none = np.empty(0)
+    if settings.mean or not len(parts.train_indices):
+        return Told(schema.input_shape if len(labels) else (), counts, none, none)
+    inputs = np.asarray(parts.train.inputs, np.float64) * schema.scale
+    values = np.moveaxis(inputs, 1 + _axis(settings, schema.input_shape), 0).reshape(
+        schema.input_shape[_axis(settings, schema.input_shape)], -1
+    )
+    mean = values.mean(axis=1)
+    return Told(schema.input_shape, counts, mean, ((values - mean[:, None]) ** 2).sum(axis=1))
+
+
+def agree(settings: Data, told: Mapping[DeviceId, Told]) -> Agreed:
+    """What all devices' words come to, in whatever order they came. What ``settings`` fix stays.
+
+    Classes are those of all devices, sorted; the shape is that of most training examples; mean and standard deviation
+    of each channel are those of all devices' training inputs pooled (Chan et al. 1979, eq. 2.1). DataError, in one
+    line, where there is nothing to train on, or nothing to tell apart.
+    """
+    shape = settings.shape or _shape(told)
+    fitting = {device: each for device, each in told.items() if each.shape == shape}
+    notices = [
+        f"{device}: its examples have shape {each.shape}, the others' {shape}: they are left out"
+        for device, each in told.items()
+        if each.shape not in (shape, ())
+    ]
+    names = {name for each in fitting.values() for part in PARTS for name in each.counts.get(part, {})}
+    classes = settings.classes or tuple(sorted(names, key=_natural))
+    holds: dict[DeviceId, dict[str, int]] = {}
+    for device, each in told.items():
+        known = each.counts if device in fitting else {}
+        holds[device] = {
+            part: sum(count for name, count in known.get(part, {}).items() if name in classes) for part in PARTS
+        }
+        unknown = sorted({name for part in PARTS for name in known.get(part, {})} - {*classes})
+        if unknown:
+            notices.append(f"{device}: {', '.join(unknown[:3])} is none of data.classes: those examples are left out")
+    if not any(parts["train"] for parts in holds.values()):
+        raise DataError("no device has an example to train on; see fedprune data check, on a device")
+    if len(classes) < 2:
+        raise DataError(f"devices have the label {classes[0]!r} alone; a model needs two to tell apart")
+    mean, std = settings.mean, settings.std
+    if not mean:
+        mean, std = _pooled(shape, [each for each in fitting.values() if each.mean.size])
+    return Agreed(replace(settings, classes=classes, shape=shape, mean=mean, std=std), holds, tuple(notices))
+
+
+def schema_of(settings: Data) -> Schema:
+    """What an example is, by settings that are agreed."""
+    shape, pictures = settings.shape, settings.name == "pictures"
+    over = [1] * len(shape)
+    over[_axis(settings, shape)] = shape[_axis(settings, shape)]
+    mean, std = (np.array(values, np.float32).reshape(over) for values in (settings.mean, settings.std))
+    augment = settings.pictures.augment if settings.pictures else pictures
+    return Schema(
+        settings.classes,
+        shape,
+        mean,
+        std,
+        1 / 255 if pictures else 1.0,
+        augment,
+        math.prod(shape) * (1 if pictures else 4),
+    )
+
+
+def seen_by_one(settings: Data, recorded: Recorded) -> Data:
+    """Settings as one device alone would have them, where nothing is agreed yet."""
+    # a device without an example has no shape, and says so
+    shape = settings.shape or own.shape_of(settings) or recorded.inputs.shape[1:] or (1,)
+    classes = settings.classes or tuple(sorted({*recorded.labels}, key=_natural))
+    count = channels(settings, shape)
+    mean, std = settings.mean or (0.0,) * count, settings.std or (1.0,) * count
+    return replace(settings, classes=classes, shape=shape, mean=mean, std=std)
+
+
+def is_agreed(settings: Data) -> bool:
+    """Whether settings hold all that an example is."""
+    return bool(settings.classes and settings.shape and settings.mean and settings.std)
+
+
+def channels(settings: Data, shape: tuple[int, ...]) -> int:
+    """How many means and standard deviations inputs of a shape have."""
+    return shape[_axis(settings, shape)]
+
+
+def _axis(settings: Data, shape: tuple[int, ...]) -> int:
+    """The axis of an example along which inputs are of different kinds: features of sound lie along the last."""
+    featured = settings.name == "sounds" and (settings.sounds is None or settings.sounds.kind()[0] != "raw")
+    return len(shape) - 1 if featured else 0
+
+
+def _shape(told: Mapping[DeviceId, Told]) -> tuple[int, ...]:
+    examples: dict[tuple[int, ...], int] = {}
+    for each in told.values():
+        if each.shape:
+            examples[each.shape] = examples.get(each.shape, 0) + each.examples("train")
+    return max(sorted(examples), key=lambda shape: examples[shape], default=())
+
+
+def _natural(name: str) -> tuple[int, int, str]:
+    return (0, int(name), name) if name.isdecimal() else (1, 0, name)
+
+
+def _pooled(shape: tuple[int, ...], told: list[Told]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    size = math.prod(shape) // told[0].mean.size
+    counts = [each.examples("train") * size for each in told]
+    total, means, stds = sum(counts), [], []
+    for channel in range(told[0].mean.size):
+        # sums that are rounded once, so that the order of devices changes nothing
+        mean = math.fsum(count * float(each.mean[channel]) for count, each in zip(counts, told, strict=True)) / total
+        apart = (count * (float(each.mean[channel]) - mean) ** 2 for count, each in zip(counts, told, strict=True))
+        m2 = math.fsum([*(float(each.m2[channel]) for each in told), *apart])
+        means.append(float(np.float32(mean)))
+        # a channel that never changes says nothing, and is left as it is
+        stds.append(float(np.float32(math.sqrt(m2 / total))) or 1.0)
+    return tuple(means), tuple(stds)
