@@ -23,10 +23,10 @@ Progress = Callable[[dict[str, Any]], None]
 """Called with each line of metrics, and with each epoch of pretraining."""
 
 
-def drive(
+def rounds(
     asking: Asking, setting: Setting, folder: RunFolder, state: State | None, progress: Progress
-) -> dict[str, Any]:
-    """Run to the last round, saving the state after every phase; export and check what came of it. Its result.
+) -> tuple[State, Fleet]:
+    """Run to the last round, saving the state after every phase: (the last state, the fleet as it is then).
 
     ``state`` is what a resumed run goes on from.
     """
@@ -42,8 +42,15 @@ def drive(
         if step.row:
             progress(step.row)
         state = step.state
+    return state, ended[0]
+
+
+def drive(
+    asking: Asking, setting: Setting, folder: RunFolder, state: State | None, progress: Progress
+) -> dict[str, Any]:
+    """Run to the last round, export what came of it, and let devices check it: the result."""
+    _, fleet = rounds(asking, setting, folder, state, progress)
     progress({"phase": "export"})
-    (fleet,) = ended
 
     def ask_all(which: Sequence[tuple[str, Forms]], last: State) -> list[Mapping[DeviceId, Told]]:
         asks = []
