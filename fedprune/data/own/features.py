@@ -1,0 +1,121 @@
+"""What a model of sounds sees: log mel bands and MFCCs of a recording, by tables that the C of a chip shares."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from fedprune.experiment.own_data import Sounds
+from fedprune.types import Tensor
+
+LOW_HZ, HIGH_HZ = 20.0, 8000.0
+"""Where the lowest band begins; where the highest ends, or at half the rate where that is lower."""
+MFCC_BANDS = 40
+FLOOR = 2.0**-14
+"""The least energy of a band: 86 dB below a full-scale tone, where 16 bits and float32 still agree on it."""
+
+_MOST_POINTS = 2**16
+
+
+class Tables(NamedTuple):
+    """All constants of the features of one setting; with them `features` is a few lines in any language."""
+
+    stride: int
+    """Samples from one frame to the next; frame f begins at sample f · stride."""
+    window: Tensor
+    """(2 · stride,) float32: Hann's, sin²(π n / (2 · stride))."""
+    points: int
+    """Of the Fourier transform: the next power of two, zeros behind the window."""
+    bands: Tensor
+    """(bands, points / 2 + 1) float32, the weight of each bin: triangles of height 1, evenly apart in mel."""
+    cosines: Tensor | None
+    """(coefficients, bands) float32, the orthonormal DCT-II; None where bands are the features."""
+
+
+def tables(settings: Sounds) -> Tables:
+    """Return the constants of mel features.
+
+    F frames have a stride of ``samples // (F + 1)`` and windows of twice that, which overlap by half: 49 frames of one
+    second at 16 kHz are 40 ms, every 20 ms. MFCCs are of 40 bands. Raises ``ValueError``, the key and what would be
+    right, for ``raw`` and where a band holds no bin of the spectrum.
+    """
+    kind, frames, values = settings.kind()
+    if kind == "raw":
+        raise ValueError("sounds.features 'raw' has no tables: mfccFxC and logmelFxB have")
+    count = values if kind == "logmel" else MFCC_BANDS
+    if kind == "mfcc" and values > MFCC_BANDS:
+        raise ValueError(
+            f"sounds.features {settings.features!r}: {MFCC_BANDS} coefficients are the most that bands give"
+        )
+    stride = settings.samples // (frames + 1)
+    points = 1 << (2 * stride - 1).bit_length()
+    if points > _MOST_POINTS:
+        raise ValueError(
+            f"sounds.features {settings.features!r}: frames of {2 * stride} samples are longer than {_MOST_POINTS}; "
+            "more frames will do"
+        )
+    low, high = _mel(np.array([LOW_HZ, min(settings.rate / 2, HIGH_HZ)]))
+    apart = (high - low) / (count + 1)
+    if apart <= 0:
+        raise ValueError(f"sounds.rate {settings.rate} leaves no band above {LOW_HZ:g} Hz: {2 * LOW_HZ:g} is too low")
+    centres = low + apart * np.arange(1, count + 1)
+    bins = _mel(np.arange(points // 2 + 1) * settings.rate / points)
+    bands = np.maximum(0, 1 - np.abs(bins - centres[:, None]) / apart)
+    if not bands.any(axis=1).all():
+        raise ValueError(
+            f"sounds.features {settings.features!r}: some of {count} bands lie between two bins of a window of "
+            f"{2 * stride} samples; fewer frames or fewer bands will do"
+        )
+    window = np.sin(np.pi * np.arange(2 * stride) / (2 * stride)) ** 2
+    cosines = None if kind == "logmel" else _dct(values, count).astype(np.float32)
+    return Tables(stride, window.astype(np.float32), points, bands.astype(np.float32), cosines)
+
+
+def features(samples: Tensor, settings: Sounds) -> Tensor:
+    """Return what a model sees of sounds, float32 (n, 1, frames, values); of ``raw`` the samples, (n, 1, samples).
+
+    Each frame, with x its samples and h, M, D the window, the bands and the cosines of `tables`, is
+
+        D · ln(max(M · |FFT(h · x)|², 2⁻¹⁴)), without D for logmel.
+
+    An example's numbers do not depend on those beside it: not by a bit.
+
+    Args:
+        samples: (n, settings.samples) float32 in [-1, 1), those of 16 bits divided by 32,768.
+        settings: whose ``features`` say how many frames and values.
+
+    Raises:
+        ValueError: as `tables`, and for samples of another shape.
+    """
+    if samples.ndim != 2 or samples.shape[1] != settings.samples:
+        raise ValueError(f"samples of shape {samples.shape}; expected (n, {settings.samples})")
+    kind, frames, values = settings.kind()
+    if kind == "raw":
+        return samples.astype(np.float32)[:, None]
+    constants = tables(settings)
+    found = np.empty((len(samples), 1, frames, values), np.float32)
+    for one, into in zip(samples, found, strict=True):
+        into[0] = _of_one(one, frames, constants)
+    return found
+
+
+def _of_one(samples: Tensor, frames: int, constants: Tables) -> Tensor:
+    # In float64, so that what is left of the order of sums is far below a step of float32.
+    stride, window = constants.stride, constants.window.astype(np.float64)
+    framed = sliding_window_view(samples[: (frames + 1) * stride], len(window))[::stride]
+    spectrum = np.fft.rfft(framed * window, constants.points)
+    power = spectrum.real**2 + spectrum.imag**2
+    levels = np.log(np.maximum(power @ constants.bands.T.astype(np.float64), FLOOR))
+    return np.asarray(levels if constants.cosines is None else levels @ constants.cosines.T.astype(np.float64))
+
+
+def _mel(hertz: Tensor) -> Tensor:
+    """HTK's scale."""
+    return np.asarray(2595 * np.log10(1 + hertz / 700))
+
+
+def _dct(rows: int, columns: int) -> Tensor:
+    angles = math.pi / columns * np.arange(rows)[:, None] * (np.arange(columns) + 0.5)
+    lengths = np.where(np.arange(rows) == 0, 1, 2)[:, None] / columns
+    return np.asarray(np.sqrt(lengths) * np.cos(angles))
