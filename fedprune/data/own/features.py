@@ -12,10 +12,13 @@ from fedprune.types import Tensor
 LOW_HZ, HIGH_HZ = 20.0, 8000.0
 """Where the lowest band begins; where the highest ends, or at half the rate where that is lower."""
 MFCC_BANDS = 40
-FLOOR = 2.0**-14
-"""The least energy of a band: 86 dB below a full-scale tone, where 16 bits and float32 still agree on it."""
+FLOOR = 2.0**-28
+"""The least energy of a band, where a full-scale tone has 1: 84 dB below, as far down as a transform in float32 hears
+anything beside such a tone."""
 
 _MOST_POINTS = 2**16
+_NOTHING = 1e-6
+"""A weight where rounding has left something of none: at half the rate, whose power no transform in place keeps."""
 
 
 class Tables(NamedTuple):
@@ -24,7 +27,7 @@ class Tables(NamedTuple):
     stride: int
     """Samples from one frame to the next; frame f begins at sample f · stride."""
     window: Tensor
-    """(2 · stride,) float32: Hann's, sin²(π n / (2 · stride))."""
+    """(2 · stride,) float32: Hann's, (2 / stride) · sin²(π n / (2 · stride)), which gives a full-scale tone power 1."""
     points: int
     """Of the Fourier transform: the next power of two, zeros behind the window."""
     bands: Tensor
@@ -62,12 +65,13 @@ def tables(settings: Sounds) -> Tables:
     centres = low + apart * np.arange(1, count + 1)
     bins = _mel(np.arange(points // 2 + 1) * settings.rate / points)
     bands = np.maximum(0, 1 - np.abs(bins - centres[:, None]) / apart)
+    bands[bands < _NOTHING] = 0
     if not bands.any(axis=1).all():
         raise ValueError(
             f"sounds.features {settings.features!r}: some of {count} bands lie between two bins of a window of "
             f"{2 * stride} samples; fewer frames or fewer bands will do"
         )
-    window = np.sin(np.pi * np.arange(2 * stride) / (2 * stride)) ** 2
+    window = np.sin(np.pi * np.arange(2 * stride) / (2 * stride)) ** 2 * (2 / stride)
     cosines = None if kind == "logmel" else _dct(values, count).astype(np.float32)
     return Tables(stride, window.astype(np.float32), points, bands.astype(np.float32), cosines)
 
@@ -77,7 +81,7 @@ def features(samples: Tensor, settings: Sounds) -> Tensor:
 
     Each frame, with x its samples and h, M, D the window, the bands and the cosines of `tables`, is
 
-        D · ln(max(M · |FFT(h · x)|², 2⁻¹⁴)), without D for logmel.
+        D · ln(max(M · |FFT(h · x)|², 2⁻²⁸)), without D for logmel.
 
     An example's numbers do not depend on those beside it: not by a bit.
 

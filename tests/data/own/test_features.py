@@ -23,7 +23,7 @@ def test_a_frame_is_that_of_a_direct_fourier_sum() -> None:
     settings = Sounds(seconds=0.45, rate=400, features="mfcc8x3")
     samples = noise(settings)
     begin, levels = 3 * 20, []
-    windowed = [math.sin(math.pi * n / 40) ** 2 * float(samples[0, begin + n]) for n in range(40)]
+    windowed = [math.sin(math.pi * n / 40) ** 2 / 10 * float(samples[0, begin + n]) for n in range(40)]
     powers = []
     for k in range(33):
         turns = [2 * math.pi * k * n / 64 for n in range(40)]
@@ -44,7 +44,7 @@ def test_a_frame_is_that_of_a_direct_fourier_sum() -> None:
                 energy += power * (at - left) / (centre - left)
             elif centre < at < right:
                 energy += power * (right - at) / (right - centre)
-        levels.append(math.log(max(energy, 2**-14)))
+        levels.append(math.log(max(energy, 2**-28)))
     golden = [
         math.sqrt((1 if c == 0 else 2) / count)
         * sum(level * math.cos(math.pi * c * (b + 0.5) / count) for b, level in enumerate(levels))
@@ -63,15 +63,16 @@ def test_the_usual_geometry() -> None:
     assert {features(noise(MFCC), each).dtype for each in (MFCC, LOGMEL, RAW)} == {np.dtype(np.float32)}
 
 
-def test_a_tone_is_in_its_band_and_grows_with_its_height() -> None:
-    time = np.arange(16000) / 16000
-    loudest = []
-    for hertz in (100, 1000, 4000, 7900):
+def test_a_tone_is_in_its_band_with_all_its_energy() -> None:
+    time, loudest = np.arange(16000) / 16000, []
+    for hertz in (100, 1000, 4000):
         tone = np.sin(2 * np.pi * hertz * time).astype(np.float32)[None]
-        band = features(tone, LOGMEL)[0, 0].argmax(axis=1)
-        assert len(set(band.tolist())) == 1
-        loudest.append(int(band[0]))
-    # mel 20 Hz .. 8 kHz is 31.7 .. 2840.0, 68.5 apart: 1 kHz is mel 1000.0, 14.1 apart from the start
+        energies = np.exp(features(tone, LOGMEL)[0, 0])
+        # at power 1 a Hann window spreads a tone over 1.5 bins, here of 640 points, not 1024
+        np.testing.assert_allclose(energies.sum(axis=1), 1.5 * 1024 / 640, rtol=2e-3)
+        assert len(set(energies.argmax(axis=1).tolist())) == 1
+        loudest.append(int(energies[0].argmax()))
+    # 20 Hz to 8 kHz is mel 31.7 to 2840.0, in steps of 68.5; 1 kHz is mel 1000.0, 14.1 steps up, and step 14 is band 13
     assert loudest[1] == 13
     assert loudest == sorted(loudest)
 
@@ -109,20 +110,18 @@ def test_an_example_is_the_same_among_others(count: int, seed: int) -> None:
     np.testing.assert_array_equal(features(samples, MFCC), np.concatenate(alone))
 
 
-@given(st.floats(0.05, 3), st.sampled_from([8000, 11025, 16000, 44100]), st.integers(1, 100), st.integers(1, 40))
+@given(st.floats(0.05, 1.4), st.sampled_from([8000, 11025, 16000, 44100]), st.floats(0.012, 0.5), st.integers(1, 40))
 def test_frames_lie_within_the_samples_and_bands_share_all_between_them(
-    seconds: float, rate: int, frames: int, values: int
+    seconds: float, rate: int, stride: float, values: int
 ) -> None:
+    frames = max(1, int(seconds / stride) - 1)
     settings = Sounds(seconds=seconds, rate=rate, features=f"logmel{frames}x{values}")
-    try:
-        found = tables(settings)
-    except ValueError as refusal:
-        assert "fewer frames or fewer bands" in str(refusal) or "more frames" in str(refusal)
-        return
+    found = tables(settings)
     assert (frames - 1) * found.stride + len(found.window) <= settings.samples
     assert len(found.window) <= found.points < 2 * len(found.window)
-    np.testing.assert_allclose(found.window[: found.stride] + found.window[found.stride :], 1, atol=1e-6)
+    np.testing.assert_allclose(found.window[: found.stride] + found.window[found.stride :], 2 / found.stride, rtol=1e-5)
     assert found.bands.any(axis=1).all()
+    assert not found.bands[:, [0, -1]].any()
     # between the first centre and the last, neighbours' weights of a bin add up to 1
     first, last = found.bands[0].argmax() + 1, found.bands[-1].argmax()
     np.testing.assert_allclose(found.bands[:, first:last].sum(axis=0), 1, atol=1e-5)
