@@ -77,7 +77,7 @@ def _tables(constants: Tables) -> list[str]:
         "STRIDE": constants.stride,
         "WINDOW": len(constants.window),
         "POINTS": constants.points,
-        "BANDS": len(constants.bands),
+        "BANDS": len(constants.starts),
         "COEFFICIENTS": 0 if constants.cosines is None else len(constants.cosines),
         "FLOOR": number(FLOOR),
     }
@@ -88,21 +88,19 @@ def _tables(constants: Tables) -> list[str]:
 
 def _arrays(constants: Tables) -> Mapping[str, Tensor]:
     angles = 2 * np.pi / constants.points * np.arange(constants.points // 4 + 1)
-    held = [np.flatnonzero(band) for band in constants.bands]
-    spans = [slice(bins[0], bins[-1] + 1) for bins in held]
     arrays = {
         "window": constants.window[: constants.stride + 1] * np.float32(_SCALE),
         "quarter": np.cos(angles).astype(np.float32),
-        "firsts": np.array([span.start for span in spans], np.uint16),
-        "counts": np.array([span.stop - span.start for span in spans], np.uint16),
-        "weights": np.concatenate([band[span] for band, span in zip(constants.bands, spans, strict=True)]),
+        "firsts": constants.bins[constants.starts].astype(np.uint16),
+        "counts": np.diff(constants.starts, append=len(constants.bins)).astype(np.uint16),
+        "weights": constants.weights,
     }
     return arrays if constants.cosines is None else {**arrays, "cosines": constants.cosines.reshape(-1)}
 
 
 def _scratch(constants: Tables) -> int:
     """Floats of static memory."""
-    return constants.points + (0 if constants.cosines is None else len(constants.bands))
+    return constants.points + (0 if constants.cosines is None else len(constants.starts))
 
 
 def _constants_bytes(constants: Tables) -> int:

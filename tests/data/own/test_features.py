@@ -44,7 +44,7 @@ def test_a_frame_is_that_of_a_direct_fourier_sum() -> None:
                 energy += power * (at - left) / (centre - left)
             elif centre < at < right:
                 energy += power * (right - at) / (right - centre)
-        levels.append(math.log(max(energy, 2**-28)))
+        levels.append(math.log(max(energy, 2**-27)))
     golden = [
         math.sqrt((1 if c == 0 else 2) / count)
         * sum(level * math.cos(math.pi * c * (b + 0.5) / count) for b, level in enumerate(levels))
@@ -55,7 +55,7 @@ def test_a_frame_is_that_of_a_direct_fourier_sum() -> None:
 
 def test_the_usual_geometry() -> None:
     found = tables(MFCC)
-    assert (found.stride, len(found.window), found.points, found.bands.shape) == (320, 640, 1024, (40, 513))
+    assert (found.stride, len(found.window), found.points, len(found.starts)) == (320, 640, 1024, 40)
     assert features(noise(MFCC, 3), MFCC).shape == (3, 1, 49, 10)
     assert features(noise(MFCC, 3), LOGMEL).shape == (3, 1, 49, 40)
     assert features(noise(MFCC, 0), MFCC).shape == (0, 1, 49, 10)
@@ -85,7 +85,7 @@ def test_silence_is_the_floor() -> None:
     np.testing.assert_allclose(mfcc[:, 1:], 0, atol=1e-4)
 
 
-@given(st.integers(0, 2**32), st.floats(0.02, 1))
+@given(st.integers(0, 2**32), st.floats(0.1, 1))
 def test_gain_moves_the_first_coefficient_alone(seed: int, gain: float) -> None:
     samples = noise(MFCC, seed=seed)
     before, after = features(samples, MFCC), features(samples * np.float32(gain), MFCC)
@@ -120,11 +120,15 @@ def test_frames_lie_within_the_samples_and_bands_share_all_between_them(
     assert (frames - 1) * found.stride + len(found.window) <= settings.samples
     assert len(found.window) <= found.points < 2 * len(found.window)
     np.testing.assert_allclose(found.window[: found.stride] + found.window[found.stride :], 2 / found.stride, rtol=1e-5)
-    assert found.bands.any(axis=1).all()
-    assert not found.bands[:, [0, -1]].any()
-    # between the first centre and the last, neighbours' weights of a bin add up to 1
-    first, last = found.bands[0].argmax() + 1, found.bands[-1].argmax()
-    np.testing.assert_allclose(found.bands[:, first:last].sum(axis=0), 1, atol=1e-5)
+    assert len(found.starts) == values
+    assert (found.weights > 0).all()
+    assert found.bins.min() > 0
+    assert found.bins.max() < found.points // 2
+    # between the first band's centre and the last one's, neighbours' weights of a bin add up to 1
+    sums = np.bincount(found.bins, found.weights)
+    peaks = [at[found.weights[at].argmax()] for at in np.split(np.arange(len(found.bins)), found.starts[1:])]
+    first, last = found.bins[peaks[0]] + 1, found.bins[peaks[-1]]
+    np.testing.assert_allclose(sums[first:last], 1, atol=1e-5)
 
 
 @pytest.mark.parametrize(
