@@ -173,6 +173,8 @@ class Link(NamedTuple):
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
+        if not asks:
+            return []
         started = time.perf_counter()
         limit = self._limit_s([ask.phase.route for ask in asks], fleet)
         by_node = [{fleet.nodes[device]: job for device, job in ask.jobs.items()} for ask in asks]
