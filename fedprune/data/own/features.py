@@ -10,5 +10,5 @@ def features(samples: npt.NDArray[np.float32], settings: Sounds) -> npt.NDArray[
     """Return the inputs (n, 1, samples) of sounds (n, samples)."""
     kind, _, _ = settings.kind()
     if kind != "raw":
-        raise NotImplementedError(f"sounds.features = {settings.features!r}: expected raw")
+        raise NotImplementedError(f"sounds.features {settings.features!r}: expected raw")
     return samples[:, None]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.data.own import Recorded, read
+from fedprune.data.own import read
 from fedprune.experiment import Data
 from fedprune.experiment.own_data import Pictures, Sounds, Tables
 
@@ -16,6 +16,11 @@ SOUNDS = Data("sounds", "own", sounds=Sounds(seconds=0.01, rate=1000, features="
 PICTURES = Data("pictures", "own", pictures=Pictures(size=(4, 6)))
 TABLES = Data("tables", "own", tables=Tables(signals=("ax", "ay"), window=3))
 ARRAYS = Data("arrays", "own")
+
+
+def settings_of_tables(**keys: Any) -> Data:
+    """Like ``TABLES``, but for these keys."""
+    return Data("tables", "own", tables=Tables(**{"signals": ("ax", "ay"), "window": 3, **keys}))
 
 
 def write_wav(path: Path, samples: np.ndarray, rate: int = 1000, width: int = 2) -> None:
@@ -60,11 +65,3 @@ def problem(settings: Data, folder: Path) -> str:
     assert len(found) == 1, found
     assert "\n" not in found[0]
     return found[0]
-
-
-def by_recording(recorded: Recorded) -> dict[str, list[str]]:
-    """Labels of the examples of each recording."""
-    found: dict[str, list[str]] = {}
-    for label, recording in zip(recorded.labels, recorded.recordings, strict=True):
-        found.setdefault(recording, []).append(label)
-    return found

@@ -1,25 +1,20 @@
 """Folders of tables: windows over rows, within one recording of one person and one label."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from own_folders import TABLES, problem, write_table
+from own_folders import settings_of_tables as settings
 
 from fedprune.data import DataError
 from fedprune.data.own import read
 from fedprune.data.own.tables import Run, runs_of, starts_of
 from fedprune.experiment import Data
-from fedprune.experiment.own_data import Tables
-
-
-def settings(**keys: Any) -> Data:
-    return msgspec.structs.replace(TABLES, tables=Tables(**{"signals": ("ax", "ay"), "window": 3, **keys}))
 
 
 def numbered(labels: Sequence[str], *others: str) -> list[tuple[object, ...]]:
@@ -169,7 +164,7 @@ def test_no_window_spans_two_runs_and_none_is_forgotten(keys: list[tuple[str, st
     runs = list(runs_of(columns))
     assert [row for run in runs for row in range(run.first, run.end)] == list(range(len(keys)))
     assert all(len(set(keys[run.first : run.end])) == 1 for run in runs)
-    assert all(keys[one.first] != keys[other.first] for one, other in zip(runs, runs[1:], strict=False))
+    assert all(keys[one.first] != keys[other.first] for one, other in itertools.pairwise(runs))
     for run in runs:
         starts = list(starts_of(run, window, step))
         assert all(run.first <= start and start + window <= run.end for start in starts)
