@@ -114,7 +114,8 @@ def _blocks(file: Any) -> Iterator[Samples]:
 
 def _joined(blocks: Iterator[Samples]) -> Samples:
     """The mean of the channels of consecutive blocks (m, channels)."""
-    return np.concatenate([np.zeros(0, np.float32), *(block.mean(axis=1, dtype=np.float32) for block in blocks)])
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is said later, in a line
+        return np.concatenate([np.zeros(0, np.float32), *(block.mean(axis=1, dtype=np.float32) for block in blocks)])
 
 
 def _plausible(rate: int) -> int:

@@ -36,8 +36,8 @@ class Split(NamedTuple):
 def namer() -> Callable[[str], str]:
     """Return a function from any text to the name of a folder, the same for the same text.
 
-    A name is the text's letters, digits, and - _ . in it; names differ for different texts, also where small and capital
-    letters are the same.
+    A name is the text's letters, digits, and - _ . in it. Different texts have different names, also where small and
+    capital letters are the same.
     """
     names: dict[str, str] = {}
     taken: set[str] = set()
