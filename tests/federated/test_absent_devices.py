@@ -54,7 +54,7 @@ def drive(path: Path, experiment: Experiment, grid: LocalGrid) -> RunFolder:
     """A whole run over a grid."""
     folder = RunFolder(path)
     folder.begin(experiment)
-    server.drive(grid, prepare(experiment, "test"), folder, None, lambda row: None)
+    fleets.drive(grid, prepare(experiment, "test"), folder, None, lambda row: None)
     return folder
 
 
@@ -206,5 +206,5 @@ def test_a_run_that_has_only_its_export_left_needs_no_device(whole: Any, tmp_pat
     folder = RunFolder(tmp_path / "run")
     folder.begin(tiny_world.experiment())
     setting = prepare(tiny_world.experiment(), "test")
-    server.drive(Nobody(client_app, 4), setting, folder, whole.state, lambda row: None)
+    fleets.drive(Nobody(client_app, 4), setting, folder, whole.state, lambda row: None)
     assert not folder.rows()
