@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -31,6 +32,8 @@ class Told(NamedTuple):
     """(channels,) of its training inputs in natural units; empty where the experiment fixes it, or it has none."""
     m2: Moments
     """(channels,) sums of squared distances from that mean."""
+    tier: str = ""
+    """Of the experiment's fleet, that it belongs in, where it knows."""
 
     def examples(self, part: str) -> int:
         """Of all classes."""
@@ -44,6 +47,8 @@ class Agreed(NamedTuple):
     """With classes, shape, mean and std."""
     holds: Mapping[DeviceId, Mapping[str, int]]
     """Device -> part of its data -> examples that the others' classes and shape hold for."""
+    tiers: Mapping[DeviceId, str] = MappingProxyType({})
+    """Device -> the tier that it says it belongs in."""
     notices: tuple[str, ...] = ()
     """A line for each device that is not as the others."""
 
@@ -105,7 +110,8 @@ def agree(settings: Data, told: Mapping[DeviceId, Told]) -> Agreed:
     mean, std = settings.mean, settings.std
     if not mean:
         mean, std = _pooled(shape, [each for each in fitting.values() if each.mean.size])
-    return Agreed(replace(settings, classes=classes, shape=shape, mean=mean, std=std), holds, tuple(notices))
+    tiers = {device: each.tier for device, each in told.items() if each.tier}
+    return Agreed(replace(settings, classes=classes, shape=shape, mean=mean, std=std), holds, tiers, tuple(notices))
 
 
 def schema_of(settings: Data) -> Schema:

@@ -31,13 +31,16 @@ def in_order(schema: Schema, examples: Examples, size: int) -> Iterable[tuple[Te
 def shuffled(
     schema: Schema, examples: Examples, size: int, rng: np.random.Generator, *, augment: bool
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """(normalised inputs, labels) in the generator's order; images that bear it are cropped and flipped by it too."""
+    """(normalised inputs, labels) in the generator's order; images that bear it are cropped and flipped by it too.
+
+    A single example, of which a batch norm can learn nothing, joins another batch.
+    """
 
     def inputs(part: Tensor) -> Tensor:
         batch = schema.normalise(examples.inputs[part])
         return data.crop_and_flip(batch, rng) if augment and schema.augment else batch
 
-    return training.in_batches(inputs, examples.labels, rng.permutation(len(examples)), size)
+    return training.in_batches(inputs, examples.labels, rng.permutation(len(examples)), size, least=2)
 
 
 def load_dataset(name: str, data_dir: str | None = None) -> Dataset:

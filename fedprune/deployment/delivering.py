@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from flwr.serverapp import Grid
+from msgspec.structs import replace
 
 from fedprune.deployment.deploying import DEPLOYED, PLAN, ROWS, Target, file
 from fedprune.deployment.device.deploy import deploy
@@ -42,11 +43,16 @@ def _delivered(
     grid: Grid, folder: RunFolder, out: Path, tell: Callable[[dict[str, Any]], None]
 ) -> list[dict[str, Any]]:
     run, experiment = folder.path, folder.experiment()
+    own = experiment.data.partition == "own"
+    if own and (agreed := folder.agreed()) is not None:
+        experiment = replace(experiment, data=agreed.settings)
     targets = msgspec.json.decode((out / PLAN).read_bytes(), type=list[Target])
     models = {tier: file(run, tier).read_bytes() for tier in dict.fromkeys(target.tier for target in targets)}
     # The SuperLink let each node in by its key: so who is who need not be asked, and those not meant are left alone.
     there = set(grid.get_node_ids())
-    asked = {t.partition: t for t in targets if t.node is not None and int(t.node) in there}
+    asked: dict[DeviceId, Target] = {
+        t.name if own else t.partition: t for t in targets if t.node is not None and int(t.node) in there
+    }
     answers: dict[DeviceId, dict[str, Any]] = {}
     faults = {}
     if asked:
@@ -59,8 +65,9 @@ def _delivered(
     when = datetime.now(UTC).isoformat(timespec="seconds")
     made = []
     for target in targets:
-        said, model = answers.get(target.partition), models[target.tier]
-        why = "not connected" if target.partition not in asked else faults.get(str(target.partition), "no reply")
+        device = target.name if own else target.partition
+        said, model = answers.get(device), models[target.tier]
+        why = "not connected" if device not in asked else faults.get(str(device), "no reply")
         made.append(
             {
                 "name": target.name,

@@ -12,7 +12,10 @@ from fedprune.deployment import runs
 from fedprune.deployment.devices import Device, enrolled
 from fedprune.deployment.fleet_folder import Fleet, FleetError
 from fedprune.experiment import Experiment
+from fedprune.federated.rounds.naming import ordered
 from fedprune.runs.folder import RunFolder
+from fedprune.runs.planning import members_of
+from fedprune.types import DeviceId
 
 PLAN, ROWS = "plan.json", "rows.json"
 """In the folder of a deployment: who gets what, and a row a device of how it went, written last."""
@@ -52,27 +55,32 @@ def targets(fleet: Fleet, run: Path, names: Sequence[str] = ()) -> list[Target]:
     devices = enrolled(fleet)
     if unknown := [name for name in names if name not in {device.name for device in devices}]:
         raise FleetError(f"--device {unknown[0]}: not enrolled in {fleet.path}; see fedprune status {fleet.path}")
-    count = int(result["devices"])
-    chosen = [each for each in devices if (each.name in names if names else each.partition < count)]
+    own, count = experiment.data.partition == "own", int(result["devices"])
+    chosen = [each for each in devices if (each.name in names if names else own or each.partition < count)]
     if not chosen:
         raise FleetError(f"{fleet.path}: no device is enrolled for the {count} of {run}; enrol one")
     for device in chosen:
-        if device.partition >= count:
+        if device.partition >= count and not own:
             raise FleetError(
                 f"--device {device.name}: has partition {device.partition}, but the devices of {run} count from 0 to "
                 f"{count - 1}: none of its data is this device's"
             )
-    made = [Target(each.name, each.partition, _tier(each, experiment, run), each.node) for each in chosen]
+    agreed = found.agreed() if own else None
+    said = members_of(experiment.fleet, ordered(agreed.holds), agreed.tiers) if agreed and experiment.fleet else {}
+    made = [Target(each.name, each.partition, _tier(each, experiment, run, said), each.node) for each in chosen]
     for target in made:
         if not (path := file(run, target.tier)).is_file():
             raise FleetError(f"{path}: missing; write it again with: fedprune export {run} --to litert")
     return made
 
 
-def _tier(device: Device, experiment: Experiment, run: Path) -> str:
+def _tier(device: Device, experiment: Experiment, run: Path, said: Mapping[DeviceId, str]) -> str:
     """Tier of a run that a device belongs in: the one that its owner says, else the one that its place gives."""
     if not experiment.fleet:
         return ""
+    if experiment.data.partition == "own":
+        last = [name for name, tier in experiment.fleet.items() if tier.trains][-1]
+        return said.get(device.name, device.tier if device.tier in experiment.fleet else last)
     if device.tier is None:
         places = [name for name, tier in experiment.fleet.items() if tier.trains for _ in range(tier.devices)]
         return places[device.partition]

@@ -41,6 +41,7 @@ class Join(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca: str
     key: str
     memory_mb: float | None = None
+    tier: str | None = None
 
 
 def enrolled(fleet: Fleet) -> list[Device]:
@@ -91,7 +92,7 @@ def enrol(
     device = Device(name, partition, memory_mb, tier)
     ca = (fleet.path / "ca.crt").read_text()
     path = fleet.devices / f"{name}.join"
-    join = Join(name, fleet.address, partition, ca, pair.private.decode(), memory_mb)
+    join = Join(name, fleet.address, partition, ca, pair.private.decode(), memory_mb, tier)
     write_private(path, _to_toml(join).encode())
     (fleet.devices / f"{name}.pub").write_bytes(pair.public)
     _save(fleet, device)
@@ -180,6 +181,7 @@ def _right(join: Join) -> dict[str, bool]:
         "ca": join.ca.isascii() and "\0" not in join.ca,
         "key": join.key.isascii() and "\0" not in join.key,
         "memory_mb": join.memory_mb is None or 0 < join.memory_mb < _MOST_MB,
+        "tier": join.tier is None or bool(_NAME.fullmatch(join.tier)),
     }
 
 

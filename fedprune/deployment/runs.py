@@ -109,6 +109,8 @@ def _fits(experiment: Experiment, source: str, devices: list[Device]) -> None:
     """FleetError where the experiment has devices that are not enrolled, or that are of another tier."""
     if not devices:
         raise FleetError(f"{source}: no device is enrolled; enrol each with: fedprune server enrol FLEET NAME")
+    if experiment.data.partition == "own":
+        return  # whoever is there takes part
     wanted = experiment.data.devices or 0
     missing = sorted(set(range(wanted)) - {device.partition for device in devices})
     if missing:

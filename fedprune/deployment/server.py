@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 
 from fedprune.deployment import flower
 from fedprune.deployment.devices import expel, known, register
@@ -26,7 +27,7 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
     if fleet.listens():
         raise FleetError(f"{fleet.path}/config.toml: port {fleet.port} is in use; is the server running already?")
     command = [sys.executable, "-m", "fedprune.deployment.superlink", *flower.superlink(fleet)[1:]]
-    log = Log(fleet.path / "logs" / "server.jsonl", say)
+    log, since = Log(fleet.path / "logs" / "server.jsonl", say), datetime.now(UTC)
     log.said("start", f"starting the server of the fleet {fleet.path.name}")
     try:
         with stoppable(), child(command, flower.environment(flower_home(fleet)), fleet.path) as process:
@@ -35,7 +36,7 @@ def start(fleet: Fleet, say: Callable[[str], None]) -> int:
             with _going_on(log):
                 _keys(fleet, log)
             with _going_on(log):
-                _cut_off(fleet, log)
+                _cut_off(fleet, log, since)
             log.said("ready", f"the fleet {fleet.path.name} is ready at {fleet.address}")
             code = process.wait()
             shown.join(1)
@@ -70,12 +71,21 @@ def _keys(fleet: Fleet, log: Log) -> None:
         log.said("register", f"device {name} is not let in: {why}; revoke it and enrol it again", "ERROR", device=name)
 
 
-def _cut_off(fleet: Fleet, log: Log) -> None:
+def _cut_off(fleet: Fleet, log: Log, since: datetime) -> None:
     """End runs of a server that is gone, which Flower would hold for running for minutes."""
     for run in list_runs(fleet):
-        if not run["status"].startswith("finished"):
+        # one that was submitted to this server since it listens is not cut off
+        if not run["status"].startswith("finished") and _utc(str(run.get("pending-at", ""))) < since:
             flower.ask(fleet, ["flwr", "stop", run["run-id"], LINK])
             log.said("cut off", f"run {run['run-id']} was cut off; go on with: fedprune resume, and its folder")
+
+
+def _utc(text: str) -> datetime:
+    """A time as Flower writes it, to the second; one that is none is long ago."""
+    try:
+        return datetime.strptime(text, "%Y-%m-%d %H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return datetime.fromtimestamp(0, UTC)
 
 
 def _wait(fleet: Fleet, process: subprocess.Popen[str]) -> None:

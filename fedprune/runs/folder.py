@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,7 +17,9 @@ from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.federated.rounds.model import State, read, save, step_name
 from fedprune.files import write_atomically
 from fedprune.runs import folder_files, one_writer
+from fedprune.types import DeviceId
 
+_Value = TypeVar("_Value")
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",
     "deployed.json", "devices.json", "agreed.json",
@@ -119,7 +121,12 @@ class RunFolder:
 
     def agree(self, agreed: Agreed) -> None:
         """Keep what devices with their own data agreed on before round 0."""
-        text = msgspec.json.format(msgspec.json.encode(_Kept(agreed.settings, {str(device): parts for device, parts in agreed.holds.items()})))
+        kept = _Kept(
+            agreed.settings,
+            {str(device): dict(parts) for device, parts in agreed.holds.items()},
+            {str(device): tier for device, tier in agreed.tiers.items()},
+        )
+        text = msgspec.json.format(msgspec.json.encode(kept))
         write_atomically(self._agreed, text + b"\n")
 
     def agreed(self) -> Agreed | None:
@@ -132,7 +139,7 @@ class RunFolder:
             raise ExperimentError(f"{self._agreed}: damaged ({error}); start over with --fresh") from error
         if not is_agreed(kept.data):
             raise ExperimentError(f"{self._agreed}: does not say what an example is; start over with --fresh")
-        return Agreed(kept.data, {name: parts for name, parts in kept.devices.items()})
+        return Agreed(kept.data, _by_id(kept.devices), _by_id(kept.tiers))
 
     def rows(self) -> list[dict[str, Any]]:
         """Lines of metrics; what is none, as where a crash cut one short, is left out."""
@@ -193,7 +200,13 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """agreed.json."""
 
     data: Data
-    devices: Mapping[str, Mapping[str, int]]
+    devices: dict[str, dict[str, int]]
+    """Name -> part of its data -> examples."""
+    tiers: dict[str, str] = {}
+
+
+def _by_id(table: Mapping[str, _Value]) -> dict[DeviceId, _Value]:
+    return {name: value for name, value in table.items()}
 
 
 def inside(folder: Path, *names: str) -> Path:

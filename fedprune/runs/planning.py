@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
+from types import MappingProxyType
 from typing import NamedTuple
 
 from fedprune.budgets import Memory
@@ -67,7 +68,7 @@ class FleetPlan:
     def shared(self, method: Method) -> Tiers:
         """As rounds take it, under the method of all parts; a device that may use less than its tier falls back."""
 
-        last = list(self.members.values())[-1]
+        last = list(self.jobs)[-1]
 
         def job(device: DeviceId, memory_bytes: int | None) -> Job | None:
             return _first(self.jobs[self.members.get(device, last)], memory_bytes, 0)
@@ -94,9 +95,12 @@ class _Group(NamedTuple):
     """Of these, to train on."""
 
 
-def make(experiment: Experiment, costs: Costs, source: str) -> FleetPlan:
+def make(
+    experiment: Experiment, costs: Costs, source: str, said: Mapping[DeviceId, str] = MappingProxyType({})
+) -> FleetPlan:
     """The plan of an experiment's fleet: the same for the same experiment. ExperimentError for what nothing fits."""
-    groups = _groups(experiment, costs)
+    members = members_of(experiment.fleet, costs.devices(), said)
+    groups = _groups(experiment, costs, members)
     inner = dict.fromkeys(groups, 0)
     while True:
         sizes = _sizes(groups, costs, inner, source)
@@ -122,20 +126,30 @@ def make(experiment: Experiment, costs: Costs, source: str) -> FleetPlan:
         most = min(group.own.density, costs.asked)
         bound = "density" if sizes[tier] == most else _bound(costs, group, sizes[tier], inner[tier])
         plans[tier] = _tier_plan(costs, group, sizes[tier], names[sizes[tier]], jobs.get(tier, ()), bound)
-    of_tiers = [tier for tier, each in groups.items() if each.own.trains for _ in range(each.own.devices)]
-    members = dict(zip(costs.devices(), of_tiers, strict=True))
     largest_group = max(group.examples for group in groups.values())
     tests = {names[size]: _tests(costs, names[size], size, largest_group) for size in descending}
     allowed = {tier: group.own.train_memory_bytes for tier, group in groups.items()}
     return FleetPlan(plans, members, methods, jobs, tests, allowed)
 
 
-def _groups(experiment: Experiment, costs: Costs) -> dict[str, _Group]:
-    groups, first, devices = {}, 0, costs.devices()
+def members_of(
+    fleet: Mapping[str, Tier], devices: Sequence[DeviceId], said: Mapping[DeviceId, str]
+) -> dict[DeviceId, str]:
+    """Device -> its tier: what it says itself; where none says, the first devices are of the first tier, and so on.
+
+    Whoever is left is of the last tier that trains.
+    """
+    places = [name for name, tier in fleet.items() if tier.trains for _ in range(tier.devices)]
+    if any(tier in places for tier in said.values()):
+        return {device: said[device] if said.get(device) in places else places[-1] for device in devices}
+    return {device: places[min(index, len(places) - 1)] for index, device in enumerate(devices)}
+
+
+def _groups(experiment: Experiment, costs: Costs, members: Mapping[DeviceId, str]) -> dict[str, _Group]:
+    groups = {}
     for name, own in experiment.fleet.items():
-        count = own.devices * own.trains
-        groups[name] = _Group(name, own, *(costs.examples(devices[first : first + count]) if count else (0, 0)))
-        first += count
+        mine = [device for device, tier in members.items() if tier == name]
+        groups[name] = _Group(name, own, *(costs.examples(mine) if mine else (0, 0)))
     return groups
 
 

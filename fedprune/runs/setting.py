@@ -152,7 +152,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""))
     if not experiment.fleet:
         return setting
-    if (trained := training_devices(experiment.fleet)) != devices:
+    if agreed is None and (trained := training_devices(experiment.fleet)) != devices:
         raise ExperimentError(f"{source}: fleet: {devices} devices hold data, but the tiers that train have {trained}")
     if sized_by is None:
         raise ExperimentError(
@@ -164,7 +164,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     asked = float(experiment.method.get(*sized_by))
     try:
         costs = Costs(experiment, schema, found.holds, layers, setting.model, empty, sized, asked)
-        plan = planning.make(experiment, costs, source)
+        plan = planning.make(experiment, costs, source, agreed.tiers if agreed else {})
     except UnsupportedOperation as error:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error
     order = {"scores": by_scores, "votes": by_votes}.get(experiment.training.join)

@@ -15,7 +15,7 @@ import numpy as np
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.lean import PLAIN, Lean, SubModel
-from fedprune.training.net import Net
+from fedprune.training.net import Net, lone_examples
 from fedprune.training.optimisers import moved_by, moved_plainly, plain_sgd
 from fedprune.types import Local, Masks, Now, Params, Sgd, Tensor
 
@@ -68,6 +68,7 @@ def train(
     model.train()
     net, matrices = Net(model), {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
     with ExitStack() as context:
+        context.enter_context(lone_examples(model))
         own = context.enter_context(_trained(model, memory, local.trains))
         if local.around is not None:
             context.enter_context(local.around(model))
@@ -204,11 +205,15 @@ def state_of(model: nn.Module) -> Params:
 
 
 def in_batches(
-    inputs: Callable[[Tensor], Tensor], labels: Tensor, order: Sequence[int] | Tensor, size: int
+    inputs: Callable[[Tensor], Tensor], labels: Tensor, order: Sequence[int] | Tensor, size: int, least: int = 1
 ) -> Iterable[tuple[Tensor, Tensor]]:
-    """Batches of nearly equal size, none above ``size``, over ``order``; ``inputs`` maps indices to float32 inputs."""
+    """Batches of nearly equal size over ``order``; ``inputs`` maps indices to float32 inputs.
+
+    None is above ``size``, but where one would be below ``least``: it joins another.
+    """
     order = np.asarray(order)
-    for part in np.array_split(order, -(-len(order) // size)) if len(order) else []:
+    count = min(-(-len(order) // size), max(1, len(order) // min(least, size)))
+    for part in np.array_split(order, count) if len(order) else []:
         yield inputs(part), labels[part]
 
 

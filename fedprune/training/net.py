@@ -78,3 +78,23 @@ def _put(forwards: Mapping[nn.Module, Any]) -> None:
         vars(module).pop("forward", None)
         if forward is not None:
             vars(module)["forward"] = forward
+
+
+@contextmanager
+def lone_examples(model: nn.Module) -> Iterator[None]:
+    """Let batch norms that get one value a channel go by their running statistics: one value has no spread."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    # one that its owner keeps at rest stays so
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
+    hooks = [norm.register_forward_pre_hook(_spread) for norm in norms]
+    try:
+        yield
+    finally:
+        for norm, hook in zip(norms, hooks, strict=True):
+            hook.remove()
+            norm.training = True
+
+
+def _spread(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    norm.training = inputs[0].numel() > inputs[0].shape[1]

@@ -37,11 +37,13 @@ def unpack(join: Join, source: Path) -> Path:
 
 def node_config(join: Join, data: Path | None) -> str:
     """What the device's app reads about its device, as Flower wants it written."""
-    words = [f"partition-id={join.partition}"]
+    words = [f"partition-id={join.partition}", f'name="{join.name}"']
+    if join.tier is not None:
+        words.append(f'tier="{join.tier}"')
     if data is not None:
         path = str(data.absolute())
         if not data.is_dir():
-            raise FleetError(f"--data {data}: no folder; give the one that holds this device's data sets")
+            raise FleetError(f"--data {data}: no folder; give the one that holds this device's recordings or data sets")
         if set(path) & _UNSPEAKABLE:
             raise FleetError(f"--data {data}: quotes and backslashes do not travel in Flower's settings; rename it")
         words.append(f'data-dir="{path}"')

@@ -35,6 +35,8 @@ class Device:
     parts: DeviceData
     unused: Mapping[str, int] = field(default_factory=dict)
     """Of own recordings that cannot be used: label that is none of the classes -> its examples; "" -> files."""
+    tier: str = ""
+    """Tier of an experiment's fleet that its owner has put it in, where it has its own data."""
 
     def slots(self) -> Mapping[str, Slot]:
         """What the state of the experiment's model holds, by name."""
@@ -72,23 +74,23 @@ class Device:
         return shuffled(self.schema, examples, size, rng, augment=self.experiment.training.augment)
 
 
-def own_device(text: str, name: str, folder: Path) -> Device:
+def own_device(text: str, name: str, folder: Path, tier: str = "") -> Device:
     """A device with a folder of its own, in the experiment of a text; as the folder is now. DataError, in one line.
 
     Before devices have agreed on what an example is, it is what this one has.
     """
     data = _experiment.from_json(text).data
-    return _own_device(text, name, folder, own.stamp(data, folder))
+    return _own_device(text, name, folder, tier, own.stamp(data, folder))
 
 
 @functools.lru_cache(maxsize=64)
-def _own_device(text: str, name: str, folder: Path, stamp: str) -> Device:
+def _own_device(text: str, name: str, folder: Path, tier: str, stamp: str) -> Device:
     experiment = _experiment.from_json(text)
     recorded = own.read(experiment.data, folder)
     settings = agreement.seen_by_one(experiment.data, recorded)
     schema = agreement.schema_of(settings)
     parts, unknown = own.parts(settings, recorded, schema.classes)
-    return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)})
+    return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)}, tier)
 
 
 def _local(experiment: Experiment, input_shape: tuple[int, ...], classes: int, size: float) -> Local:

@@ -47,6 +47,7 @@ def device(self: Device, request: Payload) -> Payload:
         "shape": list(told.shape),
         "counts": told.counts,
         "unused": dict(self.unused),
+        "tier": self.tier,
     }
     return Payload(values, {_MEAN: told.mean, _M2: told.m2} if told.mean.size else {})
 
@@ -60,6 +61,7 @@ def reduce(state: State, replies: Sequence[Reply]) -> dict[DeviceId, Told]:
             reply.payload.values["counts"],
             reply.payload.tensors.get(_MEAN, none),
             reply.payload.tensors.get(_M2, none),
+            reply.payload.values["tier"],
         )
         for reply in replies
     }
@@ -70,6 +72,8 @@ def _check(settings: Data, payload: Payload) -> None:
     if not isinstance(said(payload), str):
         raise ValueError('the device says no name: its node-config wants name="..."')
     count(payload, MEMORY)
+    if not isinstance(tier := payload.values.get("tier"), str) or len(tier) > _LONGEST_NAME:
+        raise ValueError(f"tier is {tier!r:.60}, expected a name, or nothing")
     shape, counts = payload.values.get("shape"), payload.values.get("counts")
     _table(payload.values.get("unused"), "unused")
     if not isinstance(shape, list) or len(shape) > _MOST_AXES:
