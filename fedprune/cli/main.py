@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedprune.cli import data as cli_data
 from fedprune.cli import deploy as cli_deploy
 from fedprune.cli import experiments
 from fedprune.cli import fleet as cli_fleet
@@ -169,6 +170,7 @@ def watch(
 cli_server.mount(app)
 cli_fleet.mount(app)
 cli_deploy.mount(app)
+cli_data.mount(app)
 
 
 def main() -> None:

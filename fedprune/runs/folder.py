@@ -206,7 +206,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def _by_id(table: Mapping[str, _Value]) -> dict[DeviceId, _Value]:
-    return {name: value for name, value in table.items()}
+    return dict(table.items())
 
 
 def inside(folder: Path, *names: str) -> Path:

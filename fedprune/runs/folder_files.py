@@ -49,6 +49,7 @@ class Row(msgspec.Struct, frozen=True):
     strangers: dict[str, str] = {}
     replanned: dict[str, str] = {}
     refused: dict[str, Refused] = {}
+    unused: dict[str, Count] = {}
     worst: Worst | None = None
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from fedprune import __version__, wire
 from fedprune import experiment as _experiment
+from fedprune.experiment.own_data import Sounds
+from fedprune.export.chip import sounds
 from fedprune.export.chip.card import C99_FORMS
 from fedprune.export.chip.write import Written, write_c
 from fedprune.federated.rounds.model import State
@@ -131,8 +133,13 @@ def write_microcontroller(
         "arena_bytes": result["arena_bytes"],
         "size_bytes": result["bytes"],
     }
-    optimise = c99.fastest if fastest else c99.smallest
-    return write_c(forms.micro, inside(path, "microcontroller"), card, plain=forms.litert_int8, optimise=optimise)
+    optimise, to = c99.fastest if fastest else c99.smallest, inside(path, "microcontroller")
+    heard = setting.experiment.data.sounds or Sounds() if setting.experiment.data.name == "sounds" else None
+    if heard is None:
+        return write_c(forms.micro, to, card, plain=forms.litert_int8, optimise=optimise)
+    written = write_c(forms.micro, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
+    # an example that begins with raw samples comes in the place of the plain one
+    return written._replace(firmware=tuple(dict.fromkeys([*written.firmware, *sounds.write(heard, to)])))
 
 
 def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:

@@ -12,9 +12,10 @@ from fedprune.types import Masks, Params
 _LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverged is large; sums of it stay finite
 
 
-REFUSED, MEMORY, OF, SECONDS = "refused", "memory_bytes", "of", "seconds"
+REFUSED, MEMORY, OF, SECONDS, UNUSED = "refused", "memory_bytes", "of", "seconds", "unused"
 """Values of a reply: what the job would have needed, where it did not fit; what the device's process may use; the
-stamp of what it answers; and how long a real device worked on it."""
+stamp of what it answers; how long a real device worked on it; and how many of its own files, and of its examples with
+unknown labels, it cannot use."""
 
 
 class Payload(NamedTuple):

@@ -1,5 +1,6 @@
 """Examples that somebody made: .npz files of inputs and labels."""
 
+import zipfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,10 +22,10 @@ def read(file: File, classes: Sequence[str]) -> Piece:
     integers, which stand for themselves as text or, where no class is called so, for a position in ``classes``. Without
     ``recordings`` each example is one, called FILE#ROW. Unusable, or numpy's own errors, where the file is no such.
     """
+    if not zipfile.is_zipfile(file.path):
+        raise Unusable("no .npz file; expected one with the arrays inputs and labels, as numpy.savez writes it")
     try:
         with np.load(file.path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise Unusable("a single array; expected .npz with the arrays inputs and labels")
             if missing := [key for key in ("inputs", "labels") if key not in stored.files]:
                 raise Unusable(f"no array {missing[0]}; it has {', '.join(sorted(stored.files)) or 'none'}")
             arrays = {key: stored[key] for key in ("inputs", "labels", "recordings") if key in stored.files}

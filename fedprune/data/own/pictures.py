@@ -22,6 +22,7 @@ def read(file: File, settings: Pictures) -> Piece:
     image = require("PIL.Image", "pictures")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is odd in a file and can be read nevertheless
             warnings.simplefilter("error", image.DecompressionBombWarning)
             with image.open(file.path) as opened:
                 pixels = _pixels(opened, settings)

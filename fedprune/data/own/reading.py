@@ -40,7 +40,8 @@ def _sounds(settings: Data) -> Callable[[File], Piece]:
         table.kind()
         features(np.zeros((1, table.samples), np.float32), table)
     except (ValueError, NotImplementedError) as error:
-        raise DataError(f"data.sounds.features: {error}") from error
+        key = "data." if str(error).startswith("sounds.") else "data.sounds.features: "
+        raise DataError(f"{key}{error}") from error
     return lambda file: sounds.read(file, table)
 
 

@@ -70,7 +70,7 @@ def decoded(path: Path) -> tuple[Samples, int]:
                 return _joined(_by_wave(file)), _plausible(file.getframerate())
         except (wave.Error, EOFError) as error:
             # Python 3.11 reads neither floats, compressed sound, nor what WAVE_FORMAT_EXTENSIBLE holds
-            if "unknown format" not in str(error):
+            if "unknown" not in str(error):
                 raise Unusable(f"no sound ({error or 'it ends too early'})") from error
             return _by_soundfile(path, f"the standard library reads PCM alone ({error})")
     return _by_soundfile(path, f"{path.suffix.lower()} is not read by the standard library")
@@ -114,7 +114,8 @@ def _blocks(file: Any) -> Iterator[Samples]:
 
 def _joined(blocks: Iterator[Samples]) -> Samples:
     """The mean of the channels of consecutive blocks (m, channels)."""
-    return np.concatenate([np.zeros(0, np.float32), *(block.mean(axis=1, dtype=np.float32) for block in blocks)])
+    with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is said later, in a line
+        return np.concatenate([np.zeros(0, np.float32), *(block.mean(axis=1, dtype=np.float32) for block in blocks)])
 
 
 def _plausible(rate: int) -> int:

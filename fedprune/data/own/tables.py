@@ -46,11 +46,11 @@ def read(file: File, settings: Tables) -> Piece:
             f"at most {longest} rows follow each other in one recording and label, a window has {settings.window}{said}"
         )
     windows = _windows(np.stack([found.numbers[name] for name in settings.signals]), starts, settings.window)
-    finite: Array = np.isfinite(windows).all(axis=2)  # (n, signals)
+    finite: Array = np.all(np.isfinite(windows), axis=2)  # (n, signals)
     for channel, name in enumerate(settings.signals):
         if lost := int((~finite[:, channel]).sum()):
             problems.append(f"column {name}: {lost} of {len(starts)} windows hold no finite number, and are left out")
-    whole: Array = finite.all(axis=1)
+    whole: Array = np.all(finite, axis=1)
     kept = [start for start, good in zip(starts, whole, strict=True) if good]
     recordings = [_recording_at(file, settings, found, start) for start in kept]
     return Piece(windows[whole], [labels[start] for start in kept], recordings, problems)

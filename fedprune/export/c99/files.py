@@ -7,7 +7,7 @@ _HERE = Path(__file__).parent
 
 
 def folder(name: str) -> Path:
-    """Return the folder of this package's ``kernels`` or ``firmware``.
+    """Return the folder of this package's ``kernels``, ``firmware`` or ``sounds``.
 
     A Flower bundle carries no C files: where this copy of the package came in one, they are taken from the package as
     it is installed. Raises ``RuntimeError`` where they are nowhere.

@@ -24,7 +24,7 @@ from fedprune.federated.rounds.phases.agree import agree
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.standing import ASIDE, Step
 from fedprune.types import DeviceId
-from fedprune.wire.payload import MEMORY, REFUSED, SECONDS
+from fedprune.wire.payload import MEMORY, REFUSED, SECONDS, UNUSED
 
 _LEAST_LIMIT_S = 120.0
 _AGAIN_S = 5.0
@@ -90,6 +90,10 @@ class Link(NamedTuple):
             why = "".join(f"; {reason}" for reason in list(faults.values())[:1])
             raise RunStopped(f"{len(replies)} of {wanted or len(nodes)} devices said what data they have{why}")
         agreed = merged(data, phase.reduce(State(0, {}), [replies[device] for device in ordered(replies)]))
+        for device, reply in replies.items():
+            if unused := reply.payload.values.get(UNUSED):
+                what = f"{unused} files, or examples of unknown labels, cannot be used"
+                self.say({"notice": f"{device}: {what}; see there: fedprune data check FOLDER --like FILE"})
         for notice in agreed.notices:
             self.say({"notice": notice})
         return agreed
@@ -169,6 +173,8 @@ class Link(NamedTuple):
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
+        if not asks:
+            return []
         started = time.perf_counter()
         limit = self._limit_s([ask.phase.route for ask in asks], fleet)
         by_node = [{fleet.nodes[device]: job for device, job in ask.jobs.items()} for ask in asks]
@@ -237,6 +243,7 @@ class Link(NamedTuple):
         refused = [reply for reply in everyone if REFUSED in reply.payload.values]
         answer = phase.reduce(state, replies) if replies else None
         said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
+        unused = {str(r.device): int(r.payload.values[UNUSED]) for r in everyone if UNUSED in r.payload.values}
         late = frozenset(index_of[node] for node in answers.late)
         # whatever it says, no device worked for longer than it was waited for
         took = {
@@ -247,6 +254,7 @@ class Link(NamedTuple):
             **({"late": ordered(late)} if late else {}),
             **({"refused": said} if said else {}),
             **({"retried": retried} if retried else {}),
+            **({"unused": unused} if unused else {}),
             **fleet.notes(round),
         }
         seconds = time.perf_counter() - started

@@ -16,7 +16,7 @@ from fedprune.federated.rounds.naming import said
 from fedprune.federated.rounds.phases import Phase
 from fedprune.types import DeviceId
 from fedprune.wire import FRAME
-from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload, count, number
+from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, UNUSED, Payload, count, number
 
 _SLACK = 2**16  # bytes for numbers, names and the library's own framing
 
@@ -84,6 +84,8 @@ def checked(
         raise ValueError("refused what needs no memory to speak of")
     if MEMORY in payload.values:
         count(payload, MEMORY)
+    if UNUSED in payload.values:
+        count(payload, UNUSED)
     if SECONDS in payload.values:
         number(payload, SECONDS, least=0)
     for key in SUMS:

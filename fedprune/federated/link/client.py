@@ -26,7 +26,7 @@ from fedprune.federated.rounds.device import Device, own_device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import agree, evaluate, local_steps, measure, profile
 from fedprune.federated.rounds.phases import check as checking
-from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, Payload
+from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, UNUSED, Payload
 
 Half = Callable[[Device, Payload], Payload]
 """A device's half of a phase."""
@@ -90,6 +90,8 @@ def _reply(half: Half, part: Part, context: Context) -> RecordDict:
         more: dict[str, object] = {OF: of}
         if MEMORY in reply.values or "job" in request.values:  # so that the server plans by what there is now
             more[MEMORY] = has
+        if unused := sum(device.unused.values()):
+            more[UNUSED] = unused
         if not _simulated(context):
             more[SECONDS] = round(time.perf_counter() - started, 3)
         return to_records(reply._replace(values={**reply.values, **more}), request.masks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from fedprune.types import DeviceId, Local, Params, Tensor
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+_SHOWN = 20  # of a device's files that it cannot use
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +94,9 @@ def _own_device(text: str, name: str, folder: Path, tier: str, stamp: str) -> De
     settings = agreement.seen_by_one(experiment.data, recorded)
     schema = agreement.schema_of(settings)
     parts, unknown = own.parts(settings, recorded, schema.classes)
+    others = [f"{count} examples of {label!r}, which is none of the classes" for label, count in unknown.items()]
+    for problem in [*recorded.problems, *others][:_SHOWN]:  # in the device's own log
+        print(f"{folder.name}: left out: {problem}", file=sys.stderr, flush=True)
     return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)}, tier)
 
 

@@ -118,7 +118,7 @@ def _round(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -
         raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
     if jobs and _TRAIN not in state.done:
         due = _due(experiment, fleet, tiers, state)
-        tests = [Request(evaluate(), *tiers.owned(state, tested, state.round), state.round) for tested in due.values()]
+        tests = _tests(tiers, state, due)
         own, mine = tiers.owned(tiers.moved(state, round), jobs, round)
         training = Request(train(experiment, round, tiers.method, tiers.locals), own, mine, round)
         *answers, step = link.ask_all([*tests, training], fleet)
@@ -144,13 +144,16 @@ def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet
 
     Returns also the fleet, with what devices say of their memory: one that sat out may have more by now.
     """
-    for part in _due(link.experiment, fleet, tiers, state):
-        jobs = tiers.tests(part, fleet.active(state.round).nodes, fleet.usable(state.round))
-        own, mine = tiers.owned(state, jobs, state.round)
-        answer = link.ask(evaluate(), own, fleet, mine, state.round)
+    due = _due(link.experiment, fleet, tiers, state)
+    # all in one message
+    for part, answer in zip(due, link.ask_all(_tests(tiers, state, due), fleet), strict=True):
         state, fleet = _heard_test(state, fleet, answer, part)
         yield _of_part(answer, state, part)
     return state, fleet
+
+
+def _tests(tiers: Tiers, state: State, due: Mapping[str, Mapping[DeviceId, Job]]) -> list[Request]:
+    return [Request(evaluate(), *tiers.owned(state, jobs, state.round), state.round) for jobs in due.values()]
 
 
 def _due(experiment: Experiment, fleet: Fleet, tiers: Tiers, state: State) -> dict[str, dict[DeviceId, Job]]:

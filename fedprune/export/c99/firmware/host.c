@@ -32,7 +32,7 @@ int machine_read(int8_t *input, size_t bytes)
 {
     size_t got = fread(input, 1, bytes, inputs_file);
     if (got != 0 && got != bytes)
-        return fail(input_name, "ends within an input; its size must be a multiple of MODEL_INPUT_BYTES");
+        return fail(input_name, "ends within an input; its size must be a multiple of MODEL_INPUT_BYTES (of sounds: FEATURES_INPUT_BYTES)");
     return got == bytes;
 }
 

@@ -118,7 +118,7 @@ int machine_read(int8_t *input, size_t bytes)
 {
     size_t lacking = move(SYS_READ, inputs_file, input, bytes);
     if (lacking != 0 && lacking != bytes)
-        fail("inputs.bin: ends within an input; its size must be a multiple of MODEL_INPUT_BYTES");
+        fail("inputs.bin: ends within an input; its size must be a multiple of MODEL_INPUT_BYTES (of sounds: FEATURES_INPUT_BYTES)");
     return lacking == 0;
 }
 

@@ -5,8 +5,17 @@ extern uint32_t data_start[], data_end[], data_image[], bss_start[], bss_end[], 
 
 int main(int count, char **words);
 
+#ifdef __ARM_FP
+#define COPROCESSORS (*(volatile uint32_t *)0xE000ED88)
+#define FLOATING_POINT (15u << 20)
+#endif
+
 void reset(void)
 {
+#ifdef __ARM_FP
+    COPROCESSORS |= FLOATING_POINT; /* off after a reset */
+    __asm__ volatile("dsb\n isb" ::: "memory");
+#endif
     const uint32_t *from = data_image;
     for (uint32_t *to = data_start; to < data_end; to++)
         *to = *from++;

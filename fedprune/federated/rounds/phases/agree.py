@@ -38,7 +38,7 @@ def agree(settings: Data) -> Phase[dict[DeviceId, Told]]:
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Its name, and what it tells of its data; how many files and unknown labels it cannot use."""
+    """Its name, the tier that it belongs in, and what it tells of its data."""
     told = tell(self.experiment.data, self.schema, self.parts)
     values = {
         "device": self.who,
@@ -46,7 +46,6 @@ def device(self: Device, request: Payload) -> Payload:
         MEMORY: memory_bytes(),
         "shape": list(told.shape),
         "counts": told.counts,
-        "unused": dict(self.unused),
         "tier": self.tier,
     }
     return Payload(values, {_MEAN: told.mean, _M2: told.m2} if told.mean.size else {})
@@ -75,7 +74,6 @@ def _check(settings: Data, payload: Payload) -> None:
     if not isinstance(tier := payload.values.get("tier"), str) or len(tier) > _LONGEST_NAME:
         raise ValueError(f"tier is {tier!r:.60}, expected a name, or nothing")
     shape, counts = payload.values.get("shape"), payload.values.get("counts")
-    _table(payload.values.get("unused"), "unused")
     if not isinstance(shape, list) or len(shape) > _MOST_AXES:
         raise ValueError(f"shape is {shape!r:.60}, expected lengths of axes")
     for length in shape:

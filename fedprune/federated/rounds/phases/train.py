@@ -53,6 +53,7 @@ def train(
         return Payload(values, {**params, **_inner(state, job), **read}, kept)
 
     def reduce(state: State, replies: Sequence[Reply]) -> State:
+        replies = [_weighed(reply, experiment.training.most_examples) for reply in replies]
         full = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
         shares = _clipped(state, full, experiment.training.clip_norm)
         joined = _averaged(state, replies, shares, _aggregate(experiment.training))
@@ -162,6 +163,14 @@ def _reports(payload: Payload, local: Local) -> dict[str, Mapping[str, Tensor]]:
     return {
         name: measures.find(ask.kind).merge([_report(payload, name)], ask.args) for name, ask in local.reports.items()
     }
+
+
+def _weighed(reply: Reply, most: int) -> Reply:
+    """The reply as one of at most so many examples; 0 is no limit."""
+    values = reply.payload.values
+    if not most or values["examples"] <= most:
+        return reply
+    return reply._replace(payload=reply.payload._replace(values={**values, "examples": most}))
 
 
 def _examples(reply: Reply) -> float:

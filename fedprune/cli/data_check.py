@@ -1,0 +1,123 @@
+"""What ``fedprune data check`` shows."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fedprune.data.own import PARTS, Recorded, counts
+from fedprune.experiment import Data, ExperimentError
+from fedprune.experiment.errors import explain
+from fedprune.experiment.own_data import Pictures, Sounds, Tables
+from fedprune.experiment.toml_files import TomlError, parse
+
+_TABLES: dict[str, type[msgspec.Struct]] = {"": Data, "sounds": Sounds, "pictures": Pictures, "tables": Tables}
+_SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "development"}
+
+
+def guessed(folder: Path, overrides: list[str]) -> Data:
+    """What would fit a folder, with ``data.key=value`` overrides. DataError or ExperimentError say what is wrong."""
+    from fedprune.data.own.guessing import guess
+
+    said: dict[str, Any] = {"data": {}}
+    for override in overrides:
+        said = _merged(said, _table(override))
+    tables = said["data"].get("tables")
+    label = tables.get("label") if isinstance(tables, dict) else None
+    fitting = msgspec.to_builtins(guess(folder, label if isinstance(label, str) else ""))
+    known = {key: value for key, value in fitting.items() if value is not None}
+    try:
+        return msgspec.convert(_merged(known, said["data"]), Data)
+    except msgspec.ValidationError as error:
+        raise ExperimentError(f"--set: data.{explain(str(error), _TABLES)}") from error
+
+
+def show(console: Console, folder: Path, settings: Data, recorded: Recorded, most: int | None) -> None:
+    """Counts, sizes, and at most ``most`` lines on what cannot be used."""
+    console.print(f"{folder}: {settings.name}", markup=False, soft_wrap=True)
+    if len(recorded):
+        console.print(_counts(settings, recorded))
+        console.print("\n".join(_facts(settings, recorded)), markup=False, soft_wrap=True)
+    lines = recorded.problems[:most]
+    if recorded.problems:
+        console.print("\nWhat cannot be used:")
+    for line in lines:
+        console.print(f"  {line}", markup=False, soft_wrap=True)
+    if more := len(recorded.problems) - len(lines):
+        console.print(f"  and {more:,} more; --all shows them")
+
+
+def table(settings: Data) -> str:
+    """The [data] table of these settings, in TOML, with those that a layout has a table of."""
+    lines = ["[data]", f"name = {_toml(settings.name)}", 'partition = "own"']
+    inner = getattr(settings, settings.name, None)
+    if isinstance(inner, msgspec.Struct):
+        pairs = [f"{key} = {_toml(value)}" for key, value in msgspec.to_builtins(inner).items() if value]
+        lines.append(f"{settings.name} = {{ {', '.join(pairs)} }}")
+    return "\n".join(lines)
+
+
+def _counts(settings: Data, recorded: Recorded) -> Table:
+    found = counts(settings, recorded)
+    labels = sorted(set(recorded.labels))
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    shown.add_column("")
+    for part in PARTS:
+        shown.add_column(part, justify="right")
+    for label in labels:
+        mark = " (no class)" if settings.classes and label not in settings.classes else ""
+        shown.add_row(escape(label) + mark, *(f"{found[part].get(label, 0):,}" for part in PARTS))
+    shown.add_row("[bold]in all[/bold]", *(f"{sum(found[part].values()):,}" for part in PARTS))
+    return shown
+
+
+def _facts(settings: Data, recorded: Recorded) -> Iterator[str]:
+    shape = "x".join(map(str, recorded.inputs.shape[1:]))
+    recordings = len(set(recorded.recordings))
+    yield f"{len(recorded):,} examples of shape {shape}, {recorded.inputs.dtype}, of {recordings:,} recordings"
+    if settings.name == "sounds":
+        seconds = (settings.sounds or Sounds()).seconds
+        yield f"{len(recorded) * seconds:,g} seconds of sound, in examples of {seconds:g}"
+    if recorded.features:
+        yield f"signals: {', '.join(recorded.features)}"
+    others = Counter(label for label in recorded.labels if label not in settings.classes) if settings.classes else {}
+    for label, count in sorted(others.items()):
+        classes = ", ".join(settings.classes)
+        yield f"label {label!r} is no class of the experiment: {count:,} examples stay out; classes are {classes}"
+    if missing := [name for name in settings.classes if name not in recorded.labels]:
+        yield f"no example of {', '.join(missing)}"
+    if settings.name in ("sounds", "pictures") and {label.lower() for label in recorded.labels} <= _SPLITS:
+        yield f"{', '.join(sorted(set(recorded.labels)))} look like splits, not labels: give the folder in one of them"
+
+
+def _table(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip().startswith("data."):
+        raise ExperimentError(f"--set {override}: expected data.key=value, for example data.tables.label=activity")
+    for value in (text, json.dumps(text)):  # a bare word is a string
+        try:
+            return parse(f"{key} = {value}")
+        except TomlError:
+            continue
+    raise ExperimentError(f"--set {override}: {key!r} is no key")
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """``one`` with all that ``other`` says, table by table."""
+    both = dict(one)
+    for key, value in other.items():
+        here = both.get(key)
+        both[key] = _merged(here, value) if isinstance(here, dict) and isinstance(value, dict) else value
+    return both
+
+
+def _toml(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

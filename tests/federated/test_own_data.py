@@ -1,0 +1,387 @@
+"""Devices with data of their own: nobody deals them any, and the server sees none of it."""
+
+import functools
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import own_world
+import pytest
+from flwr.app import Message
+
+from fedprune.experiment import ExperimentError
+from fedprune.federated.link import engines
+from fedprune.federated.link.client import client_app
+from fedprune.federated.link.engines import Engine
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.link.records import from_records, to_records, values_of
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.run import simulate, train
+
+ONE = functools.partial(engines.local, workers=1)
+
+
+def go(out: Path, people: Path, **options: Any) -> dict[str, Any]:
+    asked = options.pop("experiment", None) or own_world.experiment()
+    return simulate(asked, out, data_dir=str(people), engine=options.pop("engine", ONE), **options)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over three devices, without a break."""
+    root = tmp_path_factory.mktemp("own")
+    go(root / "run", own_world.people(root / "people"))
+    return root
+
+
+def test_devices_of_different_classes_end_in_one_model_of_all_of_them(whole: Path) -> None:
+    agreed = json.loads((whole / "run" / "agreed.json").read_text())
+    result = RunFolder(whole / "run").read_result()
+    assert agreed["data"]["classes"] == ["bee", "cat", "dog"]
+    assert agreed["data"]["shape"] == [1, 6, 6]
+    assert list(agreed["devices"]) == ["ann", "bob", "cyd"]
+    assert all(sum(parts.values()) == 80 for parts in agreed["devices"].values())
+    assert result["devices"] == 3
+    tested = sum(parts["test"] for parts in agreed["devices"].values())
+    assert result["checks"]["litert_int8"]["examples"] == result["checks"]["litert_float"]["examples"] == tested
+    # each device alone knows two of three: all of its test part, a third of everybody's at least
+    assert result["accuracy_int8"] > 0.8
+    card = json.loads((whole / "run" / "microcontroller" / "model_card.json").read_text())
+    assert card["labels"] == ["bee", "cat", "dog"]
+
+
+def test_inputs_are_normalised_by_the_moments_of_all_training_parts(whole: Path) -> None:
+    from fedprune.data import own
+
+    agreed = RunFolder(whole / "run").agreed()
+    assert agreed is not None
+    each = [own.read(agreed.settings, whole / "people" / name) for name in ("ann", "bob", "cyd")]
+    parts = [own.parts(agreed.settings, one, agreed.settings.classes)[0] for one in each]
+    pooled = np.concatenate([one.train.inputs for one in parts]).astype(np.float64)
+    assert agreed.settings.mean == (np.float32(pooled.mean()),)
+    assert agreed.settings.std == (np.float32(pooled.std()),)
+
+
+def test_lines_name_devices(whole: Path) -> None:
+    rows = RunFolder(whole / "run").rows()
+    assert {tuple(row["asked"]) for row in rows if row.get("asked")} == {("ann", "bob", "cyd")}
+    assert all(row["worst"]["device"] in ("ann", "bob", "cyd") for row in rows if "worst" in row)
+    assert rows[-1]["phase"] == "check"
+    assert not any(row.get("faults") for row in rows)
+
+
+@pytest.mark.parametrize("phase", ["train", "evaluate", "top_gradients", "ranges"])
+def test_a_run_that_stops_goes_on_to_the_same_bits(whole: Path, tmp_path: Path, phase: str) -> None:
+    stopped = []
+
+    def stop(row: dict[str, Any]) -> None:
+        if row.get("phase") == phase and not stopped:
+            stopped.append(row)
+            raise RunStopped("power lost")
+
+    with pytest.raises(RunStopped, match="power lost"):
+        go(tmp_path / "run", whole / "people", progress=stop)
+    assert stopped
+    go(tmp_path / "run", whole / "people", resume=True)
+    for name in ("model.npz", "model.tflite", "agreed.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (whole / "run" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("engine", [functools.partial(engines.local, workers=2), engines.ray], ids=["processes", "ray"])
+def test_the_same_bits_wherever_devices_are(
+    whole: Path, tmp_path: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    go(tmp_path / "run", whole / "people", engine=engine)
+    assert (tmp_path / "run" / "model.npz").read_bytes() == (whole / "run" / "model.npz").read_bytes()
+
+
+def test_devices_with_next_to_nothing_stop_no_round(tmp_path: Path) -> None:
+    people = own_world.people(tmp_path / "people")
+    (people / "nothing").mkdir()
+    own_world.record(people / "one_class", ["eel"], each=30, seed=9)
+    own_world.record(people / "one_example", ["bee"], each=1, seed=10)
+    (people / "damaged").mkdir()
+    (people / "damaged" / "x.npz").write_bytes(b"PK\x03\x04 no more")
+    result = go(tmp_path / "run", people)
+    folder = RunFolder(tmp_path / "run")
+    agreed = folder.agreed()
+    assert agreed is not None
+    assert agreed.settings.classes == ("bee", "cat", "dog", "eel")
+    assert agreed.holds["nothing"] == agreed.holds["damaged"] == {"train": 0, "development": 0, "test": 0}
+    assert result["devices"] == 7
+    assert not any(row.get("faults") for row in folder.rows())
+    assert all(row["unused"] == {"damaged": 2, "nothing": 1} for row in folder.rows() if "damaged" in row["asked"])
+    assert {row["devices"] for row in folder.rows() if row["phase"] == "evaluate"} == {7}
+
+
+class Recorded(LocalGrid):
+    """Remembers what devices said, may change it, and shows some of them only later."""
+
+    def __init__(self, devices: int, change: Callable[[Message, Message], Message], late: int = 0) -> None:
+        super().__init__(client_app, devices)
+        self.change, self.late, self.said = change, late, list[tuple[str, str, dict[str, Any]]]()
+
+    def get_node_ids(self) -> list[int]:
+        return super().get_node_ids()[: self._devices - self.late]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Any:
+        messages = list(messages)
+        for asked, reply in zip(messages, super().send_and_receive(messages, timeout=timeout), strict=True):
+            changed = self.change(asked, reply)
+            kind = asked.metadata.message_type, asked.metadata.group_id
+            self.said.append((*kind, {} if changed.has_error() else values_of(changed.content)))
+            yield changed
+
+
+def over(grid: LocalGrid, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setenv("FEDPRUNE_DATA_DIR", str(data_dir))
+    return lambda devices, folder, drive: drive(grid)
+
+
+def as_it_is(asked: Message, reply: Message) -> Message:
+    return reply
+
+
+def test_recordings_that_are_new_count_from_the_next_round_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = own_world.people(tmp_path / "people")
+    grid = Recorded(3, as_it_is)
+
+    def grow(row: dict[str, Any]) -> None:
+        if row.get("phase") == "train" and row["round"] == 1:
+            own_world.record(people / "ann", ["bee", "cat"], each=20, seed=99, file="second.npz")
+
+    go(tmp_path / "run", people, engine=over(grid, people, monkeypatch), progress=grow)
+    trained = {
+        round: [values["examples"] for kind, number, values in grid.said if (kind, number) == ("train", round)]
+        for round in "123"
+    }
+    first = RunFolder(tmp_path / "run").agreed()
+    assert first is not None
+    assert trained["1"] == [first.holds[name]["train"] for name in ("ann", "bob", "cyd")]
+    assert trained["2"] == trained["3"]
+    assert trained["2"][0] > trained["1"][0]
+    assert trained["2"][1:] == trained["1"][1:]
+    assert not any(row["faults"] for row in RunFolder(tmp_path / "run").rows() if "faults" in row)
+
+
+def test_a_file_that_vanishes_while_training_goes_on_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = own_world.people(tmp_path / "people")
+    own_world.record(people / "bob", ["cat"], each=20, seed=5, file="second.npz")
+
+    def lose(row: dict[str, Any]) -> None:
+        if row.get("phase") == "train" and row["round"] == 1:
+            (people / "bob" / "second.npz").unlink()
+            (people / "bob" / "third.npz").write_bytes(b"half a file")
+
+    grid = Recorded(3, as_it_is)
+    go(tmp_path / "run", people, engine=over(grid, people, monkeypatch), progress=lose)
+    rows = RunFolder(tmp_path / "run").rows()
+    assert not any(row.get("faults") for row in rows)
+    assert [row.get("unused") for row in rows if row["phase"] == "train"] == [None, {"bob": 1}, {"bob": 1}]
+
+
+def test_a_device_that_comes_late_takes_part_and_its_unknown_label_stays_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = own_world.people(tmp_path / "people")
+    own_world.record(people / "late", ["bee", "eel"], seed=20)
+    grid = Recorded(4, as_it_is, late=1)
+
+    def come(row: dict[str, Any]) -> None:
+        if row.get("phase") == "train" and row["round"] == 1:
+            grid.late = 0
+
+    go(tmp_path / "run", people, engine=over(grid, people, monkeypatch), progress=come)
+    rows = RunFolder(tmp_path / "run").rows()
+    asked = {row["round"]: row["asked"] for row in rows if row["phase"] == "train"}
+    assert asked[1] == ["ann", "bob", "cyd"]
+    assert asked[2] == asked[3] == ["ann", "bob", "cyd", "late"]
+    assert next(row for row in rows if row["phase"] == "train" and row["round"] == 2)["unused"] == {"late": 40}
+    assert not any(row.get("faults") for row in rows)
+
+
+def claims(route: str, **values: Any) -> Callable[[Message, Message], Message]:
+    """The third device says something else."""
+
+    def change(asked: Message, reply: Message) -> Message:
+        if asked.metadata.message_type != route or asked.metadata.dst_node_id != 1002 or reply.has_error():
+            return reply
+        masks = from_records(asked.content).masks
+        payload = from_records(reply.content, masks)
+        return Message(to_records(payload._replace(values={**payload.values, **values}), masks), reply_to=asked)
+
+    return change
+
+
+def test_a_device_that_says_more_than_it_had_weighs_as_much_as_that_could_have_grown_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = own_world.people(tmp_path / "people")
+    states = []
+    asked = own_world.experiment(rounds=1, method={"name": "fedavg"})
+    for name, claim in (("liar", 2**31 - 1), ("most", None)):
+        grid = Recorded(3, as_it_is)
+        first = None
+
+        def change(asked: Message, reply: Message, claim: int | None = claim) -> Message:
+            most = int(held["train"] * 1.5) + 16 if claim is None else claim
+            return claims("train", examples=most)(asked, reply)
+
+        go(tmp_path / "honest", people, experiment=asked, fresh=True)
+        first = RunFolder(tmp_path / "honest").agreed()
+        assert first is not None
+        held = first.holds["cyd"]
+        grid.change = change
+        go(tmp_path / name, people, experiment=asked, engine=over(grid, people, monkeypatch))
+        states.append((tmp_path / name / "model.npz").read_bytes())
+    assert states[0] == states[1]
+    assert states[0] != (tmp_path / "honest" / "model.npz").read_bytes()
+
+
+def test_most_examples_bounds_what_anybody_weighs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = own_world.people(tmp_path / "people")
+    asked = own_world.experiment(
+        rounds=1, method={"name": "fedavg"}, training={"batch": 8, "grow_batch": 16, "most_examples": 7}
+    )
+    go(tmp_path / "honest", people, experiment=asked)
+    grid = Recorded(3, claims("train", examples=2**31 - 1))
+    go(tmp_path / "liar", people, experiment=asked, engine=over(grid, people, monkeypatch))
+    assert (tmp_path / "liar" / "model.npz").read_bytes() == (tmp_path / "honest" / "model.npz").read_bytes()
+
+
+def test_evidence_of_more_examples_than_a_device_has_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = own_world.people(tmp_path / "people")
+    grid = Recorded(3, claims("query.bn_statistics", examples=2**31 - 1))
+    go(tmp_path / "run", people, engine=over(grid, people, monkeypatch))
+    faults = [row["faults"] for row in RunFolder(tmp_path / "run").rows() if row["phase"] == "bn_statistics"]
+    assert [list(each) for each in faults] == [["cyd"]]
+    assert "but the device said that it has" in faults[0]["cyd"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"device": "ann"}, "has a name that another has"),
+        ({"device": 2}, "says no name"),
+        ({"device": "a/b"}, "expected a name"),
+        ({"shape": [2, 6, 6]}, "mean is float64"),
+        ({"shape": "wide"}, "shape is 'wide'"),
+        ({"counts": {"train": {"bee": -1}, "test": {}, "development": {}}}, "bee is -1"),
+        ({"counts": {"train": {"bee": 2**40}, "test": {}, "development": {}}}, "bee is 1099511627776"),
+        ({"counts": []}, "counts is []"),
+        ({"counts": {"train": {}, "test": {}, "development": {}}}, "a shape without an example"),
+        ({"tier": 3}, "tier is 3"),
+    ],
+)
+def test_a_device_that_says_nonsense_of_its_data_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], why: str
+) -> None:
+    people, heard = own_world.people(tmp_path / "people"), list[str]()
+    grid = Recorded(3, claims("query.agree", **wrong))
+
+    def listen(row: dict[str, Any]) -> None:
+        heard.append(str(row.get("notice", "")))
+        if row.get("phase"):
+            raise RunStopped("that is enough")
+
+    with pytest.raises(RunStopped, match="that is enough"):
+        go(tmp_path / "run", people, engine=over(grid, people, monkeypatch), progress=listen)
+    assert any(why in line for line in heard), heard
+    agreed = RunFolder(tmp_path / "run").agreed()
+    assert agreed is not None
+    assert list(agreed.holds) == ["ann", "bob"]
+
+
+def test_one_holder_of_all_folders(whole: Path, tmp_path: Path) -> None:
+    result = train(own_world.experiment(rounds=2), tmp_path / "run", data_dir=str(whole / "people"))
+    agreed = RunFolder(whole / "run").agreed()
+    assert agreed is not None
+    assert result["devices"] == 1 or result["devices"] == 3
+    tested = sum(parts["test"] for parts in agreed.holds.values())
+    assert result["checks"]["litert_int8"]["examples"] == tested
+    assert result["accuracy_int8"] > 0.8
+
+
+def test_the_servers_own_examples_pretrain_and_give_ranges(whole: Path, tmp_path: Path) -> None:
+    own_world.record(tmp_path / "public", ["bee", "cat", "dog"], each=20, seed=50)
+    data = {"name": "arrays", "partition": "own", "public_dir": str(tmp_path / "public")}
+    asked, rows = own_world.experiment(data=data, pretraining={"epochs": 2}), list[dict[str, Any]]()
+    result = go(tmp_path / "run", whole / "people", experiment=asked, progress=rows.append)
+    assert [row["epoch"] for row in rows if "epoch" in row] == [1, 2]
+    assert not any(row.get("phase") == "ranges" for row in rows)
+    assert result["accuracy_int8"] > 0.8
+
+
+def test_what_is_fixed_is_not_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = {
+        "name": "arrays", "partition": "own", "classes": ["dog", "cat"], "shape": [1, 6, 6], "mean": [5.0], "std": [3.0],
+    }  # fmt: skip
+    grid = Recorded(3, as_it_is)
+    sent = []
+
+    def note(asked: Message, reply: Message) -> Message:
+        if asked.metadata.message_type == "query.agree":
+            sent.append(from_records(reply.content))
+        return reply
+
+    grid.change = note
+    go(tmp_path / "run", whole / "people", experiment=own_world.experiment(data=data),
+       engine=over(grid, whole / "people", monkeypatch))  # fmt: skip
+    assert all(not payload.tensors for payload in sent)
+    assert {name for payload in sent for part in payload.values["counts"].values() for name in part} == {"dog", "cat"}
+    card = json.loads((tmp_path / "run" / "microcontroller" / "model_card.json").read_text())
+    assert card["labels"] == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "why"),
+    [
+        ({"ann": ["bee"], "bob": ["bee"]}, "devices have the label 'bee' alone"),
+        ({"ann": [], "bob": []}, "no device has an example to train on"),
+    ],
+)
+def test_devices_with_nothing_to_learn_are_told_in_one_line(
+    tmp_path: Path, labels: dict[str, list[str]], why: str
+) -> None:
+    for name, mine in labels.items():
+        (tmp_path / "people" / name).mkdir(parents=True)
+        if mine:
+            own_world.record(tmp_path / "people" / name, mine)
+    with pytest.raises(ExperimentError, match=why):
+        go(tmp_path / "run", tmp_path / "people")
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_folder_of_devices_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FEDPRUNE_DATA_DIR", raising=False)
+    with pytest.raises(ExperimentError, match="give --data-dir, a folder that holds one folder a device"):
+        simulate(own_world.experiment(), tmp_path / "run")
+    with pytest.raises(ExperimentError, match="cannot be read"):
+        go(tmp_path / "run", tmp_path / "missing")
+
+
+def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> None:
+    from fedprune.runs.outcome import export
+
+    shutil.copytree(whole / "run", tmp_path / "run")
+    before = (tmp_path / "run" / "model.tflite").read_bytes()
+    (tmp_path / "run" / "model.tflite").unlink()
+    export(tmp_path / "run", False, None)
+    assert (tmp_path / "run" / "model.tflite").read_bytes() == before
+
+
+@pytest.mark.parametrize("spoilt", [b"{", b"[]", b'{"data": {"name": "arrays"}, "devices": {}}', b'{"devices": {}}'])
+def test_a_damaged_agreement_is_told_in_one_line(whole: Path, tmp_path: Path, spoilt: bytes) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    (tmp_path / "run" / "agreed.json").write_bytes(spoilt)
+    with pytest.raises(ExperimentError, match="agreed.json: .*start over with --fresh"):
+        go(tmp_path / "run", whole / "people", resume=True)
