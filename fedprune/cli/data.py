@@ -58,6 +58,7 @@ def check(
         list[str], typer.Option(help="Change a key, e.g. --set data.tables.label=activity.", metavar="KEY=VALUE")
     ] = [],  # noqa: B006
     all: Annotated[bool, typer.Option("--all", help="Every line on what cannot be used.")] = False,
+    name: Annotated[str, typer.Option(help="Of the device, as it is enrolled.", show_default="DIR's")] = "",
 ) -> None:
     """What a device's folder holds, by class and part, and every file of it that cannot be used, and why.
 
@@ -72,7 +73,7 @@ def check(
         recorded = read(settings, folder)
     except DataError as error:
         raise ExperimentError(str(error)) from error
-    show(console, folder, settings, recorded, None if all else _SHOWN)
+    show(console, folder, settings, recorded, None if all else _SHOWN, name or folder.resolve().name)
     if not len(recorded):
         raise typer.Exit(2)
     if not like:

@@ -40,11 +40,11 @@ def guessed(folder: Path, overrides: list[str]) -> Data:
         raise ExperimentError(f"--set: data.{explain(str(error), _TABLES)}") from error
 
 
-def show(console: Console, folder: Path, settings: Data, recorded: Recorded, most: int | None) -> None:
-    """Counts, sizes, and at most ``most`` lines on what cannot be used."""
-    console.print(f"{folder}: {settings.name}", markup=False, soft_wrap=True)
+def show(console: Console, folder: Path, settings: Data, recorded: Recorded, most: int | None, device: str) -> None:
+    """Counts in the parts of a ``device`` of this name, sizes, and at most ``most`` lines on what cannot be used."""
+    console.print(f"{folder}: {settings.name}, in parts as the device {device} has them", markup=False, soft_wrap=True)
     if len(recorded):
-        console.print(_counts(settings, recorded))
+        console.print(_counts(settings, recorded, device))
         console.print("\n".join(_facts(settings, recorded)), markup=False, soft_wrap=True)
     lines = recorded.problems[:most]
     if recorded.problems:
@@ -65,8 +65,8 @@ def table(settings: Data) -> str:
     return "\n".join(lines)
 
 
-def _counts(settings: Data, recorded: Recorded) -> Table:
-    found = counts(settings, recorded)
+def _counts(settings: Data, recorded: Recorded, device: str) -> Table:
+    found = counts(settings, recorded, device)
     labels = sorted(set(recorded.labels))
     shown = Table(box=None, padding=(0, 2, 0, 0))
     shown.add_column("")

@@ -111,7 +111,7 @@ def _seen(settings: Data, folder: Path) -> tuple[Data, Schema, DeviceData]:
     recorded = own.read(settings, folder)
     mine = seen_by_one(settings, recorded)
     schema = schema_of(mine)
-    return settings, schema, own.parts(mine, recorded, schema.classes)[0]
+    return settings, schema, own.parts(mine, recorded, schema.classes, folder.name)[0]
 
 
 def own_folders(people: str | None) -> list[Path]:

@@ -22,6 +22,7 @@ from fedprune.federated.rounds.asking import RunStopped
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.run import simulate, train
 
+NAMES = ("ann", "bob", "cyd")
 ONE = functools.partial(engines.local, workers=1)
 
 
@@ -59,8 +60,10 @@ def test_inputs_are_normalised_by_the_moments_of_all_training_parts(whole: Path)
 
     agreed = RunFolder(whole / "run").agreed()
     assert agreed is not None
-    each = [own.read(agreed.settings, whole / "people" / name) for name in ("ann", "bob", "cyd")]
-    parts = [own.parts(agreed.settings, one, agreed.settings.classes)[0] for one in each]
+    each = [own.read(agreed.settings, whole / "people" / name) for name in NAMES]
+    parts = [
+        own.parts(agreed.settings, one, agreed.settings.classes, name)[0] for one, name in zip(each, NAMES, strict=True)
+    ]
     pooled = np.concatenate([one.train.inputs for one in parts]).astype(np.float64)
     assert agreed.settings.mean == (np.float32(pooled.mean()),)
     assert agreed.settings.std == (np.float32(pooled.std()),)
@@ -162,7 +165,7 @@ def test_recordings_that_are_new_count_from_the_next_round_on(tmp_path: Path, mo
     }
     first = RunFolder(tmp_path / "run").agreed()
     assert first is not None
-    assert trained["1"] == [first.holds[name]["train"] for name in ("ann", "bob", "cyd")]
+    assert trained["1"] == [first.holds[name]["train"] for name in NAMES]
     assert trained["2"] == trained["3"]
     assert trained["2"][0] > trained["1"][0]
     assert trained["2"][1:] == trained["1"][1:]

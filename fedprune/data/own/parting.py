@@ -34,10 +34,13 @@ def _uniform(eight: bytes) -> float:
     return (int.from_bytes(eight) >> 11) / 2**53  # as many bits as a float has
 
 
-def parts(settings: Data, recorded: Recorded, classes: Sequence[str]) -> tuple[DeviceData, dict[str, int]]:
+def parts(
+    settings: Data, recorded: Recorded, classes: Sequence[str], device: str = ""
+) -> tuple[DeviceData, dict[str, int]]:
     """Return a device's parts, its labels as indices into ``classes``, and how many examples each other label has.
 
-    Examples of a label that is none of ``classes`` stay out. The parts may be empty.
+    Examples of a label that is none of ``classes`` stay out. The parts may be empty. The name of the ``device`` is a
+    part of its recordings' names: files are called alike everywhere, and would else be tested on everywhere.
     """
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index.get(label, -1) for label in recorded.labels], np.int64)
@@ -45,18 +48,19 @@ def parts(settings: Data, recorded: Recorded, classes: Sequence[str]) -> tuple[D
     known = np.flatnonzero(labels >= 0)
     # all of them stay a memory map
     inputs = recorded.inputs[known] if unknown else recorded.inputs
-    where = np.array(_where(settings, recorded), object)[known]
+    where = np.array(_where(settings, recorded, device), object)[known]
     train, development, test = (np.flatnonzero(where == part) for part in PARTS)
     pool = Pool(Examples(inputs, labels[known]), None)
     return DeviceData(pool, train, development, test), dict(sorted(unknown.items()))
 
 
-def counts(settings: Data, recorded: Recorded) -> Mapping[str, Mapping[str, int]]:
+def counts(settings: Data, recorded: Recorded, device: str = "") -> Mapping[str, Mapping[str, int]]:
     """Return how many examples of each label there are in each part: part -> label, sorted -> count, where not 0."""
-    pairs = Counter(zip(_where(settings, recorded), recorded.labels, strict=True))
+    pairs = Counter(zip(_where(settings, recorded, device), recorded.labels, strict=True))
     return {part: {label: n for (at, label), n in sorted(pairs.items()) if at == part} for part in PARTS}
 
 
-def _where(settings: Data, recorded: Recorded) -> list[str]:
-    found = {name: part_of(name, settings.test, settings.development) for name in set(recorded.recordings)}
+def _where(settings: Data, recorded: Recorded, device: str) -> list[str]:
+    of = f"{device}/" if device else ""
+    found = {name: part_of(of + name, settings.test, settings.development) for name in set(recorded.recordings)}
     return [found[name] for name in recorded.recordings]

@@ -93,7 +93,7 @@ def _own_device(text: str, name: str, folder: Path, tier: str, stamp: str) -> De
     recorded = own.read(experiment.data, folder)
     settings = agreement.seen_by_one(experiment.data, recorded)
     schema = agreement.schema_of(settings)
-    parts, unknown = own.parts(settings, recorded, schema.classes)
+    parts, unknown = own.parts(settings, recorded, schema.classes, name)
     others = [f"{count} examples of {label!r}, which is none of the classes" for label, count in unknown.items()]
     for problem in [*recorded.problems, *others][:_SHOWN]:  # in the device's own log
         print(f"{folder.name}: left out: {problem}", file=sys.stderr, flush=True)
