@@ -65,7 +65,8 @@ class Display:
         if "notice" in row:
             self._console.print(f"       [yellow]{escape(row['notice'])}[/yellow]", soft_wrap=True)
             return
-        if self._round and row.get("round") != self._round["round"]:
+        at = _CHECK if row["phase"] == _CHECK else row.get("round")
+        if self._round and at != self._round["round"]:
             self._print()
         if row["phase"] == "export":
             if self._device_seconds:
@@ -75,19 +76,21 @@ class Display:
             return
         if not self._round:
             self._round = {
-                "round": row["round"],
+                "round": at,
                 "up": 0,
                 "down": 0,
                 "seconds": 0.0,
                 "phases": [],
                 "said": [],
                 "parts": {},
+                "devices": 0,
             }
         line = self._round
         line["up"] += row.get("bytes_up") or 0
         line["down"] += row.get("bytes_down") or 0
         line["seconds"] += row.get("seconds") or 0.0
         line["phases"].append(row["phase"])
+        line["devices"] = max(line["devices"], row.get("devices") or 0)
         line.setdefault("density", row["density"])
         line["said"] += [*_said(row), *self._news(row)]
         if row.get("device_seconds") is not None:
@@ -97,7 +100,8 @@ class Display:
             line["parts"][row.get("part", "")] = row["accuracy"]
             if len(line["parts"]) == 1:
                 line["accuracy"], line["loss"], line["density"] = row["accuracy"], row["loss"], row["density"]
-        self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
+        if at != _CHECK:
+            self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
 
     def _news(self, row: Mapping[str, Any]) -> list[str]:
         """What lines repeat while it lasts, said when it begins and ends: who is not asked, and who is nobody."""
@@ -131,6 +135,7 @@ class Display:
             self._console.print(f"       [yellow]{escape(said)}[/yellow]", soft_wrap=True)
 
 
+_CHECK = "check"  # the phase after the last round, in which devices run the exported files
 _AWAY = {"aside": "failed repeatedly, set aside ", "absent": "absent, "}
 _BACK = {"aside": "no longer set aside", "absent": "there again"}
 
@@ -171,9 +176,16 @@ def mib(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"
 
 
+def percent(share: float | None) -> str:
+    """A share of examples in percent, where any device has tested it."""
+    return "not tested" if share is None else f"{100 * share:.2f} %"
+
+
 def _remark(line: Mapping[str, Any]) -> str:
     """What else happened in a round, besides training and testing; and how smaller parts do."""
     said = []
+    if line["round"] == _CHECK:
+        said.append(f"the exported files, on {line['devices']} device{'s' * (line['devices'] != 1)}")
     if "losses" in line["phases"]:
         said.append("a candidate is chosen")
     if "top_gradients" in line["phases"]:
@@ -188,8 +200,12 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
     file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
     for key, value in (
-        ("accuracy, torch", f"{100 * result['accuracy_float']:.2f} %"),
-        ("accuracy, model.tflite", f"{100 * result['accuracy_int8']:.2f} %; torch's class on {100 * agreement:.2f} %"),
+        ("accuracy, torch", percent(result["accuracy_float"])),
+        (
+            "accuracy, model.tflite",
+            percent(result["accuracy_int8"])
+            + (f"; torch's class on {percent(agreement)}" if agreement is not None else ""),
+        ),
         ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
         ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
         ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
@@ -234,8 +250,9 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
         worst = tier["worst_device"]
         label = name if tier["fits"] else f"{name}, [red]too large[/red]"
         table.add_row(
-            label, f"{tier['density']:.4f}", f"{100 * tier['accuracy_int8']:.2f} %",
-            f"{100 * worst['accuracy']:.2f} % ({worst['device']})", f"{tier['flash_bytes']:,}",
+            label, f"{tier['density']:.4f}", percent(tier["accuracy_int8"]),
+            f"{percent(worst['accuracy'])} ({escape(str(worst['device']))})" if worst else percent(None),
+            f"{tier['flash_bytes']:,}",
             f"{tier['arena_bytes']:,}" if tier["arena_bytes"] else "not measured",
         )  # fmt: skip
     return table

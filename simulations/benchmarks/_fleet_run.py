@@ -12,18 +12,20 @@ from flwr.serverapp import Grid
 from fedprune.budgets import smallest
 from fedprune.experiment import Experiment, load, training_devices
 from fedprune.federated.link import engines
-from fedprune.federated.link.asking import Fleet, Link
+from fedprune.federated.link.asking import Link
+from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run
 from fedprune.graph import width
 from fedprune.graph.coupling import coupled_channels
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.types import DeviceId
 
 WIDTHS = ("heterofl", "fjord", "fedrolex")
 
 
-def variant(experiment: Experiment, kind: str, data_dir: str | None) -> tuple[Experiment, list[int] | None]:
+def variant(experiment: Experiment, kind: str, data_dir: str | None) -> tuple[Experiment, list[DeviceId] | None]:
     """(experiment, devices that train or None for all) of ``joint``, ``alone-TIER``, ``apart-TIER`` or a width method.
 
     Alone: every device trains the tier's density. Apart: so do the tier's own devices, and nobody else trains. A width
@@ -41,7 +43,7 @@ def variant(experiment: Experiment, kind: str, data_dir: str | None) -> tuple[Ex
         }
         return replace(experiment, fleet=fleet, method={"name": kind, "width": 1.0}), None
     what, _, tier = kind.partition("-")
-    members = [device for device, own in enumerate(setting.plan.members) if own == tier]
+    members = [device for device, own in setting.plan.members.items() if own == tier]
     method = {**experiment.method, "density": setting.plan.tiers[tier].size}
     devices = 0 if experiment.data.partition == "natural" else training_devices(experiment.fleet)
     same = replace(experiment, fleet={}, method=method, data=replace(experiment.data, devices=devices))
@@ -56,7 +58,7 @@ def _width(setting: Setting, density: float) -> float:
     sizes = {name: value.numel() for name, value in model.named_parameters() if value.ndim > 1}
     allowed = smallest(sizes, {name: max(1, int(density * sizes[name])) for name in setting.layers})[1]
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    groups = coupled_channels(model, torch.zeros(2, *setting.dataset.input_shape))
+    groups = coupled_channels(model, torch.zeros(2, *setting.schema.input_shape))
 
     def taken(fraction: float) -> int:
         masks = width.width_masks(groups, shapes, width.first_channels(groups, fraction))
@@ -73,7 +75,7 @@ class _Only(Link):
         return fleet._replace(trainers=tuple(ONLY)) if ONLY else fleet
 
 
-ONLY: list[int] = []
+ONLY: list[DeviceId] = []
 
 
 def main() -> None:
@@ -90,15 +92,12 @@ def main() -> None:
 
     def serve(grid: Grid) -> None:
         now = state if state is not None else pretrain(setting)
-        steps = run(
-            _Only(grid, experiment), setting.tiers(), list(setting.layers), len(setting.federation.devices), now
-        )
-        for step in steps:
+        for step in run(_Only(grid, experiment), setting.tiers(), len(setting.holds), now):
             if step.row:
                 folder.add(step.row)
             folder.save(step.state)
 
-    engines.local(len(setting.federation.devices), data_dir or None, serve, workers=1)
+    engines.local(len(setting.holds), data_dir or None, serve, workers=1)
     folder.write_result(
         {"tiers": _by_tier(setting, kind, folder.rows()), "seconds": sum(r["seconds"] for r in folder.rows())}
     )

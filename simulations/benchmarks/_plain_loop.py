@@ -77,5 +77,5 @@ def _share(experiment: Experiment, params: Params, round: int, devices: Sequence
 def _private(experiment: str) -> list[tuple[Device, Examples]]:
     """Every device of an experiment in JSON, and its training examples in memory."""
     given = from_json(experiment)
-    dataset, members = load_dataset(given.data.name), federation(given).devices
-    return [(Device(index, given, dataset, parts), parts.train) for index, parts in enumerate(members)]
+    schema, members = load_dataset(given.data.name).schema, federation(given).devices
+    return [(Device(index, given, schema, parts), parts.train) for index, parts in enumerate(members)]

@@ -208,7 +208,7 @@ def limited(quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
         assert setting.plan is not None
         grid = LimitedGrid({device: size * 2**20 for device, size in enumerate(allowed)})
         link, start = Link(grid, experiment), State(-1, training.state_of(setting.model()))
-        for step in run(link, setting.tiers(), list(setting.layers), len(allowed), start):
+        for step in run(link, setting.tiers(), len(allowed), start):
             assert not {**step.row.get("refused", {}), **step.row.get("faults", {})}, step.row
         for device, (tier, size) in enumerate(zip(TIERS, allowed, strict=True)):
             memory = setting.plan.tiers[tier].memory

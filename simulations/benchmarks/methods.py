@@ -122,8 +122,8 @@ def _run(method: str, density: float, seed: int, quick: bool) -> dict[str, float
     from fedprune.federated.link.client import client_app
     from fedprune.federated.link.local_grid import LocalGrid
     from fedprune.runs.folder import RunFolder
-    from fedprune.runs.over_flower import drive
     from fedprune.runs.setting import prepare
+    from simulations.benchmarks._rounds import drive
 
     table = ", ".join(f"{key}={json.dumps(value)}" for key, value in _table(method, density).items())
     short = ["rounds=3", "evaluate_every=3", "pretraining.epochs=3", "training.epochs=1"] if quick else []
@@ -132,7 +132,7 @@ def _run(method: str, density: float, seed: int, quick: bool) -> dict[str, float
         setting, folder = prepare(experiment, str(_EXPERIMENT)), RunFolder(Path(path) / "run")
         folder.begin(experiment)
         started = time.perf_counter()
-        state = drive(grid, setting, folder, None, lambda row: None)
+        state = drive(grid, setting, folder, None)
         seconds, rows = time.perf_counter() - started, folder.rows()
     tested = [row for row in rows if row["phase"] == "evaluate"][-1]
     return {

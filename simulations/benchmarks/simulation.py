@@ -25,6 +25,7 @@ from fedprune.federated.link.local_grid import cores
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.train import train
+from fedprune.runs.setting import prepare
 from fedprune.training import one_thread
 from fedprune.types import Params
 from simulations.benchmarks._memory import Peak
@@ -56,14 +57,15 @@ def over_grid(experiment: Experiment, drive: Callable[[Round], None], *, engine:
     """The train phase over an engine's grid: what `fedprune simulate` runs, less evaluation and checkpoints."""
 
     def serve(grid: Grid) -> None:
-        link = Link(grid, experiment)
+        link, method = Link(grid, experiment), prepare(experiment, "benchmark").method
         fleet = link.meet(experiment.data.devices, State(0, {}))
 
         def one(state: State, round: int) -> State:
-            step = link.ask(train(experiment, round), state, fleet, dict.fromkeys(fleet.trainers, Job()), round)
+            step = link.ask(train(experiment, round, method), state, fleet, dict.fromkeys(fleet.trainers, Job()), round)
             if step.row["faults"]:
                 raise AssertionError(f"round {round}: {step.row['faults']}")
-            return step.state
+            after: State = step.answer
+            return after
 
         drive(one)
 

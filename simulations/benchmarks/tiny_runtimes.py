@@ -19,10 +19,10 @@ from fedprune.graph import inference, trace
 from fedprune.graph.coupling import coupled_channels
 from fedprune.graph.surgery import shrink
 from fedprune.graph.width import first_channels, width_masks
-from fedprune.runs import forms
 from fedprune.runs.run import simulate
 from fedprune.runs.setting import prepare
 from simulations.benchmarks._report import Figure, write
+from simulations.benchmarks._rounds import test_parts
 
 NETS = {"resnet8": ((3, 32, 32), 10), "dscnn": ((1, 49, 10), 12), "mobilenet": ((3, 96, 96), 2)}
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
@@ -109,7 +109,7 @@ def checked(name: str, data_dir: Path, folder: Path, inputs: int) -> Checked:
             resume=(folder / "metrics.jsonl").exists(),
         )
     setting = prepare(load(Path(source)), source, str(data_dir))
-    samples, labels = forms.test_set(setting)
+    samples, labels = test_parts(setting, str(data_dir))
     few = np.linspace(0, len(labels) - 1, inputs).astype(np.int64)
     model, floats = ((folder / each).read_bytes() for each in ("model.tflite", "model_float.tflite"))
     accuracies = [float(np.mean(litert.run(each, samples).argmax(1) == labels)) for each in (floats, model)]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dealt
 import numpy as np
 import pytest
 
@@ -15,7 +16,6 @@ from fedprune.experiment import load
 from fedprune.export import litert
 from fedprune.export.chip.card import C99_FORMS
 from fedprune.federated.rounds.model import read
-from fedprune.runs.forms import test_set as all_test_parts
 from fedprune.runs.setting import prepare
 
 Fedprune = Callable[..., tuple[int, str, str]]
@@ -229,11 +229,11 @@ def test_the_int8_file_of_a_tier_runs_as_its_card_says(fleet: Path, fleet_run: P
     folder = fleet_run / "tiers" / tier
     card = json.loads((folder / "card.json").read_text())
     setting = prepare(load(fleet), str(fleet))
-    inputs, labels = all_test_parts(setting)
+    inputs, labels = dealt.test_set(setting)
     right = litert.run((folder / "model.tflite").read_bytes(), inputs).argmax(1) == labels
     assert card["accuracy_int8"] == pytest.approx(np.mean(right))
     start, found = 0, {}
-    for index, device in enumerate(setting.federation.devices):
+    for index, device in enumerate(dealt.dealt(setting).devices):
         found[str(index)] = pytest.approx(np.mean(right[start : start + len(device.test_indices)]))
         start += len(device.test_indices)
     assert card["accuracy_by_device"] == found

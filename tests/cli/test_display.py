@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedprune.cli.progress import Display
+from fedprune.cli.progress import Display, summary
 from fedprune.experiment import load
 
 
@@ -91,3 +91,39 @@ def test_what_devices_compute_is_told_apart_from_the_link(shown: Any) -> None:
     (said,) = shown(*rows, {"phase": "export"})["2"]
     assert said == "2.0 of 8.0 s are the slowest device's in each phase, the rest is the link's and the server's"
     assert shown(row(1, "evaluate"), {"phase": "export"})["1"] == []
+
+
+def test_the_devices_check_of_the_files_is_a_line_of_its_own(world: Path) -> None:
+    out = io.StringIO()
+    with Display(Console(file=out, width=80), load(world / "tiny.toml"), Path("run")) as display:
+        display(row(3, "evaluate"))
+        display({"phase": "export"})
+        failed = {"faults": {"1": "no memory"}, "devices": 2}
+        display(row(3, "check", accuracy=None, loss=None, bytes_up=3000, part="large", **failed))
+        display(row(3, "check", accuracy=None, loss=None, bytes_up=4000, part="small"))
+    *_, round, check, fault = filter(str.strip, out.getvalue().splitlines())
+    assert round.split() == ["3", "50.00", "%", "1.0000", "0.5000", "0.0", "0.0", "4.0"]
+    assert check.split(maxsplit=5) == ["check", "0.5000", "7.0", "0.0", "8.0", "the exported files, on 3 devices"]
+    assert fault.strip() == "device 1, check: no memory"
+
+
+def test_a_run_that_no_device_tested_says_so(world: Path) -> None:
+    """As one in private, whose devices say nothing of their test parts."""
+    out = io.StringIO()
+    tier = {
+        "density": 0.5,
+        "accuracy_int8": None,
+        "worst_device": None,
+        "flash_bytes": 1,
+        "arena_bytes": 1,
+        "fits": True,
+    }
+    sizes = dict.fromkeys(("int8 .tflite, compacted", "int8 .tflite, compacted, gzip", "float32, dense"), 1)
+    checks = {"litert_int8": {"examples": 0, "accuracy": None, "agreement": None}}
+    counts = dict.fromkeys(("density", "density_all", "parameters", "parameters_kept", "bytes_up", "bytes_down"), 1)
+    result = {"bytes": sizes, "checks": checks, "accuracy_float": None, "accuracy_int8": None, "no_c": "", **counts}
+    summary(Console(file=out, width=100), {**result, "tiers": {"board": {**tier, "fits": True}}}, world)
+    lines = {line.split("  ")[0].strip(): line.split() for line in out.getvalue().splitlines()}
+    assert lines["accuracy, torch"] == ["accuracy,", "torch", "not", "tested"]
+    assert lines["accuracy, model.tflite"] == ["accuracy,", "model.tflite", "not", "tested"]
+    assert lines["board"].count("tested") == 2

@@ -114,6 +114,25 @@ def test_the_page_has_the_flash_of_c99_sources_where_there_are_some() -> None:
     assert "flash of the C99 sources" not in page(RESULT, ROWS, LAYERS, "")
 
 
+def test_the_page_of_a_run_that_no_device_tested_says_so() -> None:
+    """As one in private, whose devices say nothing of their test parts."""
+    nothing = {"examples": 0, "accuracy": None, "agreement": None}
+    tier: dict[str, Any] = {
+        "devices": 1, "density": 0.5, "accuracy_float": None, "accuracy_int8": None, "worst_device": None,
+        "flash_bytes": 1, "flash_bytes_allowed": 0, "arena_bytes": 1, "sram_bytes_allowed": 0,
+        "train_memory_bytes_predicted": 1, "train_memory_bytes_allowed": 0,
+    }  # fmt: skip
+    untested = {"accuracy_float": None, "accuracy_int8": None, "checks": {"litert_float": nothing}}
+    rows = [row(3, "check", [0, 1, 2, 3], accuracy=None, loss=None)]
+    whole = page({**RESULT, **untested, "tiers": {"board": tier}}, rows, LAYERS, "")
+    assert "<b>not tested</b>accuracy, torch" in whole
+    assert "<b>not tested</b>accuracy, int8" in whole
+    tables = cells(whole)
+    assert ["board", "1", "0.500", "not tested", "not tested", "not tested"] in [line[:6] for line in tables]
+    assert ["torch, float32", "0", "not tested", ""] in tables
+    assert ["3", "check", "", "", "0.3000", "0.0", "0.0", "1.00", "4", ""] in tables
+
+
 RESULT: Mapping[str, Any] = {
     "name": "a run", "method": "fedtiny", "model": "net", "data": "own", "devices": 4, "rounds": 3, "seed": 0,
     "versions": {"python": "3.11"}, "accuracy_float": 0.5, "accuracy_int8": 0.5, "density": 0.3, "density_all": 0.4,

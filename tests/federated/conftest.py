@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import tiny_world
+from fleets import drive
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
@@ -14,7 +15,6 @@ from fedprune.experiment import Experiment
 from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.model import State, read
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 
@@ -81,8 +81,8 @@ def run(
             states[state.round] = read(folder.checkpoint)
 
     folder.save = save  # type: ignore[method-assign]
-    with Recorder(make_app, len(setting.federation.devices), workers, change) as grid:
-        server.drive(grid, setting, folder, state, progress)
+    with Recorder(make_app, len(setting.holds), workers, change) as grid:
+        drive(grid, setting, folder, state, progress)
         return Run(folder, folder.rows(), list(states.values()), grid.crossed)
 
 

@@ -3,12 +3,23 @@
 import itertools
 from typing import Any
 
+import dealt
 import numpy as np
 import tiny_world
+from flwr.serverapp import Grid
 
 from fedprune.experiment import Experiment
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Reply
 from fedprune.pruning import masks
+from fedprune.runs import forms, over_flower
+from fedprune.runs.drive import Progress, rounds
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.forms import Check, Forms
+from fedprune.runs.over_flower import Real
+from fedprune.runs.setting import Setting
 
 DENSITIES: dict[str, Any] = {
     "large": {"devices": 1},
@@ -37,6 +48,25 @@ def fleet_of(method: str, **changes: Any) -> Experiment:
     training = {**TRAINING, **changes.pop("training", {})}
     fleet = changes.pop("fleet", WIDTHS if method in STRUCTURED else DENSITIES)
     return tiny_world.experiment(**{"method": METHODS[method], "fleet": fleet, "training": training, **changes})
+
+
+def drive(
+    grid: Grid, setting: Setting, folder: RunFolder, state: State | None, progress: Progress, real: Real | None = None
+) -> State:
+    """All rounds over a grid, without the export that ends a run and its test by devices: the last state."""
+    link = over_flower.link(grid, setting.experiment, progress, real, setting.holds)
+    return rounds(link, setting, folder, state, progress)[0]
+
+
+def checked(setting: Setting, made: Forms, state: State) -> Check:
+    """How a finished model does on the devices' test parts, as they say themselves."""
+    phase, replies = forms.question(made), []
+    request = from_records(to_records(phase.request(state, Job())))
+    for device in dealt.devices(setting):
+        reply = phase.device(device, request)
+        phase.check(state, Job(), reply)
+        replies.append(Reply(device.who, reply))
+    return forms.checked(phase.reduce(state, replies), forms.runs_here(setting, made))
 
 
 def tensors(state: State) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import tiny_world
+from fleets import drive
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
@@ -25,7 +26,6 @@ from fedprune.federated.link.local_grid import LocalGrid, _identify
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.model import State, read
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.planning import FleetPlan
 from fedprune.runs.setting import prepare
@@ -209,6 +209,6 @@ def run(path: Path, experiment: Experiment, limits: Limits, process: SmallProces
             states[state.round] = read(folder.checkpoint)
 
     folder.save = save  # type: ignore[method-assign]
-    with SmallDevices(len(setting.federation.devices), limits, process) as grid:
-        server.drive(grid, setting, folder, None, lambda row: None)
+    with SmallDevices(len(setting.holds), limits, process) as grid:
+        drive(grid, setting, folder, None, lambda row: None)
     return Run(folder.rows(), list(states.values()), setting.plan)

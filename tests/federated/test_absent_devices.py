@@ -16,6 +16,7 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.rounds.model import read
+from fedprune.runs import drive as driving
 from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
@@ -54,7 +55,7 @@ def drive(path: Path, experiment: Experiment, grid: LocalGrid) -> RunFolder:
     """A whole run over a grid."""
     folder = RunFolder(path)
     folder.begin(experiment)
-    server.drive(grid, prepare(experiment, "test"), folder, None, lambda row: None)
+    fleets.drive(grid, prepare(experiment, "test"), folder, None, lambda row: None)
     return folder
 
 
@@ -198,13 +199,33 @@ def test_a_slow_device_is_a_fault_and_its_messages_do_not_live_on(tmp_path: Path
     assert {timeout for timeout, _ in patient.limits} == {None}
 
 
-def test_a_run_that_has_only_its_export_left_needs_no_device(whole: Any, tmp_path: Path) -> None:
-    class Nobody(LocalGrid):
-        def get_node_ids(self) -> list[int]:
-            raise AssertionError("nothing is left to ask")
+class Asked(LocalGrid):
+    """A local grid that remembers what it was asked."""
 
-    folder = RunFolder(tmp_path / "run")
-    folder.begin(tiny_world.experiment())
-    setting = prepare(tiny_world.experiment(), "test")
-    server.drive(Nobody(client_app, 4), setting, folder, whole.state, lambda row: None)
-    assert not folder.rows()
+    def __init__(self) -> None:
+        super().__init__(client_app, 4)
+        self.asked: list[str] = []
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Any:
+        messages = list(messages)
+        self.asked += [message.metadata.message_type for message in messages]
+        return super().send_and_receive(messages, timeout=timeout)
+
+
+def test_a_run_that_has_only_its_export_left_asks_devices_who_they_are_and_to_check_it_alone(
+    whole: Any, tmp_path: Path
+) -> None:
+    asked, folder = tiny_world.experiment(), RunFolder(tmp_path / "run")
+    folder.begin(asked)
+    folder.save(whole.state)
+    for _ in range(2):
+        with Asked() as grid:
+            link = server.link(grid, asked, lambda row: None, None)
+            result = driving.drive(link, prepare(asked, "test"), folder, whole.state, lambda row: None)
+        assert grid.asked == ["query.profile"] * 4 + ["query.check"] * 4
+        (row,) = folder.rows()
+        assert (row["round"], row["phase"], row["devices"], row["faults"]) == (3, "check", 4, {})
+        fleets.assert_same(whole.state, read(folder.checkpoint))
+        assert 0 < result["accuracy_int8"] <= 1
+        folder.resume(asked)  # as a server does that was stopped before it wrote the result
+        assert not folder.rows()

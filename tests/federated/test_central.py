@@ -18,7 +18,7 @@ from fedprune.federated.rounds.model import State, read
 from fedprune.methods.layers import Shapes, masked
 from fedprune.pruning.masks import ones_like
 from fedprune.runs.central import central, here
-from fedprune.runs.drive import drive
+from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.run import train
 from fedprune.runs.setting import prepare
@@ -92,7 +92,7 @@ def alone(experiment: Experiment, path: Path, progress: Callable[[dict[str, Any]
     state = folder.resume(experiment)
     if state is None:
         folder.begin(experiment)
-    return drive(here(setting), setting, folder, state, progress)
+    return rounds(here(setting), setting, folder, state, progress)[0]
 
 
 def without(rows: list[dict[str, Any]], *keys: str) -> list[dict[str, Any]]:

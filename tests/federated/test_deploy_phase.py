@@ -78,7 +78,7 @@ def _brought(model: bytes, run: str = "tiny", tier: str = "") -> dict[str, Any]:
 
 def _device(**changes: Any) -> Device:
     asked = tiny_world.experiment(**changes)
-    return Device(_HERE, asked, load_dataset(asked.data.name), federation(asked).devices[_HERE])
+    return Device(_HERE, asked, load_dataset(asked.data.name).schema, federation(asked).devices[_HERE])
 
 
 def _files(folder: Path) -> set[str]:

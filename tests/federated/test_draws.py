@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 import tiny_world
 import torch
-from fleets import assert_same, fleet_of
+from fleets import assert_same, drive, fleet_of
 
 from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import read
 from fedprune.models import draws
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 
@@ -78,7 +77,7 @@ def test_flowers_own_simulation(ran: Callable[[str], Any], tmp_path: Path) -> No
     pytest.importorskip("ray")
     setting, folder = prepare(experiment("everything"), "test"), RunFolder(tmp_path / "ray")
     folder.begin(setting.experiment)
-    serve = functools.partial(server.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
+    serve = functools.partial(drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
     engines.ray(4, None, serve)
     assert_same(ran("everything").state, read(folder.checkpoint))
 

@@ -54,7 +54,17 @@ LIES: Mapping[str, tuple[str, Callable[[Payload], Any], str]] = {
     "count beyond all floats": ("train", with_values(examples=10**400), "examples is 1000"),
     "loss that is a text": ("train", with_values(loss="low"), "loss is 'low'"),
     "hits that are a list": ("train", with_values(correct=[1]), "correct is"),
-    "device that is a text": ("train", with_values(device="two"), "device is 'two'"),
+    "device that is a name": (
+        "train",
+        with_values(device="two"),
+        "the node of device 2 now says .* device two",
+    ),
+    "device that is no name": (
+        "train",
+        with_values(device="a/b\n"),
+        r"device is 'a/b\\n', expected a name of",
+    ),
+    "device that is a list": ("train", with_values(device=[2]), r"device is \[2\]"),
     "garbage": ("train", raw(tensors=b"\xff\x00garbage"), "unknown version 255"),
     "cut short": ("train", lambda p: raw(tensors=wire.encode(p.tensors)[:-7])(p), "truncated|malformed|bytes"),
     "another version of the wire": (
@@ -205,7 +215,11 @@ def test_devices_that_do_not_answer_leave_a_fault(
     [
         (with_values(version="0.0.1"), r"device 2 is missing\); the device runs fedprune 0.0.1"),
         (with_values(device=1), "device 2 is missing"),
-        (with_values(device="two"), "device is 'two'"),
+        (
+            with_values(device="two"),
+            r"device 2 is missing\); goes by a name, but devices have numbers",
+        ),
+        (with_values(device="x" * 201), "device is 'x+"),
         (with_values(train="many"), "train is 'many'"),
         (
             with_values(train=2**31 - 1),

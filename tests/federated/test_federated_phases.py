@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_world
+from dealt import dealt
 
 from fedprune import aggregation
 from fedprune.experiment import Experiment, ExperimentError
@@ -127,7 +128,7 @@ def test_the_aggregate_is_fedavg_of_what_the_devices_returned(whole: Any) -> Non
 
 
 def test_what_devices_train_on_is_their_part_and_the_same_wherever(whole: Any) -> None:
-    members = prepare(tiny_world.experiment(), "test").federation.devices
+    members = dealt(prepare(tiny_world.experiment(), "test")).devices
     replies = [read(pair)[1] for pair in of(whole, "train", 1)]
     assert [reply.values["examples"] for reply in replies] == [len(member.train_indices) for member in members]
     assert [reply.values["seen"] for reply in replies] == [len(member.train_indices) for member in members]
@@ -289,7 +290,7 @@ def test_only_participants_are_asked_to_train_and_all_to_evaluate(go: Callable[.
 def test_devices_without_training_examples_only_evaluate(go: Callable[..., Any]) -> None:
     data = {"name": "tiny_world:load_people", "partition": "natural", "official_test": True, "public": 0.2}
     run = go(tiny_world.experiment(data=data, rounds=1))
-    members = prepare(tiny_world.experiment(data=data), "test").federation.devices
+    members = dealt(prepare(tiny_world.experiment(data=data), "test")).devices
     trainers = [index for index, member in enumerate(members) if len(member.train_indices)]
     assert len(members) == 6
     assert trainers == [0, 1, 2, 3]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fleets
 import numpy as np
 import pytest
 import tiny_world
@@ -13,7 +14,6 @@ import tiny_world
 from fedprune.experiment import ExperimentError
 from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import State, read, save
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare, pretrain
 
@@ -39,7 +39,7 @@ def test_two_workers_give_the_model_of_one_and_are_ended(whole: Any, tmp_path: P
     experiment = tiny_world.experiment()
     setting, folder = prepare(experiment, "test"), RunFolder(tmp_path / "two")
     folder.begin(experiment)
-    serve = functools.partial(server.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
+    serve = functools.partial(fleets.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
     engines.local(4, None, serve, workers=2)
     assert_same(whole.state, read(folder.checkpoint))
     assert timeless(whole.rows) == timeless(folder.rows())
@@ -52,7 +52,7 @@ def test_flowers_own_simulation_gives_the_model_of_the_local_grid(whole: Any, tm
     experiment = tiny_world.experiment()
     setting, folder = prepare(experiment, "test"), RunFolder(tmp_path / "ray")
     folder.begin(experiment)
-    serve = functools.partial(server.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
+    serve = functools.partial(fleets.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
     engines.ray(4, None, serve)
     assert_same(whole.state, read(folder.checkpoint))
     assert timeless(whole.rows) == timeless(folder.rows())

@@ -207,7 +207,7 @@ def test_honest_requests_are_within_their_bounds(in_tmp: Callable[..., Any], met
     run = in_tmp(fleets.fleet_of(method, rounds=1))
     assert not any(row.get("faults") for row in run.rows)
     made = run.folder.experiment()
-    first = Device(0, made, load_dataset(made.data.name), federation(made).devices[0])
+    first = Device(0, made, load_dataset(made.data.name).schema, federation(made).devices[0])
     model = sum(slot.nbytes for slot in first.slots().values())
     seen = set()
     for asked, _ in run.crossed:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dealt
 import fleets
 import numpy as np
 import pytest
@@ -50,10 +51,10 @@ def test_the_phase_comes_last_and_costs_the_devices_two_numbers_a_tensor(asked: 
 
 def test_ranges_are_the_extremes_of_all_devices_training_parts(asked: Any) -> None:
     setting = prepare(experiment(data=WITHOUT_PUBLIC), "test")
-    assert not len(setting.federation.public_indices)
+    assert not len(setting.public)
     graph = shipping.shipped(setting, asked.state)
-    inputs = np.concatenate([each.train.inputs for each in setting.federation.devices])
-    expected = litert.calibrate(graph, setting.dataset.normalise(inputs))
+    inputs = np.concatenate([each.train.inputs for each in dealt.dealt(setting).devices])
+    expected = litert.calibrate(graph, setting.schema.normalise(inputs))
     found = measured(asked.state, "")
     assert found is not None
     np.testing.assert_allclose(found, np.array(list(expected.values())), rtol=1e-5)
@@ -72,10 +73,10 @@ def test_the_file_is_written_on_these_ranges_and_does_what_the_model_does(asked:
     assert found is not None
     low, high = (float(end) for end in found[0])  # of the input
     assert litert.quantisation(made.litert_int8).input.grid == litert.quantise.affine(low, high)
-    checked = forms.check(setting, made)
+    checked = fleets.checked(setting, made, asked.state)
     for form in ("litert_int8", "tflm"):
         assert checked.forms[form]["agreement"] > 0.95, form
-    inputs, _ = forms.test_set(setting)
+    inputs, _ = dealt.test_set(setting)
     dense, small = (litert.run(each, inputs) for each in (made.litert_int8_dense, made.litert_int8))
     assert np.mean(dense.argmax(1) == small.argmax(1)) > 0.95
 
@@ -210,7 +211,7 @@ def test_a_device_takes_few_examples_at_a_time_where_its_memory_is_short(asked: 
             seen.append(size)
             return super().batches(examples, size)
 
-    device = Watched(0, setting.experiment, setting.dataset, setting.federation.devices[0])
+    device = Watched(0, setting.experiment, setting.schema, dealt.dealt(setting).devices[0])
     replies = []
     for batch in (0, 250, 8):
         request = phase.request(asked.state, Job(batch=batch))
@@ -294,16 +295,16 @@ def test_a_device_that_has_trained_so_tests_the_plain_model(in_tmp: Callable[...
     model = setting.model(run.state.params)
     right = sum(
         int((model(_images(setting, part.test.inputs)).argmax(1).numpy() == part.test.labels).sum())
-        for part in setting.federation.devices
+        for part in dealt.dealt(setting).devices
     )
     tested = [row for row in run.rows if row["phase"] == "evaluate"][-1]
-    assert tested["accuracy"] == right / sum(len(part.test_indices) for part in setting.federation.devices)
+    assert tested["accuracy"] == right / sum(parts["test"] for parts in setting.holds.values())
 
 
 def _images(setting: Any, inputs: np.ndarray) -> Any:
     from fedprune.training.batches import as_input
 
-    return as_input(setting.dataset.normalise(inputs))
+    return as_input(setting.schema.normalise(inputs))
 
 
 @pytest.mark.parametrize("method", ["fedtiny", "fjord"])

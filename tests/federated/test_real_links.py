@@ -66,7 +66,7 @@ def drive(
     if state is None:
         folder.begin(experiment)
     said = [] if said is None else said
-    server.drive(grid, prepare(experiment, "test"), folder, state, said.append, real=True)
+    fleets.drive(grid, prepare(experiment, "test"), folder, state, said.append, real=server.Real())
     return folder
 
 
@@ -113,7 +113,7 @@ def test_tests_travel_with_training_in_a_fleet_of_tiers(tmp_path: Path, in_tmp: 
     experiment = fleets.fleet_of("fedtiny")
     folder = RunFolder(tmp_path / "run")
     folder.begin(experiment)
-    server.drive(Link(), prepare(experiment, "test"), folder, None, lambda row: None, real=True)
+    fleets.drive(Link(), prepare(experiment, "test"), folder, None, lambda row: None, real=server.Real())
     alone = in_tmp(experiment)
     fleets.assert_same(alone.state, read(folder.checkpoint))
     assert {(row["round"], row["phase"], row.get("part")) for row in folder.rows()} == {
@@ -123,7 +123,7 @@ def test_tests_travel_with_training_in_a_fleet_of_tiers(tmp_path: Path, in_tmp: 
 
 def test_a_part_that_a_device_cannot_do_costs_no_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def failing(self: Any, request: Any) -> Any:
-        if self.index == 2 and request.values.get("round", 1) == 1:
+        if self.who == 2 and request.values.get("round", 1) == 1:
             raise RuntimeError("no test today")
         return evaluated(self, request)
 
@@ -234,7 +234,7 @@ def test_a_device_that_is_late_gets_less_to_train_and_more_again(
 
     def training(self: Any, request: Any) -> Any:
         reply = trained(self, request)
-        shares.append((self.index, request.values.get("job", {}).get("share", 1.0), reply.values["examples"]))
+        shares.append((self.who, request.values.get("job", {}).get("share", 1.0), reply.values["examples"]))
         return reply
 
     def lose(message: Message) -> bool:

@@ -156,7 +156,7 @@ def raising_app() -> ClientApp:
 
     def wrap(half: Half) -> Half:
         def device(self: Device, request: Payload) -> Payload:
-            if self.index == 3:
+            if self.who == 3:
                 raise MemoryError("device 3 has no memory left [for/this]")
             return half(self, request)
 
@@ -171,7 +171,7 @@ def dying_app() -> ClientApp:
     def wrap(half: Half) -> Half:
         def device(self: Device, request: Payload) -> Payload:
             if request.values["round"] == 2:
-                if self.index == 1:
+                if self.who == 1:
                     os._exit(9)
                 time.sleep(0.3)  # so that the others are under way, or wait, when it dies
             return half(self, request)

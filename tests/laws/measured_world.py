@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fedprune import aggregation, counter_rng, graph, training
-from fedprune.data import Dataset, DeviceData, Examples
+from fedprune.data import DeviceData, Examples, Schema
 from fedprune.data.loading import in_order
 from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
@@ -44,9 +44,9 @@ def normed() -> nn.Module:
 class Device:
     """A device, as far as a measurement needs it."""
 
-    index: int
+    who: int
     net: Callable[[], nn.Module]
-    dataset: Dataset
+    schema: Schema
     parts: DeviceData
 
     @property
@@ -67,11 +67,11 @@ class Device:
 
     def number(self, *names: str | int) -> int:
         """A number that device and names decide."""
-        return counter_rng.number(self.experiment.seed, "device", self.index, *names)
+        return counter_rng.number(self.experiment.seed, "device", self.who, *names)
 
     def batches(self, examples: Examples, size: int) -> Iterable[tuple[Tensor, Tensor]]:
         """All examples in stored order."""
-        return in_order(self.dataset, examples, size)
+        return in_order(self.schema, examples, size)
 
 
 class World(NamedTuple):
@@ -101,7 +101,7 @@ def world(net: Callable[[], nn.Module]) -> World:
     labels = rng.integers(0, CLASSES, count)
     inputs = (rng.normal(size=(count, *SHAPE)) + 0.5 * labels[:, None, None, None]).astype(np.float32)
     examples, unit = Examples(inputs, labels.astype(np.int64)), np.ones((1, 1, 1), np.float32)
-    dataset = Dataset("made up", examples, None, ("a", "b", "c"), SHAPE, 0 * unit, unit)
+    schema = Schema(("a", "b", "c"), SHAPE, 0 * unit, unit)
     parts = list(_parts(Pool(examples, None)))
     whole = DeviceData(
         Pool(examples, None),
@@ -109,8 +109,8 @@ def world(net: Callable[[], nn.Module]) -> World:
         np.concatenate([part.development_indices for part in parts]),
         np.zeros(0, np.int64),
     )
-    devices = tuple(Device(index, net, dataset, part) for index, part in enumerate(parts))
-    return World(devices, Device(9, net, dataset, whole), Model(masks.apply(params, kept), kept))
+    devices = tuple(Device(index, net, schema, part) for index, part in enumerate(parts))
+    return World(devices, Device(9, net, schema, whole), Model(masks.apply(params, kept), kept))
 
 
 def _parts(pool: Pool) -> Iterator[DeviceData]:

@@ -229,7 +229,7 @@ def _assert_size(owner: str, found: Masks, layers: Mapping[str, tuple[int, ...]]
 
 
 def _prunable(setting: Setting) -> Prunable:
-    return prunable_of(setting.experiment, setting.model(), setting.dataset.input_shape)
+    return prunable_of(setting.experiment, setting.model(), setting.schema.input_shape)
 
 
 def _personal(state: State) -> dict[str, dict[str, np.ndarray]]:

@@ -54,7 +54,7 @@ def experiment(method: Mapping[str, Any], *, rounds: int, seed: int = 0, **chang
 def run(it: Experiment, state: State | None = None) -> Ran:
     """From its first model, or from ``state``, to its last round."""
     setting, rows = prepare(it, "test"), list[dict[str, Any]]()
-    devices = len(setting.federation.devices)
+    devices = len(setting.holds)
     state = state or pretrain(setting)
     states = {state.round: state}
     with LocalGrid(client_app, devices) as grid:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import dealt
 from msgspec.structs import replace
 
 from fedprune.experiment import Experiment, from_json, to_json
@@ -74,10 +75,7 @@ def _unlimited(said: Payload) -> Payload:
 
 def fleet_of(setting: Setting) -> Here:
     """The devices of an experiment."""
-    devices = enumerate(setting.federation.devices)
-    return Here(
-        setting.experiment, tuple(Device(k, setting.experiment, setting.dataset, parts) for k, parts in devices)
-    )
+    return Here(setting.experiment, dealt.devices(setting))
 
 
 def steps(setting: Setting, state: State, tiers: Tiers | None = None) -> Iterator[Done]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import dealt
 import numpy as np
 from torch import nn
 
@@ -15,7 +16,6 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run
-from fedprune.runs.forms import test_set
 from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.types import Tensor
 
@@ -84,7 +84,7 @@ class Runs(NamedTuple):
 
     def accuracy(self, state: State) -> float:
         """Of the model as its devices hold it, on the test examples of all."""
-        inputs, labels = test_set(self.setting)
+        inputs, labels = dealt.test_set(self.setting)
         return float(np.mean(logits(self.setting, state, inputs).argmax(1) == labels))
 
 
@@ -97,7 +97,7 @@ def logits(setting: Setting, state: State, inputs: Tensor) -> Tensor:
 def runs(experiment: Experiment, start: State | None = None) -> Runs:
     """A whole run in this process, from a pretrained model."""
     setting = prepare(experiment, "test")
-    phases, devices = list[Phase](), len(setting.federation.devices)
+    phases, devices = list[Phase](), len(setting.holds)
     with LocalGrid(client_app, devices) as grid:
         link = Link(grid, experiment)
         for done in run(link, setting.tiers(), devices, start or pretrain(setting)):

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import dealt
 import learned_world
 import msgspec
 import numpy as np
@@ -25,7 +26,6 @@ from fedprune.methods.building import prunable_of
 from fedprune.methods.channels import made_of, rows
 from fedprune.pruning import masks as _masks
 from fedprune.pruning.parts import statistics
-from fedprune.runs.forms import test_set as examples_of
 from fedprune.runs.setting import prepare, pretrain
 from fedprune.training.losses import plain_loss
 from fedprune.training.net import Net
@@ -43,7 +43,7 @@ def pretrained(seed: int, epochs: int) -> State:
 
 def channels_of(asked: Experiment) -> Any:
     setting = prepare(asked, "test")
-    return prunable_of(asked, setting.model(), setting.dataset.input_shape)
+    return prunable_of(asked, setting.model(), setting.schema.input_shape)
 
 
 # MaskSparsity
@@ -99,7 +99,7 @@ def test_the_penalty_is_on_masked_scales_alone() -> None:
     net = setting.model(model.params)
     params = dict(net.named_parameters())
     memory = {name: torch.from_numpy(value) for name, value in model.memory.items()}
-    inputs, labels = (torch.from_numpy(value[:8]) for value in examples_of(setting))
+    inputs, labels = (torch.from_numpy(value[:8]) for value in dealt.test_set(setting))
     assert method.local.loss is not None
     pushed, plain = (
         torch.autograd.grad(loss(Net(net), params, inputs, labels, memory, Now(1, 0, Sgd(0.1))), list(params.values()))
@@ -147,7 +147,7 @@ def test_all_k_channels_are_zero_when_they_are_removed_and_the_model_is_the_same
     kept = after.parts["narrow"].masks
     assert sum(int(kept[name].sum()) for name in kept if name.endswith(".1.weight")) == 22
     # what devices hold, physically narrower, against the whole model, in double precision
-    inputs, _ = examples_of(run.setting)
+    inputs, _ = dealt.test_set(run.setting)
     narrow = width.narrow(after.view("narrow").params, kept)
     net = width.fit(run.setting.model(), {name: value.shape for name, value in narrow.items()})
     net.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in narrow.items()})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedprune import wire
+from fedprune.data.loading import load_dataset
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.measure import measure
@@ -87,7 +88,7 @@ def test_snip_keeps_no_weight_of_a_pixel_that_says_nothing() -> None:
     """A pixel that is the same in every image changes nothing behind batch norm, and three of the digits' are so."""
     found = pruned("snip", 0.1, 0, devices=4)["1.weight"]
     setting = prepare(digits_world.experiment({"name": "fedavg"}, 0), "test")
-    images = setting.dataset.train.inputs.reshape(-1, 64)
+    images = load_dataset(setting.experiment.data.name).train.inputs.reshape(-1, 64)
     silent = images.min(0) == images.max(0)
     assert silent.sum() == 3
     assert not found[:, silent].any()

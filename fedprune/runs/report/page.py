@@ -83,7 +83,7 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
             f"{tier['density']:.3f}",
             _percent(tier["accuracy_float"]),
             _percent(tier["accuracy_int8"]),
-            f"{_percent(tier['worst_device']['accuracy'])} (device {tier['worst_device']['device']})",
+            _worst(tier["worst_device"]),
             _share(tier["flash_bytes"], tier["flash_bytes_allowed"]),
             _share(tier["arena_bytes"], tier["sram_bytes_allowed"]),
             _share(tier.get("c99_flash_bytes_predicted"), 0),
@@ -96,6 +96,10 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
         "process; flash and arena are the exported model's. In C99, flash holds all code and no runtime is needed."
     )
     return f'<div class="wide">{table(head, lines)}</div><p class=dim>{caption}</p>'
+
+
+def _worst(worst: Mapping[str, Any] | None) -> str:
+    return _percent(None) if worst is None else f"{_percent(worst['accuracy'])} (device {worst['device']})"
 
 
 def _share(size: int | None, allowed: int) -> str:
@@ -164,7 +168,7 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.2f} %"
+    return "not tested" if value is None else f"{100 * value:.2f} %"
 
 
 def _kb(count: int) -> str:

@@ -28,11 +28,11 @@ from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.train import train
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare
 from fedprune.training.lean import Lean
 from fedprune.types import Ask
+from simulations.benchmarks._rounds import drive
 from simulations.benchmarks.soak.stage import DIGITS
 
 DEVICE = 1
@@ -84,7 +84,7 @@ def trained() -> State:
     with tempfile.TemporaryDirectory() as name, LocalGrid(client_app, 4) as grid:
         folder = RunFolder(Path(name) / "run")
         folder.begin(setting().experiment)
-        return server.drive(grid, setting(), folder, None, lambda row: None)
+        return drive(grid, setting(), folder, None)
 
 
 def answered(part: Part) -> RecordDict:
@@ -125,7 +125,7 @@ def exchanged() -> Mapping[str, Exchanged]:
     told = {f"{i}/{n.replace('running_', '')}": v for i in (0, 1) for n, v in state.params.items() if ".running_" in n}
     add("loss", measure(Ask("losses", pool._replace(candidates=mixed, statistics=told)), 0), dense)
     model = made.model(state.params)
-    whole = graphs.trace(model, torch.zeros(1, *made.dataset.input_shape))
+    whole = graphs.trace(model, torch.zeros(1, *made.schema.input_shape))
     add("ranges", measure(Ask("ranges", graphs.inference(whole)), 1), state, Job(batch=16))
     add("ranges as traced", measure(Ask("ranges", whole), 1), state)
     return found

@@ -15,9 +15,9 @@ import numpy as np
 from fedprune.experiment import load
 from fedprune.federated.link.engines import local
 from fedprune.models.digits import digits_cnn
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
+from simulations.benchmarks._rounds import drive
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome, difference
 from simulations.benchmarks.soak.stage import ACTOR, CLI, DIGITS, ROOT, Stage, last_line, set_words, with_settings
 
@@ -59,7 +59,7 @@ def here(folder: Path) -> Outcome:
         run.begin(experiment)
 
         def serve(grid: Any, run: RunFolder = run) -> None:
-            server.drive(grid, setting, run, None, lambda row: None)
+            drive(grid, setting, run, None)
 
         local(2, None, serve, workers=1)
         kept.append(run.checkpoint.read_bytes())

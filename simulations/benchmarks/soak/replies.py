@@ -20,11 +20,11 @@ from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, read
 from fedprune.federated.rounds.phases.train import train
-from fedprune.runs import over_flower as server
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.types import Tensor
 from fedprune.wire.payload import Payload
+from simulations.benchmarks._rounds import drive
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import DIGITS
 
@@ -163,7 +163,7 @@ def run(path: Path, change: Change, route: str = "train", retries: int = 0) -> t
     folder = RunFolder(path)
     folder.begin(setting.experiment)
     with _Changed(change, route) as grid:
-        server.drive(grid, setting, folder, first, lambda row: None)
+        drive(grid, setting, folder, first)
     return read(folder.checkpoint), folder.rows()
 
 
@@ -219,7 +219,7 @@ def replayed(folder: Path) -> Outcome:
         kept_in = RunFolder(folder / name)
         kept_in.begin(longer)
         with _Changed(change) as grid:
-            server.drive(grid, prepare(longer, DIGITS), kept_in, first, lambda row: None)
+            drive(grid, prepare(longer, DIGITS), kept_in, first)
         states.append(read(kept_in.checkpoint))
         said = {(row["round"], row["phase"]): row.get("faults", {}) for row in kept_in.rows()}
         told = told or "; ".join(said[2, "train"].values())
@@ -245,7 +245,7 @@ def fuzz(folder: Path, messages: int = _FUZZ) -> Outcome:
         grid.send_and_receive = functools.partial(_answered, grid, good, change)  # type: ignore[method-assign]
         link = Link(grid, setting.experiment)
         fleet = link.meet(_DEVICES, state)
-        phase = train(setting.experiment, 1)
+        phase = train(setting.experiment, 1, setting.method)
         link.ask(phase, state, fleet, {_LIAR: Job()}, 1, 0.0)
         whole = _encoded(good[0])
         for number in range(messages):
@@ -255,7 +255,7 @@ def fuzz(folder: Path, messages: int = _FUZZ) -> Outcome:
                 stumbled += "damaged reply:" in why
                 reasons[why.partition(":")[0][:40]] = reasons.get(why.partition(":")[0][:40], 0) + 1
             accepted += not step.row["faults"]
-            if not all(np.isfinite(value).all() for value in step.state.params.values()):
+            if not all(np.isfinite(value).all() for value in (step.answer or state).params.values()):
                 raise Failed(f"message {number} of the fuzz brought a value that is not finite into the model")
             if number % 4 == 0 and not step.row["faults"]:
                 raise Failed(f"a message cut short at {len(damaged[-1])} of {len(whole)} bytes was accepted")

@@ -52,7 +52,7 @@ def device(self: Device, request: Payload) -> Payload:
     found: dict[str, dict[str, Any]] = {form: {"examples": 0, "correct": 0, "agree": 0, "why": ""} for form in files}
     if privacy.epsilon and not privacy.evaluate:
         examples = examples.take(np.arange(0))
-    few = ceil(number(request, "share", least=0) * len(examples))
+    few = ceil(min(1.0, number(request, "share", least=0)) * len(examples))
     slow = {*np.unique(np.linspace(0, len(examples) - 1, few).astype(np.int64)).tolist()} if few else set()
     model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(FILE)})
     correct, at = 0, 0
