@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from fedprune.cli.main import app
 from fedprune.deployment import devices, plain, runs, state
 from fedprune.deployment.device import hints, join
-from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, write_private
+from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, renew, write_private
 from fedprune.experiment import load
 
 _DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"
@@ -72,6 +72,21 @@ def test_the_certificate_holds_for_nobody_else_and_under_no_other_authority(flee
         _handshake(fleet, "elsewhere.example", fleet.path / "ca.crt")
     with pytest.raises(ssl.SSLCertVerificationError):
         _handshake(fleet, "server.example", other.path / "ca.crt")
+
+
+def test_a_server_listens_where_it_is_told_and_its_own_commands_trust_it_there(tmp_path: Path) -> None:
+    words = ["server", "init", str(tmp_path / "new"), "--host", "server.example", "--listen"]
+    for wrong in ("192.0.2.300", "a b", "fe80::1%eth0", ""):
+        done = CliRunner().invoke(app, [*words, wrong])
+        assert isinstance(done.exception, FleetError), done.output
+        assert str(done.exception).startswith(f"--listen {wrong}: no address; write one of this machine's")
+        assert not (tmp_path / "new").exists()
+    done = CliRunner().invoke(app, [*words, "192.0.2.5"])
+    assert done.exit_code == 0, done.output
+    found = open_fleet(tmp_path / "new")
+    assert (found.listen, found.local, found.address) == ("192.0.2.5", ("192.0.2.5", 8000), "server.example:8000")
+    assert _handshake(found, "192.0.2.5", found.path / "ca.crt") == "TLSv1.3"
+    assert _handshake(renew(found), "192.0.2.5", found.path / "ca.crt") == "TLSv1.3"
 
 
 def test_a_folder_that_is_a_fleet_or_holds_something_is_left_alone(fleet: Fleet, tmp_path: Path) -> None:
