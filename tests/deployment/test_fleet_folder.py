@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import ssl
 import stat
@@ -227,7 +228,8 @@ def test_a_name_of_no_network_is_a_hint(fleet: Fleet) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
+def test_units_are_what_systemd_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/my $HOME 50%:{tmp_path}/\"quoted\" \\ways")
     fleet = create(tmp_path / "my fleet 100%")
     _, file = devices.enrol(fleet, "kitchen")
     read = devices.read_join(file)
@@ -240,6 +242,33 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert not [line for line in done.stderr.splitlines() if path.name in line], done.stderr
+
+
+def _unit_environment(unit: Path) -> str | None:
+    """What systemd's rules make of a unit's Environment= line: quotes, backslashes, and % doubled."""
+    for line in unit.read_text().splitlines():
+        if line.startswith("Environment="):
+            (word,) = shlex.split(line.removeprefix("Environment="))  # where $ is no more than itself, as there
+            return word.replace("%%", "%")
+    return None
+
+
+def test_a_service_finds_loaders_of_ones_own_where_the_command_did(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = devices.enrol(fleet, "kitchen")
+    read = devices.read_join(file)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for given, expected in (
+        ("", None),
+        ("/opt/my loaders:/opt/$HOME", "/opt/my loaders:/opt/$HOME"),
+        ('/opt/100%:/opt/"a\\b"', '/opt/100%:/opt/"a\\b"'),
+        ("own:", f"{tmp_path}/here/own:{tmp_path}/here"),
+    ):
+        monkeypatch.setenv("PYTHONPATH", given)
+        unit, _ = join.install_service(read, join.unpack(read, file), None)
+        assert _unit_environment(unit) == (expected and f"PYTHONPATH={expected}")
 
 
 @pytest.mark.parametrize(
