@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,12 +72,16 @@ def run(
         _say(f"{file}: data.devices = {experiment.data.devices}, as many as are enrolled; people are shared among them")
     out = runs.folder(found, experiment)
     number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
-    with Display(console, experiment, out) as display, _left_alone(found.path, number, display.stop):
-        code, why = runs.follow(found, number, out, display)
+    try:
+        with Display(console, experiment, out) as display, _left_alone(found.path, number, display.stop):
+            code, why = runs.follow(found, number, out, display)
+    except runs.ServerGone as gone:
+        _say(f"{gone}, and go on with: fedprune resume {shlex.quote(str(out))}")
+        raise typer.Exit(1) from None
     if code == 2:
         raise FleetError(why)
     if code:
-        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:\n  fedprune resume {out}")
+        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:\n  fedprune resume {shlex.quote(str(out))}")
         raise typer.Exit(code)
     summary(console, RunFolder(out).read_result(), out)
 
