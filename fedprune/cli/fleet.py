@@ -62,7 +62,7 @@ def run(
 ) -> None:
     """Run an experiment on a fleet's devices. FILE is the experiment, in TOML."""
     from fedprune.cli.progress import Display, summary
-    from fedprune.deployment import runs
+    from fedprune.deployment import runs, server_data
     from fedprune.deployment.fleet_folder import FleetError, open_fleet
     from fedprune.runs.folder import RunFolder
 
@@ -70,6 +70,8 @@ def run(
     experiment = runs.for_all(asked := load(file, set, seed=seed), found)
     if experiment != asked:
         _say(f"{file}: data.devices = {experiment.data.devices}, as many as are enrolled; people are shared among them")
+    runs.serving(found)
+    server_data.there(experiment, str(file), data_dir)
     out = runs.folder(found, experiment)
     number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
     try:
