@@ -61,6 +61,7 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
 ) -> None:
     """Run an experiment on a fleet's devices. FILE is the experiment, in TOML."""
+    from fedprune.cli import device_names
     from fedprune.cli.progress import Display, summary
     from fedprune.deployment import runs, server_data
     from fedprune.deployment.fleet_folder import FleetError, open_fleet
@@ -75,7 +76,8 @@ def run(
     out = runs.folder(found, experiment)
     number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
     try:
-        with Display(console, experiment, out) as display, _left_alone(found.path, number, display.stop):
+        names = device_names.of_fleet(found)
+        with Display(console, experiment, out, names) as display, _left_alone(found.path, number, display.stop):
             code, why = runs.follow(found, number, out, display)
     except runs.ServerGone as gone:
         _say(f"{gone}, and go on with: fedprune resume {shlex.quote(str(out))}")
@@ -83,7 +85,8 @@ def run(
     if code == 2:
         raise FleetError(why)
     if code:
-        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:\n  fedprune resume {shlex.quote(str(out))}")
+        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:")
+        _say(f"  fedprune resume {shlex.quote(str(out))}")
         raise typer.Exit(code)
     summary(console, RunFolder(out).read_result(), out)
 

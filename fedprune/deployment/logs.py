@@ -79,7 +79,7 @@ class Log:
 
 
 class Work:
-    """Reads what a SuperNode says, and tells what a device's owner wants to know of it: that it is connected, and works.
+    """Reads what a SuperNode says, and tells of it what a device's owner wants to know: it is connected, it works.
 
     ``address`` is the server's.
     """

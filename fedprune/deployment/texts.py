@@ -81,7 +81,7 @@ WantedBy=default.target
 
 
 def _python_path() -> str:
-    """What finds loaders and nets of one's own; a service runs elsewhere, where a relative path means something else."""
+    """What finds loaders and nets of one's own; a service runs elsewhere, where relative paths mean something else."""
     if not (given := os.environ.get("PYTHONPATH")):
         return ""
     path = os.pathsep.join(os.path.abspath(part) for part in given.split(os.pathsep))

@@ -229,7 +229,7 @@ def test_a_name_of_no_network_is_a_hint(fleet: Fleet) -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 def test_units_are_what_systemd_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/my $HOME 50%:{tmp_path}/\"quoted\" \\ways")
+    monkeypatch.setenv("PYTHONPATH", f'{tmp_path}/my $HOME 50%:{tmp_path}/"quoted" \\ways')
     fleet = create(tmp_path / "my fleet 100%")
     _, file = devices.enrol(fleet, "kitchen")
     read = devices.read_join(file)

@@ -38,7 +38,9 @@ def test_without_a_folder_a_run_is_refused_in_one_line(fleet: Fleet, name: str) 
     done = CliRunner().invoke(app, ["run", file, "--fleet", str(fleet.path)])
     assert isinstance(done.exception, FleetError), done.output
     said = str(done.exception)
-    assert said.startswith(f"{file}: data.name: {name} lies in files, and neither --data-dir nor FEDPRUNE_DATA_DIR says")
+    assert said.startswith(
+        f"{file}: data.name: {name} lies in files, and neither --data-dir nor FEDPRUNE_DATA_DIR says"
+    )
     assert said.endswith("add --data-dir DIR")
     assert "\n" not in said
     assert list(fleet.runs.iterdir()) == []
