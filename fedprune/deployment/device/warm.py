@@ -82,7 +82,7 @@ def main() -> None:
     gc.freeze()  # pages that the collector does not write to stay shared
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
-    while _threads() == threads and threading.active_count() == 1:
+    while _threads() <= threads and threading.active_count() == 1:
         said.write(_READY)
         if not (line := sys.stdin.buffer.readline()):
             return
