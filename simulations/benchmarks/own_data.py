@@ -179,7 +179,9 @@ def _means(figures: dict[str, Figure]) -> dict[str, Figure]:
         against = {}
         if way.startswith("pictures") and dealt.exists():
             kept = json.loads(dealt.read_text())["figures"]
-            against = {f"cifar10.toml: {key}": each["value"] for key, each in kept.items() if key == "cifar10_fedtiny_int8"}
+            against = {
+                f"cifar10.toml: {key}": each["value"] for key, each in kept.items() if key == "cifar10_fedtiny_int8"
+            }
         found[way] = Figure(statistics.mean(values), "%, accuracy of the int8 file", "higher", against=against)
         found[f"{way}, spread"] = Figure(spread, "points, standard deviation over seeds", "lower")
     return found
