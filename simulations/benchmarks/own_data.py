@@ -34,7 +34,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Table
 
-from fedprune.data.loading import federation, load_dataset
+from fedprune.data.loading import agreed_here, federation, load_dataset
 from fedprune.experiment import Data, Experiment, load
 from fedprune.experiment.own_data import Pictures
 from fedprune.runs.run import simulate, train
@@ -126,7 +126,8 @@ def _alone(asked: Experiment, person: Path, folder: Path) -> Result:
     """One person's recordings as all there are; 0 of 0 where none of them is for testing."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(person, folder / person.name)
-    return _run(train, asked, folder)
+    (holds,) = agreed_here(asked.data, str(folder)).holds.values()
+    return _run(train, asked, folder) if holds["test"] else (0, 0)
 
 
 def _pictures(data_dir: Path, folder: Path, seed: int) -> Result:

@@ -10,6 +10,8 @@ from watching import browse, fetch, in_a_browser, served
 
 from fedprune import experiment as _experiment
 from fedprune.cli.watch import Watched
+from fedprune.runs.live.devices import devices
+from fedprune.runs.report.devices import devices as report_devices
 
 DEVICES = 5
 STRANGER = {"123456": "says that it is device 9 of 5, <b>which</b> count from 0"}
@@ -158,3 +160,29 @@ def test_the_page_shows_what_each_device_is_now_and_why(run: Path, tmp_path: Pat
     assert "of them the slowest device computes" in text
     assert not re.search(r'id="unknown"(?! hidden)', dom)
     assert len({re.search(rf"--{name}: (#\w+)", dom)[1] for name in ("good", "late", "refused", "aside", "bad")}) == 5  # type: ignore[index]
+
+
+def test_devices_with_names_are_told_of_as_those_with_numbers() -> None:
+    rows: list[dict[str, Any]] = [
+        {"round": 1, "phase": "train", "asked": [0, 1, 2], "devices": 1, "faults": {"1": "ValueError: no"}, "late": [1],
+         "refused": {"2": {"refused": 5 * 2**20, "memory_bytes": 2**20}}, "absent": {"3": "not connected"}},
+        {"round": 1, "phase": "evaluate", "asked": [0, 1], "devices": 2, "worst": {"device": 1, "accuracy": 0.25},
+         "aside": {"2": "until round 4"}, "replanned": {"0": "micro-batches of 8"}},
+    ]  # fmt: skip
+    names = ["ann", "bob", "7", "the garden"]  # in the order of their letters: 7, ann, bob, the garden
+    places = {0: "ann", 1: "bob", 2: "7", 3: "the garden"}
+    told = [{key: _by_name(value, places) for key, value in row.items()} for row in rows]
+    mine = {line["device"]: {**line, "device": ""} for line in devices(None, told, None)}
+    plain = {places[line["device"]]: {**line, "device": ""} for line in devices(None, rows, None)}
+    assert sorted(mine) == sorted(names)
+    assert mine == plain
+    page = report_devices(told, 4)
+    assert all(f">{name}<" in page for name in ("ann", "bob", "7", "the garden"))
+
+
+def _by_name(value: Any, places: dict[int, str]) -> Any:
+    if isinstance(value, list):
+        return [places[each] for each in value]
+    if isinstance(value, dict) and "device" in value:
+        return {**value, "device": places[value["device"]]}
+    return {places[int(key)]: said for key, said in value.items()} if isinstance(value, dict) else value

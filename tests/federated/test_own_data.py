@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import recorded_world
 import pytest
+import recorded_world
 from flwr.app import Message
 
 from fedprune.experiment import ExperimentError

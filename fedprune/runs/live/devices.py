@@ -7,32 +7,35 @@ from types import MappingProxyType
 from typing import Any
 
 from fedprune.experiment import Experiment, training_devices
-from fedprune.runs.report.attendance import attendance, named, whole, wholes
+from fedprune.runs.report.attendance import attendance, named, numbered, roster, whole, wholes
 
 
 def devices(
     experiment: Experiment | None,
     rows: Sequence[Mapping[str, Any]],
     result: Mapping[str, Any] | None,
-    nodes: Mapping[int, Mapping[str, Any]] = MappingProxyType({}),
+    nodes: Mapping[int | str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """A line for each device that trains, in order: what ``attendance`` says of it, and more.
 
     ``worst`` is its accuracy and the round when it last did worst of all; ``accuracy`` its own tier's, at the end;
     ``lag_s`` is how long its last answer took to come, over a real link.
     """
-    found = attendance(rows, _count(experiment, rows))
+    names = roster(rows)
+    rows = numbered(rows, names)
+    found = attendance(rows, max(_count(experiment, rows), len(names)))
     fleet = experiment.fleet if experiment else {}
     tiers = [name for name, tier in fleet.items() if tier.trains for _ in range(tier.devices)]
     ended = (result or {}).get("tiers") or {}
     for line in found:
         index = line["device"]
+        called: int | str = names[index] if index < len(names) else index
         tier = tiers[index] if index < len(tiers) else ""
-        node = nodes.get(index, {})
+        node = nodes.get(called, {})
         lag = node.get("lag_s")
         line |= {"tier": tier, "job": "", "worst": None, "lag_s": lag if isinstance(lag, (int, float)) else None}
         line["memory_bytes"] = whole(node.get("memory_bytes")) or line["memory_bytes"]
-        line["accuracy"] = ended.get(tier, {}).get("accuracy_by_device", {}).get(str(index))
+        line["accuracy"] = ended.get(tier, {}).get("accuracy_by_device", {}).get(str(called))
         if tier and line["memory_bytes"] is None:
             line["memory_bytes"] = fleet[tier].train_memory_bytes or None
     for row in rows:
@@ -44,6 +47,8 @@ def devices(
             (index,) = wholes([worst.get("device")]) or [len(found)]
             if index < len(found):
                 found[index]["worst"] = {"accuracy": worst["accuracy"], "round": row["round"]}
+    for line in found:
+        line["device"] = names[line["device"]] if line["device"] < len(names) else line["device"]
     return found
 
 

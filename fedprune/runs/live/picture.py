@@ -25,7 +25,7 @@ class Seen(NamedTuple):
     """result.json, once the run has ended."""
     layers: Mapping[str, Mapping[str, float]] = MappingProxyType({})
     """Part -> layer -> density, of the last complete round; the part ``""`` is the whole model."""
-    nodes: Mapping[int, Mapping[str, Any]] = MappingProxyType({})
+    nodes: Mapping[int | str, Mapping[str, Any]] = MappingProxyType({})
     """Device -> what its node said last, where it is a real one: ``lag_s`` until it was there, ``memory_bytes``."""
     written_s: float | None = None
     """When the last line was written, in seconds since 1970."""

@@ -98,6 +98,38 @@ def attendance(rows: Sequence[Mapping[str, Any]], count: int) -> list[dict[str, 
     return found
 
 
+def roster(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of all devices that lines speak of, sorted, where devices go by names; none where they have numbers."""
+    asked = [each for row in rows if isinstance(found := row.get("asked"), list) for each in found]
+    names: set[str] = {*asked} if all(isinstance(each, str) for each in asked) else set()
+    if names:  # then whoever else is spoken of has a name as well
+        for row in rows:
+            names |= {name for key in _BY_DEVICE if isinstance(found := row.get(key), Mapping) for name in found}
+    return tuple(sorted(names))
+
+
+def numbered(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+    """The lines with a device's place among ``names`` in the place of its name; as they are where there are none."""
+    places = {name: place for place, name in enumerate(names)}
+    return [_numbered(row, places) for row in rows] if places else rows
+
+
+_BY_DEVICE = ("faults", "refused", "absent", "aside", "replanned")
+
+
+def _numbered(row: Mapping[str, Any], places: Mapping[str, int]) -> dict[str, Any]:
+    found = dict(row)
+    for key in _BY_DEVICE:
+        if isinstance(said := row.get(key), Mapping):
+            found[key] = {str(places[name]): what for name, what in said.items() if name in places}
+    for key in ("asked", "late"):
+        if isinstance(listed := row.get(key), list):
+            found[key] = [places[name] for name in listed if isinstance(name, str) and name in places]
+    if isinstance(worst := row.get("worst"), Mapping) and worst.get("device") in places:
+        found["worst"] = {**worst, "device": places[worst["device"]]}
+    return found
+
+
 def by_round(rows: Sequence[Mapping[str, Any]], count: int) -> dict[int, dict[int, str]]:
     """Device -> round -> the most telling of ``WORDS``, for devices and rounds of which something is known."""
     found: dict[int, dict[int, str]] = {}

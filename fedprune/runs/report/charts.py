@@ -90,7 +90,7 @@ def sizes(forms: Mapping[str, int]) -> str:
     return svg[0]
 
 
-def strip(devices: Mapping[int, Mapping[int, str]]) -> str:
+def strip(devices: Mapping[str, Mapping[int, str]]) -> str:
     """What became of each device in each round, of ``attendance.WORDS``; blank where it was not asked."""
     names, said = list(devices), [word for word in _WORDS if any(word in each.values() for each in devices.values())]
     with _axes("round", "device", height=0.2 * len(names) + 1.2) as (axes, svg):

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from fedprune.runs.report import charts
-from fedprune.runs.report.attendance import attendance, by_round, strangers, whole
+from fedprune.runs.report.attendance import attendance, by_round, numbered, roster, strangers, whole
 from fedprune.runs.report.style import figure, table
 
 _MOST = 50  # devices that a page draws and lists
@@ -15,6 +15,8 @@ _MOST = 50  # devices that a page draws and lists
 
 def devices(rows: Sequence[Mapping[str, Any]], count: int) -> str:
     """HTML for the ``count`` devices of a run: who was asked, answered or did not, and why; "" where all answered."""
+    names = roster(rows)
+    rows, count = numbered(rows, names), max(count, len(names))
     rounds = {device: dict[int, str]() for device in range(count)} | by_round(rows, count)
     lines = [_with_rounds(line, rounds[line["device"]]) for line in attendance(rows, count)]
     unknown = {node: why for row in rows for node, why in strangers(row).items()}
@@ -27,8 +29,8 @@ def devices(rows: Sequence[Mapping[str, Any]], count: int) -> str:
     if worst:
         caption = f"{_rest(len(worst), count)} Of all that happened to a device in a round, the worst is drawn."
         body += [
-            figure(charts.strip({line["device"]: rounds[line["device"]] for line in shown}), caption),
-            f'<div class="wide">{table(_HEAD, map(_cells, shown))}</div>',
+            figure(charts.strip({_called(line, names): rounds[line["device"]] for line in shown}), caption),
+            f'<div class="wide">{table(_HEAD, [_cells(line, names) for line in shown])}</div>',
             "<p class=dim>Asked and answered count phases, and late ones are among the failed. Aside is a device that "
             "failed repeatedly and is not asked for some rounds, absent one that is not connected.</p>",
         ]
@@ -52,7 +54,12 @@ def _trouble(line: Mapping[str, Any]) -> int:
     return sum(int(line[key]) for key in ("faults", "refusals", "aside", "absent"))
 
 
-def _cells(line: Mapping[str, Any]) -> list[object]:
+def _called(line: Mapping[str, Any], names: Sequence[str]) -> str:
+    return names[line["device"]] if names else str(line["device"])
+
+
+def _cells(line: Mapping[str, Any], names: Sequence[str]) -> list[object]:
+    line = {**line, "device": _called(line, names)}
     keys = ("device", "asked", "answered", "faults", "late", "refusals", "aside", "absent", "last_trouble")
     return ["–" if line[key] is None else line[key] for key in keys]
 
