@@ -44,6 +44,9 @@ def deploy(
         home = found.path / "flwr"
         _say(f"No longer watching; it goes on. To stop it: FLWR_HOME={home} flwr stop {number} fleet")
         raise typer.Exit(130) from None
+    except runs.ServerGone as gone:
+        _say(f"{gone}, and deploy once more. Devices keep what they had.")
+        raise typer.Exit(1) from None
     if code == 2:
         raise FleetError(why)
     if code:

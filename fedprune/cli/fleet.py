@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +61,9 @@ def run(
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
 ) -> None:
     """Run an experiment on a fleet's devices. FILE is the experiment, in TOML."""
+    from fedprune.cli import device_names
     from fedprune.cli.progress import Display, summary
-    from fedprune.deployment import runs
+    from fedprune.deployment import runs, server_data
     from fedprune.deployment.fleet_folder import FleetError, open_fleet
     from fedprune.runs.folder import RunFolder
 
@@ -69,14 +71,22 @@ def run(
     experiment = runs.for_all(asked := load(file, set, seed=seed), found)
     if experiment != asked:
         _say(f"{file}: data.devices = {experiment.data.devices}, as many as are enrolled; people are shared among them")
+    runs.serving(found)
+    server_data.there(experiment, str(file), data_dir)
     out = runs.folder(found, experiment)
     number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
-    with Display(console, experiment, out) as display, _left_alone(found.path, number, display.stop):
-        code, why = runs.follow(found, number, out, display)
+    try:
+        names = device_names.of_fleet(found)
+        with Display(console, experiment, out, names) as display, _left_alone(found.path, number, display.stop):
+            code, why = runs.follow(found, number, out, display)
+    except runs.ServerGone as gone:
+        _say(f"{gone}, and go on with: fedprune resume {shlex.quote(str(out))}")
+        raise typer.Exit(1) from None
     if code == 2:
         raise FleetError(why)
     if code:
-        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:\n  fedprune resume {out}")
+        _say(f"The run failed: {why}\nWhat is done lies in {out}; go on with:")
+        _say(f"  fedprune resume {shlex.quote(str(out))}")
         raise typer.Exit(code)
     summary(console, RunFolder(out).read_result(), out)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,19 +11,18 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fedprune.cli.device_names import NUMBERS, Names, in_order
 from fedprune.experiment import Experiment
 from fedprune.runs.report.attendance import Said, away, faults, named, strangers
 
 _HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
-_NAMES = 10  # devices that a line names before it only counts them
-
 _What = TypeVar("_What")
 
 
 class Display:
     """Takes each line of metrics as it comes; use it as a context."""
 
-    def __init__(self, console: Console, experiment: Experiment, folder: Path) -> None:
+    def __init__(self, console: Console, experiment: Experiment, folder: Path, names: Names = NUMBERS) -> None:
         """Nothing is shown before the first line."""
         self._console, self._rounds, self._folder, self._name = console, experiment.rounds, folder, experiment.name
         columns = (
@@ -37,7 +36,8 @@ class Display:
         self._task = self._progress.add_task("preparing", total=None)
         self._round: dict[str, Any] = {}
         self._headed = False
-        self._away: Mapping[int, Said] = {}
+        self._names = names
+        self._away: Mapping[Any, Said] = {}
         self._strangers: set[tuple[str, str]] = set()
         self._seconds, self._device_seconds = 0.0, 0.0
 
@@ -92,7 +92,7 @@ class Display:
         line["phases"].append(row["phase"])
         line["devices"] = max(line["devices"], row.get("devices") or 0)
         line.setdefault("density", row["density"])
-        line["said"] += [*_said(row), *self._news(row)]
+        line["said"] += [*_said(row, self._names), *self._news(row)]
         if row.get("device_seconds") is not None:
             self._device_seconds += row["device_seconds"]
             self._seconds += row.get("seconds") or 0.0
@@ -105,18 +105,23 @@ class Display:
 
     def _news(self, row: Mapping[str, Any]) -> list[str]:
         """What lines repeat while it lasts, said when it begins and ends: who is not asked, and who is nobody."""
-        now = away(row)
-        if now is None:
+        there = away(row)
+        if there is None:
             return []
+        names, unknown = self._names, strangers(row)
+        # one that is connected and cannot say who it is counts as away: its node's error says why
+        failing = {names.nodes[node] for node in unknown if node in names.nodes}
+        now = {device: said for device, said in there.items() if names.of(device) not in failing}
         before, self._away = self._away, now
         gone = _grouped({device: said for device, said in now.items() if before.get(device) != said})
         back = _grouped({device: Said(said.word) for device, said in before.items() if device not in now})
-        new = [found for found in strangers(row).items() if found not in self._strangers]
+        new = [found for found in unknown.items() if found not in self._strangers]
         self._strangers |= {*new}
         return [
-            *(f"{_names(devices)}: {_AWAY[said.word]}{said.why}" for said, devices in gone.items()),
-            *(f"{_names(devices)}: {_BACK[said.word]}" for said, devices in back.items()),
-            *(f"node {node} is none of the devices: {why}" for node, why in new),
+            *(f"{names.all_of(devices)}: {_AWAY[said.word]}{said.why}" for said, devices in gone.items()),
+            *(f"{names.all_of(devices)}: {_BACK[said.word]}" for said, devices in back.items()),
+            *(f"{names.nodes[node]} cannot take part: {why}" for node, why in new if node in names.nodes),
+            *(f"node {node} is none of the devices: {why}" for node, why in new if node not in names.nodes),
         ]
 
     def _print(self) -> None:
@@ -140,35 +145,37 @@ _AWAY = {"aside": "failed repeatedly, set aside ", "absent": "absent, "}
 _BACK = {"aside": "no longer set aside", "absent": "there again"}
 
 
-def _said(row: Mapping[str, Any]) -> list[str]:
+def _said(row: Mapping[str, Any], names: Names) -> list[str]:
     """What the operator should know of a phase: faults, refusals, and who trains something else from now on."""
     times = row.get("retried") or 0
     again = "again" if times == 1 else f"again {times} times"
     failed, jobs = _grouped(faults(row)), _grouped(named(row.get("replanned")))
     return [
         *([f"{row['phase']}: those that failed were asked {again}"] if times else []),
-        *(f"{_names(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
+        *(f"{names.all_of(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
         *(
-            f"device {device}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; left out"
-            for device, said in (row.get("refused") or {}).items()
+            f"{names.of(_device(key))}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; "
+            "left out"
+            for key, said in (row.get("refused") or {}).items()
         ),
-        *(f"{_names(devices)} train{'s' * (len(devices) == 1)} from now on: {job}" for job, devices in jobs.items()),
+        *(
+            f"{names.all_of(devices)} train{'s' * (len(devices) == 1)} from now on: {job}"
+            for job, devices in jobs.items()
+        ),
     ]
 
 
-def _grouped(said: Mapping[int, _What]) -> dict[_What, list[int]]:
+def _grouped(said: Mapping[Any, _What]) -> dict[_What, list[int | str]]:
     """The devices of which the same is said, by what is said."""
-    found: dict[_What, list[int]] = {}
-    for device in sorted(said):
+    found: dict[_What, list[int | str]] = {}
+    for device in in_order(said):
         found.setdefault(said[device], []).append(device)
     return found
 
 
-def _names(devices: Sequence[int]) -> str:
-    if len(devices) == 1:
-        return f"device {devices[0]}"
-    more = len(devices) - _NAMES
-    return f"devices {', '.join(map(str, devices[:_NAMES]))}" + (f" and {more} more" if more > 0 else "")
+def _device(key: str) -> int | str:
+    """A device as JSON has it: a number is a text there."""
+    return int(key) if key.isdecimal() else key
 
 
 def mib(size: float) -> str:

@@ -27,11 +27,14 @@ def init(
         list[str], typer.Option(help="What devices call this machine: a name or an address.", show_default="its name")
     ] = [],  # noqa: B006
     port: Annotated[int, typer.Option(help="Port of everything.")] = 8000,
+    listen: Annotated[
+        str, typer.Option(help="Address of this machine to listen at.", show_default="0.0.0.0, all of them")
+    ] = "0.0.0.0",
 ) -> None:
     """Make a fleet's folder: an authority, the server's certificate, settings. FLEET is a new folder."""
     from fedprune.deployment.fleet_folder import create
 
-    made = create(fleet, host, port=port)
+    made = create(fleet, host, port=port, listen=listen)
     _say(f"{made.path}: a fleet at {made.address}\nNext:\n  fedprune server start {shlex.quote(str(fleet))}")
     _say(f"  fedprune server enrol {shlex.quote(str(fleet))} NAME       # for each device")
 

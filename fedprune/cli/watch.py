@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from fedprune import experiment as _experiment
+from fedprune.cli import fleet_run
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds import model as _state
 from fedprune.pruning import masks
@@ -32,7 +33,8 @@ class Watched:
 
     def __init__(self, path: Path) -> None:
         """A folder that may not exist yet. ExperimentError where something else lies there."""
-        if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        self._fleet_run = fleet_run.opened(path)
+        if path.exists() and not (path.is_dir() and not any(path.iterdir())) and not self._fleet_run:
             RunFolder(path).experiment()  # says what is wrong
         self._path = path
         self._lock = threading.Lock()
@@ -55,7 +57,8 @@ class Watched:
                 except (OSError, ValueError):
                     continue
                 self._stamps[name] = stamp
-            return picture(self._seen, time.time())
+            found = picture(self._seen, time.time())
+            return self._fleet_run.told(found, self._seen.experiment) if self._fleet_run else found
 
 
 def server(run: Path, port: int) -> ThreadingHTTPServer:
@@ -197,7 +200,7 @@ def _rows(file: Path | None) -> dict[str, Any]:
 def _nodes(file: Path | None) -> dict[str, Any]:
     found = json.loads(file.read_bytes()) if file else {}
     nodes = [node for node in found.values() if isinstance(node, dict)] if isinstance(found, dict) else []
-    return {"nodes": {node["device"]: node for node in nodes if isinstance(node.get("device"), int)}}
+    return {"nodes": {node["device"]: node for node in nodes if isinstance(node.get("device"), int | str)}}
 
 
 def _result(file: Path | None) -> dict[str, Any]:

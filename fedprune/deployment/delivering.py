@@ -72,6 +72,7 @@ def _delivered(
             {
                 "name": target.name,
                 "partition": target.partition,
+                "node": target.node,
                 "tier": target.tier,
                 "sha256": name(model),
                 "bytes": len(model),

@@ -16,7 +16,7 @@ class Seen(msgspec.Struct, frozen=True):
     rounds: int = 0
     round: int = -1
     lag_s: float = 0.0
-    device: int = -1
+    device: int | str = -1
     memory_bytes: int = 0
     error: str = ""
 
@@ -51,6 +51,8 @@ class Delivered(msgspec.Struct, frozen=True):
     latency_ms: Latency | None
     memory_bytes: int | None
     in_use: InUse | None
+    node: str | None = None
+    """Flower's id of it, which goes with its key: another device may come to have its name."""
 
 
 def seen(path: Path) -> dict[str, dict[str, Any]]:

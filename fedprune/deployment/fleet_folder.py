@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import socket
@@ -77,7 +78,10 @@ class Fleet:
 
 
 def create(path: Path, hosts: Sequence[str] = (), *, port: int = 8000, listen: str = "0.0.0.0") -> Fleet:
-    """Make a fleet's folder. FleetError where it is one already, where it holds something, or where a host is none."""
+    """Make a fleet's folder. FleetError where it is one already, where it holds something, or where a host is none.
+
+    ``listen`` is the address that the server listens at.
+    """
     path = path.absolute()
     if (path / "config.toml").exists():
         raise FleetError(f"{path}: is a fleet already; start it with: fedprune server start {path}")
@@ -86,14 +90,16 @@ def create(path: Path, hosts: Sequence[str] = (), *, port: int = 8000, listen: s
     hosts = _named(hosts) or (socket.gethostname(),)
     if not 1 <= port <= 65535:
         raise FleetError(f"--port {port}: outside 1 to 65535")
+    if not _is_address(listen):
+        raise FleetError(f"--listen {listen}: no address; write one of this machine's, such as 192.168.1.10")
+    fleet = Fleet(path, hosts, port, listen, "state.db")
     ca = certificates.authority(path.name)
-    server = certificates.server(ca, _named((*hosts, *_HERE)))
+    server = certificates.server(ca, _certified(fleet))
     for folder in (path, path / "devices", path / "runs", path / "logs", path / "app", path / "flwr"):
         folder.mkdir(mode=0o700, parents=folder == path, exist_ok=True)
     for name, pair in (("ca", ca), ("server", server)):
         write_private(path / f"{name}.key", pair.private)
         (path / f"{name}.crt").write_bytes(pair.public)
-    fleet = Fleet(path, hosts, port, listen, "state.db")
     program = [str(Path(sys.executable).with_name("fedprune")), "server", "start", str(path)]
     (path / "fedprune-server.service").write_text(texts.unit(f"fedprune server of {path}", program, path))
     (path / "README.md").write_text(texts.readme(path))
@@ -133,9 +139,10 @@ def renew(fleet: Fleet, hosts: Sequence[str] = ()) -> Fleet:
     is lost, damaged or out of date; nothing is changed then.
     """
     hosts = _named(hosts) or fleet.hosts
+    renewed = replace(fleet, hosts=hosts)
     try:
         ca = certificates.Pair((fleet.path / "ca.key").read_bytes(), (fleet.path / "ca.crt").read_bytes())
-        pair = certificates.server(ca, _named((*hosts, *_HERE)))
+        pair = certificates.server(ca, _certified(renewed))
     except OSError as error:
         raise FleetError(
             f"{error.filename}: cannot be read ({error.strerror}); put the copy back that you keep"
@@ -150,7 +157,7 @@ def renew(fleet: Fleet, hosts: Sequence[str] = ()) -> Fleet:
         half = fleet.path / "config.toml.half"
         half.write_text(texts.config(hosts, fleet.port, fleet.listen, fleet.database))
         half.replace(fleet.path / "config.toml")
-    return replace(fleet, hosts=hosts)
+    return renewed
 
 
 @contextmanager
@@ -170,6 +177,19 @@ def is_host(text: str) -> bool:
     """Whether a text may name a machine, or be its address."""
     labels = [] if ":" in text else text.split(".")
     return len(text) <= _LONGEST_HOST and all(0 < len(each) < 64 for each in labels) and bool(_HOST.fullmatch(text))
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return text in _HERE
+    return is_host(text)
+
+
+def _certified(fleet: Fleet) -> tuple[str, ...]:
+    """What the server's certificate holds for: its hosts, and wherever this machine's own commands reach it."""
+    return _named((*fleet.hosts, *_HERE, fleet.local[0]))
 
 
 def _named(hosts: Sequence[str]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
@@ -15,6 +16,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL = re.compile(r"(?:\S+Z )?(DEBUG|INFO|WARNING|ERROR|CRITICAL) *(?::|\[[\w.]+\]) *(.*)")
 _RUN = re.compile(r"\[RUN (\d+)(?:, ROUND (\d+))?\]")
 _REQUEST = re.compile(r'\S+ - "\w+ \S+ HTTP/[\d.]+" (\d+)')
+_SENDING = re.compile(r"Sending: (\S+) message")
 _EVENTS = (
     ("receiving", re.compile(r"Receiving: \S+ message")),
     ("sending", re.compile(r"Sending: \S+ message")),
@@ -71,9 +73,49 @@ class Log:
 
     def write(self, level: str, event: str, text: str, **about: str | int) -> None:
         """An entry of the file alone."""
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        entry = {"time": time, "level": level, "event": event, **self._about, **about, "text": text}
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        entry = {"time": now, "level": level, "event": event, **self._about, **about, "text": text}
         self._file.handle(logging.makeLogRecord({"msg": json.dumps(entry, ensure_ascii=False)}))
+
+
+class Work:
+    """Reads what a SuperNode says, and tells of it what a device's owner wants to know: it is connected, it works.
+
+    ``address`` is the server's.
+    """
+
+    def __init__(self, address: str, log: Log) -> None:
+        """Nothing is told before the first line."""
+        self._address, self._log = address, log
+        self._known = self._lost = False
+        self._round, self._began = "", 0.0
+
+    def read(self, line: str) -> None:
+        """A line of its output."""
+        line = _COLOUR.sub("", line)
+        found = _LEVEL.fullmatch(line)
+        text = found[2] if found else line
+        if text.startswith("Connection attempt failed"):
+            self._lost = True
+        elif text.startswith("SuperNode ID: ") or (
+            self._known and self._lost and text.startswith("Connection successful")
+        ):
+            self._known, self._lost = True, False
+            self._log.said("connected", f"connected to {self._address}; waiting for work")
+        elif run := _RUN.fullmatch(text):
+            self._round = run[2] or ""
+        elif text.startswith("Receiving: "):
+            self._began = time.monotonic()
+        elif (work := _SENDING.match(text)) and self._began:
+            of = f" on round {self._round}" if self._round else ""
+            self._log.said("worked", f"worked{of}: {_work(work[1])}, {time.monotonic() - self._began:.1f} s")
+            self._began = 0.0
+
+
+def _work(route: str) -> str:
+    """A message's type in words."""
+    word = route.rpartition(".")[2]
+    return "several phases" if word == "several" else word.replace("_", " ")
 
 
 class _Patient(RotatingFileHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +25,12 @@ NUMBER = "run_id"
 """In a run's folder: Flower's id of the run that wrote it last."""
 _ASK_S = 60.0  # each question to Flower costs seconds of a core
 _ENDS_S = 60.0
+_LISTENS_S, _GONE_S = 2.0, 10.0  # one that is only busy listens again sooner
 _LEAST_FREE = 2**16  # bytes of a disk; one with less is full
+
+
+class ServerGone(FleetError):
+    """The server of a run that is followed was killed, or stopped."""
 
 
 def folder(fleet: Fleet, experiment: Experiment) -> Path:
@@ -133,8 +139,10 @@ def follow(
     """Show each line of a run until it ends: (exit code, why).
 
     0 only where Flower and the app both say so, and ``proof``, the file that the run writes last, is there.
+    ServerGone where nothing listens there any more.
     """
-    position, ended, asked = 0, None, time.monotonic()
+    position, ended = 0, None
+    asked = heard = looked = time.monotonic()
     while ended is None:
         rows, position = _new_rows(out / _PROGRESS, position)
         for row in rows:
@@ -144,6 +152,14 @@ def follow(
                 show(row)
         if not rows:
             time.sleep(0.3)
+        if rows:
+            heard = time.monotonic()
+        elif time.monotonic() - looked > _LISTENS_S:
+            looked = time.monotonic()
+            if fleet.listens():
+                heard = looked
+            elif looked - heard > _GONE_S:
+                raise _gone(fleet)
         if ended is None and time.monotonic() - asked > _ASK_S:
             asked = time.monotonic()
             status, details = _status(fleet, run)
@@ -166,8 +182,16 @@ def list_runs(fleet: Fleet) -> list[dict[str, Any]]:
     return found
 
 
+def _gone(fleet: Fleet) -> ServerGone:
+    at = shlex.quote(str(fleet.path))
+    return ServerGone(f"{fleet.path}: the server is gone; start it again with: fedprune server start {at}")
+
+
 def _status(fleet: Fleet, run: str) -> tuple[str, str]:
-    row = flower.ask(fleet, ["flwr", "ls", LINK, "--run-id", run])["runs"][0]
+    try:
+        row = flower.ask(fleet, ["flwr", "ls", LINK, "--run-id", run])["runs"][0]
+    except FleetError as error:
+        raise error if fleet.listens() else _gone(fleet) from error
     return str(row["status"]), str(row.get("details") or row.get("status-details") or "")
 
 

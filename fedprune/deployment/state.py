@@ -70,7 +70,7 @@ def look(fleet: Fleet) -> FleetState:
                 memory_bytes=memory[-1] if memory else 0,
                 error=mine[-1].get("error", "") if mine else "",
                 lag_s=next((entry["lag_s"] for entry in reversed(mine) if "lag_s" in entry), 0.0),
-                model=deploying.model_in_use(deployed.get(device.name)),
+                model=deploying.model_in_use(_its_own(deployed.get(device.name), device.node)),
             )
         )
     files = [*fleet.runs.glob(f"*/{NUMBER}"), *deploying.folder(fleet).glob(NUMBER)]
@@ -81,6 +81,11 @@ def look(fleet: Fleet) -> FleetState:
 
 def _known(node: dict[str, Any] | None) -> bool:
     return node is not None and node.get("status") != "unregistered"
+
+
+def _its_own(row: dict[str, Any] | None, node: str | None) -> dict[str, Any] | None:
+    """The row, unless it is of a device that had this name before."""
+    return None if row is None or row.get("node", node) != node else row
 
 
 def _seen(fleet: Fleet) -> list[dict[str, dict[str, Any]]]:

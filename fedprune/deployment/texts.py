@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +61,7 @@ deploy = ""
 
 
 def unit(description: str, command: Sequence[str], folder: Path, *, pause_s: int = 10) -> str:
-    """A systemd user unit that keeps ``command`` running in ``folder``."""
+    """A systemd user unit that keeps ``command`` running in ``folder``, with the PYTHONPATH that there is now."""
     return f"""\
 [Unit]
 Description={_plain(description)}
@@ -70,13 +71,22 @@ Wants=network-online.target
 [Service]
 ExecStart={" ".join(_word(word) for word in command)}
 WorkingDirectory={_plain(str(folder))}
-Restart=always
+{_python_path()}Restart=always
 RestartSec={pause_s}
 TimeoutStopSec=40
 
 [Install]
 WantedBy=default.target
 """
+
+
+def _python_path() -> str:
+    """What finds loaders and nets of one's own; a service runs elsewhere, where relative paths mean something else."""
+    if not (given := os.environ.get("PYTHONPATH")):
+        return ""
+    path = os.pathsep.join(os.path.abspath(part) for part in given.split(os.pathsep))
+    escaped = _plain(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'Environment="PYTHONPATH={escaped}"\n'
 
 
 def readme(path: Path) -> str:

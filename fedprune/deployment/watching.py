@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedprune.deployment import fleet_files
@@ -21,6 +22,8 @@ from fedprune.wire.payload import MEMORY
 
 _PAUSES_S = (1.0, 5.0, 15.0)
 _Result = TypeVar("_Result")
+_RAISED = re.compile(r"<class '(?:[^']*\.)?([^'.]+)'>:<'(.*)'>", re.DOTALL)
+_LETTERS = 300
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.3, 3.0
 
 
@@ -59,6 +62,8 @@ class Watched(Grid):
             waiting -= {reply.metadata.reply_to_message_id for reply in new}
             replies += new
             for reply in new:
+                if reply.has_error():
+                    reply.error = Error(reply.error.code, _plain(reply.error.reason or ""))
                 self._nodes.setdefault(reply.metadata.src_node_id, {})["lag_s"] = round(time.monotonic() - started, 1)
             if waiting and not new:
                 time.sleep(min(_MOST_PAUSE_S, max(_LEAST_PAUSE_S, (time.monotonic() - started) / 20)))
@@ -83,6 +88,8 @@ class Watched(Grid):
                     continue
                 values = values_of(part.records)
                 seen |= {key: int(values[key]) for key in (MEMORY, "device") if isinstance(values.get(key), int)}
+                if isinstance(values.get("device"), str):  # by its name
+                    seen["device"] = values["device"]
         except ValueError as error:
             seen["error"] = str(error)
 
@@ -112,6 +119,12 @@ class Watched(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """As ``grid`` does."""
         return self._grid.pull_messages(message_ids)
+
+
+def _plain(reason: str) -> str:
+    """What a device's app raised, in one line as Python says it: Flower has the class and the message as a program."""
+    found = _RAISED.fullmatch(reason.strip())
+    return " ".join((f"{found[1]}: {found[2]}" if found else reason).split()).removesuffix(":")[:_LETTERS]
 
 
 def _insisted(call: Callable[[], _Result]) -> _Result:

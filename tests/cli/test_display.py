@@ -1,14 +1,19 @@
 """What an operator reads while a run goes on: who failed, is late, is away, comes back, or is nobody."""
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from fedprune.cli.device_names import NUMBERS, Names, in_order
 from fedprune.cli.progress import Display, summary
 from fedprune.experiment import load
+
+_DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"
 
 
 def row(round: int, phase: str, **more: Any) -> dict[str, Any]:
@@ -20,9 +25,9 @@ def row(round: int, phase: str, **more: Any) -> dict[str, Any]:
 def shown(world: Path) -> Any:
     """Shows lines of metrics, and returns what is read of each round: the lines under its own."""
 
-    def show(*rows: dict[str, Any]) -> dict[str, list[str]]:
+    def show(*rows: dict[str, Any], names: Names = NUMBERS) -> dict[str, list[str]]:
         out = io.StringIO()
-        with Display(Console(file=out, width=80), load(world / "tiny.toml"), Path("run")) as display:
+        with Display(Console(file=out, width=80), load(world / "tiny.toml"), Path("run"), names) as display:
             for each in rows:
                 display(each)
         found: dict[str, list[str]] = {}
@@ -72,6 +77,52 @@ def test_who_is_away_is_said_when_it_changes_and_not_at_every_line(shown: Any) -
         "4": ["device 2: absent, not connected"],
         "5": ["device 2: there again"],
     }
+
+
+def test_a_fleets_devices_are_called_by_name_and_one_that_fails_at_once_is_not_absent(shown: Any) -> None:
+    names = Names({0: "kitchen", 1: "attic", 2: "cellar"}, {"77": "cellar"})
+    refused = {"1": {"refused": 2**22, "memory_bytes": 2**21}}
+    gone = {"absent": {"2": "not connected"}, "strangers": {"77": "ValueError: no column ax", "78": "says nothing"}}
+    told = shown(
+        row(1, "train", faults={"0": "ValueError: NaN", "1": "ValueError: NaN"}, refused=refused, **gone),
+        row(1, "evaluate", absent={"0": "not connected", "1": "not connected"}),
+        names=names,
+    )
+    assert told["1"] == [
+        "kitchen, attic, train: ValueError: NaN",
+        "attic, train: needs 4.0 MiB, has 2.0 MiB; left out",
+        "cellar cannot take part: ValueError: no column ax",
+        "node 78 is none of the devices: says nothing",
+        "kitchen, attic: absent, not connected",
+    ]
+
+
+def test_devices_have_numbers_or_names_or_are_named_by_what_a_line_calls_them() -> None:
+    names = Names({0: "kitchen"})
+    devices = ["attic", 2, 0, 11]
+    assert names.all_of(in_order(devices)) == "kitchen, device 2, device 11, attic"
+    assert (NUMBERS.all_of([3]), NUMBERS.all_of([3, 4]), NUMBERS.of("attic")) == ("device 3", "devices 3, 4", "attic")
+
+
+def test_a_notice_is_read_at_once_also_through_a_pipe() -> None:
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from rich.console import Console
+        from fedprune.cli.progress import Display
+        from fedprune.experiment import load
+        with Display(Console(), load(Path(sys.argv[1])), Path("run")) as display:
+            display({"notice": "waiting for 2 of 3 devices: kitchen, attic [1]"})
+            sys.stdin.read()
+        """
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(_DIGITS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "waiting for 2 of 3 devices: kitchen, attic [1]"
+    assert process.poll() is None  # it was said while the run goes on
+    process.communicate("")
+    assert process.returncode == 0
 
 
 def test_many_devices_of_which_the_same_is_said_share_a_line(shown: Any) -> None:

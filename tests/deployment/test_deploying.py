@@ -154,6 +154,11 @@ def test_rows_say_who_has_what_and_a_device_that_is_away_gets_it_the_next_time(
     assert bring(0)[0]["reason"] == "not connected"
     assert delivered(run / DEPLOYED) == delivered(fleet.path / DEPLOYED) == second  # what they still have
     assert [line["phase"] for line in lines] == ["deploy", "deploy"]
+    devices.revoke(fleet, "kitchen")
+    _enrol(fleet, "kitchen")
+    record = fleet.devices / "kitchen.json"
+    record.write_text(record.read_text().replace('"1000"', '"77"'))  # another key is another node to Flower
+    assert [bool(one.model) for one in state.look(fleet).devices] == [False, True]
     (fleet.path / DEPLOYED).write_text("[{")
     assert [one.model for one in state.look(fleet).devices] == ["", ""]
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import ssl
 import stat
@@ -18,7 +19,7 @@ from typer.testing import CliRunner
 from fedprune.cli.main import app
 from fedprune.deployment import devices, plain, runs, state
 from fedprune.deployment.device import hints, join
-from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, write_private
+from fedprune.deployment.fleet_folder import Fleet, FleetError, create, open_fleet, renew, write_private
 from fedprune.experiment import load
 
 _DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"
@@ -72,6 +73,21 @@ def test_the_certificate_holds_for_nobody_else_and_under_no_other_authority(flee
         _handshake(fleet, "elsewhere.example", fleet.path / "ca.crt")
     with pytest.raises(ssl.SSLCertVerificationError):
         _handshake(fleet, "server.example", other.path / "ca.crt")
+
+
+def test_a_server_listens_where_it_is_told_and_its_own_commands_trust_it_there(tmp_path: Path) -> None:
+    words = ["server", "init", str(tmp_path / "new"), "--host", "server.example", "--listen"]
+    for wrong in ("192.0.2.300", "a b", "fe80::1%eth0", ""):
+        done = CliRunner().invoke(app, [*words, wrong])
+        assert isinstance(done.exception, FleetError), done.output
+        assert str(done.exception).startswith(f"--listen {wrong}: no address; write one of this machine's")
+        assert not (tmp_path / "new").exists()
+    done = CliRunner().invoke(app, [*words, "192.0.2.5"])
+    assert done.exit_code == 0, done.output
+    found = open_fleet(tmp_path / "new")
+    assert (found.listen, found.local, found.address) == ("192.0.2.5", ("192.0.2.5", 8000), "server.example:8000")
+    assert _handshake(found, "192.0.2.5", found.path / "ca.crt") == "TLSv1.3"
+    assert _handshake(renew(found), "192.0.2.5", found.path / "ca.crt") == "TLSv1.3"
 
 
 def test_a_folder_that_is_a_fleet_or_holds_something_is_left_alone(fleet: Fleet, tmp_path: Path) -> None:
@@ -212,7 +228,8 @@ def test_a_name_of_no_network_is_a_hint(fleet: Fleet) -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
+def test_units_are_what_systemd_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", f'{tmp_path}/my $HOME 50%:{tmp_path}/"quoted" \\ways')
     fleet = create(tmp_path / "my fleet 100%")
     _, file = devices.enrol(fleet, "kitchen")
     read = devices.read_join(file)
@@ -225,6 +242,33 @@ def test_units_are_what_systemd_takes(tmp_path: Path) -> None:
         environment = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert not [line for line in done.stderr.splitlines() if path.name in line], done.stderr
+
+
+def _unit_environment(unit: Path) -> str | None:
+    """What systemd's rules make of a unit's Environment= line: quotes, backslashes, and % doubled."""
+    for line in unit.read_text().splitlines():
+        if line.startswith("Environment="):
+            (word,) = shlex.split(line.removeprefix("Environment="))  # where $ is no more than itself, as there
+            return word.replace("%%", "%")
+    return None
+
+
+def test_a_service_finds_loaders_of_ones_own_where_the_command_did(
+    fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, file = devices.enrol(fleet, "kitchen")
+    read = devices.read_join(file)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for given, expected in (
+        ("", None),
+        ("/opt/my loaders:/opt/$HOME", "/opt/my loaders:/opt/$HOME"),
+        ('/opt/100%:/opt/"a\\b"', '/opt/100%:/opt/"a\\b"'),
+        ("own:", f"{tmp_path}/here/own:{tmp_path}/here"),
+    ):
+        monkeypatch.setenv("PYTHONPATH", given)
+        unit, _ = join.install_service(read, join.unpack(read, file), None)
+        assert _unit_environment(unit) == (expected and f"PYTHONPATH={expected}")
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,38 @@ def test_flowers_lines_become_entries_that_can_be_asked(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_devices_owner_is_told_when_it_is_connected_and_what_it_works_on(tmp_path: Path) -> None:
+    said: list[str] = []
+    work = logs.Work("server.local:8000", logs.Log(tmp_path / "log.jsonl", said.append, "kitchen"))
+    for line in (
+        "\x1b[93mWARNING \x1b[0m:   Connection attempt failed, retrying in 0.47 seconds",
+        "\x1b[92mINFO \x1b[0m:      Connection successful after 0.47 seconds and 2 tries.",
+        "\x1b[92mINFO \x1b[0m:      SuperNode ID: 13699323453083738734",
+        "\x1b[92mINFO \x1b[0m:      ",
+        "\x1b[92mINFO \x1b[0m:      [RUN 11177548425467798092, ROUND 2]",
+        "\x1b[92mINFO \x1b[0m:      Receiving: train message (ID: 09b1)",
+        "\x1b[92mINFO \x1b[0m:      [RUN 11177548425467798092, ROUND 2]",
+        "\x1b[92mINFO \x1b[0m:      Sending: train message (ID: 77)",
+        "\x1b[92mINFO \x1b[0m:      [RUN 11177548425467798092]",
+        "\x1b[92mINFO \x1b[0m:      Receiving: query.several message (ID: 09b2)",
+        "\x1b[92mINFO \x1b[0m:      Sending: query.several message (ID: 78)",
+        "\x1b[93mWARNING \x1b[0m:   Connection attempt failed, retrying in 0.47 seconds",
+        "\x1b[93mWARNING \x1b[0m:   Connection attempt failed, retrying in 1.12 seconds",
+        "\x1b[92mINFO \x1b[0m:      Connection successful after 1.59 seconds and 3 tries.",
+        "\x1b[92mINFO \x1b[0m:      Connection successful after 0.1 seconds and 2 tries.",
+    ):
+        work.read(line)
+    assert [re.sub(r"\d\.\d s", "N s", line) for line in said] == [
+        "connected to server.local:8000; waiting for work",
+        "worked on round 2: train, N s",
+        "worked: several phases, N s",
+        "connected to server.local:8000; waiting for work",
+    ]
+    assert [entry["event"] for entry in entries(tmp_path / "log.jsonl")] == [
+        "connected", "worked", "worked", "connected"
+    ]  # fmt: skip
+
+
 def test_a_log_stays_small_and_a_disk_that_cannot_be_written_stops_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,9 +63,15 @@ def test_whoever_is_killed_takes_flowers_processes_along(
         found = [p for p in marked(f"{tmp_path}/{name}") if all(word in " ".join(p.cmdline()) for word in words)]
         return found
 
-    start("run", "run", _DIGITS, "--fleet", str(fleet.path), *_SET)
+    def works(name: str) -> bool:
+        """Whether a device has a process at work on a message: Flower's own, or a fork of the one that is warm."""
+        return len(has(name, "fedprune.deployment.device.warm")) > 1 or bool(has(name, "flwr-clientapp"))
+
+    watching = start("run", "run", _DIGITS, "--fleet", str(fleet.path), *_SET)
     for name in _NAMES:
-        _until(lambda name=name: has(name, "flwr-clientapp"), tmp_path / f"{name}.log")  # type: ignore[misc]
+        said = tmp_path / f"{name}.log"
+        _until(lambda said=said: "connected to 127.0.0.1" in said.read_text(), said)  # type: ignore[misc]
+        _until(lambda name=name: works(name), said)  # type: ignore[misc]
     assert has("server", "flwr-serverapp")
     assert has("server", "flower-superexec")
 
@@ -82,3 +88,9 @@ def test_whoever_is_killed_takes_flowers_processes_along(
     server.kill()
     server.wait()
     assert left(f"{tmp_path}/server", 40) == []
+    assert watching.wait(60) == 1  # it says so itself, and what to do: Flower's own words would be of a connection
+    out = fleet.runs / "digits"
+    assert (tmp_path / "run.log").read_text().splitlines()[-1] == (
+        f"{fleet.path}: the server is gone; start it again with: fedprune server start {fleet.path}, "
+        f"and go on with: fedprune resume {out}"
+    )

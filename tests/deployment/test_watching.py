@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 
 from fedprune.deployment import watching
 from fedprune.deployment.watching import Watched
@@ -65,6 +65,32 @@ def ask(grid: Any, round: int) -> list[Message]:
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_PAUSES_S", (0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (f"{ValueError}:<'no column 'ax'\n  in walk.csv'>", "ValueError: no column 'ax' in walk.csv"),
+        ("<class 'fedprune.data.examples.DataError'>:<'keywords: no folder'>", "DataError: keywords: no folder"),
+        ("<class 'a.b.<locals>.Wrong'>:<''>", "Wrong"),
+        ("An exception was raised when attempting to load `ClientApp`", None),
+        ("", "an error without a reason"),
+    ],
+)
+def test_what_a_device_raises_is_said_as_python_says_it(tmp_path: Path, reason: str, expected: str | None) -> None:
+    class Failing(Shaky):
+        def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+            """An error for each."""
+            asked = super().pull_messages(message_ids)
+            for reply in asked:
+                reply.__dict__.update(_content=None, _error=Error(3, reason))
+            return asked
+
+    file = tmp_path / "devices.json"
+    replies = ask(Watched(Failing(), file), 1)
+    if reason:
+        assert [reply.error.reason for reply in replies] == 2 * [expected or reason]
+    assert [seen["error"] for seen in json.loads(file.read_bytes()).values()] == 2 * [expected or reason]
 
 
 def test_rounds_are_counted_once_also_over_a_restart_of_the_server(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fedprune.deployment import flower, texts
 from fedprune.deployment.device import hints
 from fedprune.deployment.devices import Join
 from fedprune.deployment.fleet_folder import FleetError, write_private
-from fedprune.deployment.logs import Log
+from fedprune.deployment.logs import Log, Work
 from fedprune.deployment.processes import child, show, stoppable
 
 _PAUSE_S = 10.0
@@ -84,10 +84,11 @@ def serve(join: Join, folder: Path, config: str, say: Callable[[str], None]) -> 
 
 def _once(join: Join, folder: Path, config: str, log: Log) -> bool:
     """Whether the SuperNode, which ended, could not connect at all."""
-    refused, failures = threading.Event(), itertools.count(1)
+    refused, failures, work = threading.Event(), itertools.count(1), Work(join.address, log)
 
     def read(line: str) -> None:
         log.flower(line)
+        work.read(line)
         if "Exit Code: 305" in line:
             refused.set()
         # it tries again without end, and never says what fails

@@ -191,7 +191,7 @@ class Stage:
         found: list[psutil.Process] = []
 
         def trains() -> bool:
-            for one in device.children("flwr-clientapp") if received.search(device.text()) else ():
+            for one in apps(device) if received.search(device.text()) else ():
                 with suppress(psutil.Error, OSError):
                     if "libtorch_cpu" in Path(f"/proc/{one.pid}/maps").read_text():
                         found.append(one)
@@ -206,6 +206,17 @@ class Stage:
     def operator_sees(self) -> str:
         """What the run's metrics tell of devices, and ``fedprune status``'s last errors."""
         return outcome.said(self.out) or "nothing: no fault in the metrics"
+
+
+def apps(device: Actor) -> list[psutil.Process]:
+    """Processes of a device that work on a message: Flower's own, or forks of the one that is kept warm."""
+    warm = device.children("fedprune.deployment.device.warm")
+    parents = {one.pid for one in warm}
+    forks = []
+    for one in warm:
+        with suppress(psutil.Error):
+            forks += [one] if one.ppid() in parents else []
+    return [*device.children("flwr-clientapp"), *forks]
 
 
 def reference(settings: Sequence[str] = ()) -> Path:
