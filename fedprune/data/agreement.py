@@ -115,8 +115,11 @@ def agree(settings: Data, told: Mapping[DeviceId, Told]) -> Agreed:
 
 
 def schema_of(settings: Data) -> Schema:
-    """What an example is, by settings that are agreed."""
+    """What an example is, by settings that are agreed. DataError where constants are not one a channel."""
     shape, pictures = settings.shape, settings.name == "pictures"
+    if not _one_a_channel(settings):
+        count = channels(settings, shape)
+        raise DataError(f"data.mean: {len(settings.mean)} values, but an example of shape {shape} has {count} channels")
     over = [1] * len(shape)
     over[_axis(settings, shape)] = shape[_axis(settings, shape)]
     mean, std = (np.array(values, np.float32).reshape(over) for values in (settings.mean, settings.std))
@@ -135,7 +138,7 @@ def schema_of(settings: Data) -> Schema:
 def seen_by_one(settings: Data, recorded: Recorded) -> Data:
     """Settings as one device alone would have them, where nothing is agreed yet."""
     # a device without an example has no shape, and says so
-    shape = settings.shape or own.shape_of(settings) or recorded.inputs.shape[1:] or (1,)
+    shape = settings.shape or own.shape_of(settings) or recorded.inputs.shape[1:] or (len(settings.mean) or 1,)
     classes = settings.classes or tuple(sorted({*recorded.labels}, key=_natural))
     count = channels(settings, shape)
     mean, std = settings.mean or (0.0,) * count, settings.std or (1.0,) * count
@@ -144,7 +147,11 @@ def seen_by_one(settings: Data, recorded: Recorded) -> Data:
 
 def is_agreed(settings: Data) -> bool:
     """Whether settings hold all that an example is."""
-    return bool(settings.classes and settings.shape and settings.mean and settings.std)
+    return bool(settings.classes and settings.shape and settings.mean and _one_a_channel(settings))
+
+
+def _one_a_channel(settings: Data) -> bool:
+    return len(settings.mean) == len(settings.std) == channels(settings, settings.shape)
 
 
 def channels(settings: Data, shape: tuple[int, ...]) -> int:

@@ -56,7 +56,9 @@ def test_result_json(finished: Path) -> None:
     assert result["model"] == "own_world:net"
     assert result["data"] == "own_world:load"
     assert 0 <= result["accuracy_int8"] <= 1
-    assert result["accuracy_float"] == rows[-1]["accuracy"]  # torch on all test parts, as the last round had it
+    *_, tested, checked = rows
+    assert (tested["phase"], checked["phase"], checked["devices"]) == ("evaluate", "check", 3)
+    assert result["accuracy_float"] == tested["accuracy"]  # torch on all test parts, as the last round had it
     assert result["density"] == masks.density(state.masks) == pytest.approx(0.3, rel=0.02)
     pruned = sum(int((~mask).sum()) for mask in state.masks.values())
     parameters = sum(value.size for name, value in state.params.items() if "running" not in name and "num" not in name)
@@ -99,6 +101,7 @@ def test_metrics_have_a_line_for_each_round_and_phase(finished: Path) -> None:
     assert [(row["round"], row["phase"]) for row in rows] == [
         (0, "bn_statistics"), (0, "losses"), (0, "evaluate"),
         *((round, phase) for round in (1, 2) for phase in ("train", "top_gradients", "evaluate")),
+        (2, "check"),
     ]  # fmt: skip
 
 

@@ -336,6 +336,23 @@ def test_what_is_fixed_is_not_asked_for(tmp_path: Path, whole: Path, monkeypatch
     assert card["labels"] == ["dog", "cat"]
 
 
+def test_constants_that_are_not_one_a_channel_are_told_in_one_line(tmp_path: Path, whole: Path) -> None:
+    data = {"name": "arrays", "partition": "own", "mean": [5.0, 1.0], "std": [3.0, 1.0]}
+    with pytest.raises(RunStopped, match=r"data\.mean: 2 values, but an example of shape \(1, 6, 6\) has 1 channels$"):
+        go(tmp_path / "run", whole / "people", experiment=own_world.experiment(data=data))
+    # one that has no example has no shape, whatever the constants
+    (tmp_path / "people" / "dan").mkdir(parents=True)
+    for name in ("ann", "bob"):
+        rng = np.random.default_rng(len(name))
+        (tmp_path / "people" / name).mkdir()
+        inputs, labels = rng.normal(size=(40, 2, 6, 6)).astype(np.float32), np.array(["bee", "cat"] * 20)
+        np.savez(tmp_path / "people" / name / "first.npz", inputs=inputs, labels=labels)
+    said: list[dict[str, Any]] = []
+    asked = own_world.experiment(data=data, rounds=1, method={"name": "magnitude", "density": 0.4})
+    assert go(tmp_path / "run", tmp_path / "people", experiment=asked, progress=said.append)["devices"] == 3
+    assert not [row for row in said if "takes no part" in row.get("notice", "")]
+
+
 @pytest.mark.parametrize(
     ("labels", "why"),
     [
@@ -373,7 +390,15 @@ def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> N
     assert (tmp_path / "run" / "model.tflite").read_bytes() == before
 
 
-@pytest.mark.parametrize("spoilt", [b"{", b"[]", b'{"data": {"name": "arrays"}, "devices": {}}', b'{"devices": {}}'])
+TWO_MEANS = (
+    b'{"data": {"name": "arrays", "partition": "own", "classes": ["bee", "cat"], "shape": [1, 6, 6], '
+    b'"mean": [0, 1], "std": [1, 1]}, "devices": {"ann": {"train": 1}}}'
+)
+
+
+@pytest.mark.parametrize(
+    "spoilt", [b"{", b"[]", b'{"data": {"name": "arrays"}, "devices": {}}', b'{"devices": {}}', TWO_MEANS]
+)
 def test_a_damaged_agreement_is_told_in_one_line(whole: Path, tmp_path: Path, spoilt: bytes) -> None:
     shutil.copytree(whole / "run", tmp_path / "run")
     (tmp_path / "run" / "agreed.json").write_bytes(spoilt)

@@ -30,6 +30,7 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "fedprune", copy / "fedprune", ignore=ignore)
     shutil.copytree(ROOT / "tests" / "laws", copy / "tests" / "laws", ignore=ignore)
     shutil.copytree(ROOT / "tests" / "methods", copy / "tests" / "methods", ignore=ignore)
+    shutil.copy(ROOT / "tests" / "dealt.py", copy / "tests")
     shutil.copy(ROOT / "pyproject.toml", copy)
     blocks = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", _GUIDE, re.DOTALL)
     assert len(blocks) == 8
@@ -49,7 +50,10 @@ def followed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def python(copy: Path, *words: str) -> str:
     """What a Python that knows the copy says."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(copy), str(copy / "tests" / "methods")])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(copy), *(str(copy / "tests" / at) for at in ("", "methods"))]),
+    }
     done = subprocess.run([sys.executable, *words], cwd=copy, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout

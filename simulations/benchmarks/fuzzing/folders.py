@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -14,13 +15,18 @@ from rich.console import Console
 
 from fedprune import experiment as _experiment
 from fedprune.cli.progress import summary
+from fedprune.data.agreement import Agreed
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State, read, save
 from fedprune.runs.folder import RunFolder, _saved
 from fedprune.runs.folder_files import FORMS, SHIPPED, Checked, Result, TierResult, Worst
+from fedprune.runs.setting import prepare
 from simulations.benchmarks.fuzzing import honest
 from simulations.benchmarks.fuzzing.target import Target
 from simulations.benchmarks.fuzzing.texts import in_a_file
+
+_MOST_INPUTS = 2**22
+"""Numbers that a model of any size may have; who writes a larger one into a run's folder may have it made."""
 
 
 def _checkpoint_seeds() -> Sequence[bytes]:
@@ -83,9 +89,26 @@ def _result(path: Path) -> None:
     summary(Console(file=io.StringIO()), RunFolder(path.parent).read_result(), path.parent)
 
 
+def _agreed_seeds() -> Sequence[bytes]:
+    data = msgspec.structs.replace(
+        honest.own().data, classes=("a", "b", "c"), shape=(1, 8, 8), mean=(0.25,), std=(1.5,)
+    )
+    holds = {name: {"train": 30, "development": 4, "test": 6} for name in ("attic", "kitchen")}
+    with tempfile.TemporaryDirectory() as folder:
+        RunFolder(Path(folder)).agree(Agreed(data, holds))
+        return [(Path(folder) / "agreed.json").read_bytes()]
+
+
+def _agreed(path: Path) -> None:
+    kept = RunFolder(path.parent).agreed()
+    if kept is not None and math.prod(kept.settings.shape) * len(kept.settings.classes) < _MOST_INPUTS:
+        prepare(honest.own(), str(path), None, kept)
+
+
 TARGETS = {
     "checkpoints": Target(_checkpoint_seeds, in_a_file("checkpoint", _read), (ValueError,)),
     "checkpoints_mended": Target(lambda: [each[:-4] for each in _checkpoint_seeds()], _mended, (ValueError,)),
     "metrics": Target(_row_seeds, in_a_file("metrics.jsonl", _rows), (ExperimentError,)),
+    "agreed": Target(_agreed_seeds, in_a_file("agreed.json", _agreed), (ExperimentError,)),
     "result": Target(_result_seeds, in_a_file("result.json", _result), (ExperimentError,)),
 }

@@ -15,7 +15,8 @@ from torch import nn
 
 from fedprune import experiment as _experiment
 from fedprune import graph as graphs
-from fedprune.experiment import load
+from fedprune.counter_rng import generator
+from fedprune.experiment import Experiment, load
 from fedprune.federated.link import client
 from fedprune.federated.link.bundle import Part
 from fedprune.federated.link.client import ROUTES, client_app
@@ -24,10 +25,12 @@ from fedprune.federated.link.records import to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase
+from fedprune.federated.rounds.phases.agree import agree
 from fedprune.federated.rounds.phases.evaluate import evaluate
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.phases.train import train
+from fedprune.runs import forms
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare
 from fedprune.training.lean import Lean
@@ -35,7 +38,8 @@ from fedprune.types import Ask
 from simulations.benchmarks._rounds import drive
 from simulations.benchmarks.soak.stage import DIGITS
 
-DEVICE = 1
+DEVICE, NAME = 1, "kitchen"
+"""The device of one data set that is dealt; and the one with a folder of its own."""
 _WHOLE = Job()
 _SETTINGS = (
     'name="fuzzed"', 'model="simulations.benchmarks.fuzzing.honest:net"', "rounds=1", "data.examples=120",
@@ -72,9 +76,27 @@ def setting() -> Setting:
     return prepare(load(Path(DIGITS), [*keep, "data.devices=0"]), DIGITS)
 
 
+@functools.cache
+def own() -> Experiment:
+    """An experiment of devices with data of their own."""
+    table = {"name": "own", "model": f"{__name__}:net", "rounds": 1, "data": {"name": "arrays", "partition": "own"}}
+    return _experiment.parse({**table, "method": {"name": "magnitude", "density": 0.3}}, "own")
+
+
+@functools.cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A device's own recordings; removed when the process ends."""
+    folder = tempfile.TemporaryDirectory()
+    inputs = generator(0, "own recordings").standard_normal((40, 1, 8, 8)).astype(np.float32)
+    np.savez(Path(folder.name) / "first.npz", inputs=inputs, labels=np.arange(40) % 3)
+    return folder
+
+
 def context() -> Context:
-    """A simulated device's."""
-    config = {"partition-id": DEVICE, "num-partitions": 4, client.SIMULATED: True}
+    """A simulated device's, which has a folder of its own as well."""
+    config: dict[str, bool | float | int | str] = {
+        "partition-id": DEVICE, "num-partitions": 4, client.SIMULATED: True, "data-dir": _folder().name, "name": NAME,
+    }  # fmt: skip
     return Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
 
 
@@ -103,9 +125,9 @@ def exchanged() -> Mapping[str, Exchanged]:
     mixed = [{n: np.roll(m, 1) for n, m in chosen[0].items()}, chosen[1]]
     found = {}
 
-    def add(name: str, phase: Phase[Any], state: State, job: Job = _WHOLE) -> None:
+    def add(name: str, phase: Phase[Any], state: State, job: Job = _WHOLE, asked: Experiment = experiment) -> None:
         request = phase.request(state, job)
-        request = request._replace(values={**request.values, "experiment": _experiment.to_json(experiment)})
+        request = request._replace(values={**request.values, "experiment": _experiment.to_json(asked)})
         sent = to_records(request)
         reply = answered(Part(phase.route, "1", sent))
         found[name] = Exchanged(phase, state, job, sent, reply)
@@ -128,4 +150,7 @@ def exchanged() -> Mapping[str, Exchanged]:
     whole = graphs.trace(model, torch.zeros(1, *made.schema.input_shape))
     add("ranges", measure(Ask("ranges", graphs.inference(whole)), 1), state, Job(batch=16))
     add("ranges as traced", measure(Ask("ranges", whole), 1), state)
+    finished = forms.make(made, state.view(large), part=large)
+    add("check", forms.question(finished), state.view(large), Job(batch=8))
+    add("agree", agree(own().data), State(0, {}), asked=own())
     return found

@@ -13,6 +13,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from fedprune import experiment as _experiment
 from fedprune import wire
 from fedprune.counter_rng import uniforms
+from fedprune.data import agreement
+from fedprune.data.agreement import is_agreed
+from fedprune.data.loading import known_of
 from fedprune.experiment import Privacy
 from fedprune.federated.link import bundle
 from fedprune.federated.link.checks import Asked, asked, checked
@@ -20,7 +23,8 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, size, stamp, to_records
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Reply
+from fedprune.federated.rounds.phases import Reply, agree, check
+from fedprune.runs import forms
 from fedprune.types import Masks, Params
 from fedprune.wire.payload import Payload
 from simulations.benchmarks.fuzzing import honest
@@ -142,8 +146,8 @@ def _private() -> str:
 
 
 @functools.cache
-def _texts() -> tuple[str, str]:
-    return _experiment.to_json(honest.setting().experiment), _private()
+def _texts() -> tuple[str, ...]:
+    return _experiment.to_json(honest.setting().experiment), _private(), _experiment.to_json(honest.own())
 
 
 def _request_seeds() -> Sequence[bytes]:
@@ -220,16 +224,43 @@ def _replies(data: bytes) -> None:
     name, *rest = data.split(SEPARATOR)
     judged = _asked().get(name.decode(errors="replace")) or _asked()["train"]
     one = honest.exchanged()[next(key for key, value in _asked().items() if value is judged)]
+    if one.phase.route == agree.ROUTE:
+        _agreements(one, judged, rest)
+        return
     holds = {"train": 30, "development": 5, "test": 10}
     _, payload = checked(_in_three(rest), judged, honest.DEVICE, holds)
     if "refused" in payload.values:
         return
     _, good = checked(one.reply, judged, honest.DEVICE, holds)
     after = one.phase.reduce(one.state, [Reply(0, good, one.job), Reply(1, payload, one.job)])
+    if one.phase.route == check.ROUTE:
+        outcome = forms.checked(after, None)
+        by_form = (each["agreement"] for each in outcome.forms.values())
+        shares = [outcome.accuracy, *outcome.by_device.values(), *by_form]
+        if not all(share is None or 0 <= share <= 1 for share in shares):
+            raise Foreign(f"shares of examples are {shares}")
+        return
     found = {**after.params, **after.notes} if isinstance(after, State) else (after or {})
     for key, value in found.items():
         if not np.isfinite(value).all():
             raise Foreign(f"{key} is no longer finite")
+
+
+def _agreements(one: honest.Exchanged, judged: Asked, rest: Sequence[bytes]) -> None:
+    """What a server makes of a device's word on its data, beside another's."""
+    says, payload = checked(_in_three(rest), judged)
+    _, good = checked(one.reply, judged)
+    if "refused" in payload.values or says is None:
+        return
+    told = one.phase.reduce(one.state, [Reply("attic", good, one.job), Reply(says, payload, one.job)])
+    agreed = agreement.agree(honest.own().data, told)
+    known = known_of(agreed)
+    constants = known.schema.mean, known.schema.std
+    if not is_agreed(agreed.settings) or not all(np.isfinite(each).all() for each in constants):
+        raise Foreign("no agreement, or one by numbers that are not finite")
+    for notice in agreed.notices:
+        if not notice.isprintable():
+            raise Foreign(f"a notice that is no line: {notice!r:.60}")
 
 
 TARGETS = {

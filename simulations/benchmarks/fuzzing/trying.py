@@ -32,7 +32,7 @@ _START_S = 300.0
 _NEXT, _READY = "next", "ready"
 """What a child writes before it makes a target's honest inputs, and before the first of them is spoilt."""
 _MOST_BYTES = 6 * 2**30
-_MODULES = ("messages", "texts", "folders", "tflite")
+_MODULES = ("messages", "texts", "folders", "recordings", "tflite")
 _DIES_WITH_ITS_PARENT = 1  # PR_SET_PDEATHSIG
 
 
