@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check venv clean
+.PHONY: demo fleet-demo test check venv clean
 
 demo: venv  ## a federated FedTiny run on handwritten digits, to a tiny model
 	$(BIN)/fedprune simulate simulations/digits.toml --fresh
+
+fleet-demo: venv  ## a server and three devices with their own pictures, as processes over TLS on this machine
+	$(BIN)/python -m simulations.fleet_demo
 
 test: venv  ## the whole test suite; in order, so that the long tests, which mostly wait, do not come last
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
