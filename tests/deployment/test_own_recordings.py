@@ -24,13 +24,7 @@ from fedprune.experiment import load
 from fedprune.runs.run import simulate
 
 HELD: dict[str, Sequence[str]] = {"hall": ("one", "two"), "kitchen": ("two", "three"), "yard": ("three", "one")}
-_METHOD = '[method]
-name = "fedtiny"
-density = 0.3
-pool = 2
-period = 1
-stop = 1
-'
+_METHOD = '[method]\nname = "fedtiny"\ndensity = 0.3\npool = 2\nperiod = 1\nstop = 1\n'
 _DATA = {
     "sounds": ("dscnn", 'sounds = { seconds = 0.25, rate = 8000, features = "mfcc16x10" }'),
     "pictures": ("digits_cnn", "pictures = { size = [8, 8], channels = 1, augment = false }"),
