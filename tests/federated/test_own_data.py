@@ -275,6 +275,7 @@ def test_evidence_of_more_examples_than_a_device_has_is_refused(
         ({"counts": []}, "counts is []"),
         ({"counts": {"train": {}, "test": {}, "development": {}}}, "a shape without an example"),
         ({"tier": 3}, "tier is 3"),
+        ({"shape": [2**24, 2]}, "more than 16,777,216 values"),
     ],
 )
 def test_a_device_that_says_nonsense_of_its_data_is_left_out_and_named(
@@ -339,7 +340,7 @@ def test_what_is_fixed_is_not_asked_for(tmp_path: Path, whole: Path, monkeypatch
 def test_constants_that_are_not_one_a_channel_are_told_in_one_line(tmp_path: Path, whole: Path) -> None:
     data = {"name": "arrays", "partition": "own", "mean": [5.0, 1.0], "std": [3.0, 1.0]}
     with pytest.raises(RunStopped, match=r"data\.mean: 2 values, but an example of shape \(1, 6, 6\) has 1 channels$"):
-        go(tmp_path / "run", whole / "people", experiment=own_world.experiment(data=data))
+        go(tmp_path / "run", whole / "people", experiment=recorded_world.experiment(data=data))
     # one that has no example has no shape, whatever the constants
     (tmp_path / "people" / "dan").mkdir(parents=True)
     for name in ("ann", "bob"):
@@ -348,7 +349,7 @@ def test_constants_that_are_not_one_a_channel_are_told_in_one_line(tmp_path: Pat
         inputs, labels = rng.normal(size=(40, 2, 6, 6)).astype(np.float32), np.array(["bee", "cat"] * 20)
         np.savez(tmp_path / "people" / name / "first.npz", inputs=inputs, labels=labels)
     said: list[dict[str, Any]] = []
-    asked = own_world.experiment(data=data, rounds=1, method={"name": "magnitude", "density": 0.4})
+    asked = recorded_world.experiment(data=data, rounds=1, method={"name": "magnitude", "density": 0.4})
     assert go(tmp_path / "run", tmp_path / "people", experiment=asked, progress=said.append)["devices"] == 3
     assert not [row for row in said if "takes no part" in row.get("notice", "")]
 
