@@ -21,6 +21,8 @@ from fedprune.types import DeviceId
 
 Moments = npt.NDArray[np.float64]
 
+AGREED = ("classes", "shape", "mean", "std")
+"""Keys of [data] that devices agree on, where the experiment does not fix them."""
 _BLOCK = 2**20
 """Values of inputs that are doubles at a time."""
 _LEAST_SPREAD = 2.0**-24

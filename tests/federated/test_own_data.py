@@ -393,7 +393,7 @@ def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> N
 
 TWO_MEANS = (
     b'{"data": {"name": "arrays", "partition": "own", "classes": ["bee", "cat"], "shape": [1, 6, 6], '
-    b'"mean": [0, 1], "std": [1, 1]}, "devices": {"ann": {"train": 1}}}'
+    b'"mean": [0, 1], "std": [1, 1]}, "devices": {"ann": {"train": 1, "development": 0, "test": 1}}}'
 )
 
 
@@ -404,4 +404,36 @@ def test_a_damaged_agreement_is_told_in_one_line(whole: Path, tmp_path: Path, sp
     shutil.copytree(whole / "run", tmp_path / "run")
     (tmp_path / "run" / "agreed.json").write_bytes(spoilt)
     with pytest.raises(ExperimentError, match=r"agreed\.json: .*start over with --fresh"):
+        go(tmp_path / "run", whole / "people", resume=True)
+
+
+def _without_a_part(agreed: dict[str, Any]) -> None:
+    del agreed["devices"]["ann"]["test"]
+
+
+def _fewer_than_none(agreed: dict[str, Any]) -> None:
+    agreed["devices"]["ann"]["test"] = -1
+
+
+def _another_split(agreed: dict[str, Any]) -> None:
+    agreed["data"]["test"] = 0.3
+
+
+@pytest.mark.parametrize("edit", [_without_a_part, _fewer_than_none, _another_split])
+def test_an_agreement_that_was_edited_is_told_in_one_line(
+    whole: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    file = tmp_path / "run" / "agreed.json"
+    agreed = json.loads(file.read_text())
+    edit(agreed)
+    file.write_text(json.dumps(agreed))
+    with pytest.raises(ExperimentError, match=r"agreed\.json: .*start over with --fresh"):
+        go(tmp_path / "run", whole / "people", resume=True)
+
+
+def test_a_run_without_its_agreement_does_not_go_on(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    (tmp_path / "run" / "agreed.json").unlink()
+    with pytest.raises(ExperimentError, match=r"agreed\.json: is missing; start over with --fresh$"):
         go(tmp_path / "run", whole / "people", resume=True)
