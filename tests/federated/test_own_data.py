@@ -317,6 +317,26 @@ def test_the_servers_own_examples_pretrain_and_give_ranges(whole: Path, tmp_path
     assert result["accuracy_int8"] > 0.8
 
 
+@pytest.mark.parametrize(
+    ("labels", "inputs", "why"),
+    [
+        (["bee"], (1, 7, 7), r"first\.npz: examples of shape 1x7x7; data\.shape says 1x6x6"),
+        (["owl"], (1, 6, 6), "label 'owl' is none of the classes"),
+    ],
+)
+def test_a_public_folder_of_nothing_to_use_is_told_in_one_line(
+    whole: Path, tmp_path: Path, labels: list[str], inputs: tuple[int, ...], why: str
+) -> None:
+    public = tmp_path / "public"
+    public.mkdir()
+    np.savez(public / "first.npz", inputs=np.zeros((8, *inputs), np.float32), labels=np.array(labels * 8))
+    data = {"name": "arrays", "partition": "own", "public_dir": str(public)}
+    with pytest.raises(
+        ExperimentError, match=f"^experiment: data: public_dir: {public}: holds no example to use: {why}$"
+    ):
+        go(tmp_path / "run", whole / "people", experiment=recorded_world.experiment(data=data))
+
+
 def test_what_is_fixed_is_not_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = {"classes": ["dog", "cat"], "shape": [1, 6, 6], "mean": [5.0], "std": [3.0]}
     data = {"name": "arrays", "partition": "own", **fixed}
