@@ -85,16 +85,24 @@ def lone_examples(model: nn.Module) -> Iterator[None]:
     """Let batch norms that get one value a channel go by their running statistics: one value has no spread."""
     from torch.nn.modules.batchnorm import _BatchNorm
 
-    # one that its owner keeps at rest stays so
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
-    hooks = [norm.register_forward_pre_hook(_spread) for norm in norms]
+    alone: set[nn.Module] = set()
+
+    def before(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        # one that its owner keeps at rest stays so, be it for good or while the net is still
+        if norm.training and inputs[0].numel() <= inputs[0].shape[1]:
+            alone.add(norm)
+            norm.training = False
+
+    def after(norm: nn.Module, inputs: tuple[torch.Tensor, ...], outputs: torch.Tensor) -> None:
+        if norm in alone:
+            alone.remove(norm)
+            norm.training = True
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(before) for norm in norms]
+    hooks += [norm.register_forward_hook(after, always_call=True) for norm in norms]
     try:
         yield
     finally:
-        for norm, hook in zip(norms, hooks, strict=True):
+        for hook in hooks:
             hook.remove()
-            norm.training = True
-
-
-def _spread(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    norm.training = inputs[0].numel() > inputs[0].shape[1]

@@ -187,7 +187,7 @@ def test_stopped_with_ctrl_c_in_training_and_gone_on_with_the_command_it_says(
         assert (world / "a copy" / file).read_bytes() == (finished / file).read_bytes(), file
     rows = [(row["round"], row["phase"]) for row in lines(folder)]
     assert rows == [(row["round"], row["phase"]) for row in lines(finished)]
-    assert len(set(rows)) == len(rows) == 3 + 2 * 3
+    assert len(set(rows)) == len(rows) == 3 + 2 * 3 + 1
 
 
 def test_too_few_devices_end_with_1_and_the_command_to_go_on(

@@ -62,7 +62,7 @@ def synflow_of(iterations: int) -> dict[str, list[int]]:
     device: Any = SimpleNamespace(
         model=model,
         experiment=SimpleNamespace(seed=0),
-        dataset=SimpleNamespace(input_shape=(2,)),
+        schema=SimpleNamespace(input_shape=(2,)),
         parts=SimpleNamespace(train=[0]),
     )
     method = synflow({name: value.shape for name, value in theta.items()}, density=1 / 3, iterations=iterations)

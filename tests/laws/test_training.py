@@ -281,3 +281,24 @@ def test_batches_are_nearly_equal_and_hold_each_example_once(count: int, size: i
     assert not lengths or (max(lengths) <= size and max(lengths) - min(lengths) <= 1)
     assert [int(i) for inputs, _ in found for i in inputs] == order.tolist()
     assert all(np.array_equal(labels_, inputs.astype(int) * 10) for inputs, labels_ in found)
+
+
+def flat_net() -> nn.Module:
+    """Batch norm over the examples alone, so that one example has no spread."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.Linear(4, 5))
+
+
+def test_a_batch_of_one_goes_by_running_statistics_and_the_next_by_its_own() -> None:
+    one, more, plain = batches(1, 1), batches(1, 6, seed=1), Sgd(0.1, momentum=0.0)
+    alone, both = flat_net(), flat_net()
+    statistics = {name: value.clone() for name, value in alone.named_buffers()}
+    weight = alone[1].weight.detach().clone()
+    train(alone, one, plain)
+    assert all(torch.equal(value, statistics[name]) for name, value in alone.named_buffers())
+    assert not torch.equal(alone[1].weight, weight)  # it is trained all the same
+    train(both, [*one, *more], plain)
+    train(alone, more, plain)
+    assert int(both[2].num_batches_tracked) == int(alone[2].num_batches_tracked) == 1
+    for name, value in both.state_dict().items():
+        assert torch.equal(value, alone.state_dict()[name]), name

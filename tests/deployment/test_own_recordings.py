@@ -1,0 +1,158 @@
+"""Three devices over TLS, each with a folder of its own, the server without data: sounds, and tables of signals.
+
+Pictures are what ``make fleet-demo`` runs.
+"""
+
+import csv
+import json
+import subprocess
+import time
+import wave
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fleet_commands import CLI, entries, free_port, running
+from PIL import Image
+
+from fedprune.deployment import flower
+from fedprune.deployment.fleet_folder import create, open_fleet
+from fedprune.experiment import load
+from fedprune.runs.run import simulate
+
+HELD: dict[str, Sequence[str]] = {"hall": ("one", "two"), "kitchen": ("two", "three"), "yard": ("three", "one")}
+_METHOD = '[method]\nname = "fedtiny"\ndensity = 0.3\npool = 2\nperiod = 1\nstop = 1\n'
+_DATA = {
+    "sounds": ("dscnn", 'sounds = { seconds = 0.25, rate = 8000, features = "mfcc16x10" }'),
+    "pictures": ("digits_cnn", "pictures = { size = [8, 8], channels = 1, augment = false }"),
+    "tables": ("har_cnn", 'tables = { signals = ["x", "y"], label = "folder", window = 16, step = 8 }'),
+}
+_KINDS = ("sounds", "tables")
+_WAIT_S = 240
+
+
+def _record(folder: Path, labels: Sequence[str], rng: np.random.Generator) -> None:
+    """Twelve recordings of each label and kind."""
+    for label in labels:
+        pitch = {"one": 1, "two": 2, "three": 4}[label]
+        (folder / label).mkdir(parents=True)
+        for number in range(12):
+            at = folder / label / f"{number}"
+            heard = np.sin(2 * np.pi * 250 * pitch * np.arange(2000) / 8000) * rng.uniform(0.3, 0.8)
+            with wave.open(f"{at}.wav", "wb") as sound:
+                sound.setnchannels(1)
+                sound.setsampwidth(2)
+                sound.setframerate(8000)
+                sound.writeframes(
+                    (32767 * (heard + rng.normal(scale=0.05, size=2000))).clip(-32768, 32767).astype("<i2")
+                )
+            shade = 40 * pitch + rng.integers(0, 30, (8, 8))
+            Image.fromarray(shade.astype(np.uint8)).save(f"{at}.png")
+            with open(f"{at}.csv", "w", newline="") as rows:
+                table = csv.writer(rows)
+                table.writerow(["x", "y"])
+                steps = np.arange(40)
+                table.writerows(zip(np.sin(steps * pitch / 4).tolist(), rng.normal(size=40).tolist(), strict=True))
+
+
+def _run(fleet: Path, file: Path, *more: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    words = [*CLI, "run", str(file), "--fleet", str(fleet), *more]
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=_WAIT_S)
+
+
+def _joined(stack: ExitStack, fleet: Path, name: str, people: Path, root: Path) -> None:
+    (root / name).mkdir(exist_ok=True)
+    words = ["join", str(fleet / "devices" / f"{name}.join"), "--data", str(people / name)]
+    stack.enter_context(running(words, root / name, root / f"{name}.log", "connected to"))
+
+
+def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_path: Path) -> None:
+    people, rng = tmp_path / "people", np.random.default_rng(3)
+    for name, labels in HELD.items():
+        _record(people / name, labels, rng)
+    fleet = create(tmp_path / "fleet", ["127.0.0.1"], port=free_port())
+    environment = {**flower.environment(tmp_path / "flwr"), "HOME": str(tmp_path)}
+    environment.pop("FEDPRUNE_DATA_DIR", None)
+    files = {}
+    for kind in _KINDS:
+        model, layout = _DATA[kind]
+        files[kind] = tmp_path / f"{kind}.toml"
+        data = f'[data]\nname = "{kind}"\npartition = "own"\n{layout}\n'
+        files[kind].write_text(f'model = "{model}"\nrounds = 2\n{data}[training]\nbatch = 16\n{_METHOD}')
+    for name in HELD:
+        subprocess.run([*CLI, "server", "enrol", str(fleet.path), name], check=True, stdout=subprocess.DEVNULL)
+
+    start = ["server", "start", str(fleet.path)]
+    with ExitStack() as stack:
+        stack.enter_context(running(start, tmp_path, tmp_path / "server.log", "is ready at"))
+        for name in HELD:
+            _joined(stack, fleet.path, name, people, tmp_path)
+        done = _run(fleet.path, files["sounds"], environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+        # the tables' run is cut off in round 2, and goes on
+        submitted = subprocess.Popen(
+            [*CLI, "run", str(files["tables"]), "--fleet", str(fleet.path)],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        out, until = fleet.runs / "tables", time.monotonic() + _WAIT_S
+        while not _trained(out, 1):
+            assert time.monotonic() < until
+            time.sleep(0.2)
+        number = (out / "run_id").read_text()
+        home = fleet.path / "flwr"
+        subprocess.run(
+            ["flwr", "stop", number, "fleet"], env=flower.environment(home), check=True, stdout=subprocess.DEVNULL
+        )
+        submitted.wait(_WAIT_S)
+        assert not (out / "result.json").exists()
+        done = subprocess.run(
+            [*CLI, "resume", str(out)], env=environment, capture_output=True, text=True, timeout=_WAIT_S
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    for kind in _KINDS:
+        told = json.loads((fleet.runs / kind / "result.json").read_text())
+        assert told["devices"] == 3
+        rows = [json.loads(line) for line in (fleet.runs / kind / "metrics.jsonl").read_text().splitlines()]
+        assert {tuple(row["asked"]) for row in rows if "asked" in row} == {("hall", "kitchen", "yard")}
+        assert not any(row.get("faults") for row in rows)
+        simulate(load(files[kind]), tmp_path / "simulated" / kind, data_dir=str(people))
+        for name in ("model.npz", "model.tflite"):
+            mine = (tmp_path / "simulated" / kind / name).read_bytes()
+            assert (fleet.runs / kind / name).read_bytes() == mine, (kind, name)
+    assert (fleet.runs / "sounds" / "microcontroller" / "features.c").exists()
+    assert open_fleet(fleet.path).path == fleet.path
+    assert any(entry["event"] == "ready" for entry in entries(fleet.path / "logs" / "server.jsonl"))
+
+
+def _trained(out: Path, round: int) -> bool:
+    file = out / "metrics.jsonl"
+    rows: list[dict[str, Any]] = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return any(row["phase"] == "train" and row["round"] == round for row in rows)
+
+
+@pytest.mark.parametrize("key", ["data-dir", "dataset-path"])
+def test_a_supernode_started_by_hand_says_where_its_data_lies(tmp_path: Path, key: str) -> None:
+    from flwr.app import Context, RecordDict
+
+    from fedprune.experiment import to_json
+    from fedprune.federated.link.client import _this_device
+
+    _record(tmp_path / "somewhere", ("one", "two"), np.random.default_rng(4))
+    file = tmp_path / "pictures.toml"
+    model, layout = _DATA["pictures"]
+    file.write_text(f'model = "{model}"\nrounds = 1\n[data]\nname = "pictures"\npartition = "own"\n{layout}\n'
+                    '[method]\nname = "fedavg"\n')  # fmt: skip
+    config = {key: str(tmp_path / "somewhere"), "name": "cellar"}
+    device = _this_device(to_json(load(file)), Context(1, 77, config, RecordDict(), {}))
+    assert device.who == "cellar"
+    assert device.schema.classes == ("one", "two")
+    assert sum(device.parts.sizes().values()) == 24
+    unnamed = _this_device(to_json(load(file)), Context(1, 77, {key: config[key]}, RecordDict(), {}))
+    assert unnamed.who == "node-77"
+    with pytest.raises(ValueError, match="node-config wants dataset-path"):
+        _this_device(to_json(load(file)), Context(1, 77, {}, RecordDict(), {}))
