@@ -22,6 +22,7 @@ from fedprune.federated.rounds.asking import RunStopped
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.run import simulate, train
 
+METHOD = {"name": "fedtiny", "density": 0.4, "pool": 3, "period": 1}
 NAMES = ("ann", "bob", "cyd")
 ONE = functools.partial(engines.local, workers=1)
 
@@ -257,9 +258,38 @@ def test_evidence_of_more_examples_than_a_device_has_is_refused(
     people = recorded_world.people(tmp_path / "people")
     grid = Recorded(3, claims("query.bn_statistics", examples=2**31 - 1))
     go(tmp_path / "run", people, engine=over(grid, people, monkeypatch))
-    faults = [row["faults"] for row in RunFolder(tmp_path / "run").rows() if row["phase"] == "bn_statistics"]
-    assert [list(each) for each in faults] == [["cyd"]]
-    assert "but the device said that it has" in faults[0]["cyd"]
+    rows = [row for row in RunFolder(tmp_path / "run").rows() if row["phase"] == "bn_statistics"]
+    assert [list(row["grown"]) for row in rows] == [["cyd"]]
+    assert "that it may have by now" in rows[0]["grown"]["cyd"]
+    assert [row["devices"] for row in rows] == [2]
+
+
+def test_a_device_that_grows_faster_than_it_is_trusted_is_left_out_and_never_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = recorded_world.people(tmp_path / "people")
+    recorded_world.record(people / "dan", ["bee", "cat"], each=5, seed=4)
+    (people / "eve").mkdir()
+
+    def grow(row: dict[str, Any]) -> None:
+        if row.get("phase") == "train" and row["round"] == 1:
+            for seed, name in enumerate(("dan", "eve")):
+                recorded_world.record(people / name, ["bee", "cat"], each=60, seed=seed, file="second.npz")
+
+    asked = recorded_world.experiment(rounds=5, method={**METHOD, "stop": 4})
+    go(
+        tmp_path / "run",
+        people,
+        experiment=asked,
+        progress=grow,
+        engine=over(Recorded(5, as_it_is), people, monkeypatch),
+    )
+    rows = RunFolder(tmp_path / "run").rows()
+    assert not any(row.get("faults") or row.get("aside") for row in rows)
+    assert [row["asked"] for row in rows if row["phase"] == "train"][1:] == [["ann", "bob", "cyd", "dan", "eve"]] * 4
+    grown = {row["round"]: row.get("grown", {}).keys() for row in rows if row["phase"] == "evaluate"}
+    assert grown[1] == {"dan", "eve"}
+    assert not grown[5]
 
 
 @pytest.mark.parametrize(
