@@ -431,6 +431,13 @@ def test_no_folder_of_devices_is_told_in_one_line(tmp_path: Path, monkeypatch: p
         go(tmp_path / "run", tmp_path / "missing")
 
 
+def test_tiers_count_the_devices_that_they_have(whole: Path, tmp_path: Path) -> None:
+    tiers = {"pi": {"devices": 1, "density": 0.4}, "phone": {"devices": 1, "density": 0.2}}
+    asked = recorded_world.experiment(rounds=1, method={"name": "magnitude", "density": 0.4}, fleet=tiers)
+    result = go(tmp_path / "run", whole / "people", experiment=asked)
+    assert {name: tier["devices"] for name, tier in result["tiers"].items()} == {"pi": 1, "phone": 2}
+
+
 def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> None:
     from fedprune.runs.outcome import export
 

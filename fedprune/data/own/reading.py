@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.util
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,11 +83,17 @@ def read(settings: Data, folder: Path) -> Recorded:
     """
     if ":" in settings.name:
         listed(folder)  # says what is wrong with the folder before a loader does
-        return loaders.read(settings.name, folder)
+        return _composed(loaders.read(settings.name, folder))
     kind, files = _kind(settings), listed(folder)
     read_file, shape = kind.reader(settings), _expected_shape(settings)
     found = kept.kept(folder, _stamp(settings, files), lambda: _read(settings, kind, files, read_file, shape))
-    return Recorded(*found, _signals(settings))
+    return _composed(Recorded(*found, _signals(settings)))
+
+
+def _composed(recorded: Recorded) -> Recorded:
+    """With labels whose letters are one sign each: a Mac writes the é of one label in two, others in one."""
+    names = {label: unicodedata.normalize("NFC", label) for label in set(recorded.labels)}
+    return replace(recorded, labels=tuple(names[label] for label in recorded.labels))
 
 
 def stamp(settings: Data, folder: Path) -> str:

@@ -10,7 +10,7 @@ import pytest
 from fedprune.data.agreement import Told, agree, schema_of, seen_by_one, tell
 from fedprune.data.examples import DataError
 from fedprune.data.own import Recorded, parts, read
-from fedprune.experiment import Data
+from fedprune.experiment import Data, parse
 from fedprune.experiment.own_data import Pictures
 
 ARRAYS = Data("arrays", "own", test=0.0, development=0.0)
@@ -94,3 +94,14 @@ def test_a_spread_is_a_number_that_travels() -> None:
         other = one._replace(mean=-one.mean)
         agreed = agree(ARRAYS, {"one": one, "other": other}).settings
         assert msgspec.json.decode(msgspec.json.encode(agreed), type=Data) == agreed
+
+
+def test_a_label_that_a_mac_wrote_is_that_of_others(tmp_path: Path) -> None:
+    from own_folders import PICTURES, write_picture
+
+    for at, name in enumerate(("caf\u00e9", "cafe\u0301")):
+        write_picture(tmp_path / str(at) / name / "one.png", np.zeros((4, 6, 3), np.uint8))
+    assert read(PICTURES, tmp_path / "0").labels == read(PICTURES, tmp_path / "1").labels == ("caf\u00e9",)
+    table = {"name": "x", "model": "digits_cnn", "rounds": 1, "method": {"name": "fedavg"}}
+    data = {"name": "pictures", "partition": "own", "classes": ["cafe\u0301", "tea"]}
+    assert parse({**table, "data": data}, "x.toml").data.classes == ("caf\u00e9", "tea")
