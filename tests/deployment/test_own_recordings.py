@@ -124,5 +124,8 @@ def test_a_supernode_started_by_hand_says_where_its_data_lies(tmp_path: Path, ke
     assert sum(device.parts.sizes().values()) == 24
     unnamed = _this_device(to_json(load(file)), Context(1, 77, {key: config[key]}, RecordDict(), {}))
     assert unnamed.who == "node-77"
+    # its number may be another after it was started again, and what tested must not train then
+    again = _this_device(to_json(load(file)), Context(1, 78, {key: config[key]}, RecordDict(), {}))
+    assert np.array_equal(again.parts.test_indices, unnamed.parts.test_indices)
     with pytest.raises(ValueError, match="node-config wants dataset-path"):
         _this_device(to_json(load(file)), Context(1, 77, {}, RecordDict(), {}))

@@ -22,6 +22,7 @@ from fedprune.federated.rounds.asking import RunStopped
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.run import simulate, train
 
+METHOD = {"name": "fedtiny", "density": 0.4, "pool": 3, "period": 1}
 NAMES = ("ann", "bob", "cyd")
 ONE = functools.partial(engines.local, workers=1)
 
@@ -257,9 +258,38 @@ def test_evidence_of_more_examples_than_a_device_has_is_refused(
     people = recorded_world.people(tmp_path / "people")
     grid = Recorded(3, claims("query.bn_statistics", examples=2**31 - 1))
     go(tmp_path / "run", people, engine=over(grid, people, monkeypatch))
-    faults = [row["faults"] for row in RunFolder(tmp_path / "run").rows() if row["phase"] == "bn_statistics"]
-    assert [list(each) for each in faults] == [["cyd"]]
-    assert "but the device said that it has" in faults[0]["cyd"]
+    rows = [row for row in RunFolder(tmp_path / "run").rows() if row["phase"] == "bn_statistics"]
+    assert [list(row["grown"]) for row in rows] == [["cyd"]]
+    assert "that it may have by now" in rows[0]["grown"]["cyd"]
+    assert [row["devices"] for row in rows] == [2]
+
+
+def test_a_device_that_grows_faster_than_it_is_trusted_is_left_out_and_never_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = recorded_world.people(tmp_path / "people")
+    recorded_world.record(people / "dan", ["bee", "cat"], each=5, seed=4)
+    (people / "eve").mkdir()
+
+    def grow(row: dict[str, Any]) -> None:
+        if row.get("phase") == "train" and row["round"] == 1:
+            for seed, name in enumerate(("dan", "eve")):
+                recorded_world.record(people / name, ["bee", "cat"], each=60, seed=seed, file="second.npz")
+
+    asked = recorded_world.experiment(rounds=5, method={**METHOD, "stop": 4})
+    go(
+        tmp_path / "run",
+        people,
+        experiment=asked,
+        progress=grow,
+        engine=over(Recorded(5, as_it_is), people, monkeypatch),
+    )
+    rows = RunFolder(tmp_path / "run").rows()
+    assert not any(row.get("faults") or row.get("aside") for row in rows)
+    assert [row["asked"] for row in rows if row["phase"] == "train"][1:] == [["ann", "bob", "cyd", "dan", "eve"]] * 4
+    grown = {row["round"]: row.get("grown", {}).keys() for row in rows if row["phase"] == "evaluate"}
+    assert grown[1] == {"dan", "eve"}
+    assert not grown[5]
 
 
 @pytest.mark.parametrize(
@@ -275,6 +305,7 @@ def test_evidence_of_more_examples_than_a_device_has_is_refused(
         ({"counts": []}, "counts is []"),
         ({"counts": {"train": {}, "test": {}, "development": {}}}, "a shape without an example"),
         ({"tier": 3}, "tier is 3"),
+        ({"shape": [2**24, 2]}, "more than 16,777,216 values"),
     ],
 )
 def test_a_device_that_says_nonsense_of_its_data_is_left_out_and_named(
@@ -314,6 +345,26 @@ def test_the_servers_own_examples_pretrain_and_give_ranges(whole: Path, tmp_path
     assert [row["epoch"] for row in rows if "epoch" in row] == [1, 2]
     assert not any(row.get("phase") == "ranges" for row in rows)
     assert result["accuracy_int8"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("labels", "inputs", "why"),
+    [
+        (["bee"], (1, 7, 7), r"first\.npz: examples of shape 1x7x7; data\.shape says 1x6x6"),
+        (["owl"], (1, 6, 6), "label 'owl' is none of the classes"),
+    ],
+)
+def test_a_public_folder_of_nothing_to_use_is_told_in_one_line(
+    whole: Path, tmp_path: Path, labels: list[str], inputs: tuple[int, ...], why: str
+) -> None:
+    public = tmp_path / "public"
+    public.mkdir()
+    np.savez(public / "first.npz", inputs=np.zeros((8, *inputs), np.float32), labels=np.array(labels * 8))
+    data = {"name": "arrays", "partition": "own", "public_dir": str(public)}
+    with pytest.raises(
+        ExperimentError, match=f"^experiment: data: public_dir: {public}: holds no example to use: {why}$"
+    ):
+        go(tmp_path / "run", whole / "people", experiment=recorded_world.experiment(data=data))
 
 
 def test_what_is_fixed_is_not_asked_for(tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +431,13 @@ def test_no_folder_of_devices_is_told_in_one_line(tmp_path: Path, monkeypatch: p
         go(tmp_path / "run", tmp_path / "missing")
 
 
+def test_tiers_count_the_devices_that_they_have(whole: Path, tmp_path: Path) -> None:
+    tiers = {"pi": {"devices": 1, "density": 0.4}, "phone": {"devices": 1, "density": 0.2}}
+    asked = recorded_world.experiment(rounds=1, method={"name": "magnitude", "density": 0.4}, fleet=tiers)
+    result = go(tmp_path / "run", whole / "people", experiment=asked)
+    assert {name: tier["devices"] for name, tier in result["tiers"].items()} == {"pi": 1, "phone": 2}
+
+
 def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> None:
     from fedprune.runs.outcome import export
 
@@ -392,7 +450,7 @@ def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> N
 
 TWO_MEANS = (
     b'{"data": {"name": "arrays", "partition": "own", "classes": ["bee", "cat"], "shape": [1, 6, 6], '
-    b'"mean": [0, 1], "std": [1, 1]}, "devices": {"ann": {"train": 1}}}'
+    b'"mean": [0, 1], "std": [1, 1]}, "devices": {"ann": {"train": 1, "development": 0, "test": 1}}}'
 )
 
 
@@ -403,4 +461,36 @@ def test_a_damaged_agreement_is_told_in_one_line(whole: Path, tmp_path: Path, sp
     shutil.copytree(whole / "run", tmp_path / "run")
     (tmp_path / "run" / "agreed.json").write_bytes(spoilt)
     with pytest.raises(ExperimentError, match=r"agreed\.json: .*start over with --fresh"):
+        go(tmp_path / "run", whole / "people", resume=True)
+
+
+def _without_a_part(agreed: dict[str, Any]) -> None:
+    del agreed["devices"]["ann"]["test"]
+
+
+def _fewer_than_none(agreed: dict[str, Any]) -> None:
+    agreed["devices"]["ann"]["test"] = -1
+
+
+def _another_split(agreed: dict[str, Any]) -> None:
+    agreed["data"]["test"] = 0.3
+
+
+@pytest.mark.parametrize("edit", [_without_a_part, _fewer_than_none, _another_split])
+def test_an_agreement_that_was_edited_is_told_in_one_line(
+    whole: Path, tmp_path: Path, edit: Callable[[dict[str, Any]], None]
+) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    file = tmp_path / "run" / "agreed.json"
+    agreed = json.loads(file.read_text())
+    edit(agreed)
+    file.write_text(json.dumps(agreed))
+    with pytest.raises(ExperimentError, match=r"agreed\.json: .*start over with --fresh"):
+        go(tmp_path / "run", whole / "people", resume=True)
+
+
+def test_a_run_without_its_agreement_does_not_go_on(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "run", tmp_path / "run")
+    (tmp_path / "run" / "agreed.json").unlink()
+    with pytest.raises(ExperimentError, match=r"agreed\.json: is missing; start over with --fresh$"):
         go(tmp_path / "run", whole / "people", resume=True)
