@@ -13,6 +13,7 @@ import msgspec
 
 from fedprune import experiment as _experiment
 from fedprune.data.agreement import Agreed, is_agreed
+from fedprune.data.parts import PARTS
 from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.federated.rounds.model import State, read, save, step_name
 from fedprune.files import write_atomically
@@ -137,8 +138,11 @@ class RunFolder:
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise ExperimentError(f"{self._agreed}: damaged ({error}); start over with --fresh") from error
-        if not is_agreed(kept.data):
-            raise ExperimentError(f"{self._agreed}: does not say what an example is; start over with --fresh")
+        counted = all(parts.keys() == {*PARTS} and min(parts.values()) >= 0 for parts in kept.devices.values())
+        if not (is_agreed(kept.data) and counted):
+            raise ExperimentError(
+                f"{self._agreed}: does not say what an example is, or who has how many; start over with --fresh"
+            )
         return Agreed(kept.data, _by_id(kept.devices), _by_id(kept.tiers))
 
     def rows(self) -> list[dict[str, Any]]:

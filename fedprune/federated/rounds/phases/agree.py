@@ -26,6 +26,7 @@ _MOST_EXAMPLES = 2**31 - 1
 _MOST_CLASSES, _LONGEST_NAME = 10_000, 200
 _MOST_AXES, _MOST_LENGTH = 5, 2**24
 _MOST_BYTES = 2**22
+_LARGEST = 1e30  # of a mean, or of all that is spread around it: what is pooled of these is a float32 still
 
 
 def agree(settings: Data) -> Phase[dict[DeviceId, Told]]:
@@ -93,7 +94,8 @@ def _check(settings: Data, payload: Payload) -> None:
     for name, value in payload.tensors.items():
         if value.dtype != np.float64 or value.shape != wanted or not np.isfinite(value).all():
             raise ValueError(f"{name} is {value.dtype}{value.shape}, expected finite float64{wanted}")
-    if np.any(payload.tensors[_M2] < 0) or np.any(abs(payload.tensors[_MEAN]) > 1e30):
+    m2, mean = payload.tensors[_M2], payload.tensors[_MEAN]
+    if np.any(m2 < 0) or np.any(m2 > _LARGEST**2) or np.any(abs(mean) > _LARGEST):
         raise ValueError("moments that no data has")
 
 
