@@ -12,6 +12,7 @@ import pytest
 import recorded_world
 from flwr.app import Message
 
+from fedprune.data import agreement
 from fedprune.experiment import ExperimentError
 from fedprune.federated.link import engines
 from fedprune.federated.link.client import client_app
@@ -19,8 +20,13 @@ from fedprune.federated.link.engines import Engine
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Reply
+from fedprune.federated.rounds.phases.agree import agree
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.run import simulate, train
+from fedprune.wire.payload import Payload
 
 METHOD = {"name": "fedtiny", "density": 0.4, "pool": 3, "period": 1}
 NAMES = ("ann", "bob", "cyd")
@@ -327,6 +333,33 @@ def test_a_device_that_says_nonsense_of_its_data_is_left_out_and_named(
     assert list(agreed.holds) == ["ann", "bob"]
 
 
+@pytest.mark.parametrize(
+    ("mean", "m2", "why"),
+    [
+        (1e31, 1.0, "moments that no data has"),
+        (0.0, -1.0, "moments that no data has"),
+        (0.0, 1e300, "moments that no data has"),  # else all others' inputs would be divided by infinity
+        (np.nan, 1.0, "mean is float64"),
+        (0.0, np.inf, "m2 is float64"),
+    ],
+)
+def test_moments_that_would_spoil_those_of_all_are_refused(mean: float, m2: float, why: str) -> None:
+    data = recorded_world.experiment().data
+    counts = {"train": {"bee": 3}, "development": {}, "test": {}}
+    values = {"device": "ann", "memory_bytes": 1, "shape": [1, 6, 6], "counts": counts, "unused": {}, "tier": ""}
+
+    def said(mean: float, m2: float) -> Payload:
+        return Payload(values, {"mean": np.array([mean]), "m2": np.array([m2])})
+
+    phase, state = agree(data), State(0, {})
+    phase.check(state, Job(), said(1e30, 1e60))
+    with pytest.raises(ValueError, match=why):
+        phase.check(state, Job(), said(mean, m2))
+    told = phase.reduce(state, [Reply(name, said(end, 1e60)) for name, end in (("ann", 1e30), ("bob", -1e30))])
+    settings = agreement.agree(data, {**told, "bob": told["bob"]._replace(counts={"train": {"cat": 3}})}).settings
+    assert np.isfinite([*settings.mean, *settings.std]).all()
+
+
 def test_one_holder_of_all_folders(whole: Path, tmp_path: Path) -> None:
     result = train(recorded_world.experiment(rounds=2), tmp_path / "run", data_dir=str(whole / "people"))
     agreed = RunFolder(whole / "run").agreed()
@@ -448,14 +481,24 @@ def test_export_needs_neither_data_nor_devices(whole: Path, tmp_path: Path) -> N
     assert (tmp_path / "run" / "model.tflite").read_bytes() == before
 
 
-TWO_MEANS = (
+ONE_MEAN = (
     b'{"data": {"name": "arrays", "partition": "own", "classes": ["bee", "cat"], "shape": [1, 6, 6], '
-    b'"mean": [0, 1], "std": [1, 1]}, "devices": {"ann": {"train": 1, "development": 0, "test": 1}}}'
+    b'"mean": [0], "std": [1]}, "devices": {"ann": {"train": 9, "development": 1, "test": 2}}}'
 )
 
 
 @pytest.mark.parametrize(
-    "spoilt", [b"{", b"[]", b'{"data": {"name": "arrays"}, "devices": {}}', b'{"devices": {}}', TWO_MEANS]
+    "spoilt",
+    [
+        b"{",
+        b"[]",
+        b'{"data": {"name": "arrays"}, "devices": {}}',
+        b'{"devices": {}}',
+        *(
+            ONE_MEAN.replace(right, wrong)
+            for right, wrong in ((b"[0]", b"[0, 1]"), (b', "test": 2', b""), (b'"test": 2', b'"test": -2'))
+        ),
+    ],
 )
 def test_a_damaged_agreement_is_told_in_one_line(whole: Path, tmp_path: Path, spoilt: bytes) -> None:
     shutil.copytree(whole / "run", tmp_path / "run")
