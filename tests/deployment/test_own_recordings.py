@@ -127,5 +127,8 @@ def test_a_supernode_started_by_hand_says_where_its_data_lies(tmp_path: Path, ke
     # its number may be another after it was started again, and what tested must not train then
     again = _this_device(to_json(load(file)), Context(1, 78, {key: config[key]}, RecordDict(), {}))
     assert np.array_equal(again.parts.test_indices, unnamed.parts.test_indices)
-    with pytest.raises(ValueError, match="node-config wants dataset-path"):
-        _this_device(to_json(load(file)), Context(1, 77, {}, RecordDict(), {}))
+    configs: list[dict[str, Any]] = [{}, {"data-dir": str(tmp_path)}]
+    for run_config in configs:  # a server says nothing of where it reads
+        context = Context(1, 77, {"partition-id": 0}, RecordDict(), run_config)
+        with pytest.raises(ValueError, match="node-config wants dataset-path"):
+            _this_device(to_json(load(file)), context)

@@ -179,6 +179,20 @@ def test_recordings_that_are_new_count_from_the_next_round_on(tmp_path: Path, mo
     assert not any(row["faults"] for row in RunFolder(tmp_path / "run").rows() if "faults" in row)
 
 
+def test_a_device_that_records_before_the_first_round_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    people = recorded_world.people(tmp_path / "people")
+
+    def grow(asked: Message, reply: Message) -> Message:
+        if asked.metadata.message_type == "query.agree":
+            recorded_world.record(people / "ann", ["bee", "cat"], each=10, seed=99, file="second.npz")
+        return reply
+
+    go(tmp_path / "run", people, engine=over(Recorded(3, grow), people, monkeypatch))
+    begun = [row for row in RunFolder(tmp_path / "run").rows() if row["round"] == 0]
+    assert begun
+    assert all(row["devices"] == 3 and not row["faults"] and not row.get("grown") for row in begun if "devices" in row)
+
+
 def test_a_file_that_vanishes_while_training_goes_on_is_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
