@@ -366,10 +366,10 @@ def test_moments_that_would_spoil_those_of_all_are_refused(mean: float, m2: floa
         return Payload(values, {"mean": np.array([mean]), "m2": np.array([m2])})
 
     phase, state = agree(data), State(0, {})
-    phase.check(state, Job(), said(1e30, 1e60))
+    phase.check(state, Job(), said(1e29, 1e59))
     with pytest.raises(ValueError, match=why):
         phase.check(state, Job(), said(mean, m2))
-    told = phase.reduce(state, [Reply(name, said(end, 1e60)) for name, end in (("ann", 1e30), ("bob", -1e30))])
+    told = phase.reduce(state, [Reply(name, said(end, 1e59)) for name, end in (("ann", 1e29), ("bob", -1e29))])
     settings = agreement.agree(data, {**told, "bob": told["bob"]._replace(counts={"train": {"cat": 3}})}).settings
     assert np.isfinite([*settings.mean, *settings.std]).all()
 
