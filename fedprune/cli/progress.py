@@ -150,9 +150,11 @@ def _said(row: Mapping[str, Any], names: Names) -> list[str]:
     times = row.get("retried") or 0
     again = "again" if times == 1 else f"again {times} times"
     failed, jobs = _grouped(faults(row)), _grouped(named(row.get("replanned")))
+    grown = _grouped(named(row.get("grown")))
     return [
         *([f"{row['phase']}: those that failed were asked {again}"] if times else []),
         *(f"{names.all_of(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
+        *(f"{names.all_of(devices)}, {row['phase']}: {why}; left out" for why, devices in grown.items()),
         *(
             f"{names.of(_device(key))}, {row['phase']}: needs {mib(said['refused'])}, has {mib(said['memory_bytes'])}; "
             "left out"

@@ -16,9 +16,17 @@ from fedprune.data.examples import DataError, Schema
 from fedprune.data.own import Recorded
 from fedprune.data.parts import PARTS, DeviceData
 from fedprune.experiment import Data
+from fedprune.experiment.own_data import LEAST_STD, MOST_CLASSES, axis
 from fedprune.types import DeviceId
 
 Moments = npt.NDArray[np.float64]
+
+AGREED = ("classes", "shape", "mean", "std")
+"""Keys of [data] that devices agree on, where the experiment does not fix them."""
+_BLOCK = 2**20
+"""Values of inputs that are doubles at a time."""
+_LEAST_SPREAD = 2.0**-24
+"""Of a channel's mean: less is the rounding of float32, which normalised would be all that a model sees."""
 
 
 class Told(NamedTuple):
@@ -70,20 +78,30 @@ def tell(settings: Data, schema: Schema, parts: DeviceData) -> Told:
     none = np.empty(0)
     if settings.mean or not len(parts.train_indices):
         return Told(schema.input_shape if len(labels) else (), counts, none, none)
-    inputs = np.asarray(parts.train.inputs, np.float64) * schema.scale
-    values = np.moveaxis(inputs, 1 + _axis(settings, schema.input_shape), 0).reshape(
-        schema.input_shape[_axis(settings, schema.input_shape)], -1
-    )
-    mean = values.mean(axis=1)
-    return Told(schema.input_shape, counts, mean, ((values - mean[:, None]) ** 2).sum(axis=1))
+    along = axis(settings, schema.input_shape)
+    values = len(parts.train_indices) * math.prod(schema.input_shape) // schema.input_shape[along]
+    mean = _sums(parts, schema, along) / values
+    return Told(schema.input_shape, counts, mean, _sums(parts, schema, along, mean))
+
+
+def _sums(parts: DeviceData, schema: Schema, along: int, mean: Moments | None = None) -> Moments:
+    """Sums of the training inputs in natural units, by channel; with ``mean``, of squared distances from that."""
+    rows = max(1, _BLOCK // math.prod(schema.input_shape))  # a device's memory does not hold all of them as doubles
+    sums = np.zeros(schema.input_shape[along])
+    for start in range(0, len(parts.train_indices), rows):
+        raw = parts.pool.take(parts.train_indices[start : start + rows]).inputs
+        values = np.moveaxis(np.asarray(raw, np.float64) * schema.scale, 1 + along, 0).reshape(len(sums), -1)
+        sums += values.sum(axis=1) if mean is None else ((values - mean[:, None]) ** 2).sum(axis=1)
+    return sums
 
 
 def agree(settings: Data, told: Mapping[DeviceId, Told]) -> Agreed:
     """What all devices' words come to, in whatever order they came. What ``settings`` fix stays.
 
-    Classes are those of all devices, sorted; the shape is that of most training examples; mean and standard deviation
-    of each channel are those of all devices' training inputs pooled (Chan et al. 1979, eq. 2.1). DataError, in one
-    line, where there is nothing to train on, or nothing to tell apart.
+    Classes are those of all devices, sorted; the shape is that of most devices with training examples, of as many
+    devices that of most examples; mean and standard deviation of each channel are those of all devices' training inputs
+    pooled (Chan et al. 1979, eq. 2.1). DataError, in one line, where there is nothing to train on, or nothing to tell
+    apart, or too much.
     """
     shape = settings.shape or _shape(told)
     fitting = {device: each for device, each in told.items() if each.shape == shape}
@@ -105,6 +123,8 @@ def agree(settings: Data, told: Mapping[DeviceId, Told]) -> Agreed:
             notices.append(f"{device}: {', '.join(unknown[:3])} is none of data.classes: those examples are left out")
     if not any(parts["train"] for parts in holds.values()):
         raise DataError("no device has an example to train on; see fedprune data check, on a device")
+    if len(classes) > MOST_CLASSES:
+        raise DataError(f"devices have {len(classes):,} labels, a model at most {MOST_CLASSES:,}; give data.classes")
     if len(classes) < 2:
         raise DataError(f"devices have the label {classes[0]!r} alone; a model needs two to tell apart")
     mean, std = settings.mean, settings.std
@@ -121,7 +141,7 @@ def schema_of(settings: Data) -> Schema:
         count = channels(settings, shape)
         raise DataError(f"data.mean: {len(settings.mean)} values, but an example of shape {shape} has {count} channels")
     over = [1] * len(shape)
-    over[_axis(settings, shape)] = shape[_axis(settings, shape)]
+    over[axis(settings, shape)] = shape[axis(settings, shape)]
     mean, std = (np.array(values, np.float32).reshape(over) for values in (settings.mean, settings.std))
     augment = settings.pictures.augment if settings.pictures else pictures
     return Schema(
@@ -156,21 +176,18 @@ def _one_a_channel(settings: Data) -> bool:
 
 def channels(settings: Data, shape: tuple[int, ...]) -> int:
     """How many means and standard deviations inputs of a shape have."""
-    return shape[_axis(settings, shape)]
-
-
-def _axis(settings: Data, shape: tuple[int, ...]) -> int:
-    """The axis of an example along which inputs are of different kinds: features of sound lie along the last."""
-    featured = settings.name == "sounds" and (settings.sounds is None or settings.sounds.kind()[0] != "raw")
-    return len(shape) - 1 if featured else 0
+    return shape[axis(settings, shape)]
 
 
 def _shape(told: Mapping[DeviceId, Told]) -> tuple[int, ...]:
-    examples: dict[tuple[int, ...], int] = {}
+    """Examples count only where as many devices have them: a device may say any number of them."""
+    found: dict[tuple[int, ...], tuple[int, int]] = {}
     for each in told.values():
         if each.shape:
-            examples[each.shape] = examples.get(each.shape, 0) + each.examples("train")
-    return max(sorted(examples), key=lambda shape: examples[shape], default=())
+            devices, examples = found.get(each.shape, (0, 0))
+            more = each.examples("train")
+            found[each.shape] = devices + bool(more), examples + more
+    return max(sorted(found), key=lambda shape: found[shape], default=())
 
 
 def _natural(name: str) -> tuple[int, int, str]:
@@ -187,6 +204,7 @@ def _pooled(shape: tuple[int, ...], told: list[Told]) -> tuple[tuple[float, ...]
         apart = (count * (float(each.mean[channel]) - mean) ** 2 for count, each in zip(counts, told, strict=True))
         m2 = math.fsum([*(float(each.m2[channel]) for each in told), *apart])
         means.append(float(np.float32(mean)))
+        std = math.sqrt(m2 / total)
         # a channel that never changes says nothing, and is left as it is
-        stds.append(float(np.float32(math.sqrt(m2 / total))) or 1.0)
+        stds.append(float(np.float32(std if std > max(LEAST_STD, _LEAST_SPREAD * abs(mean)) else 1.0)))
     return tuple(means), tuple(stds)

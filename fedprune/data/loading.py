@@ -71,12 +71,18 @@ def known(experiment: Experiment, data_dir: str | None = None) -> Known:
 
 
 def known_of(agreed: Agreed) -> Known:
-    """What a server knows where devices have data of their own, once they have agreed."""
+    """What a server knows where devices have data of their own, once they have agreed.
+
+    DataError where data.public_dir holds no example that is as theirs.
+    """
     settings, schema = agreed.settings, schema_of(agreed.settings)
     public = own.Recorded(np.empty((0, *settings.shape), np.float32), (), ())
     if settings.public_dir:
         public = own.read(settings, Path(settings.public_dir))
-    parts, _ = own.parts(settings, public, schema.classes)
+    parts, unknown = own.parts(settings, public, schema.classes)
+    if settings.public_dir and not len(parts.pool.train):
+        others = [f"label {label!r} is none of the classes" for label in unknown]
+        raise DataError(f"public_dir: {settings.public_dir}: holds no example to use: {[*public.problems, *others][0]}")
     return Known(schema, agreed.holds, parts.pool.train)
 
 

@@ -24,7 +24,11 @@ def there(experiment: Experiment, source: str, data_dir: Path | None) -> None:
     from fedprune.data.hub import UNFAITHFUL
     from fedprune.data.loading import DATA_DIR, load_dataset
 
-    name = experiment.data.name
+    name, public_dir = experiment.data.name, experiment.data.public_dir
+    if public_dir and not Path(public_dir).is_dir():
+        raise FleetError(
+            f"{source}: data.public_dir: {public_dir} is no folder; give that of the server's own examples"
+        )
     if experiment.data.partition == "own" or name not in FROM_FILES:
         return
     given = data_dir or os.environ.get(DATA_DIR)

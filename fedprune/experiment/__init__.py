@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -110,6 +111,9 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     except UnicodeEncodeError as error:
         raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
+    # as labels are read, whatever system they were written on
+    classes = tuple(unicodedata.normalize("NFC", name) for name in experiment.data.classes)
+    experiment = msgspec.structs.replace(experiment, data=msgspec.structs.replace(experiment.data, classes=classes))
     if experiment.data.partition == "own" and not experiment.data.public_dir and experiment.export.ranges == "public":
         # the server has no example of its own to measure on
         measured = msgspec.structs.replace(experiment.export, ranges="devices")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
 Length = Annotated[int, Meta(ge=1, le=2**24)]
 _FEATURES = re.compile(r"(mfcc|logmel)([1-9][0-9]{0,3})x([1-9][0-9]{0,3})|(raw)")
 _MOST_BANDS = 128
+LARGEST, LEAST_STD = 1e30, 1e-30
+"""Of constants of inputs, which are float32 and divided by each other."""
+MOST_VALUES, MOST_CLASSES = 2**24, 10_000
+"""Of an example, and of a model: a device makes room for them because a server says so."""
 
 
 class Sounds(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -77,6 +82,29 @@ NAMES = ("sounds", "pictures", "tables", "arrays")
 """Kinds of own recordings that the library reads; others are read by a loader of one's own."""
 
 
+def shape_of(data: Data) -> tuple[int, ...] | None:
+    """What shape an example will have by these settings alone; None where only the files or a loader say it.
+
+    ValueError, what is wrong with data.sounds.features.
+    """
+    if data.name == "pictures":
+        pictures = data.pictures or Pictures()
+        return (pictures.channels, *pictures.size)
+    if data.name == "sounds":
+        sounds = data.sounds or Sounds()
+        kind, frames, values = sounds.kind()
+        return (1, sounds.samples) if kind == "raw" else (1, frames, values)
+    if data.name == "tables" and data.tables is not None:
+        return (len(data.tables.signals), data.tables.window)
+    return None
+
+
+def axis(data: Data, shape: tuple[int, ...]) -> int:
+    """The axis of an example along which inputs are of different kinds: features of sound lie along the last."""
+    featured = data.name == "sounds" and (data.sounds or Sounds()).kind()[0] != "raw"
+    return len(shape) - 1 if featured else 0
+
+
 def contradictions(data: Data) -> list[tuple[str, str]]:
     """(key, what is wrong with it and what would be right) of what [data] says of own recordings."""
     problems = []
@@ -96,13 +124,29 @@ def contradictions(data: Data) -> list[tuple[str, str]]:
         problems.append(("data.examples", "each device has its own; leave it out"))
     if data.name == "tables" and (data.tables is None or not data.tables.signals):
         problems.append(("data.tables", 'missing; give its columns, such as { signals = ["ax", "ay", "az"] }'))
-    if data.sounds is not None:
-        try:
-            data.sounds.kind()
-        except ValueError as error:
-            problems.append(("data.sounds.features", str(error)))
     if len(data.classes) != len({*data.classes}) or len(data.classes) == 1:
         problems.append(("data.classes", "expected two or more, each of them once"))
+    if len(data.classes) > MOST_CLASSES:
+        problems.append(("data.classes", f"{len(data.classes):,}; at most {MOST_CLASSES:,}"))
     if len(data.mean) != len(data.std):
         problems.append(("data.std", f"{len(data.std)} values, but data.mean has {len(data.mean)}; give both or none"))
-    return problems
+    return problems + (_of_shape(data) if own and not problems else [])
+
+
+def _of_shape(data: Data) -> list[tuple[str, str]]:
+    """What contradicts the shape of an example, as far as settings say it."""
+    try:
+        said = shape_of(data)
+    except ValueError as error:
+        return [("data.sounds.features", str(error))]
+    if data.sounds is not None and data.sounds.samples > MOST_VALUES:
+        return [("data.sounds.seconds", f"{data.sounds.samples:,} samples in an example; at most {MOST_VALUES:,}")]
+    if said and data.shape and said != data.shape:
+        return [("data.shape", f"{[*data.shape]}, but data.{data.name} gives {[*said]}; leave it out")]
+    shape = said or data.shape
+    if math.prod(shape) > MOST_VALUES:
+        key = f"data.{data.name}" if said else "data.shape"
+        return [(key, f"an example of shape {[*shape]} is {math.prod(shape):,} values; at most {MOST_VALUES:,}")]
+    if shape and data.mean and len(data.mean) != (count := shape[axis(data, shape)]):
+        return [("data.mean", f"{len(data.mean)} values, but an example of shape {[*shape]} has {count} channels")]
+    return []

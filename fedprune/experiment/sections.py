@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from fedprune.experiment.own_data import Length, Pictures, Sounds, Tables
+from fedprune.experiment.own_data import LARGEST, LEAST_STD, Length, Pictures, Sounds, Tables
 
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -44,9 +44,9 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Labels of own recordings, in the order of the model's outputs; left out, those that the devices have, sorted."""
     shape: tuple[Length, ...] = ()
     """Of an example, channels first; left out, what the devices have."""
-    mean: tuple[float, ...] = ()
+    mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
     """Of each channel of own recordings; with ``std``, left out, that of all devices' training examples."""
-    std: tuple[Rate, ...] = ()
+    std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
     public_dir: str = ""
     """The server's folder of own recordings, to pretrain and to calibrate with; empty where it has none."""
     sounds: Sounds | None = None

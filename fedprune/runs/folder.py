@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fedprune import experiment as _experiment
-from fedprune.data.agreement import Agreed, is_agreed
+from fedprune.data.agreement import AGREED, Agreed, is_agreed
 from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.federated.rounds.model import State, read, save, step_name
 from fedprune.files import write_atomically
@@ -123,7 +123,7 @@ class RunFolder:
         """Keep what devices with their own data agreed on before round 0."""
         kept = _Kept(
             agreed.settings,
-            {str(device): dict(parts) for device, parts in agreed.holds.items()},
+            {str(device): _Parts(**parts) for device, parts in agreed.holds.items()},
             {str(device): tier for device, tier in agreed.tiers.items()},
         )
         text = msgspec.json.format(msgspec.json.encode(kept))
@@ -139,7 +139,13 @@ class RunFolder:
             raise ExperimentError(f"{self._agreed}: damaged ({error}); start over with --fresh") from error
         if not is_agreed(kept.data):
             raise ExperimentError(f"{self._agreed}: does not say what an example is; start over with --fresh")
-        return Agreed(kept.data, _by_id(kept.devices), _by_id(kept.tiers))
+        asked = self.experiment().data
+        for key in Data.__struct_fields__:
+            fixed = getattr(asked, key)
+            if getattr(kept.data, key) != fixed and (fixed or key not in AGREED):
+                raise ExperimentError(f"{self._agreed}: {key} is not experiment.json's; start over with --fresh")
+        holds = {device: msgspec.structs.asdict(parts) for device, parts in kept.devices.items()}
+        return Agreed(kept.data, _by_id(holds), _by_id(kept.tiers))
 
     def rows(self) -> list[dict[str, Any]]:
         """Lines of metrics; what is none, as where a crash cut one short, is left out."""
@@ -196,12 +202,20 @@ class RunFolder:
         write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())
 
 
+class _Parts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Examples of a device, by part."""
+
+    train: folder_files.Count
+    development: folder_files.Count
+    test: folder_files.Count
+
+
 class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """agreed.json."""
 
     data: Data
-    devices: dict[str, dict[str, int]]
-    """Name -> part of its data -> examples."""
+    devices: dict[str, _Parts]
+    """By name."""
     tiers: dict[str, str] = {}
 
 

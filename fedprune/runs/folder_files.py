@@ -50,6 +50,7 @@ class Row(msgspec.Struct, frozen=True):
     replanned: dict[str, str] = {}
     refused: dict[str, Refused] = {}
     unused: dict[str, Count] = {}
+    grown: dict[str, str] = {}
     worst: Worst | None = None
 
 

@@ -143,7 +143,9 @@ def _run(
     if experiment.data.partition != "own":
         setting = prepared(None)
         connect(len(setting.holds), lambda holders: rounds(setting, None, holders))
-    elif going_on and (kept := folder.agreed()) is not None:
+    elif going_on:
+        if (kept := folder.agreed()) is None:  # other devices may be there by now, and would agree on something else
+            raise ExperimentError(f"{out}/agreed.json: is missing; start over with --fresh")
         setting = prepared(kept)
         connect(_own_devices(data_dir, source, simulated=simulated), lambda holders: rounds(setting, kept, holders))
     else:

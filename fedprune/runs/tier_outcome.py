@@ -39,6 +39,7 @@ def finish(
 
 
 def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, checked: Check) -> dict[str, Any]:
+    assert setting.plan is not None
     own = setting.experiment.fleet[plan.tier]
     by_device = {device: checked.by_device.get(device) for device in setting.holds}
     tested = {device: value for device, value in by_device.items() if value is not None}
@@ -49,7 +50,7 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
         "part": plan.part,
         "size": plan.size,
         "density": density,
-        "devices": own.devices,
+        "devices": [*setting.plan.members.values()].count(plan.tier) if own.trains else own.devices,
         "accuracy_float": checked.accuracy,
         "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
         "worst_device": None if worst is None else {"device": worst, "accuracy": tested[worst]},

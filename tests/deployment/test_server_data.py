@@ -66,3 +66,10 @@ def test_what_the_server_need_not_have_is_not_asked_for(tmp_path: Path) -> None:
     server_data.there(with_data(partition="own"), "a.toml", None)
     server_data.there(with_data(name="digits"), "a.toml", None)
     server_data.there(with_data(name="nowhere:load"), "a.toml", tmp_path)
+
+
+def test_a_public_folder_that_is_not_there_is_told_before_devices_are_asked(tmp_path: Path) -> None:
+    digits = load(_SIMULATIONS / "digits.toml")
+    own = replace(digits.data, name="arrays", partition="own", public_dir=str(tmp_path / "missing"))
+    with pytest.raises(FleetError, match=r"^own\.toml: data\.public_dir: .*missing is no folder"):
+        server_data.there(replace(digits, data=own), "own.toml", None)

@@ -2,7 +2,9 @@
 
 import hashlib
 import importlib.util
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from fedprune.data.own.features import features
 from fedprune.data.own.folders import File, Listed, listed
 from fedprune.data.own.recorded import Piece, Recorded, Unusable, line
 from fedprune.data.sources import require
-from fedprune.experiment import Data
+from fedprune.experiment import Data, own_data
 from fedprune.experiment.own_data import Pictures, Sounds
 
 _AS_READ = 1
@@ -81,11 +83,17 @@ def read(settings: Data, folder: Path) -> Recorded:
     """
     if ":" in settings.name:
         listed(folder)  # says what is wrong with the folder before a loader does
-        return loaders.read(settings.name, folder)
+        return _composed(loaders.read(settings.name, folder))
     kind, files = _kind(settings), listed(folder)
     read_file, shape = kind.reader(settings), _expected_shape(settings)
     found = kept.kept(folder, _stamp(settings, files), lambda: _read(settings, kind, files, read_file, shape))
-    return Recorded(*found, _signals(settings))
+    return _composed(Recorded(*found, _signals(settings)))
+
+
+def _composed(recorded: Recorded) -> Recorded:
+    """With labels whose letters are one sign each: a Mac writes the é of one label in two, others in one."""
+    names = {label: unicodedata.normalize("NFC", label) for label in set(recorded.labels)}
+    return replace(recorded, labels=tuple(names[label] for label in recorded.labels))
 
 
 def stamp(settings: Data, folder: Path) -> str:
@@ -98,21 +106,12 @@ def shape_of(settings: Data) -> tuple[int, ...] | None:
 
     DataError where a table of settings is missing or wrong.
     """
-    if settings.name == "pictures":
-        table = settings.pictures or Pictures()
-        return (table.channels, *table.size)
-    if settings.name == "sounds":
-        sound = settings.sounds or Sounds()
-        try:
-            kind, frames, values = sound.kind()
-        except ValueError as error:
-            raise DataError(f"data.sounds.features: {error}") from error
-        return (1, sound.samples) if kind == "raw" else (1, frames, values)
     if settings.name == "tables":
         _tables(settings)
-        assert settings.tables is not None
-        return (len(settings.tables.signals), settings.tables.window)
-    return None
+    try:
+        return own_data.shape_of(settings)
+    except ValueError as error:
+        raise DataError(f"data.sounds.features: {error}") from error
 
 
 def _kind(settings: Data) -> Kind:
@@ -140,7 +139,9 @@ def _signals(settings: Data) -> tuple[str, ...]:
 
 def _stamp(settings: Data, files: Listed) -> str:
     table = getattr(settings, settings.name, None)  # of sounds, pictures or tables
-    whatever = [settings.name, table, settings.shape, settings.classes if settings.name == "arrays" else ()]
+    # what devices agree on is no reason to read everything once more, where it changes nothing
+    agreed = (settings.shape, settings.classes) if settings.name == "arrays" else ()
+    whatever = [settings.name, table, agreed]
     digest = hashlib.sha256(msgspec.json.encode([_AS_READ, whatever]))
     # what is installed may come to read what could not be read
     digest.update(repr([importlib.util.find_spec(each) is not None for each in ("soundfile", "pyarrow")]).encode())

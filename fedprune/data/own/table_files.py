@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fedprune.data.examples import DataError
 from fedprune.data.own.recorded import Unusable
 from fedprune.data.sources import require
 
@@ -40,8 +41,8 @@ def columns(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> Columns
 def rows(path: Path) -> Iterator[list[str]]:
     """Yield the header of a table, then its rows, all as text. Unusable where a row is longer or shorter."""
     if path.suffix.lower() == PARQUET:
-        table = require("pyarrow.parquet", "tables").ParquetFile(path)
-        types = require("pyarrow.types", "tables")
+        table = _arrow("pyarrow.parquet").ParquetFile(path)
+        types = _arrow("pyarrow.types")
         if nested := [field.name for field in table.schema_arrow if types.is_nested(field.type)]:
             raise Unusable(f"column {nested[0]} holds lists, which no cell can")
         yield list(table.schema_arrow.names)
@@ -66,6 +67,13 @@ def number(text: str) -> float:
     if "_" in text:  # which Python reads as a number
         raise ValueError(text)
     return math.nan if text.strip().lower() in _NOTHING else float(text)
+
+
+def _arrow(module: str) -> Any:
+    try:
+        return require(module, "tables")
+    except DataError as error:  # other tables can be read without it
+        raise Unusable(str(error)) from error
 
 
 def _opened(path: Path) -> IO[str]:
@@ -117,10 +125,10 @@ def _csv_columns(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> Co
 
 
 def _parquet_columns(path: Path, numbers: Sequence[str], texts: Sequence[str]) -> Columns:
-    file = require("pyarrow.parquet", "tables").ParquetFile(path)
+    file = _arrow("pyarrow.parquet").ParquetFile(path)
     _places(file.schema_arrow.names, [*numbers, *texts])
     table = file.read(columns=list(dict.fromkeys([*numbers, *texts])))
-    types = require("pyarrow.types", "tables")
+    types = _arrow("pyarrow.types")
     values = {}
     for name in dict.fromkeys(numbers):
         kind = table[name].type

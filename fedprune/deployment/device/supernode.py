@@ -44,6 +44,46 @@ def _started(words: list[str], **how: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen([*own, *words[1:]] if words[0] == "flower-superexec" else words, **how)
 
 
+class _OfOneRun:
+    """Flower's state of a device, of which replies are those of one run alone."""
+
+    def __init__(self, state: Any, run_id: int) -> None:
+        """All else is as ``state`` has it."""
+        self._state, self._run_id = state, run_id
+
+    def __getattr__(self, name: str) -> Any:
+        """Whatever ``state`` has."""
+        return getattr(self._state, name)
+
+    def get_messages_legacy(self, *, is_reply: bool) -> Any:
+        """Those of the run."""
+        return self._state.get_messages_legacy(run_ids=[self._run_id], is_reply=is_reply)
+
+
+def answering(client: Any) -> None:
+    """Let ``flwr.supernode.start_client_internal`` wait for the reply to what it was asked last.
+
+    Flower 1.41 waits for any. Where a run is stopped while a message arrives, the reply to that comes all the same, and
+    is taken for the next one's: from then on each reply is sent only when something else is asked, so that a device
+    that takes part in a run once more seems to be away for good.
+    """
+    pull, push, run_id = client._pull_and_store_message, client._push_messages, 0
+
+    def pulled(**how: Any) -> Any:
+        nonlocal run_id
+        found = pull(**how)
+        run_id = found if found is not None else run_id
+        return found
+
+    def pushed(*, state: Any, object_store: Any, **how: Any) -> None:
+        push(state=_OfOneRun(state, run_id), object_store=object_store, **how)
+        for late in state.get_messages_legacy(is_reply=True):  # of runs that nobody waits for
+            state.delete_messages(message_ids=[late.metadata.message_id, late.metadata.reply_to_message_id])
+            object_store.delete(late.metadata.message_id)
+
+    client._pull_and_store_message, client._push_messages = pulled, pushed
+
+
 def main() -> None:
     """flower-supernode with its own arguments."""
     from flwr.supernode import start_client_internal
@@ -54,6 +94,8 @@ def main() -> None:
         start_client_internal.time = SimpleNamespace(**{**vars(time), "sleep": Pace().sleep})
     if hasattr(start_client_internal, "subprocess"):
         start_client_internal.subprocess = SimpleNamespace(**{**vars(subprocess), "Popen": _started})
+    if hasattr(start_client_internal, "_pull_and_store_message") and hasattr(start_client_internal, "_push_messages"):
+        answering(start_client_internal)
     end_with_parent()
     sys.argv[0] = "flower-supernode"
     flower_supernode()

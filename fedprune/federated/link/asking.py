@@ -239,7 +239,8 @@ class Link(NamedTuple):
         if len(everyone) < needed:
             few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
             raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")
-        replies = [reply for reply in everyone if REFUSED not in reply.payload.values]
+        grown = {str(reply.device): reply.left_out for reply in everyone if reply.left_out}
+        replies = [reply for reply in everyone if REFUSED not in reply.payload.values and not reply.left_out]
         refused = [reply for reply in everyone if REFUSED in reply.payload.values]
         answer = phase.reduce(state, replies) if replies else None
         said = {str(r.device): {key: int(r.payload.values[key]) for key in (REFUSED, MEMORY)} for r in refused}
@@ -255,6 +256,7 @@ class Link(NamedTuple):
             **({"refused": said} if said else {}),
             **({"retried": retried} if retried else {}),
             **({"unused": unused} if unused else {}),
+            **({"grown": grown} if grown else {}),
             **fleet.notes(round),
         }
         seconds = time.perf_counter() - started

@@ -21,6 +21,10 @@ from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, UNUSED, Payload,
 _SLACK = 2**16  # bytes for numbers, names and the library's own framing
 
 
+class Grown(ValueError):
+    """A device with own data has more of it than it is believed to have: recordings may come faster than trust."""
+
+
 class Asked(NamedTuple):
     """What a reply is judged by: the request, and from which state and job it was made."""
 
@@ -65,7 +69,7 @@ def checked(
 
     ``device`` and ``holds`` are which device the node was met as, and how many examples it may have by part, where it
     was met. Where it has ``own`` data it may have more, which count for no more than these.
-    ValueError, with the reason, where the reply may not be used.
+    ValueError, with the reason, where the reply may not be used; Grown where that is no fault of the device.
     """
     phase, job = asked.phase, asked.job
     if (has := size(records)) > asked.most_bytes:
@@ -76,7 +80,6 @@ def checked(
         raise ValueError(f"expected no masks of the device's own, got {sorted(payload.masks)[:3]}")
     if REFUSED not in payload.values:
         phase.check(asked.state, job, payload)
-        payload = _within_what_it_holds(payload, phase, holds, own=own)
     elif job.needs_bytes:
         count(payload, REFUSED, least=1)
         count(payload, MEMORY)
@@ -94,6 +97,8 @@ def checked(
     says = said(payload)
     if device is not None and says not in (None, device):
         raise ValueError(f"the node of device {device} now says that it is device {says}")
+    if REFUSED not in payload.values:
+        payload = _within_what_it_holds(payload, phase, holds, own=own)
     return says, payload
 
 
@@ -113,6 +118,8 @@ def _within_what_it_holds(
         most = (holds or {}).get(part, 0)
         if count(payload, key) > most and own and key == phase.weight:
             payload = payload._replace(values={**payload.values, key: most})
+        elif count(payload, key) > most and own:
+            raise Grown(f"{key} is {payload.values[key]}, of {most} {part} examples that it may have by now")
         elif count(payload, key) > most:
             raise ValueError(f"{key} is {payload.values[key]}, but the device said that it has {most} {part} examples")
     return payload

@@ -162,13 +162,17 @@ def _open(text: str, index: int, data_dir: str | None) -> Device:
 
 
 def _own_device(text: str, context: Context) -> Device:
-    """A device with its own folder; a simulated one has one of the folders in the run's."""
+    """A device with its own folder; a simulated one has one of the folders that the environment names."""
     config = context.node_config
     if own := config.get("data-dir") or config.get("dataset-path"):
-        name, tier = config.get("name") or f"node-{context.node_id}", config.get("tier") or ""
-        return own_device(text, str(name), Path(str(own)), str(tier))
-    people, partition = context.run_config.get("data-dir"), config.get("partition-id")
-    if partition is None:
-        raise ValueError('this device does not know where its data lies: node-config wants dataset-path="FOLDER"')
-    folder = own_folders(str(people) if people else None)[int(partition)]
+        folder, name, tier = Path(str(own)), str(config.get("name") or ""), str(config.get("tier") or "")
+        # Flower's number of a node may be another after each start, and what tests must not train then
+        return own_device(text, name or f"node-{context.node_id}", folder, tier, whose=name or folder.name)
+    partition = config.get("partition-id")
+    if partition is None or not _simulated(context):  # nor does a server say where a real one reads
+        raise ValueError(
+            "this device does not know where its data lies: join with --data FOLDER; or node-config wants "
+            'dataset-path="FOLDER"'
+        )
+    folder = own_folders(None)[int(partition)]
     return own_device(text, folder.name, folder)

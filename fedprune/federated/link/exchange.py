@@ -12,14 +12,14 @@ from flwr.serverapp import Grid
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment
 from fedprune.federated.link import bundle
-from fedprune.federated.link.checks import Asked, addressed, asked, checked
+from fedprune.federated.link.checks import Asked, Grown, addressed, asked, checked
 from fedprune.federated.link.records import size, to_records
 from fedprune.federated.rounds.asking import Request
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import Reply
 from fedprune.types import DeviceId
-from fedprune.wire.payload import one_line
+from fedprune.wire.payload import Payload, one_line
 
 _NEARLY = 0.97
 
@@ -91,6 +91,9 @@ def exchange(
             try:
                 most, own = fleet.most(device, asks[index][0].round), fleet.expected.named
                 says, payload = checked(found, made[index][job][0], device, most, own=own)
+            except Grown as error:
+                answers[index].good.append((node, Reply(-1, Payload(), job, one_line(str(error)))))
+                del answers[index].faults[node]
             except ValueError as error:
                 answers[index].faults[node] = one_line(str(error))
             except Exception as error:  # a reply that no check foresaw is that device's fault, not the end of the run

@@ -78,22 +78,23 @@ class Device:
         return shuffled(self.schema, examples, size, rng, augment=self.experiment.training.augment)
 
 
-def own_device(text: str, name: str, folder: Path, tier: str = "") -> Device:
+def own_device(text: str, name: str, folder: Path, tier: str = "", *, whose: str = "") -> Device:
     """A device with a folder of its own, in the experiment of a text; as the folder is now. DataError, in one line.
 
-    Before devices have agreed on what an example is, it is what this one has.
+    Before devices have agreed on what an example is, it is what this one has. ``whose`` its recordings are is what is
+    hashed with their names; its own ``name`` where it has one that lasts.
     """
     data = _experiment.from_json(text).data
-    return _own_device(text, name, folder, tier, own.stamp(data, folder))
+    return _own_device(text, name, folder, tier, whose or name, own.stamp(data, folder))
 
 
 @functools.lru_cache(maxsize=64)
-def _own_device(text: str, name: str, folder: Path, tier: str, stamp: str) -> Device:
+def _own_device(text: str, name: str, folder: Path, tier: str, whose: str, stamp: str) -> Device:
     experiment = _experiment.from_json(text)
     recorded = own.read(experiment.data, folder)
     settings = agreement.seen_by_one(experiment.data, recorded)
     schema = agreement.schema_of(settings)
-    parts, unknown = own.parts(settings, recorded, schema.classes, name)
+    parts, unknown = own.parts(settings, recorded, schema.classes, whose)
     others = [f"{count} examples of {label!r}, which is none of the classes" for label, count in unknown.items()]
     for problem in [*recorded.problems, *others][:_SHOWN]:  # in the device's own log
         print(f"{folder.name}: left out: {problem}", file=sys.stderr, flush=True)

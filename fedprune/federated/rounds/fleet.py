@@ -114,8 +114,9 @@ class Fleet(NamedTuple):
         first = {**self.holds[device], **self.expected.gives.get(device, {})}
         if not self.expected.named:
             return self.holds[device]
-        times = _GROWTH ** min(max(0, round), _ROUNDS_OF_GROWTH)
-        return {part: int(examples * times) + _MORE * max(0, round) for part, examples in first.items()}
+        rounds = max(1, round)  # what comes before the first takes its time as well
+        times = _GROWTH ** min(rounds, _ROUNDS_OF_GROWTH)
+        return {part: int(examples * times) + _MORE * rounds for part, examples in first.items()}
 
     def idle(self) -> list[DeviceId]:
         """Devices with own data that had nothing to train on when they were met, but may have by now."""

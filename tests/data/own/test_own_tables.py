@@ -1,6 +1,7 @@
 """Folders of tables: windows over rows, within one recording of one person and one label."""
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -125,6 +126,18 @@ def test_rows_without_a_label_are_left_out_and_said(tmp_path: Path) -> None:
     write_table(tmp_path / "a.csv", numbered(["s"] * 3 + [""] * 4 + ["w"] * 3))
     assert firsts(TABLES, tmp_path) == [(0, "s", "a.csv"), (7, "w", "a.csv")]
     assert problem(TABLES, tmp_path) == "a.csv: 4 of 10 rows have no label and are left out"
+
+
+def test_without_pyarrow_other_tables_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_table(tmp_path / "a.csv", [(1, 2, "sit")] * 3)
+    (tmp_path / "b.parquet").write_bytes(b"PAR1")
+    for name in ("pyarrow", "pyarrow.parquet", "pyarrow.types"):
+        monkeypatch.setitem(sys.modules, name, None)
+    recorded = read(TABLES, tmp_path)
+    assert len(recorded) == 1
+    assert len(recorded.problems) == 1
+    assert recorded.problems[0].startswith("b.parquet: pyarrow.parquet cannot be imported")
+    assert recorded.problems[0].endswith("pip install 'fedprune[tables]'")
 
 
 def test_parquet_is_the_same_table(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ class Reply(NamedTuple):
     payload: Payload
     job: Job = Job()
     """What it was asked to do."""
+    left_out: str = ""
+    """Why nothing is made of it, although it is no fault."""
 
 
 def _anything(state: State, job: Job, payload: Payload) -> None:

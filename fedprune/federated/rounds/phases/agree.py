@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from fedprune.budgets import memory_bytes
 from fedprune.data.agreement import Told, channels, tell
 from fedprune.data.parts import PARTS
 from fedprune.experiment import Data
+from fedprune.experiment.own_data import LARGEST, MOST_CLASSES, MOST_VALUES
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
@@ -23,8 +25,9 @@ from fedprune.wire.payload import MEMORY, Payload, count
 ROUTE = "query.agree"
 _MEAN, _M2 = "mean", "m2"
 _MOST_EXAMPLES = 2**31 - 1
-_MOST_CLASSES, _LONGEST_NAME = 10_000, 200
-_MOST_AXES, _MOST_LENGTH = 5, 2**24
+_LONGEST_NAME = 200
+_MOST_AXES = 5
+_MOST_MEAN, _MOST_M2 = LARGEST / 10, LARGEST**2 / 10
 _MOST_BYTES = 2**22
 
 
@@ -77,7 +80,9 @@ def _check(settings: Data, payload: Payload) -> None:
     if not isinstance(shape, list) or len(shape) > _MOST_AXES:
         raise ValueError(f"shape is {shape!r:.60}, expected lengths of axes")
     for length in shape:
-        count(Payload({"shape": length}), "shape", least=1, most=_MOST_LENGTH)
+        count(Payload({"shape": length}), "shape", least=1, most=MOST_VALUES)
+    if prod(shape) > MOST_VALUES:
+        raise ValueError(f"shape is {shape!r:.60}, which is more than {MOST_VALUES:,} values")
     if not isinstance(counts, dict) or counts.keys() != {*PARTS}:
         raise ValueError(f"counts is {counts!r:.60}, expected a table of {', '.join(PARTS)}")
     examples = {part: sum(_table(counts[part], part).values()) for part in PARTS}
@@ -93,12 +98,13 @@ def _check(settings: Data, payload: Payload) -> None:
     for name, value in payload.tensors.items():
         if value.dtype != np.float64 or value.shape != wanted or not np.isfinite(value).all():
             raise ValueError(f"{name} is {value.dtype}{value.shape}, expected finite float64{wanted}")
-    if np.any(payload.tensors[_M2] < 0) or np.any(abs(payload.tensors[_MEAN]) > 1e30):
+    mean, m2 = payload.tensors[_MEAN], payload.tensors[_M2]
+    if np.any(abs(mean) > _MOST_MEAN) or np.any(m2 < 0) or np.any(m2 > _MOST_M2):
         raise ValueError("moments that no data has")
 
 
 def _table(given: Any, what: str) -> dict[str, int]:
-    if not isinstance(given, dict) or len(given) > _MOST_CLASSES:
+    if not isinstance(given, dict) or len(given) > MOST_CLASSES:
         raise ValueError(f"{what} is {given!r:.60}, expected a table of counts")
     for name in given:
         if not isinstance(name, str) or len(name) > _LONGEST_NAME or not (name.isprintable() or not name):
