@@ -101,7 +101,9 @@ def not_run(words: tuple[str, ...]) -> str:
         "wants devices that answer": lambda: (
             does in ("run", "deploy") or (does == "resume" and words[2].startswith("FLEET/"))
         ),
-        "wants data that is not here": lambda: "--data-dir" in words,
+        "wants data that is not here": lambda: (
+            "--data-dir" in words and not Path(words[words.index("--data-dir") + 1]).is_dir()
+        ),
         "wants a method that is not here": lambda: (
             (_of_experiment(words) and not _method_is_here(words))
             or (does == "methods" and len(words) > 2 and words[2] not in catalogue())
