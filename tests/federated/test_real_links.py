@@ -92,6 +92,14 @@ def test_tests_travel_with_training_and_change_nothing(whole: Any, tmp_path: Pat
     assert all(row["device_seconds"] >= 0 and row["seconds"] >= 0 for row in folder.rows())
 
 
+def test_keys_have_names_where_devices_have_numbers(whole: Any, tmp_path: Path) -> None:
+    experiment, folder = tiny_world.experiment(), RunFolder(tmp_path / "run")
+    folder.begin(experiment)
+    real = server.Real(name_of=lambda node: f"enrolled-{node}")
+    fleets.drive(Link(), prepare(experiment, "test"), folder, None, lambda row: None, real)
+    fleets.assert_same(whole.state, read(folder.checkpoint))
+
+
 @pytest.mark.parametrize(
     ("round", "phase"), [(0, "evaluate"), (1, "train"), (2, "top_gradients"), (2, "evaluate"), (3, "train")]
 )

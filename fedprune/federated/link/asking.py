@@ -99,8 +99,8 @@ class Link(NamedTuple):
         return agreed
 
     def _other(self, node: int, device: DeviceId) -> str:
-        """Whose key a node has, where that is another's than it says."""
-        name = self.name_of(node)
+        """Whose key a node has, where devices go by names and that is another's than it says."""
+        name = self.name_of(node) if self.experiment.data.partition == "own" else None
         return f"its key is that of {name}" if name is not None and name != device else ""
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
