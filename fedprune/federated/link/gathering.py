@@ -67,8 +67,8 @@ def agreed(link: Link) -> Agreed:
 
 
 def _other(link: Link, node: int, device: DeviceId) -> str:
-    """Whose key a node has, where that is another's than it says."""
-    name = link.name_of(node)
+    """Whose key a node has, where devices go by names and that is another's than it says."""
+    name = link.name_of(node) if link.experiment.data.partition == "own" else None
     return f"its key is that of {name}" if name is not None and name != device else ""
 
 
