@@ -20,6 +20,8 @@ from fedprune.experiment.own_data import Pictures, Sounds, Tables
 from fedprune.experiment.toml_files import TomlError, parse
 
 _TABLES: dict[str, type[msgspec.Struct]] = {"": Data, "sounds": Sounds, "pictures": Pictures, "tables": Tables}
+_FEW = 10
+"""Recordings, of which a fifth for testing is a matter of luck."""
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "development"}
 
 
@@ -83,6 +85,8 @@ def _facts(settings: Data, recorded: Recorded) -> Iterator[str]:
     shape = "x".join(map(str, recorded.inputs.shape[1:]))
     recordings = len(set(recorded.recordings))
     yield f"{len(recorded):,} examples of shape {shape}, {recorded.inputs.dtype}, of {recordings:,} recordings"
+    if recordings < _FEW:
+        yield f"a recording is in one part as a whole, and {recordings} make few parts: split what is long into files"
     if settings.name == "sounds":
         seconds = (settings.sounds or Sounds()).seconds
         yield f"{len(recorded) * seconds:,g} seconds of sound, in examples of {seconds:g}"

@@ -86,8 +86,15 @@ def read(settings: Data, folder: Path) -> Recorded:
         return _composed(loaders.read(settings.name, folder))
     kind, files = _kind(settings), listed(folder)
     read_file, shape = kind.reader(settings), _expected_shape(settings)
-    found = kept.kept(folder, _stamp(settings, files), lambda: _read(settings, kind, files, read_file, shape))
-    return _composed(Recorded(*found, _signals(settings)))
+    fresh = False
+
+    def make() -> kept.Kept:
+        nonlocal fresh
+        fresh = True
+        return _read(settings, kind, files, read_file, shape)
+
+    found = kept.kept(folder, _stamp(settings, files), make)
+    return _composed(Recorded(*found, _signals(settings), fresh))
 
 
 def _composed(recorded: Recorded) -> Recorded:

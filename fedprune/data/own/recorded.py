@@ -22,6 +22,8 @@ class Recorded:
     """A line for each file, or piece of one, that cannot be used: its path in the folder, why, what would be right."""
     features: tuple[str, ...] = ()
     """Names of the channels where they have names, which are a table's signals."""
+    fresh: bool = True
+    """Whether the files were read just now; else what was kept of them."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -96,7 +96,8 @@ def _own_device(text: str, name: str, folder: Path, tier: str, whose: str, stamp
     schema = agreement.schema_of(settings)
     parts, unknown = own.parts(settings, recorded, schema.classes, whose)
     others = [f"{count} examples of {label!r}, which is none of the classes" for label, count in unknown.items()]
-    for problem in [*recorded.problems, *others][:_SHOWN]:  # in the device's own log
+    # in the device's own log, once for what is there
+    for problem in [*recorded.problems, *others][:_SHOWN] if recorded.fresh else ():
         print(f"{folder.name}: left out: {problem}", file=sys.stderr, flush=True)
     return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)}, tier)
 
