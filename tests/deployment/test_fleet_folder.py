@@ -164,7 +164,7 @@ def test_joining_unpacks_what_the_device_needs_for_its_user_alone(fleet: Fleet, 
     assert devices.read_join(again / "kitchen.join") == read
     data = tmp_path / "my data"
     data.mkdir()
-    assert join.node_config(read, data) == f'partition-id=0 data-dir="{data}" memory-mb=512.0'
+    assert join.node_config(read, data) == f'partition-id=0 name="kitchen" data-dir="{data}" memory-mb=512.0'
     with pytest.raises(FleetError, match="no folder"):
         join.node_config(read, tmp_path / "missing")
 

@@ -36,7 +36,7 @@ def experiment(**changes: Any) -> Experiment:
         "model": "tiny_world:net",
         "rounds": 3,
         "data": {"name": "arrays", "partition": "own"},
-        "training": {"batch": 8, "grow_batch": 16, "epochs": 4},
+        "training": {"batch": 8, "grow_batch": 16, "epochs": 2, "final_learning_rate": 0.002},
         "method": {"name": "fedtiny", "density": 0.4, "pool": 3, "period": 1, "stop": 2},
     }
     return parse({**table, **changes}, "own")

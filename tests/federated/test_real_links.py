@@ -13,7 +13,7 @@ import tiny_world
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 
 from fedprune.federated.link import asking as link
-from fedprune.federated.link import bundle, client
+from fedprune.federated.link import bundle, client, gathering
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.federated.rounds.fleet import Fleet
@@ -90,6 +90,14 @@ def test_tests_travel_with_training_and_change_nothing(whole: Any, tmp_path: Pat
     assert kinds == ["query.profile", "query.bn_statistics", "query.losses", *rounds, "evaluate"]
     # what a message took is divided among its phases, and devices' own part is known
     assert all(row["device_seconds"] >= 0 and row["seconds"] >= 0 for row in folder.rows())
+
+
+def test_keys_have_names_where_devices_have_numbers(whole: Any, tmp_path: Path) -> None:
+    experiment, folder = tiny_world.experiment(), RunFolder(tmp_path / "run")
+    folder.begin(experiment)
+    real = server.Real(name_of=lambda node: f"enrolled-{node}")
+    fleets.drive(Link(), prepare(experiment, "test"), folder, None, lambda row: None, real)
+    fleets.assert_same(whole.state, read(folder.checkpoint))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +194,7 @@ def test_a_device_that_is_let_in_late_is_awaited_at_the_start(
         return early
 
     monkeypatch.setattr(server, "_RETURNS_S", 60.0)
-    monkeypatch.setattr(link, "_AGAIN_S", 0.0)
+    monkeypatch.setattr(gathering, "_AGAIN_S", 0.0)
     folder = drive(tmp_path / "run", Link(lose), least_replies=1.0)
     fleets.assert_same(whole.state, read(folder.checkpoint))
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedprune.data.examples import Array
-from fedprune.data.own.folders import File, is_text
+from fedprune.data.own.folders import NO_LABEL, File, is_label, is_text
 from fedprune.data.own.recorded import Piece, Unusable
 
 SUFFIXES = frozenset((".npz",))
@@ -36,6 +36,8 @@ def read(file: File, classes: Sequence[str]) -> Piece:
     inputs = _numbers(arrays["inputs"])
     count = len(inputs)
     labels = [_label(text, classes) for text in _texts("labels", arrays["labels"], count)]
+    if odd := next((label for label in set(labels) if not is_label(label)), None):
+        raise Unusable(f"label {odd!r:.60} {NO_LABEL}")
     if "recordings" in arrays:
         recordings = _texts("recordings", arrays["recordings"], count)
     else:
@@ -56,7 +58,7 @@ def read(file: File, classes: Sequence[str]) -> Piece:
 
 
 def _numbers(inputs: Array) -> Array:
-    if inputs.ndim < 2:
+    if inputs.ndim < 2 or 0 in inputs.shape[1:]:
         raise Unusable(f"inputs have shape {inputs.shape}; expected (n, C, ...)")
     if inputs.dtype == np.uint8:
         return inputs

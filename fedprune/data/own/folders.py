@@ -13,6 +13,10 @@ _LEFT_BEHIND = {
 }  # fmt: skip
 
 
+LONGEST_LABEL = 200
+NO_LABEL = f"is no label, which has at most {LONGEST_LABEL} letters, all of them printable"
+
+
 class File(NamedTuple):
     """A file of the folder, as it was when the folder was listed."""
 
@@ -70,12 +74,19 @@ def label_of(file: File) -> str:
         raise Unusable(f"lies in no folder of a label; put it into one, such as hello/{file.name}")
     if not is_text(label):
         raise Unusable("its folder's name is not UTF-8; rename it")
+    if not is_label(label):
+        raise Unusable(f"its folder's name {NO_LABEL}; rename it")
     return label
 
 
 def is_text(name: str) -> bool:
     """Whether a name can be written as UTF-8."""
     return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def is_label(name: str) -> bool:
+    """Whether a name can be a class of a model: no server takes another from a device."""
+    return name.isprintable() and len(name) <= LONGEST_LABEL
 
 
 def _file(name: str, path: Path) -> File:

@@ -7,7 +7,7 @@ import numpy as np
 
 from fedprune.data.examples import Array, IntArray
 from fedprune.data.own import table_files
-from fedprune.data.own.folders import File, is_text, label_of
+from fedprune.data.own.folders import NO_LABEL, File, is_label, is_text, label_of
 from fedprune.data.own.recorded import Piece, Unusable
 from fedprune.experiment.own_data import Tables
 
@@ -36,6 +36,8 @@ def read(file: File, settings: Tables) -> Piece:
     labels = [folder] * count if folder is not None else found.texts[settings.label]
     if broken := next((label for label in labels if not is_text(label)), None):
         raise Unusable(f"label {broken!r} is not UTF-8")
+    if odd := next((label for label in set(labels) if not is_label(label)), None):
+        raise Unusable(f"label {odd!r:.60} {NO_LABEL}")
     runs = list(runs_of([labels, *(found.texts[name] for name in keys)]))
     starts = [start for run in runs if labels[run.first] for start in starts_of(run, settings.window, settings.step)]
     problems = list(_without_label(runs, labels))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from math import ceil
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from flwr.serverapp import Grid
 
 from fedprune.data.agreement import Agreed
-from fedprune.data.agreement import agree as merged
 from fedprune.experiment import Experiment
+from fedprune.federated.link import gathering
 from fedprune.federated.link.exchange import Answers, exchange
 from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
 from fedprune.federated.rounds.fleet import Expected, Fleet
@@ -20,14 +19,11 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.federated.rounds.phases.agree import agree
-from fedprune.federated.rounds.phases.profile import profile
-from fedprune.federated.rounds.standing import ASIDE, Step
+from fedprune.federated.rounds.standing import Step
 from fedprune.types import DeviceId
 from fedprune.wire.payload import MEMORY, REFUSED, SECONDS, UNUSED
 
 _LEAST_LIMIT_S = 120.0
-_AGAIN_S = 5.0
 _TIMES = 4.0  # as long as the slowest took, a device may take
 
 
@@ -62,96 +58,21 @@ class Link(NamedTuple):
         """
         least, named = self.experiment.least_replies, self.experiment.data.partition == "own"
         expected = Expected(devices, least, self.gives, named)
-        return self._gathered(Fleet({}, (), expected=expected), state, max(0, state.round), devices)
+        return gathering.gathered(self, Fleet({}, (), expected=expected), state, max(0, state.round), devices)
 
     def agree(self) -> Agreed:
-        """Ask devices with their own data what it is like: classes, shape, constants, and how many examples each has.
+        """What devices with their own data have: classes, shape, constants, and how many examples each.
 
         RunStopped where too few answer; DataError where what they have is nothing to train on.
         """
-        data = self.experiment.data
-        wanted = data.devices or self.wanted
-        nodes = self._connected(wanted or 1, time.monotonic() + self.patience_s)
-        if not wanted and self.first_limit_s:  # others may be on their way
-            time.sleep(_AGAIN_S)
-            nodes = sorted(self.grid.get_node_ids())
-        phase, limit = agree(data), self.experiment.deadline_s or self.first_limit_s or None
-        asked = Request(phase, State(0, {}), {}, 0), dict.fromkeys(nodes, Job())
-        said = exchange(self.grid, self.experiment, [asked], {}, Fleet({}, ()), limit)[0]
-        faults, replies = dict(said.faults), dict[DeviceId, Reply]()
-        for node, reply in sorted(said.good, key=lambda answer: answer[0]):
-            if why := self._other(node, reply.device) or ("has a name that another has" * (reply.device in replies)):
-                faults[node] = f"says that it is {reply.device}, but {why}"
-            else:
-                replies[reply.device] = reply
-        for node, why in faults.items():
-            self.say({"notice": f"{self.name_of(node) or f'node {node}'} takes no part yet: {why}"})
-        if len(replies) < max(1.0, self.experiment.least_replies * wanted):
-            why = "".join(f"; {reason}" for reason in list(faults.values())[:1])
-            raise RunStopped(f"{len(replies)} of {wanted or len(nodes)} devices said what data they have{why}")
-        agreed = merged(data, phase.reduce(State(0, {}), [replies[device] for device in ordered(replies)]))
-        for device, reply in replies.items():
-            if unused := reply.payload.values.get(UNUSED):
-                what = f"{unused} files, or examples of unknown labels, cannot be used"
-                self.say({"notice": f"{device}: {what}; see there: fedprune data check FOLDER --like FILE"})
-        for notice in agreed.notices:
-            self.say({"notice": notice})
-        return agreed
-
-    def _other(self, node: int, device: DeviceId) -> str:
-        """Whose key a node has, where that is another's than it says."""
-        name = self.name_of(node)
-        return f"its key is that of {name}" if name is not None and name != device else ""
+        return gathering.agreed(self)
 
     def again(self, fleet: Fleet, state: State, round: int) -> Fleet:
         """The fleet at the start of a round: without nodes that are gone, with those that came or came back.
 
         RunStopped where less than the experiment's least part of the devices is there when the patience ends.
         """
-        return self._gathered(fleet, state, round, fleet.expected.least * fleet.expected.devices)
-
-    def _gathered(self, fleet: Fleet, state: State, round: int, enough: float) -> Fleet:
-        until = time.monotonic() + self.patience_s
-        nodes = self._connected(enough, until)
-        known = {node: why for node, why in fleet.strangers.items() if node in nodes}
-        fleet = fleet.present(nodes)._replace(strangers=known)
-        # one that is nobody's may have been mended, but is not worth a message in every round
-        due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
-        due += [fleet.nodes[device] for device in fleet.idle()]
-        if due:
-            limit = self.experiment.deadline_s or min(self.first_limit_s, _LEAST_LIMIT_S) or None
-            asked = Request(profile(), state, {}, round), dict.fromkeys(due, Job())
-            said = exchange(self.grid, self.experiment, [asked], {}, fleet, limit)[0]
-            others = {node: why for node, reply in said.good if (why := self._other(node, reply.device))}
-            there = {device: node for node, device in ((n, r.device) for n, r in said.good) if node not in others}
-            answers = [(n, r.device, r.payload) for n, r in said.good if n not in others]
-            place = {device: index for index, device in enumerate(ordered(there))}
-            answers.sort(key=lambda answer: place[answer[1]])
-            fleet = fleet.joined(answers, {**said.faults, **others})
-        few = len(fleet.nodes) < fleet.expected.least * fleet.expected.devices
-        if few and self.first_limit_s and time.monotonic() < until:
-            # a device that lost its power is held for connected for a while, and let in again only after that
-            time.sleep(_AGAIN_S)
-            rest = self._replace(patience_s=max(0.0, until - time.monotonic()))
-            return rest._gathered(fleet._replace(strangers={}), state, round, enough)
-        missing = [device for device in fleet.expected.roster() if device not in fleet.nodes]
-        if few:
-            why = "".join(f"; {reason}" for reason in list(fleet.strangers.values())[:1])
-            raise RunStopped(
-                f"{self.experiment.name} has {fleet.expected.devices} devices, but {len(fleet.nodes)} of {len(nodes)} "
-                f"nodes answered well (device {missing[0]} is missing){why}"
-            )
-        return fleet
-
-    def _connected(self, enough: float, until: float) -> list[int]:
-        """All nodes, once ``enough`` are connected or it is ``until``; who waits is told how many are."""
-        told = -1
-        while len(nodes := sorted(self.grid.get_node_ids())) < enough and time.monotonic() < until:
-            if len(nodes) != told and self.first_limit_s:
-                told = len(nodes)
-                self.say({"notice": f"waiting for devices: {told} of {ceil(enough)} are connected"})
-            time.sleep(0.1 if not self.first_limit_s else 0.5)
-        return nodes
+        return gathering.gathered(self, fleet, state, round, fleet.expected.least * fleet.expected.devices)
 
     def ask(
         self,

@@ -155,3 +155,19 @@ def test_a_loader_that_cannot_be_used_is_one_line(tmp_path: Path, own_module: st
         read(Data(f"{own_module}:broken", "own"), tmp_path)
     with pytest.raises(DataError, match=r"nowhere: cannot be read \(No such file or directory\)"):
         read(Data(f"{own_module}:load", "own"), tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("label", ["a\nb", "x" * 201, "\x1b[2J"])
+def test_a_label_that_no_server_takes_is_a_line(tmp_path: Path, label: str) -> None:
+    write_arrays(tmp_path / "a.npz", inputs=INPUTS, labels=["sit", "walk", label])
+    write_arrays(tmp_path / "b.npz", inputs=INPUTS, labels=["sit", "walk", "sit"])
+    recorded = read(ARRAYS, tmp_path)
+    assert len(recorded) == 3
+    assert len(recorded.problems) == 1
+    assert "is no label, which has at most 200 letters, all of them printable" in recorded.problems[0]
+
+
+@pytest.mark.parametrize("shape", [(3, 0), (3, 2, 0)])
+def test_inputs_without_a_value_are_a_line(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    write_arrays(tmp_path / "a.npz", inputs=np.zeros(shape), labels=["sit", "walk", "sit"])
+    assert "expected (n, C, ...)" in problem(ARRAYS, tmp_path)

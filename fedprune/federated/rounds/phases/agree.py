@@ -11,6 +11,7 @@ import numpy as np
 from fedprune import __version__
 from fedprune.budgets import memory_bytes
 from fedprune.data.agreement import Told, channels, tell
+from fedprune.data.own.folders import LONGEST_LABEL, is_label
 from fedprune.data.parts import PARTS
 from fedprune.experiment import Data
 from fedprune.experiment.own_data import LARGEST, MOST_CLASSES, MOST_VALUES
@@ -25,7 +26,6 @@ from fedprune.wire.payload import MEMORY, Payload, count
 ROUTE = "query.agree"
 _MEAN, _M2 = "mean", "m2"
 _MOST_EXAMPLES = 2**31 - 1
-_LONGEST_NAME = 200
 _MOST_AXES = 5
 _MOST_MEAN, _MOST_M2 = LARGEST / 10, LARGEST**2 / 10
 _MOST_BYTES = 2**22
@@ -74,7 +74,7 @@ def _check(settings: Data, payload: Payload) -> None:
     if not isinstance(said(payload), str):
         raise ValueError('the device says no name: its node-config wants name="..."')
     count(payload, MEMORY)
-    if not isinstance(tier := payload.values.get("tier"), str) or len(tier) > _LONGEST_NAME:
+    if not isinstance(tier := payload.values.get("tier"), str) or len(tier) > LONGEST_LABEL:
         raise ValueError(f"tier is {tier!r:.60}, expected a name, or nothing")
     shape, counts = payload.values.get("shape"), payload.values.get("counts")
     if not isinstance(shape, list) or len(shape) > _MOST_AXES:
@@ -107,7 +107,7 @@ def _table(given: Any, what: str) -> dict[str, int]:
     if not isinstance(given, dict) or len(given) > MOST_CLASSES:
         raise ValueError(f"{what} is {given!r:.60}, expected a table of counts")
     for name in given:
-        if not isinstance(name, str) or len(name) > _LONGEST_NAME or not (name.isprintable() or not name):
+        if not isinstance(name, str) or not is_label(name):
             raise ValueError(f"{what} names {name!r:.60}, expected a printable text")
         count(Payload(given), name, most=_MOST_EXAMPLES)
     return given
