@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import recorded_world
 import tiny_world
 from fleets import drive
 from flwr.app import Message
@@ -108,3 +109,11 @@ def recorder() -> type[Recorder]:
 def go(tmp_path: Path) -> Callable[..., Run]:
     """``run`` into this test's folder."""
     return functools.partial(run, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def own_whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over three devices with data of their own, without a break: people/ and run/."""
+    root = tmp_path_factory.mktemp("own")
+    recorded_world.go(root / "run", recorded_world.people(root / "people"))
+    return root

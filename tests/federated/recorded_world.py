@@ -1,12 +1,21 @@
 """Folders of devices with data of their own: small images of patterns, as .npz files that somebody might bring."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from flwr.app import Message
 
 from fedprune.experiment import Experiment, parse
+from fedprune.federated.link import engines
+from fedprune.federated.link.client import client_app
+from fedprune.federated.link.engines import Engine
+from fedprune.federated.link.local_grid import LocalGrid
+from fedprune.federated.link.records import from_records, to_records, values_of
+from fedprune.runs.run import simulate
 
 SHAPE = (1, 6, 6)
 LABELS = ("bee", "cat", "dog", "eel")
@@ -40,3 +49,52 @@ def experiment(**changes: Any) -> Experiment:
         "method": {"name": "fedtiny", "density": 0.4, "pool": 3, "period": 1, "stop": 2},
     }
     return parse({**table, **changes}, "own")
+
+
+ONE = functools.partial(engines.local, workers=1)
+
+
+def go(out: Path, people: Path, **options: Any) -> dict[str, Any]:
+    asked = options.pop("experiment", None) or experiment()
+    return simulate(asked, out, data_dir=str(people), engine=options.pop("engine", ONE), **options)
+
+
+class Recorded(LocalGrid):
+    """Remembers what devices said, may change it, and shows some of them only later."""
+
+    def __init__(self, devices: int, change: Callable[[Message, Message], Message], late: int = 0) -> None:
+        super().__init__(client_app, devices)
+        self.change, self.late, self.said = change, late, list[tuple[str, str, dict[str, Any]]]()
+
+    def get_node_ids(self) -> list[int]:
+        return super().get_node_ids()[: self._devices - self.late]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Any:
+        messages = list(messages)
+        for asked, reply in zip(messages, super().send_and_receive(messages, timeout=timeout), strict=True):
+            changed = self.change(asked, reply)
+            kind = asked.metadata.message_type, asked.metadata.group_id
+            self.said.append((*kind, {} if changed.has_error() else values_of(changed.content)))
+            yield changed
+
+
+def over(grid: LocalGrid, data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    monkeypatch.setenv("FEDPRUNE_DATA_DIR", str(data_dir))
+    return lambda devices, folder, drive: drive(grid)
+
+
+def as_it_is(asked: Message, reply: Message) -> Message:
+    return reply
+
+
+def claims(route: str, **values: Any) -> Callable[[Message, Message], Message]:
+    """The third device says something else."""
+
+    def change(asked: Message, reply: Message) -> Message:
+        if asked.metadata.message_type != route or asked.metadata.dst_node_id != 1002 or reply.has_error():
+            return reply
+        masks = from_records(asked.content).masks
+        payload = from_records(reply.content, masks)
+        return Message(to_records(payload._replace(values={**payload.values, **values}), masks), reply_to=asked)
+
+    return change

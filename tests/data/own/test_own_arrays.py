@@ -170,4 +170,4 @@ def test_a_label_that_no_server_takes_is_a_line(tmp_path: Path, label: str) -> N
 @pytest.mark.parametrize("shape", [(3, 0), (3, 2, 0)])
 def test_inputs_without_a_value_are_a_line(tmp_path: Path, shape: tuple[int, ...]) -> None:
     write_arrays(tmp_path / "a.npz", inputs=np.zeros(shape), labels=["sit", "walk", "sit"])
-    assert "expected (n, C, ...)" in problem(ARRAYS, tmp_path)
+    assert "expected (n, C, ...)" in read(ARRAYS, tmp_path).problems[0]
