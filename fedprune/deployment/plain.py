@@ -25,7 +25,7 @@ def commands(fleet: Fleet) -> str:
         *(_line(flower.register(fleet.devices / f"{one.name}.pub", one.name)) for one in enrolled(fleet)),
         _line(flower.run(fleet, fleet.runs / "NAME" / "run_config.toml")),
         "# on a device, in ~/.fedprune/NAME, with FLWR_HOME=~/.fedprune/NAME/flwr:",
-        _line(flower.supernode(fleet.address, Path(), 'partition-id=0 data-dir="DIR"', 9094)),
+        _line(flower.supernode(fleet.address, Path(), 'partition-id=0 name="NAME" data-dir="DIR"', 9094)),
     ]
     return "\n".join(lines)
 

@@ -71,7 +71,7 @@ def decoded(path: Path) -> tuple[Samples, int]:
         except (wave.Error, EOFError) as error:
             # Python 3.11 reads neither floats, compressed sound, nor what WAVE_FORMAT_EXTENSIBLE holds
             if "unknown" not in str(error):
-                raise Unusable(f"no sound ({error or 'it ends too early'})") from error
+                raise Unusable(f"no sound ({str(error) or 'it ends too early'})") from error
             return _by_soundfile(path, f"the standard library reads PCM alone ({error})")
     return _by_soundfile(path, f"{path.suffix.lower()} is not read by the standard library")
 

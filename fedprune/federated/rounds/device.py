@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
@@ -42,6 +42,11 @@ class Device:
     tier: str = ""
     """Tier of an experiment's fleet that its owner has put it in, where it has its own data."""
 
+    def log_unknown(self) -> None:
+        """Say in the device's own log which of its labels are none of the classes."""
+        unknown = [(label, count) for label, count in self.unused.items() if label]
+        _log([f"{self.who}: left out: {n} examples of {label!r}, none of the classes" for label, n in unknown])
+
     def slots(self) -> Mapping[str, Slot]:
         """What the state of the experiment's model holds, by name."""
         return models.slots(self.experiment.model, self.schema.input_shape, len(self.schema.classes))
@@ -78,6 +83,11 @@ class Device:
         return shuffled(self.schema, examples, size, rng, augment=self.experiment.training.augment)
 
 
+def _log(lines: Sequence[str]) -> None:
+    for line in lines[:_SHOWN]:
+        print(line, file=sys.stderr, flush=True)
+
+
 def own_device(text: str, name: str, folder: Path, tier: str = "", *, whose: str = "") -> Device:
     """A device with a folder of its own, in the experiment of a text; as the folder is now. DataError, in one line.
 
@@ -95,10 +105,8 @@ def _own_device(text: str, name: str, folder: Path, tier: str, whose: str, stamp
     settings = agreement.seen_by_one(experiment.data, recorded)
     schema = agreement.schema_of(settings)
     parts, unknown = own.parts(settings, recorded, schema.classes, whose)
-    others = [f"{count} examples of {label!r}, which is none of the classes" for label, count in unknown.items()]
     # in the device's own log, once for what is there
-    for problem in [*recorded.problems, *others][:_SHOWN] if recorded.fresh else ():
-        print(f"{folder.name}: left out: {problem}", file=sys.stderr, flush=True)
+    _log([f"{folder.name}: left out: {problem}" for problem in recorded.problems] if recorded.fresh else ())
     return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)}, tier)
 
 

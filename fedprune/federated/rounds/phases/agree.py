@@ -42,6 +42,7 @@ def agree(settings: Data) -> Phase[dict[DeviceId, Told]]:
 
 def device(self: Device, request: Payload) -> Payload:
     """Its name, the tier that it belongs in, and what it tells of its data."""
+    self.log_unknown()
     told = tell(self.experiment.data, self.schema, self.parts)
     values = {
         "device": self.who,

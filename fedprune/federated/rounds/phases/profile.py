@@ -23,6 +23,7 @@ def profile() -> Phase[None]:
 
 def device(self: Device, request: Payload) -> Payload:
     """Index, version, number of training, development and test examples, and bytes that its process may use."""
+    self.log_unknown()
     told = {"device": self.who, "version": __version__, MEMORY: memory_bytes()}
     return Payload({**told, **self.parts.sizes()})
 
