@@ -10,6 +10,7 @@ from flwr.app import Message
 
 from fedprune.data import agreement
 from fedprune.federated.rounds.asking import RunStopped
+from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Reply
@@ -231,3 +232,14 @@ def test_moments_that_would_spoil_those_of_all_are_refused(mean: float, m2: floa
     told = phase.reduce(state, [Reply(name, said(end, 1e60)) for name, end in (("ann", 1e30), ("bob", -1e30))])
     settings = agreement.agree(data, {**told, "bob": told["bob"]._replace(counts={"train": {"cat": 3}})}).settings
     assert np.isfinite([*settings.mean, *settings.std]).all()
+
+
+@pytest.mark.parametrize(("round", "most"), [(0, 166), (1, 166), (2, 257), (4, 570)])
+def test_one_that_comes_late_is_believed_to_have_as_many_as_anybody_had(round: int, most: int) -> None:
+    gives = {"ann": {"train": 100, "development": 10, "test": 20}, "bob": {"train": 7, "development": 0, "test": 0}}
+    said = {"train": 2**31 - 1, "development": 0, "test": 5}
+    fleet = Fleet({"cyd": 9}, ("cyd",), holds={"cyd": said}, expected=Expected(2, 0.5, gives, named=True))
+    found = fleet.most("cyd", round)
+    assert found is not None
+    assert found["train"] == most == int(100 * 1.5 ** max(1, round)) + 16 * max(1, round)
+    assert found["test"] == int(5 * 1.5 ** max(1, round)) + 16 * max(1, round)

@@ -65,8 +65,8 @@ def _pictures(files: Sequence[File], label: str) -> Data:
             continue
     channels: Literal[1, 3] = 1 if sizes and grey else 3
     if len(sizes) == 1 and max(size := next(iter(sizes))) <= _LARGEST_SIDE:
-        return Data("pictures", "own", pictures=Pictures(size, channels=channels))
-    return Data("pictures", "own", pictures=Pictures(channels=channels))
+        return Data("pictures", "own", pictures=Pictures(size, channels=channels, augment=channels == 3))
+    return Data("pictures", "own", pictures=Pictures(channels=channels, augment=channels == 3))
 
 
 def _tables(files: Sequence[File], label: str) -> Data:

@@ -106,17 +106,22 @@ class Fleet(NamedTuple):
     def most(self, device: DeviceId | None, round: int) -> Mapping[str, int] | None:
         """Part of a device's data -> examples that it may say in a round to have; None for a node that nobody knows.
 
-        Nobody else can count a device's own recordings. They are believed to be what it said before round 0, or when
-        it came, and to grow by half and sixteen in a round.
+        Nobody else can count a device's own recordings. They are believed to be what it said before round 0, and to
+        grow by half and sixteen in a round. One that comes later is believed to have as many as anybody did then.
         """
         if device is None or device not in self.holds:
             return None
-        first = {**self.holds[device], **self.expected.gives.get(device, {})}
         if not self.expected.named:
             return self.holds[device]
+        first = self.expected.gives.get(device) or self._as_any(self.holds[device])
         rounds = max(1, round)  # what comes before the first takes its time as well
         times = _GROWTH ** min(rounds, _ROUNDS_OF_GROWTH)
         return {part: int(examples * times) + _MORE * rounds for part, examples in first.items()}
+
+    def _as_any(self, said: Mapping[str, int]) -> dict[str, int]:
+        """What a device says, of each part at most what any said before round 0."""
+        begun = self.expected.gives.values()
+        return {part: min(count, max((each[part] for each in begun), default=count)) for part, count in said.items()}
 
     def idle(self) -> list[DeviceId]:
         """Devices with own data that had nothing to train on when they were met, but may have by now."""
