@@ -62,9 +62,9 @@ def check(
 ) -> None:
     """What a device's folder holds, by class and part, and every file of it that cannot be used, and why.
 
-    Without --like what is in it is guessed, and the [data] table that would fit comes last.
+    Without --like what is in it is guessed, and an experiment to begin with comes last.
     """
-    from fedprune.cli.data_check import guessed, show, table
+    from fedprune.cli.data_check import fitting, guessed, show
     from fedprune.data import DataError
     from fedprune.data.own import read
 
@@ -77,7 +77,7 @@ def check(
     if not len(recorded):
         raise typer.Exit(2)
     if not like:
-        console.print(f"\n{table(settings)}", markup=False, soft_wrap=True)
+        console.print(f"\n{fitting(settings)}", markup=False, soft_wrap=True)
 
 
 @data.command()

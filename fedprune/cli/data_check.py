@@ -20,6 +20,9 @@ from fedprune.experiment.own_data import Pictures, Sounds, Tables
 from fedprune.experiment.toml_files import TomlError, parse
 
 _TABLES: dict[str, type[msgspec.Struct]] = {"": Data, "sounds": Sounds, "pictures": Pictures, "tables": Tables}
+_MODELS = {"sounds": "dscnn", "pictures": "resnet8", "tables": "har_cnn", "arrays": "har_cnn"}
+"""Shipped models that inputs of a layout suit."""
+_SMALL = 16  # pixels
 _FEW = 10
 """Recordings, of which a fifth for testing is a matter of luck."""
 _SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "development"}
@@ -57,8 +60,16 @@ def show(console: Console, folder: Path, settings: Data, recorded: Recorded, mos
         console.print(f"  and {more:,} more; --all shows them")
 
 
-def table(settings: Data) -> str:
-    """The [data] table of these settings, in TOML, with those that a layout has a table of."""
+def fitting(settings: Data) -> str:
+    """A whole experiment on such data, in TOML, to begin with."""
+    small = settings.name == "pictures" and settings.pictures and max(settings.pictures.size) <= _SMALL
+    model = "digits_cnn" if small else _MODELS[settings.name]
+    method = '[method]\nname = "fedtiny"\ndensity = 0.2\npool = 3\nperiod = 2\nstop = 12'
+    training = "[training]\nepochs = 2\nbatch = 16\nfinal_learning_rate = 0.005"
+    return f'model = "{model}"\nrounds = 20\n\n{_table_of(settings)}\n\n{training}\n\n{method}'
+
+
+def _table_of(settings: Data) -> str:
     lines = ["[data]", f"name = {_toml(settings.name)}", 'partition = "own"']
     inner = getattr(settings, settings.name, None)
     if isinstance(inner, msgspec.Struct):
@@ -96,10 +107,21 @@ def _facts(settings: Data, recorded: Recorded) -> Iterator[str]:
     for label, count in sorted(others.items()):
         classes = ", ".join(settings.classes)
         yield f"label {label!r} is no class of the experiment: {count:,} examples stay out; classes are {classes}"
+    if len(devices := _of_devices(settings, recorded)) > 1:
+        yield f"{', '.join(devices[:3])} look like one folder a device, not labels: give the folder in one of them"
     if missing := [name for name in settings.classes if name not in recorded.labels]:
         yield f"no example of {', '.join(missing)}"
     if settings.name in ("sounds", "pictures") and {label.lower() for label in recorded.labels} <= _SPLITS:
         yield f"{', '.join(sorted(set(recorded.labels)))} look like splits, not labels: give the folder in one of them"
+
+
+def _of_devices(settings: Data, recorded: Recorded) -> list[str]:
+    """The first folders of recordings, where all of these lie in folders of folders, some of which are called alike."""
+    paths = [name.split("/") for name in set(recorded.recordings)]
+    if settings.name not in ("sounds", "pictures") or not all(len(path) > 2 for path in paths):
+        return []
+    inner = Counter(second for _, second in {(first, second) for first, second, *_ in paths})
+    return sorted({first for first, *_ in paths}) if max(inner.values(), default=0) > 1 else []
 
 
 def _table(override: str) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def run(
     number = runs.submit(found, experiment, str(file), data_dir=data_dir, resume=resume, fresh=fresh)
     try:
         names = device_names.of_fleet(found)
-        with Display(console, experiment, out, names) as display, _left_alone(found.path, number, display.stop):
+        with Display(console, experiment, out, names) as display, _left_alone(found.path, number, out, display.stop):
             code, why = runs.follow(found, number, out, display)
     except runs.ServerGone as gone:
         _say(f"{gone}, and go on with: fedprune resume {shlex.quote(str(out))}")
@@ -108,13 +108,13 @@ def go_on(folder: Path, data_dir: Path | None) -> None:
 
 
 @contextmanager
-def _left_alone(fleet: Path, number: str, stop: Callable[[], None]) -> Iterator[None]:
+def _left_alone(fleet: Path, number: str, out: Path, stop: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
         stop()
         _say(f"\nNo longer watching; the run goes on. To stop it: FLWR_HOME={fleet}/flwr flwr stop {number} fleet")
-        _say("To see it: fedprune watch, with the run's folder")
+        _say(f"To see it: fedprune watch {shlex.quote(str(out))}")
         raise typer.Exit(130) from None
 
 

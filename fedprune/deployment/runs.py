@@ -95,7 +95,8 @@ def idle(fleet: Fleet) -> None:
         if not other["status"].startswith("finished"):
             home = fleet.path / "flwr"
             raise FleetError(
-                f"{fleet.path}: run {other['run-id']} is under way; wait for it, or stop it with: "
+                f"{fleet.path}: run {other['run-id']} is under way; wait for it (fedprune status names its results, "
+                "fedprune watch shows them), or stop it with: "
                 f"FLWR_HOME={home} flwr stop {other['run-id']} {LINK}"
             )
 

@@ -22,7 +22,7 @@ from fedprune.types import DeviceId
 _Value = TypeVar("_Value")
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",
-    "deployed.json", "devices.json", "agreed.json",
+    "deployed.json", "devices.json", "agreed.json", "data_dir.txt",
 )  # fmt: skip
 
 
@@ -39,6 +39,7 @@ class RunFolder:
         self.result = path / "result.json"
         self._asked = path / "experiment.json"
         self._agreed = path / "agreed.json"
+        self._data_dir = path / "data_dir.txt"
         self._lock: int | None = None
 
     @contextmanager
@@ -118,6 +119,18 @@ class RunFolder:
         except OSError as error:
             raise ExperimentError(f"{self.path}: not a run's folder: no readable experiment.json") from error
         return _experiment.from_json(content, str(self._asked))
+
+    def remember(self, data_dir: str | None) -> None:
+        """Keep where the data of a run on this machine lies, for whoever goes on with it."""
+        if data_dir:
+            write_atomically(self._data_dir, os.path.abspath(data_dir).encode() + b"\n")
+
+    def data_dir(self) -> str | None:
+        """What was kept by ``remember``; None where nothing was."""
+        try:
+            return self._data_dir.read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
 
     def agree(self, agreed: Agreed) -> None:
         """Keep what devices with their own data agreed on before round 0."""

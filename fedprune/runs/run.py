@@ -66,6 +66,8 @@ def simulate(
     from fedprune.federated.link import engines
     from fedprune.runs import over_flower
 
+    data_dir = data_dir or (RunFolder(out).data_dir() if resume else None)
+
     def connect(devices: int, use: Callable[[Holders], None]) -> None:
         def serve(grid: Grid) -> None:
             def asking(setting: Setting) -> Asking:
@@ -92,6 +94,7 @@ def train(
 
     What `central` leaves out of the experiment is told as a ``notice``.
     """
+    data_dir = data_dir or (RunFolder(out).data_dir() if resume else None)
     experiment = central(experiment, source, data_dir, lambda text: progress({"notice": text}))
 
     def connect(devices: int, use: Callable[[Holders], None]) -> None:
@@ -134,6 +137,7 @@ def _run(
                 state = folder.resume(experiment, lambda text: progress({"notice": text}))
             if state is None:
                 folder.begin(experiment)
+                folder.remember(data_dir)
                 if agreed is not None:
                     folder.agree(agreed)
             else:
@@ -176,6 +180,8 @@ def _in_words(folder: RunFolder, source: str) -> Iterator[None]:
         yield
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
+    except DataError as error:
+        raise ExperimentError(f"{source}: data: {error}") from error
     except OSError as error:
         folder.still_there()
         raise RunStopped(why_not_written(error, folder.path)) from error

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 LIKE = """
 model = "digits_cnn"
@@ -48,23 +49,39 @@ def test_check_guesses_counts_and_says_what_would_read_it(fedprune: Callable, tm
     assert sum(map(int, words[at + 1 : at + 4])) == 4
     assert "8 examples of shape 2x128, float32, of 1 recordings" in ended.out
     assert "  b.csv: row 1 has 2 cells, the header 4" in ended.out
-    assert ended.out.endswith(
-        '[data]\nname = "tables"\npartition = "own"\n'
-        'tables = { signals = ["ax", "ay"], label = "activity", recording = "file", window = 128 }\n'
-    )
+    assert (
+        'model = "har_cnn"\nrounds = 20\n\n[data]\nname = "tables"\npartition = "own"\n'
+        'tables = { signals = ["ax", "ay"], label = "activity", recording = "file", window = 128 }\n\n[training]\n'
+    ) in ended.out
 
 
-def test_the_table_that_check_prints_is_one_that_an_experiment_takes(fedprune: Callable, tmp_path: Path) -> None:
+def test_what_check_prints_is_an_experiment(fedprune: Callable, tmp_path: Path) -> None:
     write(tmp_path / "data" / "a.csv", 1024)
-    shown = fedprune("data", "check", "data", "--set", "data.tables.window=4").out.split("\n\n")[-1]
-    assert shown.startswith("[data]")
-    (tmp_path / "like.toml").write_text(
-        f'model = "digits_cnn"\nrounds = 1\n{shown}devices = 1\n[method]\nname = "fedavg"\n'
-    )
+    shown = fedprune("data", "check", "data", "--set", "data.tables.window=4").out
+    (tmp_path / "like.toml").write_text(shown[shown.index("model = ") :])
     ended = fedprune("data", "check", "data", "--like", "like.toml")
     assert (ended.code, ended.err) == (0, "")
     assert "of 1 recordings" in ended.out
     assert "[data]" not in ended.out
+
+
+def test_check_guesses_by_the_first_table_with_numbers(fedprune: Callable, tmp_path: Path) -> None:
+    write(tmp_path / "data" / "c.csv", 1024)
+    (tmp_path / "data" / "a.csv").write_text("ax,ay,activity,who\n")
+    (tmp_path / "data" / "b.csv").write_text('ax,ay,activity,who\n"1,5","2,5",sit,ann\n')
+    ended = fedprune("data", "check", "data", "--set", "data.tables.window=4")
+    assert ended.code == 0
+    assert 'signals = ["ax", "ay"], label = "activity"' in ended.out
+
+
+def test_check_of_the_folder_of_all_devices_says_so(fedprune: Callable, tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        for label in ("0", "1"):
+            (tmp_path / "people" / name / label).mkdir(parents=True)
+            Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "people" / name / label / "a.png")
+    ended = fedprune("data", "check", "people")
+    assert "ann, bob look like one folder a device, not labels: give the folder in one of them" in ended.out
+    assert "look like one folder" not in fedprune("data", "check", "people/ann").out
 
 
 def test_check_says_which_labels_an_experiment_does_not_know(fedprune: Callable, tmp_path: Path) -> None:
@@ -91,7 +108,7 @@ def test_check_of_nothing_that_can_be_used_ends_in_2_and_shows_twenty_lines(fedp
 REFUSALS = {
     "no folder": (["check", "nowhere"], "nowhere: cannot be read (No such file or directory); give the folder"),
     "nothing": (["check", "empty"], "empty: nothing that is read; expected one of sounds: a folder a label"),
-    "no label": (["check", "bare"], "it has ax, ay; name it with --set data.tables.label=COLUMN"),
+    "no label": (["check", "bare"], 'it has ax, ay; name it with --set "data.tables.label=COLUMN"'),
     "a key of another table": (["check", "data", "--set", "rounds=3"], "--set rounds=3: expected data.key=value"),
     "an unknown key": (
         ["check", "data", "--set", "data.tables.windw=3"],

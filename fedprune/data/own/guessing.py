@@ -73,26 +73,29 @@ def _tables(files: Sequence[File], label: str) -> Data:
     for file in files:
         try:
             names, *rows = itertools.islice(table_files.rows(file.path), _ROWS + 1)
-            break
+            if rows and _signals(names, rows):
+                break
         except Exception:  # what is wrong with it is said when it is read
             continue
     else:
-        raise DataError(f"{files[0].path}: no table of this folder can be read; expected names of columns, then rows")
+        what = "expected names of columns, then rows of numbers"
+        raise DataError(f"{files[0].path}: no table of this folder can be read; {what}")
     label, person, recording = label or _called(names, LABELS), people_in(names), _called(names, RECORDINGS)
     if not label:
         if not _in_folders(files):
             raise DataError(
                 f"{file.path}: no column is called as labels are ({', '.join(LABELS)}): it has {', '.join(names)}; "
-                "name it with --set data.tables.label=COLUMN, or put files into a folder a label"
+                'name it with --set "data.tables.label=COLUMN", or put files into a folder a label'
             )
         label = "folder"
     others = {label, person, recording}
-    signals = tuple(
-        name
-        for place, name in enumerate(names)
-        if name not in others and name.lower() not in _TIMES and _numeric([row[place] for row in rows])
-    )
+    signals = tuple(name for name in _signals(names, rows) if name not in others)
     return Data("tables", "own", tables=Tables(signals, label, recording or "file", person))
+
+
+def _signals(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    numeric = [name for place, name in enumerate(names) if _numeric([row[place] for row in rows])]
+    return [name for name in numeric if name.lower() not in _TIMES]
 
 
 def _called(names: Sequence[str], as_one_of: Sequence[str]) -> str:

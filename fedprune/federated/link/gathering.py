@@ -29,6 +29,7 @@ _SAYS_S = 120.0
 _READS_S = 600.0
 """How long it may take to read all of its files for the first time."""
 _AGAIN_S = 5.0
+_SHOWN = 5  # devices that a notice names
 
 
 def agreed(link: Link) -> Agreed:
@@ -80,7 +81,7 @@ def gathered(link: Link, fleet: Fleet, state: State, round: int, enough: float) 
     until = time.monotonic() + link.patience_s
     nodes = _connected(link, enough, until)
     known = {node: why for node, why in fleet.strangers.items() if node in nodes}
-    fleet = fleet.present(nodes)._replace(strangers=known)
+    before, fleet = fleet, fleet.present(nodes)._replace(strangers=known)
     # one that is nobody's may have been mended, but is not worth a message in every round
     due = [node for node in nodes if node not in fleet.nodes.values() and not (node in known and round % ASIDE)]
     due += [fleet.nodes[device] for device in fleet.idle()]
@@ -107,7 +108,23 @@ def gathered(link: Link, fleet: Fleet, state: State, round: int, enough: float) 
             f"{link.experiment.name} has {fleet.expected.devices} devices, but {len(fleet.nodes)} of {len(nodes)} "
             f"nodes answered well (device {missing[0]} is missing){why}"
         )
+    for notice in _changes(before, fleet) if before.nodes else ():
+        link.say({"notice": f"round {round}: {notice}"})
     return fleet
+
+
+def _changes(before: Fleet, now: Fleet) -> list[str]:
+    """Who is gone, and who has come, in a few words each."""
+    changes = {
+        "not connected any more": [device for device in before.nodes if device not in now.nodes],
+        "takes part from now on": [device for device in now.nodes if device not in before.nodes],
+    }
+    return [
+        f"{', '.join(f'device {each}' if isinstance(each, int) else each for each in devices[:_SHOWN])}"
+        f"{f' and {len(devices) - _SHOWN} more' if len(devices) > _SHOWN else ''}: {what}"
+        for what, devices in changes.items()
+        if devices
+    ]
 
 
 def _connected(link: Link, enough: float, until: float) -> list[int]:

@@ -171,7 +171,7 @@ def test_guesses_of_tables(tmp_path: Path) -> None:
         ("ax", "gy"), "Activity", "Subject", "session"
     )  # fmt: skip
     write_table(tmp_path / "a.csv", [(1, 2)], "ax,kind")
-    with pytest.raises(DataError, match=r"it has ax, kind; name it with --set data\.tables\.label=COLUMN"):
+    with pytest.raises(DataError, match=r"it has ax, kind; name it with --set .data\.tables\.label=COLUMN"):
         guess(tmp_path)
     named = guess(tmp_path, "kind").tables
     assert named is not None
