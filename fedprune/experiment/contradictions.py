@@ -20,9 +20,6 @@ def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]
         if not _encodable(text):
             problems.append((key, f"{quoted(text)} is not UTF-8"))
     problems += own_data.contradictions(data)
-    if data.partition == "own" and experiment.pretraining.epochs and not data.public_dir:
-        why = "the server has no example to train on; give data.public_dir, or leave it out"
-        problems.append(("pretraining.epochs", why))
     if data.partition not in ("natural", "own") and not data.devices and not experiment.fleet:
         problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
     if experiment.fleet and not trained:

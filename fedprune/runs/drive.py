@@ -31,6 +31,8 @@ def rounds(
     ``state`` is what a resumed run goes on from.
     """
     if state is None:
+        if setting.experiment.pretraining.epochs and not len(setting.public):
+            progress({"notice": "pretraining.epochs: the server has no example of its own, so nothing is pretrained"})
         state = pretrain(setting, progress)
         folder.save(state)
     ended: list[Fleet] = []
