@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fedprune.federated.rounds.asking import Asking, Request
+from fedprune.federated.rounds.asking import Asking
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.check import Told
@@ -55,17 +55,16 @@ def drive(
     progress({"phase": "export"})
 
     def ask_all(which: Sequence[tuple[str, Forms]], last: State) -> list[Mapping[DeviceId, Told]]:
-        asks = []
-        for part, forms in which:
+        told: list[Mapping[DeviceId, Told]] = []
+        for part, forms in which:  # one after the other, so that a device need not hold all of them at once
             jobs = setting.tiers().tests(part, fleet.active(last.round).nodes, fleet.usable(last.round))
             tests = {device: job._replace(part="", structured=False) for device, job in jobs.items()}
-            asks.append(Request(_forms.question(forms), last.view(part), tests, last.round, least=0.0))
-        steps = asking.ask_all(asks, fleet)
-        for (part, _), step in zip(which, steps, strict=True):
+            step = asking.ask(_forms.question(forms), last.view(part), fleet, tests, last.round, least=0.0)
             row = {**step.row, **({"part": part} if part else {})}
             folder.add(row)
             progress(row)
-        return [step.answer or {} for step in steps]
+            told.append(step.answer or {})
+        return told
 
     # from the file, so that a resumed run ends in what an undisturbed one does
     return finish(setting, folder, folder.state(), ask_all)

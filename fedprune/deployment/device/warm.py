@@ -20,6 +20,7 @@ LEAST_BYTES = 3 * 2**29
 """A device that has less than 1.5 GiB to use, by any limit, keeps nothing of it for what only saves time."""
 _READY, _FORKED = b"ready\n", b"forked\n"
 _FORKS_S = 10.0
+_PR_SET_PDEATHSIG = 1  # of Linux, where alone this runs
 
 
 class Warm:
@@ -75,6 +76,7 @@ def main() -> None:
 
     if memory_bytes() < LEAST_BYTES:
         return
+    _end_with(os.getppid())
     said = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what an app prints goes where its errors go
     run, threads = _imported()
@@ -92,6 +94,16 @@ def main() -> None:
             run()
             return
         said.write(_FORKED)
+
+
+def _end_with(parent: int) -> None:
+    """End at once where the parent does, also while this imports; what is forked does not."""
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # a C library without it: the closed pipe ends this as well, if later
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def _imported() -> tuple[Any, int]:

@@ -145,10 +145,12 @@ def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet
     Returns also the fleet, with what devices say of their memory: one that sat out may have more by now.
     """
     due = _due(link.experiment, fleet, tiers, state)
-    # all in one message
-    for part, answer in zip(due, link.ask_all(_tests(tiers, state, due), fleet), strict=True):
-        state, fleet = _heard_test(state, fleet, answer, part)
-        yield _of_part(answer, state, part)
+    # where a message costs nothing, a device need not hold all parts at once
+    for parts in [[*due]] if link.together else [[part] for part in due]:
+        asks = _tests(tiers, state, {part: due[part] for part in parts})
+        for part, answer in zip(parts, link.ask_all(asks, fleet), strict=True):
+            state, fleet = _heard_test(state, fleet, answer, part)
+            yield _of_part(answer, state, part)
     return state, fleet
 
 
