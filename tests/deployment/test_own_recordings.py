@@ -83,11 +83,15 @@ def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_
         subprocess.run(
             ["flwr", "stop", number, "fleet"], env=flower.environment(home), check=True, stdout=subprocess.DEVNULL
         )
-        submitted.wait(_WAIT_S)
+        submitted.kill()  # which only watches, and looks for the end once a minute
+        submitted.wait()
         assert not (out / "result.json").exists()
-        done = subprocess.run(
-            [*CLI, "resume", str(out)], env=environment, capture_output=True, text=True, timeout=_WAIT_S
-        )
+        again = [*CLI, "resume", str(out)]
+        while True:  # the run that was stopped holds its folder until Flower has ended it
+            done = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=_WAIT_S)
+            if "wait until it ends" not in done.stderr or time.monotonic() > until:
+                break
+            time.sleep(1)
         assert done.returncode == 0, done.stdout + done.stderr
 
     assert json.loads((out / "result.json").read_text())["devices"] == 3
