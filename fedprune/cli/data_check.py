@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedprune.data.own import PARTS, Recorded, counts
+from fedprune.data.own import Recorded, counts
+from fedprune.data.parts import PARTS
 from fedprune.experiment import Data, ExperimentError
 from fedprune.experiment.errors import explain
 from fedprune.experiment.own_data import Pictures, Sounds, Tables

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,11 +33,6 @@ class Names(NamedTuple):
 
 
 NUMBERS = Names()
-
-
-def in_order(devices: Iterable[int | str]) -> list[int | str]:
-    """Devices by number, then by name."""
-    return sorted(devices, key=lambda device: (isinstance(device, str), device))
 
 
 def of_fleet(fleet: Fleet) -> Names:

@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fedprune.cli.device_names import NUMBERS, Names, in_order
+from fedprune.cli.device_names import NUMBERS, Names
 from fedprune.experiment import Experiment
+from fedprune.federated.rounds.naming import ordered
 from fedprune.runs.report.attendance import Said, away, faults, named, strangers
 
 _HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
@@ -170,7 +171,7 @@ def _said(row: Mapping[str, Any], names: Names) -> list[str]:
 def _grouped(said: Mapping[Any, _What]) -> dict[_What, list[int | str]]:
     """The devices of which the same is said, by what is said."""
     found: dict[_What, list[int | str]] = {}
-    for device in in_order(said):
+    for device in ordered(said):
         found.setdefault(said[device], []).append(device)
     return found
 

@@ -64,7 +64,6 @@ class Agreed(NamedTuple):
 def tell(settings: Data, schema: Schema, parts: DeviceData) -> Told:
     """What a device says of its ``parts``, whose labels and inputs are of ``schema``."""
     labels = parts.pool.labels
-    indices = (parts.train_indices, parts.development_indices, parts.test_indices)
     counts = {
         part: {
             name: count
@@ -73,7 +72,7 @@ def tell(settings: Data, schema: Schema, parts: DeviceData) -> Told:
             )
             if count
         }
-        for part, rows in zip(PARTS, indices, strict=True)
+        for part, rows in parts.indices().items()
     }
     none = np.empty(0)
     if settings.mean or not len(parts.train_indices):

@@ -88,7 +88,10 @@ def known_of(agreed: Agreed) -> Known:
 
 def agreed_here(settings: Data, people: str | None) -> Agreed:
     """What devices would agree on, each with one of the folders in ``people``. DataError, in one line."""
-    told: dict[DeviceId, Told] = {folder.name: tell(*_seen(settings, folder)) for folder in own_folders(people)}
+    told: dict[DeviceId, Told] = {}
+    for folder in own_folders(people):
+        found = opened(settings, folder, folder.name)
+        told[folder.name] = tell(settings, found.schema, found.parts)
     return agree(settings, told)
 
 
@@ -96,7 +99,7 @@ def all_parts(experiment: Experiment, data_dir: str | None = None) -> DeviceData
     """What all devices have, part by part, as one holder of all has it."""
     if experiment.data.partition != "own":
         return federation(experiment, data_dir).united().devices[0]
-    each = [_seen(experiment.data, folder)[2] for folder in own_folders(data_dir)]
+    each = [opened(experiment.data, folder, folder.name).parts for folder in own_folders(data_dir)]
     starts = np.cumsum([0, *(len(parts.pool.train) for parts in each)]).tolist()
     pools = [parts.pool.train for parts in each]
     pool = Examples(np.concatenate([one.inputs for one in pools]), np.concatenate([one.labels for one in pools]))
@@ -112,12 +115,23 @@ def all_parts(experiment: Experiment, data_dir: str | None = None) -> DeviceData
     )
 
 
-def _seen(settings: Data, folder: Path) -> tuple[Data, Schema, DeviceData]:
-    """(settings, what an example is, the parts) as a device with this folder has them."""
+class Opened(NamedTuple):
+    """A folder as its device has it."""
+
+    recorded: own.Recorded
+    schema: Schema
+    """What an example is; what this device alone has, where nothing is agreed yet."""
+    parts: DeviceData
+    unknown: Mapping[str, int]
+    """Label that is none of the classes -> its examples, which stay out."""
+
+
+def opened(settings: Data, folder: Path, whose: str) -> Opened:
+    """The folder of a device, with whose name its recordings are hashed. DataError, in one line."""
     recorded = own.read(settings, folder)
     mine = seen_by_one(settings, recorded)
     schema = schema_of(mine)
-    return settings, schema, own.parts(mine, recorded, schema.classes, folder.name)[0]
+    return Opened(recorded, schema, *own.parts(mine, recorded, schema.classes, whose))
 
 
 def own_folders(people: str | None) -> list[Path]:

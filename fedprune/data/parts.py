@@ -47,10 +47,13 @@ class DeviceData:
     development_indices: IntArray
     test_indices: IntArray
 
+    def indices(self) -> dict[str, IntArray]:
+        """Rows of the pool by part: train, development, test."""
+        return dict(zip(PARTS, (self.train_indices, self.development_indices, self.test_indices), strict=True))
+
     def sizes(self) -> dict[str, int]:
-        """Examples of each part: train, development, test."""
-        indices = (self.train_indices, self.development_indices, self.test_indices)
-        return {part: len(rows) for part, rows in zip(PARTS, indices, strict=True)}
+        """Examples of each part."""
+        return {part: len(rows) for part, rows in self.indices().items()}
 
     @property
     def train(self) -> Examples:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedprune.cli.device_names import NUMBERS, Names, in_order
+from fedprune.cli.device_names import NUMBERS, Names
 from fedprune.cli.progress import Display, summary
 from fedprune.experiment import load
+from fedprune.federated.rounds.naming import ordered
 
 _DIGITS = Path(__file__).parents[2] / "simulations" / "digits.toml"
 
@@ -100,7 +101,7 @@ def test_a_fleets_devices_are_called_by_name_and_one_that_fails_at_once_is_not_a
 def test_devices_have_numbers_or_names_or_are_named_by_what_a_line_calls_them() -> None:
     names = Names({0: "kitchen"})
     devices = ["attic", 2, 0, 11]
-    assert names.all_of(in_order(devices)) == "kitchen, device 2, device 11, attic"
+    assert names.all_of(ordered(devices)) == "kitchen, device 2, device 11, attic"
     assert (NUMBERS.all_of([3]), NUMBERS.all_of([3, 4]), NUMBERS.of("attic")) == ("device 3", "devices 3, 4", "attic")
 
 

@@ -9,10 +9,8 @@ import numpy as np
 
 from fedprune.data.examples import Examples
 from fedprune.data.own.recorded import Recorded
-from fedprune.data.parts import DeviceData, Pool
+from fedprune.data.parts import PARTS, DeviceData, Pool
 from fedprune.experiment import Data
-
-PARTS = ("train", "development", "test")
 
 
 def part_of(recording: str, test: float, development: float) -> str:

@@ -17,7 +17,7 @@ from fedprune.federated.rounds.asking import Request, RunStopped, line, round_se
 from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.naming import ordered
+from fedprune.federated.rounds.naming import ordered, place
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.standing import Step
 from fedprune.types import DeviceId
@@ -155,8 +155,7 @@ class Link(NamedTuple):
             asked = time.perf_counter()
             answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s)[0]
             waited_s = max(waited_s, time.perf_counter() - asked)
-        place = {device: index for index, device in enumerate(ordered(reply.device for reply in everyone))}
-        everyone.sort(key=lambda reply: place[reply.device])
+        everyone.sort(key=lambda reply: place(reply.device))
         if len(everyone) < needed:
             few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
             raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")

@@ -13,7 +13,7 @@ from fedprune.federated.rounds.asking import Request, RunStopped
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.naming import ordered
+from fedprune.federated.rounds.naming import ordered, place
 from fedprune.federated.rounds.phases import Reply
 from fedprune.federated.rounds.phases.agree import agree
 from fedprune.federated.rounds.phases.profile import profile
@@ -90,10 +90,8 @@ def gathered(link: Link, fleet: Fleet, state: State, round: int, enough: float) 
         asked = Request(profile(), state, {}, round), dict.fromkeys(due, Job())
         said = exchange(link.grid, link.experiment, [asked], {}, fleet, limit)[0]
         others = {node: why for node, reply in said.good if (why := _other(link, node, reply.device))}
-        there = {device: node for node, device in ((n, r.device) for n, r in said.good) if node not in others}
         answers = [(n, r.device, r.payload) for n, r in said.good if n not in others]
-        place = {device: index for index, device in enumerate(ordered(there))}
-        answers.sort(key=lambda answer: place[answer[1]])
+        answers.sort(key=lambda answer: place(answer[1]))
         fleet = fleet.joined(answers, {**said.faults, **others})
     few = len(fleet.nodes) < fleet.expected.least * fleet.expected.devices
     if few and link.first_limit_s and time.monotonic() < until:

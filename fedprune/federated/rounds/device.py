@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from fedprune import counter_rng, models, training
 from fedprune import experiment as _experiment
 from fedprune.counter_rng import generator
-from fedprune.data import DeviceData, Examples, Schema, agreement, own
-from fedprune.data.loading import in_order, shuffled
+from fedprune.data import DeviceData, Examples, Schema, own
+from fedprune.data.loading import in_order, opened, shuffled
 from fedprune.experiment import Experiment
 from fedprune.graph import width
 from fedprune.methods.building import at_size, prunable_of
@@ -101,10 +101,7 @@ def own_device(text: str, name: str, folder: Path, tier: str = "", *, whose: str
 @functools.lru_cache(maxsize=64)
 def _own_device(text: str, name: str, folder: Path, tier: str, whose: str, stamp: str) -> Device:
     experiment = _experiment.from_json(text)
-    recorded = own.read(experiment.data, folder)
-    settings = agreement.seen_by_one(experiment.data, recorded)
-    schema = agreement.schema_of(settings)
-    parts, unknown = own.parts(settings, recorded, schema.classes, whose)
+    recorded, schema, parts, unknown = opened(experiment.data, folder, whose)
     # in the device's own log, once for what is there
     _log([f"{folder.name}: left out: {problem}" for problem in recorded.problems] if recorded.fresh else ())
     return Device(name, experiment, schema, parts, {**unknown, "": len(recorded.problems)}, tier)

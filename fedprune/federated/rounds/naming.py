@@ -11,9 +11,14 @@ from fedprune.wire.payload import Payload, count
 _LONGEST = 200
 
 
+def place(device: DeviceId) -> tuple[int, int, str]:
+    """What devices are sorted by: numbers by size, names by their letters."""
+    return (0, device, "") if isinstance(device, int) else (1, 0, device)
+
+
 def ordered(devices: Iterable[DeviceId]) -> list[DeviceId]:
-    """Numbers by size, names by their letters."""
-    return sorted(devices, key=lambda device: (0, device, "") if isinstance(device, int) else (1, 0, device))
+    """Devices by their ``place``."""
+    return sorted(devices, key=place)
 
 
 def written(device: DeviceId) -> str:

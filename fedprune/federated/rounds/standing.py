@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from fedprune.federated.rounds.naming import device_of, ordered, written
+from fedprune.federated.rounds.naming import device_of, place, written
 from fedprune.federated.rounds.phases import local_steps
 from fedprune.types import DeviceId
 
@@ -113,8 +113,8 @@ class Standing(NamedTuple):
 
     def text(self) -> str:
         """For a checkpoint."""
-        key = {each: (ordered(device for device, _ in self.missed).index(each[0]), each[1]) for each in self.missed}
-        missed = [[*each, self.missed[each]] for each in sorted(self.missed, key=lambda each: key[each])]
+        named = sorted(self.missed, key=lambda each: (place(each[0]), each[1]))
+        missed = [[*each, self.missed[each]] for each in named]
         kept = {name: _texts(getattr(self, name)) for name in ("aside", "slow", "failed")}
         pace_s = {phase: _texts(seconds) for phase, seconds in self.pace_s.items()}
         return json.dumps({"missed": missed, **kept, "pace_s": pace_s})

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from own_folders import ARRAYS, PICTURES, SOUNDS, TABLES, write_arrays, write_table, write_wav
 
 from fedprune.data import DataError
-from fedprune.data.own import PARTS, Recorded, counts, part_of, parts, read, shape_of, stamp
-from fedprune.data.parts import DeviceData
+from fedprune.data.own import Recorded, counts, part_of, parts, read, shape_of, stamp
+from fedprune.data.parts import PARTS, DeviceData
 from fedprune.experiment import Data
 
 NAMES = [f"hello/{index}.wav" for index in range(4000)]
