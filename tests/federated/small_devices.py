@@ -19,7 +19,7 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from torch import nn
 
-from fedprune.budgets import measure, memory_bytes
+from fedprune.budgets import measure
 from fedprune.experiment import Experiment
 from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid, _identify
@@ -173,10 +173,20 @@ def _answer(app: ClientApp, message: Message, device: int, devices: int, limit: 
 _take = False
 
 
+def _all_but(left: int) -> list[bytearray]:
+    """What leaves so many bytes: also what earlier messages gave back to the heap, which no limit counts again."""
+    taken, block = list[bytearray](), 2**16
+    try:
+        while True:
+            taken.append(bytearray(block))
+    except MemoryError:
+        del taken[-(left // block) :]
+    return taken
+
+
 def _taking(half: tiny_world.Half) -> tiny_world.Half:
     def device(self: Device, request: Payload) -> Payload:
-        free = memory_bytes() - psutil.Process().memory_info().rss
-        taken = bytearray(max(0, free - 2**20)) if _take else b""
+        taken = _all_but(2**20) if _take else []
         reply = half(self, request)
         del taken
         return reply
