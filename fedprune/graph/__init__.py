@@ -17,6 +17,7 @@ from fedprune.graph.activations import (
     Maximum,
     Minimum,
     Multiply,
+    Narrow,
     PRelu,
     Reduce,
     Rsqrt,
@@ -25,6 +26,7 @@ from fedprune.graph.activations import (
     Subtract,
     Tanh,
     Unary,
+    Widen,
 )
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import (
@@ -86,6 +88,7 @@ __all__ = [
     "Maximum",
     "Minimum",
     "Multiply",
+    "Narrow",
     "Operation",
     "PRelu",
     "Pad",
@@ -105,6 +108,7 @@ __all__ = [
     "Subtract",
     "Tanh",
     "TransposedConv2d",
+    "Widen",
     "Unary",
     "UnsupportedOperation",
     "consumers",
