@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
-_NUMBERS = {"int8_t": 1, "uint8_t": 1, "int32_t": 4}
+_NUMBERS = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4}
 
 _STRUCTS = {
     "map": 12, "step": 20, "filter": 8, "part": 28, "conv": 36, "linear": 24, "depthwise": 28, "add": 32,
