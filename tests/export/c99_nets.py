@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from c99_files import Draft
 
-
 Kind = Callable[[Draft, int, list[int]], int]
 
 

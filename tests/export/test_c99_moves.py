@@ -15,6 +15,7 @@ from test_c99 import agree, each_in_turn, joined
 from fedprune.export import c99
 from fedprune.export.c99.plan import plan
 from fedprune.export.c99.rules import lower
+from fedprune.export.litert.runtime import interpreter
 
 SHAPE = (1, 6, 4, 8)
 Make = Callable[[Draft], list[int]]
@@ -168,6 +169,8 @@ def test_sums_means_and_extremes_over_any_axes(tmp_path: Path) -> None:
             if all(-len(shape) <= axis < len(shape) for axis in over) and (len(shape) < 5 or over in ((3,), (4,))):
                 code, keep = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")[at % 4], at % 3 > 0
                 grid = draft.grid(source) if "REDUCE" in code else (0.3, 9) if code == "SUM" else target
+                if len(shape) == 4 and shape[0] > 1 and over in ((1, 3), (0, 2)):
+                    continue  # of more than three runs of neighbours
                 made = draft.reduced(code, source, over, keep, grid)
                 results.append(draft.unary("QUANTIZE", made, target))
     agree(draft.file(joined(draft, results)), tmp_path)
@@ -217,3 +220,46 @@ def whole(draft: Draft, shape: tuple[int, ...]) -> int:
 
     draft.tensors.append(FileTensor(shape, np.dtype(np.int32)))
     return len(draft.tensors) - 1
+
+
+def test_tokens(tmp_path: Path) -> None:
+    draft = Draft((1, 7))
+    rows = draft.tokens(7, 300, 12)
+    last = draft.linear(draft.reshape(rows, (1, 84)), 9, density=0.3)
+    model = draft.file(last)
+    made = c99.generate(model)
+    assert "int32_t *model_input(void);" in made.header
+    assert "#define MODEL_INPUT_BYTES 28\n" in made.header
+    assert "#define MODEL_INPUT_CHANNELS 7\n" in made.header
+    assert "MODEL_INPUT_SCALE" not in made.header
+    tokens = np.random.default_rng(0).integers(0, 300, (40, 7)).astype(np.int32)
+    found = computed(made, tokens, tmp_path)
+    np.testing.assert_array_equal(found, tflm(model, tokens))
+    # what is no token of the table is one at its end, whatever lies in memory around it
+    outside = np.array([[-1, 300, 5, 2**31 - 1, -(2**31), 1, 0]], np.int32)
+    np.testing.assert_array_equal(computed(made, outside, tmp_path), computed(made, np.clip(outside, 0, 299), tmp_path))
+
+
+def test_tokens_that_are_moved(tmp_path: Path) -> None:
+    draft = Draft((1, 8))
+    draft.tokens(8, 20, 6)
+    draft.operators.clear()
+    turned_ = draft.add("REVERSE_V2", (draft.input, draft.constant([1])), whole(draft, (1, 8)))
+    part = draft.add("SLICE", (turned_, *map(draft.constant, ((0, 2), (1, 4)))), whole(draft, (1, 4)))
+    table = next(at for at, tensor in enumerate(draft.tensors) if tensor.shape == (20, 6))
+    rows = draft.add("GATHER", (table, part), draft.activation((1, 4, 6), (0.05, -3)), axis=0)
+    model = draft.file(draft.linear(draft.reshape(rows, (1, 24)), 5))
+    tokens = np.random.default_rng(0).integers(0, 20, (20, 8)).astype(np.int32)
+    np.testing.assert_array_equal(computed(c99.generate(model), tokens, tmp_path), tokens_by(model, tokens))
+
+
+def tokens_by(model: bytes, tokens: np.ndarray) -> np.ndarray:
+    """Return LiteRT's outputs: TensorFlow Lite Micro reverses bytes and floats, and slices int32 as it does bytes."""
+    running = interpreter(model, reference=True)
+    running.allocate_tensors()
+    found = []
+    for each in tokens:
+        running.set_tensor(running.get_input_details()[0]["index"], each[None])
+        running.invoke()
+        found.append(running.get_tensor(running.get_output_details()[0]["index"]).reshape(-1))
+    return np.stack(found)

@@ -147,9 +147,7 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
             continue
         if name not in rules:
             shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
-            raise ModelError(
-                f"operator {position} is {shown}, which has no C kernel; there are {', '.join(sorted(rules))}"
-            )
+            raise ModelError(f"operator {position} is {shown}, which has no C kernel")
         rules[name](made, operator)
     result = made.map(file.outputs[0])
     if not made.layers:

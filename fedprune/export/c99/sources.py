@@ -148,6 +148,8 @@ class _Text:
             yield "#define MODEL_HAS_LARGE_FACTORS"
         if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
             yield _LARGE_BIASES
+        if any(layer.rows.per > 1 for layer in self.program.layers):
+            yield "#define MODEL_HAS_MORE_ROWS"
 
     def _value(self, value: "int | At | Array | Structs") -> str:
         if isinstance(value, At):

@@ -13,7 +13,8 @@ static void gather(const void *layer, unsigned from, unsigned until) {
     int8_t *to = row_of(g->out, y);
     for (unsigned i = 0; i < tokens; ++i, to += g->length) {
       const int32_t token = clamp((int32_t)four_bytes(g->in->data + 4 * (y * tokens + i)), 0, (int32_t)g->rows - 1);
-      __builtin_memcpy(to, g->table + (uint32_t)token * g->length, g->length);
+      const int8_t *row = g->table + (uint32_t)token * g->length;
+      for (uint32_t j = 0; j < g->length; ++j) to[j] = row[j];
     }
   }
 }
