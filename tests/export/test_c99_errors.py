@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from c99_files import Draft
-from c99_nets import chain
+from c99_nets import MOVERS, chain
 from export_files import changed, on_tensor, small
 from export_nets import Signal
 from hypothesis import given, settings
@@ -209,7 +209,7 @@ def test_what_has_no_kernel_is_refused_in_one_line(line: str, wrong: Callable[[D
 
 @cache
 def nets() -> list[bytes]:
-    return [chain(seed, 5, 6) for seed in range(10)]
+    return [chain(seed, 5, 6, MOVERS if seed % 2 else ()) for seed in range(10)]
 
 
 def sound(content: bytes) -> None:
