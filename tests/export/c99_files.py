@@ -176,20 +176,9 @@ class Draft:
         return self.add(code, (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
 
     def transposed(
-        self,
-        source: int,
-        filters: int,
-        kernel: Pair,
-        stride: Pair,
-        *,
-        same: bool = True,
-        size: Pair | None = None,
-        density: float = 0.6,
-        single: bool = False,
-        bias: bool = True,
-        grid: Grid | None = None,
-        **values: Any,
-    ) -> int:
+        self, source: int, filters: int, kernel: Pair, stride: Pair, *, same: bool = True, size: Pair | None = None,
+        density: float = 0.6, single: bool = False, bias: bool = True, grid: Grid | None = None, **values: Any,
+    ) -> int:  # fmt: skip
         """TRANSPOSE_CONV to ``size`` rows and columns, or as many as its window makes."""
         _, height, width, channels = self.shape(source)
         usual = [n * s if same else (n - 1) * s + k for n, k, s in zip((height, width), kernel, stride, strict=True)]
