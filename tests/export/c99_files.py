@@ -47,11 +47,9 @@ class Draft:
     def tokens(self, count: int, vocabulary: int, size: int) -> int:
         """Make the input int32 tokens, and return the rows of a table that they stand for."""
         self.tensors[self.input] = FileTensor((1, count), np.dtype(np.int32))
-        scale, zero = 0.05, -3
-        table = self.constant(
-            self.levels((vocabulary, size), 1), np.int8, scales=np.array([scale], np.float32), zero_point=zero
-        )
-        return self.add("GATHER", (table, self.input), self.activation((1, count, size), (scale, zero)), axis=0)
+        levels, result = self.levels((vocabulary, size), 1), self.activation((1, count, size), (0.05, -3))
+        table = self.constant(levels, np.int8, scales=np.array([0.05], np.float32), zero_point=-3)
+        return self.add("GATHER", (table, self.input), result, axis=0)
 
     def shape(self, index: int) -> tuple[int, ...]:
         return self.tensors[index].shape
