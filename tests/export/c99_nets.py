@@ -1,13 +1,18 @@
 """Random small int8 nets: every operator that has a C kernel, in odd sizes and orders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ai_edge_litert.schema_py_generated import BuiltinOperator
 from c99_files import Draft
 
+Kind = Callable[[Draft, int, list[int]], int]
 
-def chain(seed: int, layers: int = 9, most: int = 19) -> bytes:
-    """Return a net of about so many layers of up to ``most`` channels, some of which read what came long before."""
+
+def chain(seed: int, layers: int = 9, most: int = 19, kinds: Sequence[Kind] = ()) -> bytes:
+    """Return a net of about so many layers of up to ``most`` channels, some of which read what came long before.
+
+    Its layers are of ``kinds``, or of those that nets for classification have.
+    """
     draft = Draft((1, 1, 1, 1), seed)
     draw = draft.random.integers
     height, width = ((1, draw(1, 40)) if seed % 5 == 0 else draw(1, 18, 2)) if seed % 7 else (draw(20, 40), draw(1, 6))
@@ -15,7 +20,7 @@ def chain(seed: int, layers: int = 9, most: int = 19) -> bytes:
     maps = [draft.input]
     for _ in range(layers):
         recent = maps[-1] if draft.random.random() < 0.7 else maps[-int(draw(1, len(maps) + 1))]
-        kind = _KINDS[int(draw(len(_KINDS)))]
+        kind = (kinds or _KINDS)[int(draw(len(kinds or _KINDS)))]
         made = kind(draft, recent, maps)
         if made is not None and max(draft.shape(made)) <= 80:
             maps.append(made)
@@ -130,6 +135,93 @@ def _end(draft: Draft, source: int) -> int:
     return draft.conv(source, 6, (1, 1)) if len(draft.operators) == 0 or kind == 4 else source
 
 
-_KINDS: tuple[Callable[[Draft, int, list[int]], int], ...] = (
+_KINDS: tuple[Kind, ...] = (
     _conv, _conv, _conv, _depthwise, _pool, _pool, _add, _add, _gate, _unary, _unary, _pad, _slice, _concat, _reshape,
+)  # fmt: skip
+
+
+def _transpose(draft: Draft, source: int, maps: list[int]) -> int:
+    order = [0, *(1 + int(axis) for axis in draft.random.permutation(3))]
+    return draft.moved("TRANSPOSE", source, tuple(draft.shape(source)[axis] for axis in order), order)
+
+
+def _shuffle(draft: Draft, source: int, maps: list[int]) -> int:
+    _, height, width, channels = draft.shape(source)
+    groups = next((n for n in (3, 2, 5, 7) if channels % n == 0), 1)
+    apart = draft.reshape(source, (1, height, width, groups, channels // groups))
+    turned = draft.moved("TRANSPOSE", apart, (1, height, width, channels // groups, groups), (0, 1, 2, 4, 3))
+    return draft.reshape(turned, (1, height, width, channels))
+
+
+def _blocks(draft: Draft, source: int, maps: list[int]) -> int:
+    _, height, width, channels = draft.shape(source)
+    if channels % 4 == 0:
+        shape = (1, height * 2, width * 2, channels // 4)
+        return draft.moved("DEPTH_TO_SPACE", source, shape, blockSize=2)
+    if height % 2 == width % 2 == 0 and channels < 9:
+        shape = (1, height // 2, width // 2, channels * 4)
+        return draft.moved("SPACE_TO_DEPTH", source, shape, blockSize=2)
+    return draft.conv(source, 8, (3, 3))
+
+
+def _resize(draft: Draft, source: int, maps: list[int]) -> int:
+    _, height, width, channels = draft.shape(source)
+    size = (height * 2, width * 2) if _yes(draft) else (_size(draft, 24), _size(draft, 24))
+    corners = _yes(draft, 0.3)
+    values = {"alignCorners": corners, "halfPixelCenters": not corners and _yes(draft)}
+    code = "RESIZE_BILINEAR" if _yes(draft) else "RESIZE_NEAREST_NEIGHBOR"
+    return draft.moved(code, source, (1, *size, channels), size, version=3, **values)
+
+
+def _upward(draft: Draft, source: int, maps: list[int]) -> int:
+    kernel, stride = (_size(draft, 4), _size(draft, 4)), (_size(draft, 3), _size(draft, 3))
+    return draft.transposed(source, _size(draft, 9), kernel, stride, same=_yes(draft))
+
+
+def _reduce(draft: Draft, source: int, maps: list[int]) -> int:
+    code = ("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN")[_size(draft, 4) - 1]
+    axes = [axis for axis in (1, 2, 3) if _yes(draft)] or [3]
+    scale, zero = draft.grid(source)
+    return draft.reduced(code, source, axes, grid=(scale * (3 if code == "SUM" else 1), zero))
+
+
+def _mirror(draft: Draft, source: int, maps: list[int]) -> int:
+    shape = draft.shape(source)
+    sides = [(0, 0), *((_size(draft, min(3, n)) - 1, _size(draft, min(3, n)) - 1) for n in shape[1:])]
+    whole = tuple(size + sum(side) for size, side in zip(shape, sides, strict=True))
+    return draft.moved("MIRROR_PAD", source, whole, sides, mode=int(_yes(draft)))
+
+
+def _halves(draft: Draft, source: int, maps: list[int]) -> int:
+    shape = draft.shape(source)
+    axis = _size(draft, 3)
+    first = _size(draft, shape[axis]) - 1
+    sizes = (first, shape[axis] - first)
+    if 0 in sizes:
+        return draft.moved("REVERSE_V2", source, shape, [axis])
+    parts = [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
+    return draft.concat(draft.parts("SPLIT_V", source, parts, sizes, axis, numSplits=2)[::-1], axis)
+
+
+def _stack(draft: Draft, source: int, maps: list[int]) -> int:
+    _, height, width, channels = draft.shape(source)
+    flat = draft.reshape(source, (height, width, channels))
+    other = draft.moved("REVERSE_V2", flat, (height, width, channels), [_size(draft, 3) - 1])
+    axis = _size(draft, 4) - 1
+    shape = [height, width, channels]
+    shape.insert(axis, 2)
+    stacked = draft.add(
+        "PACK", (other, flat), draft.activation((*shape,), draft.grid(source)), 1, axis=axis, valuesCount=2
+    )
+    return draft.reshape(stacked, (1, *_merged(shape)))
+
+
+def _merged(shape: list[int]) -> tuple[int, int, int]:
+    first, second, third, last = shape
+    return (first * second, third, last) if first * second <= 40 else (first, second, third * last)
+
+
+MOVERS: tuple[Kind, ...] = (
+    _conv, _conv, _depthwise, _transpose, _shuffle, _blocks, _blocks, _resize, _resize, _upward, _upward, _reduce,
+    _mirror, _halves, _stack, _add, _concat,
 )  # fmt: skip

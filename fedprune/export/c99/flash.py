@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping
 
-_NUMBERS = {"int8_t": 1, "uint8_t": 1, "int32_t": 4}
+_NUMBERS = {"int8_t": 1, "uint8_t": 1, "uint16_t": 2, "int32_t": 4}
 
 _STRUCTS = {
     "map": 12, "step": 20, "filter": 8, "part": 28, "conv": 36, "linear": 24, "depthwise": 28, "add": 32,
     "multiply": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
+    "move": 52, "pick": 20, "gather": 20, "reduce": 20, "bilinear": 24,
 }  # fmt: skip
 _LARGE_FILTER = 12  # a filter whose bias has a word to itself
 
@@ -16,6 +17,7 @@ _CODE: Mapping[str, int] = {
     "tile_bitmap": 290, "conv": 1128, "linear_dense": 92, "linear_gap4": 102, "linear_gap5": 136, "linear_gap8": 66,
     "linear_bitmap": 76, "linear": 160, "depthwise": 672, "add": 314, "multiply": 256, "max_pool": 322, "avg_pool": 324,
     "mean": 160, "lookup": 102, "place": 250, "softmax": 464,
+    "move": 202, "pick": 148, "gather": 142, "reduce": 448, "bilinear": 356,
 }  # fmt: skip
 _STARTUP = 246  # vectors, reset, an empty main, model_input and model_run
 _STREAM = 8  # a call in model_run

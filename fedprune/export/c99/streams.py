@@ -72,7 +72,7 @@ def work(program: Program, first: int, last: int) -> list[Work]:
             stop = min(made[at] + band(program, layer), height)
             for source in layer.inputs:
                 if source in makers:
-                    make(makers[source], min(stop * layer.rows.stride + layer.rows.reach, program.maps[source].height))
+                    make(makers[source], min(layer.rows.until(stop), program.maps[source].height))
             order.append(Work(at, made[at], stop))
             made[at] = stop
 
@@ -85,7 +85,7 @@ def reads(program: Program, each: Work, source: int) -> tuple[int, int]:
     rows, height = program.layers[each.layer].rows, program.maps[source].height
     if rows == ALL_ROWS:
         return 0, height
-    return max(0, each.start * rows.stride + rows.first), min(each.stop * rows.stride + rows.reach, height)
+    return max(0, rows.since(each.start)), min(rows.until(each.stop), height)
 
 
 def _closed(program: Program, first: int, last: int, inner: set[int]) -> bool:
