@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.export.litert.flatbuffer import File
+from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.tflm.decode import weight_of
 
 # What stays in the arena for the whole run, fitted to the shipped models: within 20 bytes of the interpreter.
@@ -75,7 +75,12 @@ def _activations(file: File) -> list[Buffer]:
         first.setdefault(operator.output, 2 * position + 1)
         last.update(dict.fromkeys((*operator.inputs, operator.output), 2 * position + 1))
     last.update(dict.fromkeys(file.outputs, 2 * len(file.operators)))
-    return [Buffer(_size(file.tensors[index].shape), first[index], last[index]) for index in sorted(first)]
+    return [Buffer(_bytes(file.tensors[index]), first[index], last[index]) for index in sorted(first)]
+
+
+def _bytes(tensor: FileTensor) -> int:
+    # a file of floats stands for one of int8
+    return _size((*tensor.shape, tensor.dtype.itemsize if tensor.dtype.kind == "i" else 1))
 
 
 def _size(shape: tuple[int, ...]) -> int:
