@@ -108,11 +108,17 @@ class Draft:
             return self.add("DEPTHWISE_CONV_2D", (source, *constants), result, 3, depthMultiplier=filters, **values)
         return self.add("CONV_2D", (source, *constants), result, 6 if groups > 1 else 3, **values)
 
-    def linear(self, source: int, filters: int, density: float = 0.5, *, single: bool = False, **given: Any) -> int:
-        """FULLY_CONNECTED; ``single`` is one scale for all weights."""
+    def linear(
+        self, source: int, filters: int, density: float = 0.5, *, single: bool = False, positions: bool = False,
+        **given: Any,
+    ) -> int:  # fmt: skip
+        """FULLY_CONNECTED, of each position by itself or of all; ``single`` is one scale for all weights."""
         levels = given.pop("levels", None)
-        weight = self.levels((filters, prod(self.shape(source))), density) if levels is None else levels
-        result = self.activation((1, len(weight)), given.pop("grid", None))
+        shape = self.shape(source)
+        weight = self.levels((filters, shape[-1] if positions else prod(shape)), density) if levels is None else levels
+        result = self.activation((*shape[:-1], filters) if positions else (1, len(weight)), given.pop("grid", None))
+        if positions:
+            given["keepNumDims"] = True
         factor, bias = given.pop("factor", None), given.pop("bias", None)
         constants = self._constants(source, result, weight, 1, factor, bias, False, single)
         return self.add("FULLY_CONNECTED", (source, *constants), result, 4, **given)
@@ -143,6 +149,50 @@ class Draft:
         ranks = [axis % len(shape) for axis in axes]
         sizes = [1 if at in ranks else size for at, size in enumerate(shape) if keep or at not in ranks]
         return self.add("MEAN", (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
+
+    def wide(self, source: int, gain: float = 1.0) -> int:
+        """QUANTIZE from int8 to int16, whose largest is ``gain`` times that of int8."""
+        grid = (self.grid(source)[0] * gain / 128, 0)
+        return self.add("QUANTIZE", (source,), self.activation(self.shape(source), grid, np.int16))
+
+    def narrow(self, source: int, gain: float = 1.0) -> int:
+        """QUANTIZE from int16 to int8, whose largest is ``gain`` times that of int16."""
+        return self.add(
+            "QUANTIZE", (source,), self.activation(self.shape(source), (self.grid(source)[0] * 256 * gain, 0))
+        )
+
+    def wide_op(self, code: str, inputs: Sequence[int], scale: float, shape: tuple[int, ...], **values: Any) -> int:
+        """An operator that gives int16."""
+        return self.add(code, inputs, self.activation(shape, (scale, 0), np.int16), 2, **values)
+
+    def normal(self, source: int, axes: Sequence[int]) -> int:
+        """The values less their mean by their deviation along axes, times a slope and a shift, in int16 between."""
+        shape = self.shape(source)
+        short = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
+        values = self.wide(source)
+        scale = self.grid(values)[0]
+        mean = self.wide_op("MEAN", (values, self.constant(axes)), scale, short, keepDims=True)
+        apart = self.wide_op("SUB", (values, mean), 1.5 * scale, shape)
+        square = self.wide_op("MUL", (apart, apart), (1.5 * scale) ** 2 * 20000, shape)
+        variance = self.wide_op("MEAN", (square, self.constant(axes)), self.grid(square)[0] / 2, short, keepDims=True)
+        root = self.wide_op("RSQRT", (variance,), 6 / (scale * 32767 * 32767), short)
+        result = self.wide_op("MUL", (apart, root), 4 / 32767, shape)
+        slope = self.constant(self.random.integers(9000, 32767, shape[-1:]), np.int16, scales=np.float32([1 / 16000]))
+        result = self.wide_op("MUL", (result, slope), 6 / 32767, shape)
+        result = self.wide_op("ADD", (result, slope), 6 / 32767, shape)
+        return self.narrow(result)
+
+    def levels_of(self, shape: Sequence[int]) -> int:
+        """A constant operand of int8 over the whole of its grid."""
+        scale = np.array([0.05 * np.exp(self.random.uniform(-1, 1))], np.float32)
+        values, zero = self.random.integers(-128, 128, shape), int(self.random.integers(-90, 60))
+        return self.constant(values, np.int8, scales=scale, zero_point=zero)
+
+    def matmul(self, a: int, b: int, shape: tuple[int, ...], turned: tuple[bool, bool] = (False, False)) -> int:
+        inner = prod(self.shape(a)[-2:]) // shape[-2]
+        scale = self.grid(a)[0] * self.grid(b)[0] * 60 * float(np.sqrt(inner))
+        result = self.activation(shape, (scale, int(self.random.integers(-60, 60))))
+        return self.add("BATCH_MATMUL", (a, b), result, 2, adjX=turned[0], adjY=turned[1])
 
     def pad(self, source: int, sides: Sequence[Pair], value: int | None = None) -> int:
         shape = tuple(size + sum(side) for size, side in zip(self.shape(source), sides, strict=True))

@@ -9,7 +9,7 @@ from fedprune.export.c99.program import At, Layer, Program, Structs
 from fedprune.export.c99.streams import band
 
 _NOTHING = -1
-_IN_PLACE = ("add", "lookup", "softmax")  # kernels that read a value before they write the one in its place
+_IN_PLACE = ("add", "lookup", "softmax", "combine", "rsqrt", "l2_norm")  # kernels that read a value before they write the one in its place
 _MOST = 1 << 32  # bytes of a map, so that a byte's name tells its map
 
 
@@ -31,10 +31,12 @@ def reads(program: Program, layer: Layer, y: int) -> list[Read]:
         return [Read(first, row) for row in rows if 0 <= row < program.maps[first].height]
     if layer.kernel in ("linear", "mean"):
         return [Read(first, row) for row in range(program.maps[first].height)]
-    if layer.kernel == "multiply":
-        names = (fields["a"], fields["b"])
-        a, b = (each.map for each in names if isinstance(each, At))
-        return [Read(a, y), Read(b, 0 if program.maps[b].height == 1 else y)]
+    if layer.kernel in ("multiply", "combine", "matmul"):
+        maps = [each.map for each in (fields["a"], fields["b"]) if isinstance(each, At)]
+        return [Read(each, 0 if program.maps[each].height == 1 else y) for each in maps]
+    if layer.kernel == "average":
+        alike = program.maps[layer.output].height == program.maps[first].height
+        return [Read(first, row) for row in ([y] if alike else range(program.maps[first].height))]
     if layer.kernel == "place":
         parts = fields["parts"]
         assert isinstance(parts, Structs)
@@ -46,8 +48,14 @@ def reads(program: Program, layer: Layer, y: int) -> list[Read]:
                 assert isinstance(source, At)
                 found.append(Read(source.map, numbers["from_y"] + at * numbers["step_y"]))
         return found
-    assert layer.kernel in _IN_PLACE
+    assert layer.kernel in (*_IN_PLACE, "rescale")
     return [Read(source, y) for source in layer.inputs]
+
+
+def in_place(program: Program, layer: Layer) -> bool:
+    """Return whether a kernel reads each value before it writes the one in its place."""
+    sizes = {program.maps[at].bytes for at in (*layer.inputs, layer.output)}
+    return layer.kernel in _IN_PLACE or (layer.kernel == "rescale" and len(sizes) == 1)
 
 
 class Memory:
@@ -106,7 +114,7 @@ class Memory:
     def _work(self, layer: Layer, at: int, start: int, stop: int) -> None:
         needed = [reads(self.program, layer, y) for y in range(start, stop)]
         self.bytes[: layer.scratch_bytes] = _NOTHING
-        if layer.kernel in _IN_PLACE:
+        if in_place(self.program, layer):
             for y, rows in zip(range(start, stop), needed, strict=True):
                 for read in rows:
                     self._check(read, f"layer {at}")

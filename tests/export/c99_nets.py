@@ -6,8 +6,12 @@ from ai_edge_litert.schema_py_generated import BuiltinOperator
 from c99_files import Draft
 
 
-def chain(seed: int, layers: int = 9, most: int = 19) -> bytes:
-    """Return a net of about so many layers of up to ``most`` channels, some of which read what came long before."""
+def chain(seed: int, layers: int = 9, most: int = 19, *, arithmetic: bool = False) -> bytes:
+    """Return a net of about so many layers of up to ``most`` channels, some of which read what came long before.
+
+    With ``arithmetic`` half of them combine, average or normalise values.
+    """
+    kinds = (*_KINDS, *_ARITHMETIC) if arithmetic else _KINDS
     draft = Draft((1, 1, 1, 1), seed)
     draw = draft.random.integers
     height, width = ((1, draw(1, 40)) if seed % 5 == 0 else draw(1, 18, 2)) if seed % 7 else (draw(20, 40), draw(1, 6))
@@ -15,7 +19,7 @@ def chain(seed: int, layers: int = 9, most: int = 19) -> bytes:
     maps = [draft.input]
     for _ in range(layers):
         recent = maps[-1] if draft.random.random() < 0.7 else maps[-int(draw(1, len(maps) + 1))]
-        kind = _KINDS[int(draw(len(_KINDS)))]
+        kind = kinds[int(draw(len(kinds)))]
         made = kind(draft, recent, maps)
         if made is not None and max(draft.shape(made)) <= 80:
             maps.append(made)
@@ -117,6 +121,47 @@ def _reshape(draft: Draft, source: int, maps: list[int]) -> int:
     forms = ((1, width, height, channels), (1, 1, height * width, channels), (1, height, 1, width * channels))
     made = draft.reshape(source, (*forms, draft.shape(source))[_size(draft, 4) - 1])
     return draft.unary("QUANTIZE", made, draft.grid(made)) if _yes(draft) else made
+
+
+def _smaller(draft: Draft, source: int) -> int:
+    # a map that broadcasts to the source's shape
+    shape = [size if _yes(draft) else 1 for size in draft.shape(source)]
+    return draft.slice(source, (0, 0, 0, 0), shape, (1, 1, 1, 1)) if _yes(draft, 0.7) else draft.levels_of(shape)
+
+
+def _combine(draft: Draft, source: int, maps: list[int]) -> int:
+    code = ("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE")[_size(draft, 6) - 1]
+    pair = (source, _alike(draft, source, maps) if _yes(draft, 0.3) else _smaller(draft, source))
+    values = {"fusedActivationFunction": int(_yes(draft, 0.2))} if code in ("ADD", "SUB", "MUL") else {}
+    result = draft.activation(draft.shape(source), (0.1 * float(draft.random.uniform(0.2, 2)), _size(draft, 90) - 60))
+    return draft.add(code, pair if _yes(draft) else pair[::-1], result, 2, **values)
+
+
+def _average(draft: Draft, source: int, maps: list[int]) -> int:
+    axes = [axis for axis in (1, 2, 3) if _yes(draft)] or [3]
+    mean = draft.mean(source, axes=axes)
+    pair = (source, mean)
+    return draft.both("SUB", *(pair if _yes(draft) else pair[::-1])) if _yes(draft, 0.7) else mean
+
+
+def _normal(draft: Draft, source: int, maps: list[int]) -> int:
+    axes = [axis for axis in (1, 2, 3) if _yes(draft)] or [3]
+    return draft.normal(source, axes)
+
+
+def _product(draft: Draft, source: int, maps: list[int]) -> int:
+    other = _alike(draft, source, maps)
+    _, height, width, channels = draft.shape(source)
+    if _yes(draft):  # of channels with channels, or of positions with positions
+        return draft.matmul(source, other, (1, height, width, width), turned=(False, True))
+    return draft.matmul(source, other, (1, height, channels, channels), turned=(True, False))
+
+
+def _sequence(draft: Draft, source: int, maps: list[int]) -> int:
+    return draft.linear(source, _size(draft, 19), positions=True)
+
+
+_ARITHMETIC = (_combine, _combine, _combine, _combine, _average, _average, _normal, _normal, _product, _sequence, _sequence)
 
 
 def _end(draft: Draft, source: int) -> int:

@@ -110,7 +110,8 @@ def products(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, in
 def quotients(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
     """Return the factor of DIV."""
     first, second, result = _scales(made, operator)
-    by = made.factor(first / (second * result))
+    single = [np.float32(each) for each in (first, second, result)]
+    by = made.factor(float(single[0] / (single[1] * single[2])))  # in single precision, as the kernels take it
     if wide or by.shift > 22:
         raise made.wrong("divides int16, or by a scale that is too small")
     return {"multiplier": by.multiplier, "shift": by.shift}

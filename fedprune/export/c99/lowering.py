@@ -34,7 +34,7 @@ class Lowering:
 
     def _columns(self, operator: FileOperator) -> int:
         positions = math.prod(self.tensor(operator.output).shape[:-1])
-        if operator_name(operator) != "CONV_2D" or not self.has(operator, 1) or positions == 1:
+        if operator_name(operator) not in ("CONV_2D", "FULLY_CONNECTED") or not self.has(operator, 1) or positions == 1:
             return 0
         return math.prod(self.tensor(operator.inputs[1]).shape[1:])
 
@@ -79,8 +79,10 @@ class Lowering:
         return self._numbered(Map(1, 1, whole.size // whole.bytes, whole.storage, whole.bytes))
 
     def shaped(self, number: int, shape: tuple[int, ...]) -> int:
-        """Return a map of the same bytes with another shape, of a tensor."""
-        whole, found = self.maps[number], cells(shape)
+        """Return a map of the same bytes with another shape, of a tensor; -1 for an axis that has the rest."""
+        whole = self.maps[number]
+        rest = whole.size // whole.bytes // -math.prod(shape) if -1 in shape else 1
+        found = cells(tuple(rest if size == -1 else size for size in shape))
         if found is None or math.prod(found) * whole.bytes != whole.size:
             raise self.wrong(f"does not give an output of shape {shape}")
         return self._numbered(Map(*found, whole.storage, whole.bytes))

@@ -24,11 +24,11 @@ _MOST_ROWS = 2**17
 def _reshape(made: Lowering, operator: FileOperator) -> None:
     if not made.has(operator, 0):
         raise made.wrong("has no input")
-    source = made.map(operator.inputs[0])
+    source = made.map(operator.inputs[0], wide=True)
     if made.grid(operator.inputs[0]) != made.grid(operator.output):
         raise made.wrong("has input and output of different scales")
-    result = made.map(operator.output, source)
-    if made.maps[result].size != made.maps[source].size:
+    result = made.map(operator.output, source, wide=True)
+    if made.maps[result].bytes != made.maps[source].bytes or made.maps[result].size != made.maps[source].size:
         raise made.wrong("changes the number of values")
 
 
