@@ -9,7 +9,14 @@ from fedprune.export.c99.program import At, Layer, Program, Structs
 from fedprune.export.c99.streams import band
 
 _NOTHING = -1
-_IN_PLACE = ("add", "lookup", "softmax", "combine", "rsqrt", "l2_norm")  # kernels that read a value before they write the one in its place
+_IN_PLACE = (
+    "add",
+    "lookup",
+    "softmax",
+    "combine",
+    "rsqrt",
+    "l2_norm",
+)  # kernels that read a value before they write the one in its place
 _MOST = 1 << 32  # bytes of a map, so that a byte's name tells its map
 
 

@@ -161,7 +161,19 @@ def _sequence(draft: Draft, source: int, maps: list[int]) -> int:
     return draft.linear(source, _size(draft, 19), positions=True)
 
 
-_ARITHMETIC = (_combine, _combine, _combine, _combine, _average, _average, _normal, _normal, _product, _sequence, _sequence)
+_ARITHMETIC = (
+    _combine,
+    _combine,
+    _combine,
+    _combine,
+    _average,
+    _average,
+    _normal,
+    _normal,
+    _product,
+    _sequence,
+    _sequence,
+)
 
 
 def _end(draft: Draft, source: int) -> int:

@@ -47,6 +47,7 @@ def linear_alone() -> bytes:
 
 NETS = {
     **{f"chain {seed}": (lambda seed=seed: chain(seed)) for seed in range(12)},
+    **{f"arithmetic {seed}": (lambda seed=seed: chain(seed, arithmetic=True)) for seed in range(6)},
     "large biases": large_biases,
     "linear alone": linear_alone,
 }

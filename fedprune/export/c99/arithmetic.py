@@ -178,13 +178,13 @@ def _multiply(made: Lowering, operator: FileOperator) -> None:
     made.emit(Layer("multiply", (first, second), result, fields, rows))
 
 
-_sum, _product = binary("sum_of", sums), binary("product_of", products)
+_sum, _product = binary("sum_of", sums, helpers=("unit_of",)), binary("product_of", products)
 
 BINARY: Mapping[str, Rule] = {
     "ADD": _add,
     "MUL": _multiply,
-    "SUB": binary("difference_of", sums),
-    "SQUARED_DIFFERENCE": binary("square_of", squares, clips=False),
+    "SUB": binary("difference_of", sums, helpers=("unit_of",)),
+    "SQUARED_DIFFERENCE": binary("square_of", squares, clips=False, helpers=("unit_of",)),
     "DIV": binary("quotient_of", quotients, helpers=("reciprocal",)),
     "MAXIMUM": binary("larger_of", extremes, clips=False),
     "MINIMUM": binary("smaller_of", extremes, clips=False),

@@ -136,7 +136,7 @@ def _softmax(made: Lowering, operator: FileOperator) -> None:
 
 
 _BY_VALUE = (
-    "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ABS", "NEG",
+    "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ABS",
     "SQRT", "EXP", "LOG", "ELU", "GELU",
 )  # fmt: skip
 

@@ -203,9 +203,9 @@ def number(value: float) -> str:
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
     "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
-    "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "sum_of", "difference_of",
-    "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool", "avg_pool", "mean",
-    "average", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax",
+    "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
+    "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
+    "avg_pool", "mean", "average", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax",
 )  # fmt: skip
 
 _HEADER = """\
