@@ -22,7 +22,13 @@ CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 _OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D"} | {
     "MAX_POOL_2D": "Pool2D", "FULLY_CONNECTED": "FullyConnected", "ADD": "Add", "MUL": "Mul", "SOFTMAX": "Softmax",
     "MEAN": "Reducer", "CONCATENATION": "Concatenation", "STRIDED_SLICE": "StridedSlice", "RESHAPE": "Reshape",
-    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze", "SUB": "Sub", "DIV": "Div", "MAXIMUM": "MaximumMinimum",
+    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze", "TRANSPOSE": "Transpose", "SPLIT": "Split", "SPLIT_V": "SplitV",
+    "SLICE": "Slice", "PACK": "Pack", "UNPACK": "Unpack", "GATHER": "Gather", "DEPTH_TO_SPACE": "DepthToSpace",
+    "SPACE_TO_DEPTH": "SpaceToDepth", "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighbor", "SHAPE": "Shape",
+    "RESIZE_BILINEAR": "ResizeBilinear", "REVERSE_V2": "ReverseV2", "MIRROR_PAD": "MirrorPad", "TILE": "Tile",
+    "BROADCAST_TO": "BroadcastTo", "TRANSPOSE_CONV": "TransposeConv", "SUM": "Reducer", "REDUCE_MAX": "Reducer",
+    "REDUCE_MIN": "Reducer",
+    "SUB": "Sub", "DIV": "Div", "MAXIMUM": "MaximumMinimum",
     "MINIMUM": "MaximumMinimum", "SQUARED_DIFFERENCE": "SquaredDifference", "BATCH_MATMUL": "BatchMatMul",
     "L2_NORMALIZATION": "L2Norm", "GELU": "Gelu",
 }  # fmt: skip
@@ -41,6 +47,15 @@ class Draft:
         self.operators: list[FileOperator] = []
         self.input = self.activation(shape, grid)
 
+    def tokens(self, count: int, vocabulary: int, size: int) -> int:
+        """Make the input int32 tokens, and return the rows of a table that they stand for."""
+        self.tensors[self.input] = FileTensor((1, count), np.dtype(np.int32))
+        scale, zero = 0.05, -3
+        table = self.constant(
+            self.levels((vocabulary, size), 1), np.int8, scales=np.array([scale], np.float32), zero_point=zero
+        )
+        return self.add("GATHER", (table, self.input), self.activation((1, count, size), (scale, zero)), axis=0)
+
     def shape(self, index: int) -> tuple[int, ...]:
         return self.tensors[index].shape
 
@@ -57,14 +72,16 @@ class Draft:
         data = np.asarray(values, dtype)
         return self._tensor(FileTensor(data.shape, data.dtype, data, **kind))
 
-    def add(self, code: str, inputs: Sequence[int], output: int, version: int = 1, **values: Any) -> int:
+    def add(
+        self, code: str, inputs: Sequence[int], output: int, version: int = 1, others: Sequence[int] = (), **values: Any
+    ) -> int:
         name = _OPTIONS.get(code)
         options = getattr(schema, f"{name}OptionsT")() if name else None
         for key, value in values.items():
             setattr(options, key, value)
         kind = getattr(schema.BuiltinOptions, f"{name}Options") if name else 0
         number = getattr(schema.BuiltinOperator, code)
-        self.operators.append(FileOperator(number, version, tuple(inputs), output, options, kind))
+        self.operators.append(FileOperator(number, version, tuple(inputs), output, options, kind, "", (*others,)))
         return output
 
     def file(self, *outputs: int) -> bytes:
@@ -144,11 +161,56 @@ class Draft:
             return self.add(code, (source,), result, squeezeDims=[1])
         return self.add(code, (source, self.constant(1 if code == "EXPAND_DIMS" else shape)), result)
 
-    def mean(self, source: int, grid: Grid | None = None, axes: Sequence[int] = (1, 2), keep: bool = True) -> int:
+    def moved(
+        self, code: str, source: int, shape: tuple[int, ...], *constants: Any, version: int = 1, **values: Any
+    ) -> int:
+        """An operator that moves values to another shape, by int32 constants or options."""
+        result = self.activation(shape, self.grid(source))
+        return self.add(code, (source, *map(self.constant, constants)), result, version, **values)
+
+    def parts(
+        self, code: str, source: int, shapes: Sequence[tuple[int, ...]], *constants: Any, **values: Any
+    ) -> list[int]:
+        """An operator of several outputs."""
+        results = [self.activation(shape, self.grid(source)) for shape in shapes]
+        given = [self.constant(each) for each in constants]
+        inputs = [*given, source] if code == "SPLIT" else [source, *given]
+        self.add(code, inputs, results[0], 1, results[1:], **values)
+        return results
+
+    def reduced(self, code: str, source: int, axes: Sequence[int], keep: bool = True, grid: Grid | None = None) -> int:
         shape = self.shape(source)
         ranks = [axis % len(shape) for axis in axes]
         sizes = [1 if at in ranks else size for at, size in enumerate(shape) if keep or at not in ranks]
-        return self.add("MEAN", (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
+        return self.add(code, (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
+
+    def transposed(
+        self,
+        source: int,
+        filters: int,
+        kernel: Pair,
+        stride: Pair,
+        *,
+        same: bool = True,
+        size: Pair | None = None,
+        density: float = 0.6,
+        single: bool = False,
+        bias: bool = True,
+        grid: Grid | None = None,
+        **values: Any,
+    ) -> int:
+        """TRANSPOSE_CONV to ``size`` rows and columns, or as many as its window makes."""
+        _, height, width, channels = self.shape(source)
+        usual = [n * s if same else (n - 1) * s + k for n, k, s in zip((height, width), kernel, stride, strict=True)]
+        weight = self.levels((filters, *kernel, channels), density)
+        result = self.activation((1, *(size or usual), filters), grid)
+        levels, bias_at = self._constants(source, result, weight, prod(stride) ** 0.5, None, None, False, single)
+        inputs = (self.constant(self.shape(result)), levels, source, *([bias_at] if bias else []))
+        options = {"strideH": stride[0], "strideW": stride[1], "padding": int(not same), **values}
+        return self.add("TRANSPOSE_CONV", inputs, result, 3, **options)
+
+    def mean(self, source: int, grid: Grid | None = None, axes: Sequence[int] = (1, 2), keep: bool = True) -> int:
+        return self.reduced("MEAN", source, axes, keep, grid)
 
     def wide(self, source: int, gain: float = 1.0) -> int:
         """QUANTIZE from int8 to int16, whose largest is ``gain`` times that of int8."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from c99_calculators import CALCULATORS
 from c99_files import Draft, computed, inputs, tflm
 from c99_memory import Memory, together
 from c99_nets import chain
@@ -20,7 +21,7 @@ from fedprune.export import c99
 from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.plan import plan
 from fedprune.export.c99.rules import lower
-from fedprune.export.litert.reader import ModelError, read
+from fedprune.export.litert.reader import ModelError
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
 
@@ -30,12 +31,12 @@ TARGET = (0.05, 7)
 # those of the first twenty whose outputs follow their inputs closely
 @pytest.mark.parametrize("seed", [0, 3, 5, 7, 9, 14, 15, 19])
 def test_random_nets(seed: int, tmp_path: Path) -> None:
-    agree(chain(seed, arithmetic=True), tmp_path)
+    agree(chain(seed, kinds=CALCULATORS), tmp_path)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 9))
 def test_plans_never_lose_a_byte(seed: int, layers: int) -> None:
-    program = lower(chain(seed, layers, arithmetic=True))
+    program = lower(chain(seed, layers, kinds=CALCULATORS))
     found = plan(program)
     Memory(program, found).run()
     assert found.arena_bytes <= together(program)
@@ -244,7 +245,7 @@ def test_tables_are_those_of_mathematics(code: str) -> None:
     low, high = min(0.0, float(wanted[fits].min())), max(0.0, float(wanted[fits].max()))
     scale = (high - low) / 255
     last = draft.unary(code, draft.input, (scale, round(-128 - low / scale)), 1)
-    found = table(read(draft.file(last)), draft.operators[0])
+    found = table(draft.tensors.__getitem__, draft.operators[0])
     steps = np.clip(np.rint(wanted[fits] / scale) + draft.grid(last)[1], -128, 127)
     assert np.abs(np.array(found)[fits] - steps).max() <= 1
 
@@ -253,7 +254,7 @@ def test_a_gelu_is_the_reference_kernels() -> None:
     draft = Draft((1, 1, 1, 4), grid=(0.03, 4))
     last = draft.unary("GELU", draft.input, (0.02, -100), approximate=False)
     real = torch.nn.functional.gelu(torch.tensor((np.arange(-128, 128) - 4) * 0.03)).numpy()
-    found = table(read(draft.file(last)), draft.operators[0])
+    found = table(draft.tensors.__getitem__, draft.operators[0])
     assert np.abs(np.array(found) - np.clip(np.rint(real / 0.02) - 100, -128, 127)).max() <= 1
 
 

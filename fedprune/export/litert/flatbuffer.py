@@ -57,6 +57,13 @@ class FileOperator:
     options: Any
     options_type: int
     custom: str = ""
+    others: tuple[int, ...] = ()
+    """Outputs after the first."""
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """All of them."""
+        return (self.output, *self.others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +207,7 @@ def _width(places: Tensor) -> "np.dtype[Any]":
 
 def _operator(builder: Any, schema: Any, vectors: _Vectors, operator: FileOperator, code: int) -> int:
     options = 0 if operator.options is None else operator.options.Pack(builder)
-    inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (operator.inputs, (operator.output,)))
+    inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (operator.inputs, operator.outputs))
     schema.OperatorStart(builder)
     schema.OperatorAddOpcodeIndex(builder, code)
     schema.OperatorAddInputs(builder, inputs)

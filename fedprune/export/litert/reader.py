@@ -28,7 +28,15 @@ _OPTIONS = {
     "CONCATENATION": "Concatenation",
     "STRIDED_SLICE": "StridedSlice",
     "SOFTMAX": "Softmax",
-    "MEAN": "Reducer",
+    **dict.fromkeys(("MEAN", "SUM", "REDUCE_MAX", "REDUCE_MIN"), "Reducer"),
+    "PACK": "Pack",
+    "UNPACK": "Unpack",
+    "GATHER": "Gather",
+    "DEPTH_TO_SPACE": "DepthToSpace",
+    "SPACE_TO_DEPTH": "SpaceToDepth",
+    "MIRROR_PAD": "MirrorPad",
+    "RESIZE_BILINEAR": "ResizeBilinear",
+    "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighbor",
     "ADD": "Add",
     "MUL": "Mul",
 }
@@ -41,8 +49,8 @@ def read(content: bytes) -> File:
     not there has the index -1. Names of tensors are kept; metadata, signatures and the description are not.
 
     Raises ``ModelError`` with one line for bytes that are no sound model of fixed shapes, whatever they are, and for
-    what `File` cannot hold: a second subgraph, an operator of several outputs or with custom options, variables, types
-    of a part of a byte, zero points that differ by channel, sparse tensors other than by rows.
+    what `File` cannot hold: a second subgraph, an operator with custom options, variables, types of a part of a byte,
+    zero points that differ by channel, sparse tensors other than by rows.
     """
     if len(content) < 8 or content[4:8] != _IDENTIFIER:
         raise ModelError(f"this is no .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
@@ -94,18 +102,19 @@ def _operator(model: Table, table: Table, position: int) -> FileOperator:
         raise ModelError(f"operator {position} is a custom one without a name")
     what = _who(position, custom or _names()[code])
     outputs, inputs = table.integers(2), table.integers(1)
-    if len(outputs) != 1:
-        raise ModelError(f"{what} has {len(outputs)} outputs; only operators of one are read")
+    if not outputs:
+        raise ModelError(f"{what} has no output")
     if table.part(5, 1) or table.number(9, "Q") > 1:
         raise ModelError(f"{what} has custom options, which are not read")
     if table.number(11, "B"):
         raise ModelError(f"{what} has options of a newer kind, which are not read")
-    model.source.spend(4 * len(inputs))  # whoever follows them takes a step for each
+    model.source.spend(4 * (len(inputs) + len(outputs)))  # whoever follows them takes a step for each
     number, options = _options(table, what)
     wanted = _OPTIONS.get(_names()[code])
     if wanted and type(options).__name__ != f"{wanted}OptionsT":
         raise ModelError(f"{what} lacks its {wanted}Options")
-    return FileOperator(code, kind.number(2, "i", 1), inputs, outputs[0], options, number, custom)
+    first, *others = outputs
+    return FileOperator(code, kind.number(2, "i", 1), inputs, first, options, number, custom, (*others,))
 
 
 def _options(table: Table, what: str) -> tuple[int, Any]:
@@ -151,10 +160,11 @@ def _check_order(file: File) -> None:
                 raise ModelError(f"{what} reads tensor {index}, and there are {count}")
             if index >= 0 and index not in made:
                 raise ModelError(f"{what} reads tensor {index}, which no operator before it makes")
-        if not 0 <= operator.output < count:
-            raise ModelError(f"{what} writes tensor {operator.output}, and there are {count}")
-        if operator.output in made:
-            raise ModelError(f"{what} writes tensor {operator.output}, which is already there")
-        made.add(operator.output)
+        for index in operator.outputs:
+            if not 0 <= index < count:
+                raise ModelError(f"{what} writes tensor {index}, and there are {count}")
+            if index in made:
+                raise ModelError(f"{what} writes tensor {index}, which is already there")
+            made.add(index)
     if not made.issuperset(file.outputs):
         raise ModelError("an output of the model is made by no operator")
