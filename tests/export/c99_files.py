@@ -1,24 +1,17 @@
-"""Int8 .tflite files by hand, operator after operator, and C sources built on this machine with every check."""
+"""Int8 .tflite files by hand, operator after operator."""
 
-import shutil
-import subprocess
 from collections.abc import Sequence
-from functools import cache
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from fedprune.export.c99 import Sources
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 
 Pair = tuple[int, int]
 Grid = tuple[float, int]
 
-WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 _OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D"} | {
     "MAX_POOL_2D": "Pool2D", "FULLY_CONNECTED": "FullyConnected", "ADD": "Add", "MUL": "Mul", "SOFTMAX": "Softmax",
     "MEAN": "Reducer", "CONCATENATION": "Concatenation", "STRIDED_SLICE": "StridedSlice", "RESHAPE": "Reshape",
@@ -212,50 +205,6 @@ class Draft:
     def mean(self, source: int, grid: Grid | None = None, axes: Sequence[int] = (1, 2), keep: bool = True) -> int:
         return self.reduced("MEAN", source, axes, keep, grid)
 
-    def wide(self, source: int, gain: float = 1.0) -> int:
-        """QUANTIZE from int8 to int16, whose largest is ``gain`` times that of int8."""
-        grid = (self.grid(source)[0] * gain / 128, 0)
-        return self.add("QUANTIZE", (source,), self.activation(self.shape(source), grid, np.int16))
-
-    def narrow(self, source: int, gain: float = 1.0) -> int:
-        """QUANTIZE from int16 to int8, whose largest is ``gain`` times that of int16."""
-        return self.add(
-            "QUANTIZE", (source,), self.activation(self.shape(source), (self.grid(source)[0] * 256 * gain, 0))
-        )
-
-    def wide_op(self, code: str, inputs: Sequence[int], scale: float, shape: tuple[int, ...], **values: Any) -> int:
-        """An operator that gives int16."""
-        return self.add(code, inputs, self.activation(shape, (scale, 0), np.int16), 2, **values)
-
-    def normal(self, source: int, axes: Sequence[int]) -> int:
-        """The values less their mean by their deviation along axes, times a slope and a shift, in int16 between."""
-        shape = self.shape(source)
-        short = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-        values = self.wide(source)
-        scale = self.grid(values)[0]
-        mean = self.wide_op("MEAN", (values, self.constant(axes)), scale, short, keepDims=True)
-        apart = self.wide_op("SUB", (values, mean), 1.5 * scale, shape)
-        square = self.wide_op("MUL", (apart, apart), (1.5 * scale) ** 2 * 20000, shape)
-        variance = self.wide_op("MEAN", (square, self.constant(axes)), self.grid(square)[0] / 2, short, keepDims=True)
-        root = self.wide_op("RSQRT", (variance,), 6 / (scale * 32767 * 32767), short)
-        result = self.wide_op("MUL", (apart, root), 4 / 32767, shape)
-        slope = self.constant(self.random.integers(9000, 32767, shape[-1:]), np.int16, scales=np.float32([1 / 16000]))
-        result = self.wide_op("MUL", (result, slope), 6 / 32767, shape)
-        result = self.wide_op("ADD", (result, slope), 6 / 32767, shape)
-        return self.narrow(result)
-
-    def levels_of(self, shape: Sequence[int]) -> int:
-        """A constant operand of int8 over the whole of its grid."""
-        scale = np.array([0.05 * np.exp(self.random.uniform(-1, 1))], np.float32)
-        values, zero = self.random.integers(-128, 128, shape), int(self.random.integers(-90, 60))
-        return self.constant(values, np.int8, scales=scale, zero_point=zero)
-
-    def matmul(self, a: int, b: int, shape: tuple[int, ...], turned: tuple[bool, bool] = (False, False)) -> int:
-        inner = prod(self.shape(a)[-2:]) // shape[-2]
-        scale = self.grid(a)[0] * self.grid(b)[0] * 60 * float(np.sqrt(inner))
-        result = self.activation(shape, (scale, int(self.random.integers(-60, 60))))
-        return self.add("BATCH_MATMUL", (a, b), result, 2, adjX=turned[0], adjY=turned[1])
-
     def pad(self, source: int, sides: Sequence[Pair], value: int | None = None) -> int:
         shape = tuple(size + sum(side) for size, side in zip(self.shape(source), sides, strict=True))
         scale, zero = self.grid(source)
@@ -298,69 +247,3 @@ class Draft:
             self.constant(stored, np.int8, scales=scales, axis=axis),
             self.constant(np.rint(bias), scales=(np.float32(ends[0]) * scales).astype(np.float32)),
         )
-
-
-def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
-    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
-    shape = tuple(_interpreter(model).get_input_details(0)["shape"][1:])
-    random = np.random.default_rng(seed)
-    drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
-    while len(drawn) < count:
-        drawn.append(random.integers(-128, 128, shape))
-        drawn.append(np.clip(np.rint(random.normal(-3, 25, shape)), -128, 127))
-    return np.stack(drawn[:count]).astype(np.int8)
-
-
-def _interpreter(model: bytes) -> Any:
-    from tflite_micro.python.tflite_micro import runtime
-
-    return runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
-
-
-def tflm(model: bytes, samples: np.ndarray) -> np.ndarray:
-    """Return TensorFlow Lite Micro's int8 outputs, (samples, bytes)."""
-    interpreter = _interpreter(model)
-    outputs = []
-    for sample in samples:
-        interpreter.set_input(sample[None], 0)
-        interpreter.invoke()
-        outputs.append(interpreter.get_output(0).reshape(-1).copy())
-    return np.stack(outputs)
-
-
-_MAIN = r"""#include <stdio.h>
-#include "model.h"
-int main(void) {
-  while (fread(model_input(), 1, MODEL_INPUT_BYTES, stdin) == MODEL_INPUT_BYTES)
-    if (fwrite(model_run(), 1, MODEL_OUTPUT_BYTES, stdout) != MODEL_OUTPUT_BYTES) return 1;
-  return 0;
-}
-"""
-
-
-def written(sources: Sources, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "model.h").write_text(sources.header)
-    (folder / "model.c").write_text(sources.source)
-    return folder
-
-
-def computed(sources: Sources, samples: np.ndarray, folder: Path) -> np.ndarray:
-    """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
-    (written(sources, folder) / "main.c").write_text(_MAIN)
-    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "program"]
-    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)
-    assert ran.returncode == 0, ran.stderr.decode()
-    return np.frombuffer(ran.stdout, np.int8).reshape(len(samples), -1)
-
-
-@cache
-def compiler() -> str:
-    import pytest
-
-    found = shutil.which("gcc")
-    if found is None:
-        pytest.skip("gcc is not installed. On Debian: apt install gcc")
-    return found

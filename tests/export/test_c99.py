@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from c99_files import WARNINGS, Draft, computed, inputs, tflm, written
+from c99_files import Draft
 from c99_nets import chain
+from c99_runs import WARNINGS, computed, inputs, tflm, written
 from export_nets import NETS, alive, patterns
 from torch import nn
 

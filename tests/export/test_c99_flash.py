@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from c99_calculators import CALCULATORS
-from c99_files import Draft, written
+from c99_files import Draft
 from c99_nets import MOVERS, chain
+from c99_runs import written
 
 from fedprune.export import c99
 from fedprune.export.c99 import boards, flash

@@ -17,9 +17,9 @@ _NOT_BELOW_ZERO = ("RSQRT", "SQRT", "LOG")  # which a kernel ends over, wherever
 def table(tensor: Callable[[int], FileTensor], operator: FileOperator, position: int = 0) -> Sequence[int]:
     """Return an operator's result for each int8 input, -128 first, by running it alone in the reference kernels.
 
-    ``tensor`` gives those that it names; ``position`` is that of the input; the others are constants of one value. The kernels are those of TensorFlow Lite
-    Micro, or LiteRT's where that has none of this operator or is not installed. What has no result, as a root of less
-    than 0, gets that of 0.
+    ``tensor`` gives those that it names; ``position`` is that of the input; the others are constants of one value. The
+    kernels are those of TensorFlow Lite Micro, or LiteRT's where that has none of this operator or is not installed.
+    What has no result, as a root of less than 0, gets that of 0.
 
     Raises ``RuntimeError`` where both refuse it.
     """
