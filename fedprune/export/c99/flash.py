@@ -7,7 +7,7 @@ _NUMBERS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4
 _STRUCTS = {
     "map": 12, "step": 20, "filter": 8, "part": 28, "conv": 36, "linear": 24, "depthwise": 28, "add": 32,
     "multiply": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
-    "move": 52, "pick": 20, "gather": 20, "reduce": 20, "bilinear": 24, "combine": 44, "rescale": 24, "rsqrt": 16,
+    "move": 52, "pick": 20, "gather": 20, "reduce": 24, "bilinear": 24, "combine": 44, "rescale": 24, "rsqrt": 16,
     "l2_norm": 12, "matmul": 24,
 }  # fmt: skip
 _LARGE_FILTER = 12  # a filter whose bias has a word to itself
