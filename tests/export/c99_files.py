@@ -1,24 +1,17 @@
-"""Int8 .tflite files by hand, operator after operator, and C sources built on this machine with every check."""
+"""Int8 .tflite files by hand, operator after operator."""
 
-import shutil
-import subprocess
 from collections.abc import Sequence
-from functools import cache
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from fedprune.export.c99 import Sources
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 
 Pair = tuple[int, int]
 Grid = tuple[float, int]
 
-WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 _OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D"} | {
     "MAX_POOL_2D": "Pool2D", "FULLY_CONNECTED": "FullyConnected", "ADD": "Add", "MUL": "Mul", "SOFTMAX": "Softmax",
     "MEAN": "Reducer", "CONCATENATION": "Concatenation", "STRIDED_SLICE": "StridedSlice", "RESHAPE": "Reshape",
@@ -28,6 +21,9 @@ _OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAG
     "RESIZE_BILINEAR": "ResizeBilinear", "REVERSE_V2": "ReverseV2", "MIRROR_PAD": "MirrorPad", "TILE": "Tile",
     "BROADCAST_TO": "BroadcastTo", "TRANSPOSE_CONV": "TransposeConv", "SUM": "Reducer", "REDUCE_MAX": "Reducer",
     "REDUCE_MIN": "Reducer",
+    "SUB": "Sub", "DIV": "Div", "MAXIMUM": "MaximumMinimum",
+    "MINIMUM": "MaximumMinimum", "SQUARED_DIFFERENCE": "SquaredDifference", "BATCH_MATMUL": "BatchMatMul",
+    "L2_NORMALIZATION": "L2Norm", "GELU": "Gelu",
 }  # fmt: skip
 _SIGMA = 70.0  # of an activation that uses its grid, in steps
 
@@ -59,9 +55,9 @@ class Draft:
         assert scales is not None
         return float(scales[0]), self.tensors[index].zero_point
 
-    def activation(self, shape: tuple[int, ...], grid: Grid | None = None) -> int:
+    def activation(self, shape: tuple[int, ...], grid: Grid | None = None, dtype: Any = np.int8) -> int:
         scale, zero = grid or (0.05 * float(np.exp(self.random.uniform(-1, 1))), int(self.random.integers(-90, 60)))
-        return self._tensor(FileTensor(shape, np.dtype(np.int8), None, np.array([scale], np.float32), zero))
+        return self._tensor(FileTensor(shape, np.dtype(dtype), None, np.array([scale], np.float32), zero))
 
     def constant(self, values: Any, dtype: Any = np.int32, **kind: Any) -> int:
         data = np.asarray(values, dtype)
@@ -120,11 +116,17 @@ class Draft:
             return self.add("DEPTHWISE_CONV_2D", (source, *constants), result, 3, depthMultiplier=filters, **values)
         return self.add("CONV_2D", (source, *constants), result, 6 if groups > 1 else 3, **values)
 
-    def linear(self, source: int, filters: int, density: float = 0.5, *, single: bool = False, **given: Any) -> int:
-        """FULLY_CONNECTED; ``single`` is one scale for all weights."""
+    def linear(
+        self, source: int, filters: int, density: float = 0.5, *, single: bool = False, positions: bool = False,
+        **given: Any,
+    ) -> int:  # fmt: skip
+        """FULLY_CONNECTED, of each position by itself or of all; ``single`` is one scale for all weights."""
         levels = given.pop("levels", None)
-        weight = self.levels((filters, prod(self.shape(source))), density) if levels is None else levels
-        result = self.activation((1, len(weight)), given.pop("grid", None))
+        shape = self.shape(source)
+        weight = self.levels((filters, shape[-1] if positions else prod(shape)), density) if levels is None else levels
+        result = self.activation((*shape[:-1], filters) if positions else (1, len(weight)), given.pop("grid", None))
+        if positions:
+            given["keepNumDims"] = True
         factor, bias = given.pop("factor", None), given.pop("bias", None)
         constants = self._constants(source, result, weight, 1, factor, bias, False, single)
         return self.add("FULLY_CONNECTED", (source, *constants), result, 4, **given)
@@ -232,69 +234,3 @@ class Draft:
             self.constant(stored, np.int8, scales=scales, axis=axis),
             self.constant(np.rint(bias), scales=(np.float32(ends[0]) * scales).astype(np.float32)),
         )
-
-
-def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
-    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
-    shape = tuple(_interpreter(model).get_input_details(0)["shape"][1:])
-    random = np.random.default_rng(seed)
-    drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
-    while len(drawn) < count:
-        drawn.append(random.integers(-128, 128, shape))
-        drawn.append(np.clip(np.rint(random.normal(-3, 25, shape)), -128, 127))
-    return np.stack(drawn[:count]).astype(np.int8)
-
-
-def _interpreter(model: bytes) -> Any:
-    from tflite_micro.python.tflite_micro import runtime
-
-    return runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
-
-
-def tflm(model: bytes, samples: np.ndarray) -> np.ndarray:
-    """Return TensorFlow Lite Micro's int8 outputs, (samples, bytes)."""
-    interpreter = _interpreter(model)
-    outputs = []
-    for sample in samples:
-        interpreter.set_input(sample[None], 0)
-        interpreter.invoke()
-        outputs.append(interpreter.get_output(0).reshape(-1).copy())
-    return np.stack(outputs)
-
-
-_MAIN = r"""#include <stdio.h>
-#include "model.h"
-int main(void) {
-  while (fread(model_input(), 1, MODEL_INPUT_BYTES, stdin) == MODEL_INPUT_BYTES)
-    if (fwrite(model_run(), 1, MODEL_OUTPUT_BYTES, stdout) != MODEL_OUTPUT_BYTES) return 1;
-  return 0;
-}
-"""
-
-
-def written(sources: Sources, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "model.h").write_text(sources.header)
-    (folder / "model.c").write_text(sources.source)
-    return folder
-
-
-def computed(sources: Sources, samples: np.ndarray, folder: Path) -> np.ndarray:
-    """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
-    (written(sources, folder) / "main.c").write_text(_MAIN)
-    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "program"]
-    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)
-    assert ran.returncode == 0, ran.stderr.decode()
-    return np.frombuffer(ran.stdout, np.int8).reshape(len(samples), -1)
-
-
-@cache
-def compiler() -> str:
-    import pytest
-
-    found = shutil.which("gcc")
-    if found is None:
-        pytest.skip("gcc is not installed. On Debian: apt install gcc")
-    return found

@@ -10,7 +10,14 @@ from fedprune.export.c99.program import ALL_ROWS, Array, At, Fields, Layer, Prog
 from fedprune.export.c99.streams import band
 
 _NOTHING = -1
-_IN_PLACE = ("add", "lookup", "softmax")  # kernels that read a value before they write the one in its place
+_IN_PLACE = (
+    "add",
+    "lookup",
+    "softmax",
+    "combine",
+    "rsqrt",
+    "l2_norm",
+)  # kernels that read a value before they write the one in its place
 _MOST = 1 << 32  # bytes of a map, so that a byte's name tells its map
 
 
@@ -32,10 +39,9 @@ def reads(program: Program, layer: Layer, y: int) -> list[Read]:
         return [Read(first, row) for row in rows if 0 <= row < program.maps[first].height]
     if layer.kernel in ("linear", "mean"):
         return [Read(first, row) for row in range(program.maps[first].height)]
-    if layer.kernel == "multiply":
-        names = (fields["a"], fields["b"])
-        a, b = (each.map for each in names if isinstance(each, At))
-        return [Read(a, y), Read(b, 0 if program.maps[b].height == 1 else y)]
+    if layer.kernel in ("multiply", "combine", "matmul"):
+        maps = [each.map for each in (fields["a"], fields["b"]) if isinstance(each, At)]
+        return [Read(each, 0 if program.maps[each].height == 1 else y) for each in maps]
     if layer.kernel == "place":
         parts = fields["parts"]
         assert isinstance(parts, Structs)
@@ -66,8 +72,14 @@ def reads(program: Program, layer: Layer, y: int) -> list[Read]:
         assert isinstance(start, int)
         at = max(0, y * step + start) / 1024
         return [Read(first, min(row, program.maps[first].height - 1)) for row in {floor(at), ceil(at)}]
-    assert layer.kernel in _IN_PLACE
+    assert layer.kernel in (*_IN_PLACE, "rescale")
     return [Read(source, y) for source in layer.inputs]
+
+
+def in_place(program: Program, layer: Layer) -> bool:
+    """Return whether a kernel reads each value before it writes the one in its place."""
+    sizes = {program.maps[at].row_bytes for at in (*layer.inputs, layer.output)}
+    return layer.kernel in _IN_PLACE or (layer.kernel == "rescale" and len(sizes) == 1)
 
 
 def _moved(fields: Fields, y: int) -> set[int]:
@@ -136,7 +148,7 @@ class Memory:
     def _work(self, layer: Layer, at: int, start: int, stop: int) -> None:
         needed = [reads(self.program, layer, y) for y in range(start, stop)]
         self.bytes[: layer.scratch_bytes] = _NOTHING
-        if layer.kernel in _IN_PLACE:
+        if in_place(self.program, layer):
             for y, rows in zip(range(start, stop), needed, strict=True):
                 for read in rows:
                     self._check(read, f"layer {at}")

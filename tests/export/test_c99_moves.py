@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c99_files import Draft, computed, inputs, tflm
+from c99_files import Draft
 from c99_memory import Memory, together
 from c99_nets import MOVERS, chain
+from c99_runs import computed, inputs, tflm
 from hypothesis import given
 from hypothesis import strategies as st
 from test_c99 import agree, each_in_turn, joined

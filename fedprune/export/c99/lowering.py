@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99.numbers import Factor, clipping, factor
-from fedprune.export.c99.program import WHOLE, Layer, Map
+from fedprune.export.c99.program import WHOLE, At, Fixed, Layer, Map
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import ModelError, operator_name
@@ -37,7 +37,7 @@ class Lowering:
 
     def _columns(self, operator: FileOperator) -> int:
         positions = math.prod(self.tensor(operator.output).shape[:-1])
-        if operator_name(operator) != "CONV_2D" or not self.has(operator, 1) or positions == 1:
+        if operator_name(operator) not in ("CONV_2D", "FULLY_CONNECTED") or not self.has(operator, 1) or positions == 1:
             return 0
         return math.prod(self.tensor(operator.inputs[1]).shape[1:])
 
@@ -57,10 +57,10 @@ class Lowering:
     def map(self, index: int, storage: int | None = None, *, wide: bool = False) -> int:
         """Return the map of an activation, made at its first mention, in the bytes of the map ``storage`` if given.
 
-        With ``wide`` it may be one of int32, of four channels a value.
+        With ``wide`` it may be one of int16 or int32, of two or four channels a value.
         """
         tensor = self.tensor(index)
-        if tensor.dtype != np.int8 and not (wide and tensor.dtype == np.int32):
+        if tensor.dtype not in ((np.int8, np.int16, np.int32) if wide else (np.int8,)):
             raise self.wrong(f"works on {tensor.dtype.name}; C sources are for models that are int8 throughout")
         if index not in self._maps:
             if tensor.data is not None:
@@ -103,11 +103,38 @@ class Lowering:
             self.maps.append(found)
         return self.maps.index(found)
 
-    def ends(self, operator: FileOperator, inputs: int = 1) -> tuple[int, ...]:
-        """Return the maps that an operator's first ``inputs`` inputs and its output are."""
+    def ends(self, operator: FileOperator, inputs: int = 1, *, wide: bool = False) -> tuple[int, ...]:
+        """Return the maps that an operator's first ``inputs`` inputs and its output are; ``wide`` as in `map`."""
         if not all(self.has(operator, at) for at in range(inputs)):
             raise self.wrong(f"has less than {inputs} input(s)")
-        return (*(self.map(index) for index in operator.inputs[:inputs]), self.map(operator.output))
+        return tuple(self.map(index, wide=wide) for index in (*operator.inputs[:inputs], operator.output))
+
+    def operand(self, operator: FileOperator, position: int) -> At | Fixed:
+        """Return an input that is an activation or a constant, int8 or int16, of any shape that a map can have."""
+        if not self.has(operator, position):
+            raise self.wrong(f"has less than {position + 1} input(s)")
+        tensor = self.tensor(index := operator.inputs[position])
+        self.wide(index)
+        if tensor.data is None:
+            return At(self.map(index, wide=True))
+        shape = cells(tensor.shape)
+        if shape is None:
+            raise self.wrong(f"has a constant input {position} of shape {tensor.shape}")
+        return Fixed(shape, f"{tensor.dtype.name}_t", [int(value) for value in tensor.data.reshape(-1)])
+
+    def wide(self, index: int) -> bool:
+        """Whether a tensor is of int16; one that is not of int8 either is refused."""
+        dtype = self.tensor(index).dtype
+        if dtype not in (np.int8, np.int16):
+            raise self.wrong(f"works on {dtype.name}; C sources are for models that are int8 throughout")
+        return bool(dtype == np.int16)
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Return (height, width, channels) of a tensor, counted in values."""
+        shape = cells(self.tensor(index).shape)
+        if shape is None:
+            raise self.wrong(f"has a tensor of shape {self.tensor(index).shape}")
+        return shape
 
     def grid(self, index: int) -> Affine:
         tensor = self.tensor(index)
@@ -142,9 +169,15 @@ class Lowering:
     def clipping(self, operator: FileOperator) -> tuple[int, int]:
         """Return the range that an operator's fused activation lets through."""
         try:
-            return clipping(self.options(operator).fusedActivationFunction, self.grid(operator.output))
+            activation = self.options(operator).fusedActivationFunction
+            return clipping(activation, self.grid(operator.output), self.limits(operator.output))
         except ValueError as error:
             raise self.wrong(f"has {error}") from None
+
+    def limits(self, index: int) -> tuple[int, int]:
+        """Return the least and the most that the type of an activation holds."""
+        limits = np.iinfo(self.tensor(index).dtype)
+        return int(limits.min), int(limits.max)
 
     def axis(self, axis: int, rank: int) -> int:
         """Return an axis of a tensor of ``rank`` axes, those counted from the end as they are from the start."""

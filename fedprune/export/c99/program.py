@@ -12,7 +12,10 @@ WHOLE = 0x7FFF
 
 
 class Map(NamedTuple):
-    """The shape of an activation, channels last, and where it lies: maps of one storage are the same bytes."""
+    """The shape of an activation, channels last, and where it lies: maps of one storage are the same bytes.
+
+    Channels are counted in bytes: twice as many of int16.
+    """
 
     height: int
     width: int
@@ -74,7 +77,21 @@ class Structs(NamedTuple):
     items: "Sequence[Fields]"
 
 
-Fields = Mapping[str, "int | At | Array | Structs"]
+class Fixed(NamedTuple):
+    """In a field: a map that is constant, its values channels last, of one C type, int8_t or int16_t."""
+
+    shape: tuple[int, int, int]
+    kind: str
+    values: Sequence[int]
+
+
+class Name(NamedTuple):
+    """In a field: a function of the C text."""
+
+    text: str
+
+
+Fields = Mapping[str, "int | At | Array | Structs | Fixed | Name"]
 
 
 class Filters(NamedTuple):

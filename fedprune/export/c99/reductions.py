@@ -12,9 +12,10 @@ from fedprune.export.litert.flatbuffer import FileOperator
 _ROWS, _COLUMNS, _CHANNELS = 1, 2, 4  # over which a kernel reduces, as bits
 
 
-def _view(made: Lowering, operator: FileOperator) -> tuple[int, int, int]:
+def _view(made: Lowering, operator: FileOperator, wide: bool = False) -> tuple[int, int, int]:
     # the input and output as maps of one rank, and the axes that are reduced
-    source, result = made.ends(operator)
+    width = made.tensor(operator.inputs[0]).dtype.itemsize
+    source, result = made.ends(operator, wide=wide)
     shape, options = made.tensor(operator.inputs[0]).shape, made.options(operator)
     axes = {made.axis(int(axis), len(shape)) for axis in made.constant(operator, 1, np.int32).reshape(-1)}
     kept = tuple(size for axis, size in enumerate(shape) if axis not in axes)
@@ -29,7 +30,7 @@ def _view(made: Lowering, operator: FileOperator) -> tuple[int, int, int]:
         elif size > 1:
             runs.append((axis in axes, size))
     plain = [axis - len(shape) for axis in axes if shape[axis] > 1]
-    whole = made.maps[source][:3]
+    whole = made.shape(operator.inputs[0])
     if len(shape) < 4 or (len(shape) == 4 and shape[0] == 1):
         over = [axis in plain for axis in (-3, -2, -1)]
     elif len(runs) <= 3:
@@ -38,9 +39,12 @@ def _view(made: Lowering, operator: FileOperator) -> tuple[int, int, int]:
         made.within("run of axes", max(whole), WHOLE)
     else:
         raise made.wrong(f"is over axes {sorted(axes)} of {len(shape)}, too scattered for the C kernels")
-    left = [1 if gone else size for gone, size in zip(over, whole, strict=True)]
+    left = tuple(1 if gone else size for gone, size in zip(over, whole, strict=True))
     bits = sum(bit for bit, gone in zip((_ROWS, _COLUMNS, _CHANNELS), over, strict=True) if gone)
-    return made.view(source, *whole), made.view(result, *left), bits
+    if made.tensor(operator.output).dtype != made.tensor(operator.inputs[0]).dtype:
+        raise made.wrong("has input and output of different types")
+    first, last = ((height, columns, channels * width) for height, columns, channels in (whole, left))
+    return made.view(source, *first), made.view(result, *last), bits
 
 
 def _leading(count: int) -> int:
@@ -55,23 +59,25 @@ def divided(by: Factor, count: int) -> Factor:
 
 def _sum(mean: bool) -> Rule:
     def rule(made: Lowering, operator: FileOperator) -> None:
-        source, result, over = _view(made, operator)
+        source, result, over = _view(made, operator, wide=mean)
+        wide, (low, high) = made.wide(operator.inputs[0]), made.limits(operator.output)
         grids = (made.grid(operator.inputs[0]), made.grid(operator.output))
         count = made.maps[source].size // made.maps[result].size
         by = made.factor(grids[0].scale / grids[1].scale)
         by = divided(by, count) if mean else by
-        if (256 * count << max(by.shift, 0)) >= 2**31:
+        if ((high - low) * count << max(by.shift, 0)) >= 2**31:
             raise made.wrong("has sums that could leave 32 bits")
         fields: Fields = {
             "in": At(source), "out": At(result), "multiplier": by.multiplier, "shift": by.shift,
             "bias": -grids[0].zero_point * count, "out_zero": grids[1].zero_point,
         }  # fmt: skip
         size = made.maps[source]
-        if mean and made.maps[result][:3] == (1, 1, size.channels):
+        if mean and not wide and made.maps[result][:3] == (1, 1, size.channels):
             made.emit(Layer("mean", (source,), result, fields, ALL_ROWS))
             return
         rows = ALL_ROWS if over & _ROWS else SAME_ROWS
-        made.emit(Layer("reduce", (source,), result, {**fields, "over": over, "most": 0}, rows))
+        fields = {**fields, "over": over, "most": 0, "wide": int(wide)}
+        made.emit(Layer("reduce", (source,), result, fields, rows))
 
     return rule
 
