@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedprune.graph.calls import Call, Read, canonical
 from fedprune.graph.operations import Graph, Operation, Pad, Shape
 from fedprune.graph.readers import READERS
+from fedprune.graph.shared import second_names
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     """Return the graph of ``model`` in evaluation mode; the model itself is left as it was.
 
     ``example`` is a batch, channels first, of which the first sample is used: only its shape matters. Names of
-    parameters are those of ``state_dict``. Dropout, copies and reshapes to the same shape leave no trace.
+    parameters are those of ``state_dict``, a shared one's the first of its. Dropout, copies and reshapes to the same
+    shape leave no trace.
 
     Raises ``UnsupportedOperation``, naming the aten operation and the line of the model, for what no operation covers.
     """
@@ -29,14 +31,14 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            return _read(torch.export.export(model.eval(), (sample,)), READERS)
+            return _read(torch.export.export(model.eval(), (sample,)), READERS, second_names(model))
     finally:
         for module, training in modes:
             module.training = training
 
 
-def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) -> Graph:
-    constants = _constants(program)
+def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read], second: Mapping[str, str]) -> Graph:
+    constants = {node: (second.get(name, name), value) for node, (name, value) in _constants(program).items()}
     tensors: dict[str, str] = {}
     shapes: dict[str, Shape] = {}
     modules: dict[str, str] = {}

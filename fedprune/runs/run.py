@@ -128,6 +128,8 @@ def _run(
         forms.ready(setting, source)
         if not going_on:
             setting.given_weights(source)
+            for text in setting.notices:
+                progress({"notice": text})
         return setting
 
     def rounds(setting: Setting, agreed: Agreed | None, holders: Holders) -> None:
