@@ -1,6 +1,7 @@
 """From a torch model to a graph: the model is exported by torch, and each aten operation is read into a typed one."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,8 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     sample = torch.as_tensor(example[:1]).detach().to(like.device, like.dtype)
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a recurrent layer's own list of its weights
             return _read(torch.export.export(model.eval(), (sample,)), READERS, second_names(model))
     finally:
         for module, training in modes:
@@ -142,17 +144,24 @@ def _call(
         shape=canonical(shape),
         rank=len(getattr(first, "shape", ())),
         shapes=shapes,
-        where=_line(node.meta.get("stack_trace") or ""),
+        where=_line(node.meta.get("stack_trace") or "") or _layer(node),
         tensors=tensors,
         constants=constants,
     )
 
 
+def _layer(node: "Node") -> str:
+    # Of a module of torch's in a plain sequence no line of its author's is in the history.
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    kind = str(stack[-1][1]).rpartition(".")[2] if stack else ""
+    return f"layer {_module(node)!r}, a {kind}" if kind else "(no source line recorded)"
+
+
 def _line(stack: str) -> str:
     # The innermost frame outside torch: the line that its author can change.
     frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)', stack)
-    own = [frame for frame in frames if "/torch/" not in frame[0].replace("\\", "/")] or frames
+    own = [frame for frame in frames if "/torch/" not in frame[0].replace("\\", "/")]
     if not own:
-        return "(no source line recorded)"
+        return ""
     file, line, function, code = own[-1]
     return f"{file}, line {line}, in {function}: {code.strip()}"

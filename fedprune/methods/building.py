@@ -31,8 +31,9 @@ class Prunable(NamedTuple):
     """All that could be pruned, frozen and depthwise ones too."""
     dense: tuple[str, ...] = ()
     """Of the first and the last layer those that stay dense."""
-    ends: tuple[str, ...] = ()
-    """The first and the last layer, but for one that is never pruned."""
+    first: str = ""
+    """The first layer, and the last; empty for one that is never pruned."""
+    last: str = ""
     frozen: tuple[str, ...] = ()
     """Parameters and statistics that no training moves: no device sends them back."""
     unread: tuple[str, ...] = ()
@@ -51,7 +52,6 @@ def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int
     left = {*frozen, *(() if experiment.prune_depthwise else grouped)}
     sizes = {name: prod(shape) for name, shape in read.shapes.items() if name not in left}
     dense = dense_ends(read, sizes, first=experiment.prune_first, last=experiment.prune_last)
-    ends = tuple(dict.fromkeys(name for name in (read.first, read.last) if name in sizes))
 
     @functools.cache
     def channels() -> tuple[object, Mapping[str, tuple[int, ...]]]:
@@ -64,7 +64,8 @@ def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int
         channels,  # type: ignore[arg-type]
         read.shapes,
         dense,
-        ends,
+        read.first if read.first in sizes else "",
+        read.last if read.last in sizes else "",
         frozen,
         tuple(name for name in read.unread if name not in frozen),
     )

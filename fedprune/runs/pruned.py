@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
 
 from fedprune.experiment import Experiment
@@ -36,29 +36,28 @@ def in_words(experiment: Experiment, what: Prunable) -> Iterator[str]:
 
 
 def _why(experiment: Experiment, what: Prunable) -> Iterator[str]:
-    keys = {"prune_first": experiment.prune_first, "prune_last": experiment.prune_last}
-    named = ", ".join(f"{key} = {str(value).lower()}" if value is not None else key for key, value in keys.items())
-    if what.dense:
-        yield f"dense: {_ends(what.dense)} ({named})"
-    pruned = [name for name in what.ends if name not in what.dense]
-    if pruned and all(value is None for value in keys.values()):
-        why = "hold" if len(pruned) > 1 else "holds"
-        yield f"{_ends(pruned)} too, which {why} most of the weights ({named})"
-    elif pruned:
-        yield f"{_ends(pruned)} too ({named})"
+    nothing_between = len(what.layers) == len({what.first, what.last} - {""})
+    reason = "nothing lies between" if nothing_between else "it holds most of the weights"
+    for place, name, asked in _ends(experiment, what):
+        dense = name in what.dense
+        why = f", since {reason}" if asked is None and not dense else ""
+        yield f"the {place}, {name}, is {'dense' if dense else 'pruned too'}{why} (prune_{place})"
     others = [name for name in what.every if name not in {*what.layers, *what.dense, *what.frozen}]
     if others:
         yield f"depthwise layers are dense ({len(others)}, prune_depthwise)"
 
 
-def _ends(names: Iterable[str]) -> str:
-    return " and ".join(names)
+def _ends(experiment: Experiment, what: Prunable) -> Iterator[tuple[str, str, bool | None]]:
+    """("first" or "last", its layer, whether it is asked to be pruned) of each that could be."""
+    if what.first:
+        yield "first", what.first, experiment.prune_first
+    if what.last and what.last != what.first:
+        yield "last", what.last, experiment.prune_last
 
 
 def _remedy(experiment: Experiment, what: Prunable) -> str:
-    keys = [key for key, value in (("prune_first", experiment.prune_first), ("prune_last", experiment.prune_last))]
-    asked = " and ".join(f"{key} = true" for key in keys)
-    return f"; {asked} prunes {_ends(what.dense)}" if what.dense else ""
+    dense = [f"prune_{place} = true" for place, name, _ in _ends(experiment, what) if name in what.dense]
+    return f"; with {' and '.join(dense)} it is less" if dense else ""
 
 
 def _statistic(name: str) -> bool:
