@@ -70,9 +70,9 @@ def plan(
         made = setting.plan
         speed = measure().macs_per_second
     assert made is not None
+    show_plan(console, experiment, made, speed)
     for text in setting.notices:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
-    show_plan(console, experiment, made, speed)
 
 
 @app.command()
