@@ -66,10 +66,13 @@ def plan(
     if not experiment.fleet:
         raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
     with console.status("tracing the model"):
-        made = prepare(experiment, str(file), str(data_dir) if data_dir else None).plan
+        setting = prepare(experiment, str(file), str(data_dir) if data_dir else None)
+        made = setting.plan
         speed = measure().macs_per_second
     assert made is not None
     show_plan(console, experiment, made, speed)
+    for text in setting.notices:
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 @app.command()

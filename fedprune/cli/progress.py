@@ -207,8 +207,7 @@ def _remark(line: Mapping[str, Any]) -> str:
 def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     """The outcome as a short table, and where everything lies."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
-    file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
+    agreement, cannot = result["checks"]["litert_int8"]["agreement"], result.get("no_export")
     for key, value in (
         ("accuracy, torch", percent(result["accuracy_float"])),
         (
@@ -218,8 +217,8 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         ),
         ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
         ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
-        ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
-        *_on_chips(result),
+        *(_files(result["bytes"]) if not cannot else [("model.tflite", f"none: {cannot}")]),
+        *(_on_chips(result) if not cannot else []),
         ("on the link", f"{result['bytes_up'] / 1e6:.2f} MB up, {result['bytes_down'] / 1e6:.2f} MB down, all devices"),
     ):
         table.add_row(key, value)
@@ -228,14 +227,24 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         console.print(_tiers(result["tiers"]))
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
-        ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
-        ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
+        *(_EXPORTED if not cannot else ()),
         *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
         ("metrics.jsonl", "a line for each round and phase"),
         ("result.json", "the outcome"),
         ("report.html", "all of it, drawn"),
     ):
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
+
+
+_EXPORTED = (
+    ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
+    ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
+)
+
+
+def _files(size: Mapping[str, int]) -> list[tuple[str, str]]:
+    file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
+    return [("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}")]
 
 
 def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:

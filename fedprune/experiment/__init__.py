@@ -48,8 +48,10 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     seed: Seed = 0
     evaluate_every: Positive = 1
-    prune_first: bool = False
-    prune_last: bool = False
+    prune_first: bool | None = None
+    prune_last: bool | None = None
+    """Whether the first and the last layer are pruned; where nothing is said they are dense, but where they hold most
+    of the weights."""
     prune_depthwise: bool = False
     """Depthwise layers hold few weights and lose much by pruning, so they stay dense by default."""
     least_replies: Annotated[float, Meta(gt=0, le=1)] = 0.5

@@ -7,7 +7,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedprune.models import draws
+from fedprune.graph.shared import unique_state
+from fedprune.models import as_is, draws
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +38,14 @@ class Slot(NamedTuple):
     """As numpy calls it."""
     nbytes: int
     trained: bool
-    """Whether it is a parameter; else it is a buffer."""
+    """Whether it is a parameter that training moves; else it is a buffer, or frozen."""
+
+
+class Built(NamedTuple):
+    """A fresh net, and what is to be said of how it was made plain."""
+
+    model: nn.Module
+    remarks: tuple[str, ...]
 
 
 @functools.lru_cache(maxsize=8)
@@ -50,17 +58,22 @@ def slots(name: str, input_shape: tuple[int, ...], classes: int) -> Mapping[str,
         with torch.device("meta"), draws.seeded(0):
             model = function(input_shape=input_shape, classes=classes)
         assert isinstance(model, torch.nn.Module)
-    except Exception:  # a net that computes with its weights while it is made
-        model = build(name, input_shape, classes)
-    trained = {key for key, _ in model.named_parameters()}
+        as_is.made_plain(model)
+        return _slots(model)
+    except Exception:  # a net that computes with its weights while it is made, or learns their shapes from data
+        return _slots(build(name, input_shape, classes))
+
+
+def _slots(model: nn.Module) -> dict[str, Slot]:
+    trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
     return {
         key: Slot(tuple(value.shape), str(value.dtype).removeprefix("torch."), value.nbytes, key in trained)
-        for key, value in model.state_dict().items()
+        for key, value in unique_state(model).items()
     }
 
 
 def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
-    """Return a fresh net, in training mode, with torch's own random initial weights.
+    """Return a fresh net, in training mode, with torch's own random initial weights, made plain.
 
     Args:
         name: one of ``CATALOGUE``, or "my_package.nets:tiny", called as ``tiny(input_shape=..., classes=...)``.
@@ -69,8 +82,16 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
         seed: decides the initial weights, and whatever else the function draws; no draw of the caller's is moved.
 
     Raises:
-        ModelError: unknown name, or the net does not turn (2, *input_shape) into finite (2, classes) logits.
+        ModelError: unknown name, every parameter is frozen, or the net does not turn (2, *input_shape) into finite
+            (2, classes) logits.
     """
+    return built(name, input_shape, classes, seed).model
+
+
+def built(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> Built:
+    """As `build`, with what is to be said of the net, each in one line."""
+    from torch import nn
+
     if classes < 1 or not input_shape or any(extent < 1 for extent in input_shape):
         raise ModelError(f"{name}: classes {classes} and every extent of input shape {input_shape} must be at least 1")
     function = _resolve(name)
@@ -82,7 +103,13 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
         except Exception as error:
             called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
             raise ModelError(f"{name}: {called} failed: {_line(error)}") from error
-        return checked(name, model, input_shape, classes)
+        if not isinstance(model, nn.Module):
+            raise ModelError(f"{name}: returned {type(model).__name__}, expected a torch.nn.Module")
+        remarks = as_is.made_plain(model)
+        trained = [parameter.requires_grad for parameter in model.parameters()]
+        if trained and not any(trained):
+            raise ModelError(f"{name}: every parameter is frozen, so nothing can be trained; leave one with a gradient")
+        return Built(checked(name, model, input_shape, classes), remarks)
 
 
 def _resolve(name: str) -> Callable[..., object]:
@@ -101,13 +128,10 @@ def _resolve(name: str) -> Callable[..., object]:
     return function  # type: ignore[no-any-return]
 
 
-def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def checked(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError."""
     import torch
-    from torch import nn
 
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"{name}: returned {type(model).__name__}, expected a torch.nn.Module")
     batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
     training = model.training
     try:

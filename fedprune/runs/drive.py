@@ -36,7 +36,8 @@ def rounds(
         state = pretrain(setting, progress)
         folder.save(state)
     ended: list[Fleet] = []
-    shipped = functools.partial(shipping.shipped, setting) if setting.experiment.export.ranges == "devices" else None
+    from_devices = setting.experiment.export.ranges == "devices" and shipping.traceable(setting)
+    shipped = functools.partial(shipping.shipped, setting) if from_devices else None
     for step in run(asking, setting.tiers(), len(setting.holds), state, shipped, ended.append):
         if step.row:
             folder.add(step.row)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,6 +37,7 @@ class Forms(NamedTuple):
     compact: nn.Module
     """Without the channels that nothing needs; the same function."""
     litert_float: bytes
+    """This and the other files are empty where the model cannot be exported."""
     litert_int8: bytes
     """The compacted model, all integers: what is shipped."""
     litert_int8_dense: bytes
@@ -43,7 +45,9 @@ class Forms(NamedTuple):
     micro: bytes
     """The compacted model for TensorFlow Lite Micro, which leaves the zeros out of flash."""
     macs: int
-    """Multiply-adds of the compacted model."""
+    """Multiply-adds of the compacted model; 0 where it cannot be exported."""
+    why: str = ""
+    """Why there are no files: which operator of which line has no rule. Empty where there are some."""
 
 
 class Check(NamedTuple):
@@ -59,8 +63,11 @@ class Check(NamedTuple):
     """Accuracy of the int8 file on a device's test part; None where it has none."""
 
 
-def ready(setting: Setting, source: str) -> None:
-    """ExperimentError, before any training, for what could not be exported or checked after it."""
+def ready(setting: Setting, source: str) -> str:
+    """What is to be said, before any training, of an export that will not be possible; empty where it is.
+
+    ExperimentError for what could not be checked after it.
+    """
     from fedprune.export import litert
     from fedprune.graph import UnsupportedOperation
 
@@ -71,14 +78,17 @@ def ready(setting: Setting, source: str) -> None:
     try:
         litert.write_float(shipping.graph(setting, setting.model()))
     except UnsupportedOperation as error:
-        _converted(setting, setting.model(), error, 1, f"{source}: ")
+        found = _converted(setting, setting.model(), error, 1)
+        return f"{found}; it is trained, and model.npz will hold it" if isinstance(found, str) else ""
+    return ""
 
 
 def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") -> Forms:
     """Shrink, trace and quantise the model of a part, of which ``state`` is the view.
 
     Layers whose zeros are left out are unpacked in working memory: as many as ``sram_bytes`` allow, or, where that is
-    0, as cost no more than a quarter of what the dense file takes. ExperimentError for what cannot be exported.
+    0, as cost no more than a quarter of what the dense file takes. Of a model that cannot be exported there are no
+    files, and `Forms.why`. ExperimentError where ranges are missing.
     """
     from fedprune.budgets import macs
     from fedprune.export import litert, tflm
@@ -98,26 +108,33 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
         return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
     except UnsupportedOperation as error:
         made = _converted(setting, model, error, len(setting.public))
+    if isinstance(made, str):
+        return Forms(model, compact, b"", b"", b"", b"", 0, made)
     limit = sram_bytes - SRAM_SLACK if sram_bytes else None
     micro = tflm.pack_sparse(read(made.litert_int8), limit)
     return Forms(model, model, *made, made.litert_int8, micro, inspect(made.litert_int8).macs)
 
 
-def _converted(
-    setting: Setting, model: nn.Module, why: UnsupportedOperation, examples: int, place: str = ""
-) -> Converted:
-    """The files of a model that has no graph, by way of litert-torch, with the ranges of public examples."""
+def _converted(setting: Setting, model: nn.Module, why: UnsupportedOperation, examples: int) -> Converted | str:
+    """The files of a model that has no graph, by way of litert-torch, with the ranges of public examples; or why not.
+
+    That is a line that names the operator that the graph has no rule for, and where the model calls it.
+    """
     from fedprune.export.litert.converter import convert
     from fedprune.graph import UnsupportedOperation
 
-    named = f"{place}model: {setting.experiment.model}"
-    if not len(setting.public) or setting.experiment.export.ranges == "devices":
-        raise ExperimentError(f"{named} cannot be exported without public examples: {why}") from why
+    named = f"model: {setting.experiment.model} cannot be exported: {why}"
+    if not len(setting.public) or setting.experiment.export.ranges == "devices" or not _second_way():
+        return named
     seen = setting.schema.normalise(setting.public.inputs[: min(examples, shipping.CALIBRATION)])
     try:
         return convert(model, seen)
     except (UnsupportedOperation, RuntimeError, ValueError) as error:
-        raise ExperimentError(f"{named} cannot be exported: {why}; nor in the second way: {error}") from error
+        return f"{named}; nor by litert-torch: {error}"
+
+
+def _second_way() -> bool:
+    return importlib.util.find_spec("litert_torch") is not None
 
 
 def question(forms: Forms) -> Phase[dict[DeviceId, Told]]:
@@ -126,7 +143,7 @@ def question(forms: Forms) -> Phase[dict[DeviceId, Told]]:
     TensorFlow Lite Micro, where a device has it, gets fewer of them the larger the model is.
     """
     files = {"litert_float": forms.litert_float, "litert_int8": forms.litert_int8, SLOW: forms.micro}
-    return check(files, min(1.0, _MICRO_MACS / max(forms.macs, 1)))
+    return check({name: file for name, file in files.items() if file}, min(1.0, _MICRO_MACS / max(forms.macs, 1)))
 
 
 def runs_here(setting: Setting, forms: Forms) -> int | None:
@@ -136,6 +153,8 @@ def runs_here(setting: Setting, forms: Forms) -> int | None:
     """
     from fedprune.export import litert, tflm
 
+    if forms.why:
+        return None
     nothing = np.zeros((1, *setting.schema.input_shape), np.float32)
     try:
         for file in (forms.litert_float, forms.litert_int8):
@@ -153,11 +172,9 @@ def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None) -> Check:
     examples = sum(each["examples"] for each in told.values())
     correct = sum(each["correct"] for each in told.values())
     names = ("litert_float", "litert_int8", SLOW)
-    forms = {name: _sum([each["forms"][name] for each in told.values()]) for name in names}
-    by_device = {
-        device: _share(each["forms"]["litert_int8"]["correct"], each["forms"]["litert_int8"]["examples"])
-        for device, each in told.items()
-    }
+    forms = {name: _sum([each["forms"][name] for each in told.values() if name in each["forms"]]) for name in names}
+    ints = {device: each["forms"].get("litert_int8", {"correct": 0, "examples": 0}) for device, each in told.items()}
+    by_device = {device: _share(each["correct"], each["examples"]) for device, each in ints.items()}
     return Check(_share(correct, examples), forms, arena_bytes, by_device)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from fedprune import __version__, wire
 from fedprune import experiment as _experiment
+from fedprune.experiment import ExperimentError
 from fedprune.experiment.own_data import Sounds
 from fedprune.export.chip import sounds
 from fedprune.export.chip.card import C99_FORMS
@@ -50,7 +51,7 @@ def finish(setting: Setting, folder: RunFolder, state: State, ask_all: AskAll) -
     forms, checked = made[part, 0]
     result = _result(setting, folder, state, forms, checked)
     write_litert(folder.path, forms)
-    result |= _write_c(setting, folder.path, forms, result)
+    result |= _write_c(setting, folder.path, forms, result) if not forms.why else {"no_export": forms.why}
     if setting.plan is not None:
 
         def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -109,6 +110,8 @@ def report(folder: RunFolder) -> Path:
 
 def write_litert(path: Path, forms: Forms) -> list[Path]:
     """model.tflite (int8, for a phone, a Pi or TensorFlow Lite Micro), and model_float.tflite."""
+    if forms.why:
+        return []
     files = {"model.tflite": forms.litert_int8, "model_float.tflite": forms.litert_float}
     for name, content in files.items():
         write_atomically(path / name, content)
@@ -152,8 +155,6 @@ def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
 
 
 def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, checked: Check) -> dict[str, Any]:
-    from fedprune.export import litert
-
     experiment, rows = setting.experiment, folder.rows()
     parameters = {name: state.params[name] for name, _ in forms.model.named_parameters()}
     kept_masks = {name: mask for name, mask in state.masks.items() if name in parameters}
@@ -179,17 +180,25 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "bytes": {
             "float32, dense": 4 * size,
             "masked, coded for the link": len(wire.encode(state.masks) + wire.encode(state.params, state.masks)),
-            "float32 .tflite, compacted": len(forms.litert_float),
-            "int8 .tflite, dense": len(forms.litert_int8_dense),
-            "int8 .tflite, compacted": len(forms.litert_int8),
-            "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
-            "int8, zeros left out, for microcontrollers": len(forms.micro),
+            **(_bytes(forms) if not forms.why else {}),
         },
         "bytes_up": total(rows, "bytes_up"),
         "bytes_down": total(rows, "bytes_down"),
         "seconds": sum(row.get("seconds") or 0 for row in rows),
         "checks": checked.forms,
         "versions": {"fedprune": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _bytes(forms: Forms) -> dict[str, int]:
+    from fedprune.export import litert
+
+    return {
+        "float32 .tflite, compacted": len(forms.litert_float),
+        "int8 .tflite, dense": len(forms.litert_int8_dense),
+        "int8 .tflite, compacted": len(forms.litert_int8),
+        "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
+        "int8, zeros left out, for microcontrollers": len(forms.micro),
     }
 
 
@@ -214,7 +223,8 @@ def redraw(path: Path) -> Path:
 def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: bool = False) -> list[Path]:
     """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths.
 
-    ExperimentError where the run has not ended, is damaged or in use, or where a link leads out of its folder.
+    ExperimentError where the run has not ended, is damaged or in use, where a link leads out of its folder, or where
+    its model cannot be had in that form: of which operator there is no rule, and where the model calls it.
     """
     folder = RunFolder(path)
     folder.read_result()
@@ -229,8 +239,13 @@ def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None,
 
     def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:
         forms = _forms.make(setting, state.view(part), sram_bytes, part)
+        if forms.why:
+            raise ExperimentError(f"{folder.path}: {forms.why}")
         if to_microcontroller:
-            written = write_microcontroller(setting, to, forms, facts, fastest)
+            try:
+                written = write_microcontroller(setting, to, forms, facts, fastest)
+            except (ValueError, RuntimeError) as error:
+                raise ExperimentError(f"{folder.path}: model: {setting.experiment.model} has no C: {error}") from error
             return [*written[:-1], *written.firmware]
         return write_litert(to, forms)
 

@@ -21,13 +21,14 @@ from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import standing_of
 from fedprune.federated.rounds.tiers import Tiers, one_part
 from fedprune.graph import UnsupportedOperation
+from fedprune.graph.shared import second_names
 from fedprune.methods import MethodError, size_parameter
 from fedprune.methods.asking import asked_kinds, begun
-from fedprune.methods.building import at_size, prunable_of
+from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
-from fedprune.models import ModelError, draws
-from fedprune.runs import planning, weights
+from fedprune.models import ModelError, as_is, draws
+from fedprune.runs import planning, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
 from fedprune.types import DeviceId, Method, Params, Sgd
@@ -58,6 +59,8 @@ class Setting:
     """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
+    notices: tuple[str, ...] = ()
+    """What is to be said before anything is trained, each in one line."""
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
@@ -83,7 +86,8 @@ class Setting:
         ExperimentError, beginning with ``source``, where they are not the model's.
         """
         file = self.experiment.pretraining.weights
-        return weights.read(Path(file), training.state_of(self.model()), source) if file else None
+        model = self.model()
+        return weights.read(Path(file), training.state_of(model), source, second_names(model)) if file else None
 
     def fits(self, state: State, source: str) -> None:
         """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""
@@ -119,16 +123,14 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(f"{source}: data: {error}") from error
     schema, devices = found.schema, len(found.holds)
     try:
-        model = models.build(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
+        model, remarks = models.built(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
     prunable = prunable_of(experiment, model, schema.input_shape)
     layers = prunable.layers
     if not layers:
-        raise ExperimentError(
-            f"{source}: model: {experiment.model} has no layer to prune between its first and its last"
-        )
-
+        raise ExperimentError(f"{source}: model: {experiment.model} has no layer to prune: {_without_layers(prunable)}")
+    remarks = (*remarks, *_returned(experiment, model, schema), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
@@ -149,7 +151,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             "development examples, and there are none; set it above 0"
         )
-    setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""))
+    setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""), notices=remarks)
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:
@@ -170,6 +172,20 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     order = {"scores": by_scores, "votes": by_votes}.get(experiment.training.join)
     whole = plan.methods[""] if "" in plan.methods else nested(plan.methods, order)
     return replace(setting, method=whole, plan=plan)
+
+
+def _without_layers(prunable: Prunable) -> str:
+    if prunable.dense:
+        return "its first and its last stay dense (prune_first, prune_last)"
+    return "all are frozen" if prunable.frozen else "it has none whose weights are known to be a layer's"
+
+
+def _returned(experiment: Experiment, model: nn.Module, schema: Schema) -> tuple[str, ...]:
+    import torch
+
+    with draws.seeded(experiment.seed):
+        said = as_is.also_returned(model, torch.zeros(2, *schema.input_shape))
+    return (f"{experiment.model}: {said}",) if said else ()
 
 
 def zeros(experiment: Experiment, schema: Schema) -> Params:

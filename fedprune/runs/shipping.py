@@ -62,6 +62,17 @@ def _traced(setting: Setting, model: nn.Module) -> Graph:
         return trace(model, torch.zeros(1, *setting.schema.input_shape))
 
 
+def traceable(setting: Setting) -> bool:
+    """Whether the model has a graph."""
+    from fedprune.graph import UnsupportedOperation
+
+    try:
+        graph(setting, setting.model())
+    except UnsupportedOperation:
+        return False
+    return True
+
+
 def shipped(setting: Setting, state: State) -> Graph:
     """The graph that the int8 file of a view of the state will hold."""
     return smaller(setting, compacted(setting, state)[1])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fedprune.graph.shared import unique_state
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.lean import PLAIN, Lean, SubModel
@@ -56,8 +57,8 @@ def train(
     sparse training end in the same bits, micro-batches in the same weights to rounding where no batch norm sees, and
     no dropout draws for, each of them alone. Step i trains the whole model where ``turn(i)`` is 0, else
     ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the examples as trained on, whatever
-    the loss. RuntimeError where a tensor has no part in the cross-entropy (a loss of a method's own may leave some
-    alone), ValueError where ``lean`` cannot be had with ``local``.
+    the loss. What has no part in a step's loss, and parameters that are frozen, stay as they are. RuntimeError where
+    nothing has a part in it, ValueError where ``lean`` cannot be had with ``local``.
     """
     import torch
 
@@ -93,8 +94,6 @@ def train(
                 loss_sum += loss.item() * len(few)
                 correct += int((logits.argmax(1) == target).sum())
                 examples += len(few)
-            if local.loss is None:
-                _check_gradients(every)
             with torch.no_grad():
                 move(now)
             _forget(tensors)
@@ -149,12 +148,6 @@ def _trained(model: nn.Module, memory: Named, names: Sequence[str]) -> Iterator[
             tensor.requires_grad_(before[name])
 
 
-def _check_gradients(trained: Named) -> None:
-    for name, tensor in trained.items():
-        if tensor.grad is None:
-            raise RuntimeError(f"{name} has no part in the loss, so it cannot be trained")
-
-
 def _forget(tensors: Sequence[torch.Tensor]) -> None:
     for tensor in tensors:
         tensor.grad = None
@@ -189,7 +182,7 @@ def load_state(model: nn.Module, state: Params) -> None:
     """Set every parameter and buffer of ``model``, in place. RuntimeError where names or shapes differ."""
     import torch
 
-    own = model.state_dict()
+    own = unique_state(model)
     if own.keys() != state.keys():
         raise RuntimeError(f"not the model's state; these names differ: {sorted(own.keys() ^ state.keys())[:3]}")
     for name, tensor in own.items():
@@ -201,7 +194,7 @@ def load_state(model: nn.Module, state: Params) -> None:
 
 def state_of(model: nn.Module) -> Params:
     """Copies of every parameter and buffer, as numpy arrays in C order."""
-    return {name: np.array(value.detach().numpy(), order="C") for name, value in model.state_dict().items()}
+    return {name: np.array(value.detach().numpy(), order="C") for name, value in unique_state(model).items()}
 
 
 def in_batches(

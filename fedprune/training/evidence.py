@@ -22,11 +22,14 @@ def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
     """Mean and unbiased variance of every batch-norm layer's input over ``batches``, weights frozen.
 
     Layers are re-estimated as training would see them, each normalised by its batch's own statistics; batches count
-    alike, so give them nearly equal sizes. The model's running statistics are left re-estimated.
+    alike, so give them nearly equal sizes. The model's running statistics are left re-estimated; of a layer that its
+    owner keeps at rest they are what they were.
     """
     import torch
 
-    layers = dict(_norm_layers(model))
+    every = dict(_norm_layers(model))
+    model.train()
+    layers = {name: layer for name, layer in every.items() if layer.training}
     momenta = {name: layer.momentum for name, layer in layers.items()}
     model.eval()
     for layer in layers.values():
@@ -42,7 +45,7 @@ def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
         layer.momentum = momenta[name]
         layer.eval()
     return {
-        name: Moments(_copy(layer.running_mean), _copy(layer.running_var), examples) for name, layer in layers.items()
+        name: Moments(_copy(layer.running_mean), _copy(layer.running_var), examples) for name, layer in every.items()
     }
 
 

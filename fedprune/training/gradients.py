@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedprune.graph.shared import unique_state
 from fedprune.training.batches import Batches, as_input
 from fedprune.types import Tensor
 
@@ -30,6 +31,9 @@ def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]
     from torch.nn.modules.batchnorm import _BatchNorm
 
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    trained = {tensor: tensor.requires_grad for tensor in model.parameters()}
+    model.train()
+    layers = [layer for layer in layers if layer.training]  # not those that their owner keeps at rest
     model.eval()
     for layer in layers:
         layer.train()
@@ -40,8 +44,8 @@ def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]
     try:
         yield
     finally:
-        for tensor in model.parameters():
-            tensor.requires_grad_(True)
+        for tensor, moves in trained.items():
+            tensor.requires_grad_(moves)
             tensor.grad = None
         for layer in layers:
             layer.track_running_stats = True
@@ -102,7 +106,7 @@ def _without_shifts(model: nn.Module) -> dict[str, torch.Tensor]:
 
     state = {
         name: tensor.detach().double().abs() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in unique_state(model).items()
     }
     for prefix, module in model.named_modules():
         if isinstance(module, nn.Linear | _ConvNd | _BatchNorm):

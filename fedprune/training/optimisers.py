@@ -18,24 +18,27 @@ Move = Callable[[Now], None]
 
 
 def moved_plainly(params: Named, masks: Masks, decayed: Collection[str]) -> Move:
-    """SGD in few calls of torch, decay on ``decayed`` alone; weights that are pruned come in as 0, and stay so."""
+    """SGD in few calls of torch, decay on ``decayed`` alone; weights that are pruned come in as 0, and stay so.
+
+    What has no gradient in a step stays as it is.
+    """
     import torch
 
     names, tensors = list(params), list(params.values())
     shrinking = [i for i, name in enumerate(names) if name in decayed]
-    masked = [names.index(name) for name in masks]
-    keep = [_kept(masks[names[i]]) for i in masked]
+    masked = {names.index(name): _kept(mask) for name, mask in masks.items()}
     velocity = [torch.zeros_like(tensor) for tensor in tensors]
 
     def move(now: Now) -> None:
-        sgd, grads = now.sgd, [tensor.grad for tensor in tensors if tensor.grad is not None]
-        if sgd.weight_decay:
-            torch._foreach_add_([grads[i] for i in shrinking], [tensors[i] for i in shrinking], alpha=sgd.weight_decay)
-        if masked:
-            torch._foreach_mul_([grads[i] for i in masked], keep)
-        torch._foreach_mul_(velocity, sgd.momentum)
-        torch._foreach_add_(velocity, grads)
-        torch._foreach_add_(tensors, velocity, alpha=-sgd.learning_rate)
+        sgd, grads = now.sgd, {i: tensor.grad for i, tensor in enumerate(tensors) if tensor.grad is not None}
+        if decay := [i for i in shrinking if i in grads] if sgd.weight_decay else []:
+            torch._foreach_add_([grads[i] for i in decay], [tensors[i] for i in decay], alpha=sgd.weight_decay)
+        if held := [i for i in masked if i in grads]:
+            torch._foreach_mul_([grads[i] for i in held], [masked[i] for i in held])
+        moving = [velocity[i] for i in grads]
+        torch._foreach_mul_(moving, sgd.momentum)
+        torch._foreach_add_(moving, [*grads.values()])
+        torch._foreach_add_([tensors[i] for i in grads], moving, alpha=-sgd.learning_rate)
 
     return move
 

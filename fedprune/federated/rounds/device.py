@@ -17,6 +17,7 @@ from fedprune.data import DeviceData, Examples, Schema, own
 from fedprune.data.loading import in_order, opened, shuffled
 from fedprune.experiment import Experiment
 from fedprune.graph import width
+from fedprune.graph.shared import unique_state
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot, draws
 from fedprune.types import DeviceId, Local, Params, Tensor
@@ -131,7 +132,7 @@ def _model(
     model = models.build(name, input_shape, classes, seed)
     if len(input_shape) == 3:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    whole = {key: tuple(value.shape) for key, value in unique_state(model).items()}
     narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
     with draws.seeded(seed):  # a copy of a net may hold a copy of a generator, as it is now
         if narrower:

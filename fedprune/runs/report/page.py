@@ -45,7 +45,7 @@ def page(
             "counted; all their flash, code and startup too, is predicted for a Cortex-M4. Files need a runtime.",
         ),
         "<h2>The exported file against torch</h2>",
-        _checks(result),
+        f"<p>{escape(result['no_export'])}</p>" if result.get("no_export") else _checks(result),
         devices(rows, result["devices"]),
         "<h2>Rounds</h2>",
         _rounds(rows),
@@ -137,7 +137,7 @@ def _tiles(result: Mapping[str, Any]) -> str:
         ("density of prunable weights", f"{result['density']:.3f}"),
         ("density of all", f"{result['density_all']:.3f}"),
         ("parameters kept", f"{result['parameters_kept']:,}"),
-        ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"])),
+        ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"]) if not result.get("no_export") else "none"),
         *([("flash of the C99 sources, about", _kb(in_c))] if in_c else []),
         ("arena on a microcontroller", arena),
     )

@@ -188,7 +188,9 @@ def _statistics(state: State, name: str, replies: Sequence[Reply], aggregate: Ag
         index = trained.index(name)
         turns = payload.values.get("turns", [1])
         prefix = f"{INNER}{index - 1}/" if index else ""
-        found = restored(state, job, {key: payload.tensors[prefix + key] for key in part.params})
+        sent = {key: payload.tensors[prefix + key] for key in part.params if prefix + key in payload.tensors}
+        # what is not sent stays: statistics of a batch norm that is frozen
+        found = {**part.params, **restored(state, job, sent)}
         shares.append(Share(found, kept, number(payload, "examples") * turns[index] / sum(turns)))
     return aggregate(part.params, shares)
 
