@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from fedprune import own_code
 from fedprune.models import draws
 
 if TYPE_CHECKING:
@@ -74,28 +74,35 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
     if classes < 1 or not input_shape or any(extent < 1 for extent in input_shape):
         raise ModelError(f"{name}: classes {classes} and every extent of input shape {input_shape} must be at least 1")
     function = _resolve(name)
+    called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
+    if wrong := own_code.misfit(function, input_shape=input_shape, classes=classes):
+        raise ModelError(f"{name}: {called} failed: {wrong}")
     with draws.seeded(seed):
         try:
             model = function(input_shape=input_shape, classes=classes)
         except ModelError:
             raise
         except Exception as error:
-            called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
-            raise ModelError(f"{name}: {called} failed: {_line(error)}") from error
+            raise ModelError(f"{name}: {called} failed: {own_code.raised(error, name)}") from error
         return checked(name, model, input_shape, classes)
 
 
 def _resolve(name: str) -> Callable[..., object]:
-    module_name, colon, function_name = CATALOGUE.get(name, name).partition(":")
+    target = CATALOGUE.get(name, name)
+    module_name, colon, function_name = target.partition(":")
     if not (module_name and colon and function_name):
         raise ModelError(
             f'{name}: no such model; known are {", ".join(CATALOGUE)}, or your own as "package.module:function"'
         )
     try:
-        module = importlib.import_module(module_name)
+        function = own_code.imported(target)
+    except AttributeError as error:
+        if own_code.place(error, target):
+            raise ModelError(f"{name}: {own_code.raised(error, target)}") from error
+        function = None
     except Exception as error:
-        raise ModelError(f"{name}: module {module_name} does not import: {_line(error)}") from error
-    function = getattr(module, function_name, None)
+        why = own_code.raised(error, target)
+        raise ModelError(f"{name}: module {module_name} does not import: {why}") from error
     if not callable(function):
         raise ModelError(f"{name}: {module_name} has no function {function_name}(input_shape, classes)")
     return function  # type: ignore[no-any-return]
@@ -114,7 +121,8 @@ def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int
         with torch.no_grad():
             logits = model.eval()(batch)
     except Exception as error:
-        raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {_line(error)}") from error
+        why = own_code.raised(error, name)
+        raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {why}") from error
     finally:
         model.train(training)
     if not isinstance(logits, torch.Tensor):
@@ -126,6 +134,18 @@ def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int
     return model
 
 
-def _line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> None:
+    """ModelError where a net of one's own, which can be evaluated, fails in a forward pass of training."""
+    import torch
+
+    if name in CATALOGUE:
+        return
+    model = build(name, input_shape, classes, seed).train()
+    batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    try:
+        with draws.seeded(seed):
+            model(batch)
+    except Exception as error:
+        why = own_code.raised(error, name)
+        said = f"forward of a batch shaped {tuple(batch.shape)} failed in training mode: {why}"
+        raise ModelError(f"{name}: {said}") from error

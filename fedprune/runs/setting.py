@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from fedprune import measures, models, training
+from fedprune import measures, models, own_code, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
@@ -120,6 +120,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     schema, devices = found.schema, len(found.holds)
     try:
         model = models.build(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
+        models.rehearsed(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
     prunable = prunable_of(experiment, model, schema.input_shape)
@@ -138,8 +139,11 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         model_begun, _ = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    except ValueError as error:
-        raise ExperimentError(f"{source}: method: {error}") from error
+    except Exception as error:  # a method of one's own may fail in any way
+        own = own_code.place(error, experiment.method["name"])
+        if not own and not isinstance(error, ValueError):
+            raise
+        raise ExperimentError(f"{source}: method: {f'{own}{own_code.words(error)}' if own else error}") from error
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
     private = experiment.privacy.epsilon > 0
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
