@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from fedprune import own_code
 from fedprune.cli import data as cli_data
@@ -67,9 +68,12 @@ def plan(
     if not experiment.fleet:
         raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
     with console.status("tracing the model"):
-        made = prepare(experiment, str(file), str(data_dir) if data_dir else None).plan
+        setting = prepare(experiment, str(file), str(data_dir) if data_dir else None)
+        made = setting.plan
         speed = measure().macs_per_second
     assert made is not None
+    for notice in setting.notices:
+        console.print(f"[yellow]{escape(notice)}[/yellow]", soft_wrap=True)
     show_plan(console, experiment, made, speed)
 
 

@@ -125,6 +125,8 @@ def _run(
 
     def prepared(agreed: Agreed | None) -> Setting:
         setting = prepare(experiment, source, data_dir, agreed)
+        for notice in setting.notices:
+            progress({"notice": notice})
         forms.ready(setting, source)
         if not going_on:
             setting.given_weights(source)

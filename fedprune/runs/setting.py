@@ -58,6 +58,8 @@ class Setting:
     """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
+    notices: tuple[str, ...] = ()
+    """What is to be said before anything is trained, each in one line."""
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
@@ -153,7 +155,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             "development examples, and there are none; set it above 0"
         )
-    setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""))
+    notices = () if _embeds(model) else found.notices  # what is looked up by its number needs no scale
+    part = next(iter(model_begun.parts), "")
+    setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:
@@ -174,6 +178,12 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     order = {"scores": by_scores, "votes": by_votes}.get(experiment.training.join)
     whole = plan.methods[""] if "" in plan.methods else nested(plan.methods, order)
     return replace(setting, method=whole, plan=plan)
+
+
+def _embeds(model: nn.Module) -> bool:
+    from torch import nn
+
+    return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
 
 
 def zeros(experiment: Experiment, schema: Schema) -> Params:
