@@ -151,9 +151,11 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
     allow(experiment, kinds, unnoised(method, empty) if private else (), source)
     if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
+        share = experiment.data.development
+        more = f"set it above {share:g}{', or let fewer devices have more examples each' if share else ''}"
         raise ExperimentError(
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
-            "development examples, and there are none; set it above 0"
+            f"development examples, and there are none; {more}"
         )
     notices = () if _embeds(model) else found.notices  # what is looked up by its number needs no scale
     part = next(iter(model_begun.parts), "")
