@@ -51,7 +51,7 @@ def test_a_development_part_of_one_is_used(go: Callable[..., Any], public: float
     done = go(experiment)
     assert done.state.round == 1
     phases = {row["phase"]: row["devices"] for row in done.rows if row["round"] == 0}
-    assert {phases[phase] for phase in ("query.bn_statistics", "query.losses")} == {6}
+    assert {phases[phase] for phase in ("bn_statistics", "losses")} == {6}
 
 
 def test_where_no_part_has_one_the_key_is_named() -> None:
