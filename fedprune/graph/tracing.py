@@ -18,7 +18,8 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     """Return the graph of ``model`` in evaluation mode; the model itself is left as it was.
 
     ``example`` is a batch, channels first, of which the first sample is used: only its shape matters. Names of
-    parameters are those of ``state_dict``. Dropout, copies and reshapes to the same shape leave no trace.
+    parameters are those of ``state_dict``. Dropout, copies, reshapes to the same shape and what no output needs leave
+    no trace.
 
     Raises ``UnsupportedOperation``, naming the aten operation and the line of the model, for what no operation covers.
     """
@@ -29,7 +30,9 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
-            return _read(torch.export.export(model.eval(), (sample,)), READERS)
+            program = torch.export.export(model.eval(), (sample,))
+            program.graph.eliminate_dead_code()
+            return _read(program, READERS)
     finally:
         for module, training in modes:
             module.training = training

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedprune import own_code
-from fedprune.models import draws
+from fedprune.models import draws, endings
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 CATALOGUE: Mapping[str, str] = {
@@ -109,17 +110,20 @@ def _resolve(name: str) -> Callable[..., object]:
 
 
 def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError."""
+    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError.
+
+    A softmax that it ends in is taken off.
+    """
     import torch
     from torch import nn
 
     if not isinstance(model, nn.Module):
         raise ModelError(f"{name}: returned {type(model).__name__}, expected a torch.nn.Module")
-    batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    batch = _batch(input_shape)
     training = model.training
     try:
         with torch.no_grad():
-            logits = model.eval()(batch)
+            logits = endings.bare(model.eval(), batch)
     except Exception as error:
         why = own_code.raised(error, name)
         raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {why}") from error
@@ -134,18 +138,25 @@ def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int
     return model
 
 
-def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> None:
-    """ModelError where a net of one's own, which can be evaluated, fails in a forward pass of training."""
+def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> str:
+    """What is to be said of a net of one's own, in one line; "" for nothing.
+
+    ModelError where it can be evaluated, but fails in a forward pass of training.
+    """
+    if name in CATALOGUE:
+        return ""
+    model, batch = build(name, input_shape, classes, seed), _batch(input_shape)
+    with draws.seeded(seed):
+        try:
+            model.train()(batch)
+        except Exception as error:
+            why = own_code.raised(error, name)
+            said = f"forward of a batch shaped {tuple(batch.shape)} failed in training mode: {why}"
+            raise ModelError(f"{name}: {said}") from error
+        return endings.remark(name, model, batch)
+
+
+def _batch(input_shape: tuple[int, ...]) -> torch.Tensor:
     import torch
 
-    if name in CATALOGUE:
-        return
-    model = build(name, input_shape, classes, seed).train()
-    batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
-    try:
-        with draws.seeded(seed):
-            model(batch)
-    except Exception as error:
-        why = own_code.raised(error, name)
-        said = f"forward of a batch shaped {tuple(batch.shape)} failed in training mode: {why}"
-        raise ModelError(f"{name}: {said}") from error
+    return torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))

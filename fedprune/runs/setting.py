@@ -122,7 +122,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     schema, devices = found.schema, len(found.holds)
     try:
         model = models.build(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
-        models.rehearsed(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
+        remark = models.rehearsed(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
     prunable = prunable_of(experiment, model, schema.input_shape)
@@ -158,6 +158,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"development examples, and there are none; {more}"
         )
     notices = () if _embeds(model) else found.notices  # what is looked up by its number needs no scale
+    notices = (*notices, *([f"model: {remark}"] if remark else []))
     part = next(iter(model_begun.parts), "")
     setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
     if not experiment.fleet:

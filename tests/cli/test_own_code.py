@@ -20,6 +20,10 @@ def helped(data_dir=None):
     import failing_helper
     return failing_helper.read({})
 no_function = 3
+def raw(data_dir=None):
+    labels = np.arange(90) % 2
+    noise = np.random.default_rng(0).integers(0, 60, (90, 1, 6, 6))
+    return Dataset("raw", Examples((noise + 100 * labels[:, None, None, None]).astype(np.uint8), labels), mean=0, std=1)
 """,
     "failing_helper": """
 def read(table):
@@ -44,6 +48,9 @@ class Net(nn.Module):
         return self.second(self.first(x.flatten(1)))  # line 15
 def wrong_forward(input_shape, classes):
     return Net(classes)
+def probable(input_shape, classes):
+    body = nn.Sequential(nn.Flatten(), nn.Linear(36, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, classes))
+    return nn.Sequential(body, nn.Softmax(1))
 def wrong_in_training(input_shape, classes):
     return Net(classes, True)
 """,
@@ -118,3 +125,12 @@ def test_what_fails_in_a_later_round_is_one_line_as_well(
     code, _, err = fedprune("train", failing, *words)
     assert code == 2
     assert re.fullmatch(r".*failing_methods\.py, line 16, in act: AttributeError: .*nothing'\n", err), err
+
+
+def test_what_is_noticed_is_said_before_training(fedprune: Callable[..., tuple[int, str, str]], failing: str) -> None:
+    words = ('method={name="fedavg"}', "rounds=0", "model=failing_nets:probable", "data.name=failing_data:raw")
+    code, out, err = fedprune("train", failing, *(word for each in words for word in ("--set", each)), "--out", "run")
+    assert code == 0, err
+    raw, softmax = out.splitlines()[:2]
+    assert "data: raw: with scale 1, mean 0 and std 1 inputs from 0 to 159 reach the model unscaled" in raw
+    assert "model: failing_nets:probable ends in a softmax: what comes before it" in softmax
