@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedprune import own_code
 from fedprune.cli import data as cli_data
 from fedprune.cli import deploy as cli_deploy
 from fedprune.cli import experiments
@@ -191,6 +192,11 @@ def main() -> None:
     except RunStopped as error:
         errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {again()}", markup=False)
         sys.exit(1)
+    except Exception as error:
+        if not own_code.place(error):
+            raise
+        errors.print(own_code.raised(error), markup=False)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

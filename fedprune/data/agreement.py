@@ -15,6 +15,7 @@ from fedprune.data import own
 from fedprune.data.examples import DataError, Schema
 from fedprune.data.own import Recorded
 from fedprune.data.parts import PARTS, DeviceData
+from fedprune.data.taking import LEAST_SPREAD
 from fedprune.experiment import Data
 from fedprune.experiment.own_data import LEAST_STD, MOST_CLASSES, axis
 from fedprune.types import DeviceId
@@ -25,8 +26,6 @@ AGREED = ("classes", "shape", "mean", "std")
 """Keys of [data] that devices agree on, where the experiment does not fix them."""
 _BLOCK = 2**20
 """Values of inputs that are doubles at a time."""
-_LEAST_SPREAD = 2.0**-24
-"""Of a channel's mean: less is the rounding of float32, which normalised would be all that a model sees."""
 
 
 class Told(NamedTuple):
@@ -205,5 +204,5 @@ def _pooled(shape: tuple[int, ...], told: list[Told]) -> tuple[tuple[float, ...]
         means.append(float(np.float32(mean)))
         std = math.sqrt(m2 / total)
         # a channel that never changes says nothing, and is left as it is
-        stds.append(float(np.float32(std if std > max(LEAST_STD, _LEAST_SPREAD * abs(mean)) else 1.0)))
+        stds.append(float(np.float32(std if std > max(LEAST_STD, LEAST_SPREAD * abs(mean)) else 1.0)))
     return tuple(means), tuple(stds)

@@ -61,13 +61,17 @@ class Known(NamedTuple):
     """Device -> part of its data -> examples."""
     public: Examples
     """The server's own; none of a device's."""
+    notices: tuple[str, ...] = ()
+    """What is to be said of the data before anything is trained, each in one line."""
 
 
 def known(experiment: Experiment, data_dir: str | None = None) -> Known:
     """What a server knows where one data set is dealt to devices. DataError as for `federation`."""
     dealt = federation(experiment, data_dir)
     holds: dict[DeviceId, Mapping[str, int]] = {index: device.sizes() for index, device in enumerate(dealt.devices)}
-    return Known(load_dataset(experiment.data.name, data_dir).schema, holds, dealt.public)
+    dataset = load_dataset(experiment.data.name, data_dir)
+    notice = data.unscaled(dataset)
+    return Known(dataset.schema, holds, dealt.public, (f"data: {notice}",) if notice else ())
 
 
 def known_of(agreed: Agreed) -> Known:

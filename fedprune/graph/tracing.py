@@ -21,8 +21,8 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     """Return the graph of ``model`` in evaluation mode; the model itself is left as it was.
 
     ``example`` is a batch, channels first, of which the first sample is used: only its shape matters, and whether it
-    is of integers. Names of parameters are those of ``state_dict``, a shared one's the first of its. Dropout, copies
-    and reshapes to the same shape leave no trace.
+    is of integers. Names of parameters are those of ``state_dict``, a shared one's the first of its. Dropout, copies,
+    reshapes to the same shape and what no output needs leave no trace.
 
     Raises ``UnsupportedOperation``, naming the aten operation and the line of the model, for what no operation covers.
     """
@@ -38,6 +38,7 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of a recurrent layer's own list of its weights
             program = _known(torch.export.export(model.eval(), (sample,)))
+            program.graph.eliminate_dead_code()
             return _read(program, READERS, second_names(model))
     finally:
         torch.backends.mha.set_fastpath_enabled(attention)

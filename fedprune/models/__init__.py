@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from fedprune import own_code
 from fedprune.graph.shared import unique_state
-from fedprune.models import as_is, draws
+from fedprune.models import as_is, draws, endings
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 CATALOGUE: Mapping[str, str] = {
@@ -95,14 +96,16 @@ def built(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
     if classes < 1 or not input_shape or any(extent < 1 for extent in input_shape):
         raise ModelError(f"{name}: classes {classes} and every extent of input shape {input_shape} must be at least 1")
     function = _resolve(name)
+    called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
+    if wrong := own_code.misfit(function, input_shape=input_shape, classes=classes):
+        raise ModelError(f"{name}: {called} failed: {wrong}")
     with draws.seeded(seed):
         try:
             model = function(input_shape=input_shape, classes=classes)
         except ModelError:
             raise
         except Exception as error:
-            called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
-            raise ModelError(f"{name}: {called} failed: {_line(error)}") from error
+            raise ModelError(f"{name}: {called} failed: {own_code.raised(error, name)}") from error
         if not isinstance(model, nn.Module):
             raise ModelError(f"{name}: returned {type(model).__name__}, expected a torch.nn.Module")
         remarks = as_is.made_plain(model)
@@ -113,32 +116,41 @@ def built(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
 
 
 def _resolve(name: str) -> Callable[..., object]:
-    module_name, colon, function_name = CATALOGUE.get(name, name).partition(":")
+    target = CATALOGUE.get(name, name)
+    module_name, colon, function_name = target.partition(":")
     if not (module_name and colon and function_name):
         raise ModelError(
             f'{name}: no such model; known are {", ".join(CATALOGUE)}, or your own as "package.module:function"'
         )
     try:
-        module = importlib.import_module(module_name)
+        function = own_code.imported(target)
+    except AttributeError as error:
+        if own_code.place(error, target):
+            raise ModelError(f"{name}: {own_code.raised(error, target)}") from error
+        function = None
     except Exception as error:
-        raise ModelError(f"{name}: module {module_name} does not import: {_line(error)}") from error
-    function = getattr(module, function_name, None)
+        why = own_code.raised(error, target)
+        raise ModelError(f"{name}: module {module_name} does not import: {why}") from error
     if not callable(function):
         raise ModelError(f"{name}: {module_name} has no function {function_name}(input_shape, classes)")
     return function  # type: ignore[no-any-return]
 
 
 def checked(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError."""
+    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError.
+
+    A softmax that it ends in is taken off.
+    """
     import torch
 
-    batch = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    batch = _batch(input_shape)
     training = model.training
     try:
         with torch.no_grad():
-            logits = model.eval()(batch)
+            logits = endings.bare(model.eval(), batch)
     except Exception as error:
-        raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {_line(error)}") from error
+        why = own_code.raised(error, name)
+        raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {why}") from error
     finally:
         model.train(training)
     if not isinstance(logits, torch.Tensor):
@@ -150,6 +162,25 @@ def checked(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: 
     return model
 
 
-def _line(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> str:
+    """What is to be said of a net of one's own, in one line; "" for nothing.
+
+    ModelError where it can be evaluated, but fails in a forward pass of training.
+    """
+    if name in CATALOGUE:
+        return ""
+    model, batch = build(name, input_shape, classes, seed), _batch(input_shape)
+    with draws.seeded(seed):
+        try:
+            model.train()(batch)
+        except Exception as error:
+            why = own_code.raised(error, name)
+            said = f"forward of a batch shaped {tuple(batch.shape)} failed in training mode: {why}"
+            raise ModelError(f"{name}: {said}") from error
+        return endings.remark(name, model, batch)
+
+
+def _batch(input_shape: tuple[int, ...]) -> torch.Tensor:
+    import torch
+
+    return torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from fedprune import measures, models, training
+from fedprune import measures, models, own_code, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
@@ -124,6 +124,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     schema, devices = found.schema, len(found.holds)
     try:
         model, remarks = models.built(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
+        remark = models.rehearsed(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
     prunable = prunable_of(experiment, model, schema.input_shape)
@@ -140,18 +141,26 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         model_begun, _ = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    except ValueError as error:
-        raise ExperimentError(f"{source}: method: {error}") from error
+    except Exception as error:  # a method of one's own may fail in any way
+        own = own_code.place(error, experiment.method["name"])
+        if not own and not isinstance(error, ValueError):
+            raise
+        raise ExperimentError(f"{source}: method: {f'{own}{own_code.words(error)}' if own else error}") from error
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
     private = experiment.privacy.epsilon > 0
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
     allow(experiment, kinds, unnoised(method, empty) if private else (), source)
     if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
+        share = experiment.data.development
+        more = f"set it above {share:g}{', or let fewer devices have more examples each' if share else ''}"
         raise ExperimentError(
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
-            "development examples, and there are none; set it above 0"
+            f"development examples, and there are none; {more}"
         )
-    setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""), notices=remarks)
+    notices = () if _embeds(model) else found.notices  # what is looked up by its number needs no scale
+    notices = (*notices, *remarks, *([f"model: {remark}"] if remark else []))
+    part = next(iter(model_begun.parts), "")
+    setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:
@@ -186,6 +195,12 @@ def _returned(experiment: Experiment, model: nn.Module, schema: Schema) -> tuple
     with draws.seeded(experiment.seed):
         said = as_is.also_returned(model, torch.zeros(2, *schema.input_shape))
     return (f"{experiment.model}: {said}",) if said else ()
+
+
+def _embeds(model: nn.Module) -> bool:
+    from torch import nn
+
+    return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
 
 
 def zeros(experiment: Experiment, schema: Schema) -> Params:

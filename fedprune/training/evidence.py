@@ -11,6 +11,7 @@ from fedprune.graph import Graph, run
 from fedprune.pruning.topk import top_k
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.gradients import as_the_next_step
+from fedprune.training.net import lone_examples
 from fedprune.types import FloatTensor, Masks, Moments, Tensor, TopK
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
     """Mean and unbiased variance of every batch-norm layer's input over ``batches``, weights frozen.
 
     Layers are re-estimated as training would see them, each normalised by its batch's own statistics; batches count
-    alike, so give them nearly equal sizes. The model's running statistics are left re-estimated; of a layer that its
-    owner keeps at rest they are what they were.
+    alike, so give them nearly equal sizes. A layer that gets one value a channel goes by its running statistics, which
+    are what it then has. The model's running statistics are left re-estimated; of a layer that its owner keeps at rest
+    they are what they were.
     """
     import torch
 
@@ -33,11 +35,12 @@ def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
     momenta = {name: layer.momentum for name, layer in layers.items()}
     model.eval()
     for layer in layers.values():
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over batches
+        assert layer.num_batches_tracked is not None
+        layer.num_batches_tracked.zero_()
+        layer.momentum = None  # a plain mean over batches, whose first takes the place of what there was
         layer.train()
     examples = 0
-    with torch.no_grad():
+    with torch.no_grad(), lone_examples(model):
         for inputs, labels in batches:
             model(as_input(inputs))
             examples += len(labels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune.training.batches import as_input
-from fedprune.training.net import Net
+from fedprune.training.net import Net, lone_examples
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def chosen(
     net, params = Net(model, at_rest), dict(model.named_parameters())
     model.train()
     try:
-        answer = np.asarray(choose(net, params, as_input(inputs), torch.from_numpy(labels), memory, rng))
+        with lone_examples(model):
+            answer = np.asarray(choose(net, params, as_input(inputs), torch.from_numpy(labels), memory, rng))
     finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():

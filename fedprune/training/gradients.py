@@ -10,6 +10,7 @@ import numpy as np
 
 from fedprune.graph.shared import unique_state
 from fedprune.training.batches import Batches, as_input
+from fedprune.training.net import lone_examples
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -25,8 +26,9 @@ _INPUT = 2.0**-400
 def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]:
     """For a block, take gradients of these parameters alone, batch norm by each batch's own statistics.
 
-    That is how the next training step sees them; running statistics do not move, and nothing is dropped out. Afterwards
-    the model is in evaluation mode and holds no gradient.
+    That is how the next training step sees them; running statistics do not move, and nothing is dropped out. One that
+    gets one value a channel goes by its running statistics. Afterwards the model is in evaluation mode and holds no
+    gradient.
     """
     from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -42,7 +44,8 @@ def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]
         tensor.requires_grad_(name in names)
         tensor.grad = None
     try:
-        yield
+        with lone_examples(model):
+            yield
     finally:
         for tensor, moves in trained.items():
             tensor.requires_grad_(moves)
