@@ -49,11 +49,20 @@ def run(graph: Graph, inputs: Tensor) -> dict[str, FloatTensor]:
     values = {graph.input: first}
     with torch.no_grad():
         for op in graph.operations:
-            arguments = [values[name] for name in op.inputs]
-            result = _RULES[type(op)](op, graph.shapes[op.output], *arguments)
-            bounds = getattr(op, "bounds", FREE)
-            values[op.output] = result if bounds == FREE else result.clamp(bounds.low, bounds.high)
+            values[op.output] = clipped(op, compute(graph, op, [values[name] for name in op.inputs]))
     return {name: value.numpy() for name, value in values.items()}
+
+
+def compute(graph: Graph, op: Operation, arguments: "list[torch.Tensor]") -> "torch.Tensor":
+    """Return what one operation of the graph makes of a batch of each of its inputs, before its bounds."""
+    result: torch.Tensor = _RULES[type(op)](op, graph.shapes[op.output], *arguments)
+    return result
+
+
+def clipped(op: Operation, values: "torch.Tensor") -> "torch.Tensor":
+    """Return ``values`` within the operation's bounds, where it has any."""
+    bounds = getattr(op, "bounds", FREE)
+    return values if bounds == FREE else values.clamp(bounds.low, bounds.high)
 
 
 def _constant(parameter: Parameter | None) -> "torch.Tensor | None":
