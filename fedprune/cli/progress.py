@@ -15,6 +15,7 @@ from fedprune.cli.device_names import NUMBERS, Names
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.naming import ordered
 from fedprune.runs.report.attendance import Said, away, faults, named, strangers
+from fedprune.runs.report.warned import warned
 
 _HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
 _What = TypeVar("_What")
@@ -226,6 +227,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     console.print(table)
     if result.get("tiers"):
         console.print(_tiers(result["tiers"]))
+    warn(console, result)
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
         ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
@@ -236,6 +238,12 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         ("report.html", "all of it, drawn"),
     ):
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
+
+
+def warn(console: Console, result: Mapping[str, Any]) -> None:
+    """What a result warns of, of the model and of each tier."""
+    for said in warned(result):
+        console.print(f"[yellow]warning: {escape(said)}[/yellow]", soft_wrap=True)
 
 
 def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:
