@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fedprune.cli.bench import WRONG, read_model, show_export, show_files, why
+from fedprune.cli.progress import warn
 from fedprune.experiment import ExperimentError
 
 
@@ -24,6 +25,7 @@ def export_run(console: Console, run: Path, to_microcontroller: bool, fastest: b
         names = {"model.tflite": "accuracy_int8", "model_float.tflite": "accuracy_float"}
         files = {name: (run / name).read_bytes() for name in names}
         show_files(console, files, {name: result[key] for name, key in names.items()})
+    warn(console, result)
 
 
 def export_file(console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None) -> None:

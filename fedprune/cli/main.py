@@ -128,7 +128,7 @@ def inspect(
 ) -> None:
     """Operators, bytes by layer and encoding, zeros, multiply-adds and memory of a model. FILE is a .tflite."""
     from fedprune.cli.bench import WRONG, models, why
-    from fedprune.cli.inspect import show_inspection
+    from fedprune.cli.inspect import show_inspection, show_noise
     from fedprune.export.inspection.file import inspect as look
 
     name, content = next(iter(models(file).items()))
@@ -136,6 +136,8 @@ def inspect(
         show_inspection(console, look(content, name))
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
+    if file.is_dir():
+        show_noise(console, file)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from fedprune.cli.device_names import NUMBERS, Names
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.naming import ordered
 from fedprune.runs.report.attendance import Said, away, faults, named, strangers
+from fedprune.runs.report.warned import warned
 
 _HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
 _What = TypeVar("_What")
@@ -225,6 +226,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     console.print(table)
     if result.get("tiers"):
         console.print(_tiers(result["tiers"]))
+    warn(console, result)
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
         *(_EXPORTED if not cannot else ()),
@@ -240,6 +242,12 @@ _EXPORTED = (
     ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
     ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
 )
+
+
+def warn(console: Console, result: Mapping[str, Any]) -> None:
+    """What a result warns of, of the model and of each tier."""
+    for said in warned(result):
+        console.print(f"[yellow]warning: {escape(said)}[/yellow]", soft_wrap=True)
 
 
 def _files(size: Mapping[str, int]) -> list[tuple[str, str]]:

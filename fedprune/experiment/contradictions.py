@@ -34,7 +34,7 @@ def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]
         problems.append(
             ("training.quantise_last", "no plan counts what it takes; leave it out, or train_memory_bytes of all tiers")
         )
-    if experiment.export.ranges == "devices" and experiment.export.calibration != "minmax":
+    if experiment.export.ranges == "devices" and experiment.export.calibration not in ("best", "minmax"):
         problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
     problems += _not_private(experiment) if experiment.privacy.epsilon else []
     if data.official_test and data.partition != "natural":

@@ -105,8 +105,10 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranges: Literal["public", "devices"] = "public"
     """Whose examples they are measured on: the server's public ones, or those of the devices, which each send the least
     and the greatest value of every activation when training is over."""
-    calibration: Literal["minmax", "percentile", "mse"] = "minmax"
-    """All that was seen; without the outermost 0.01 % at each end; or the range of least squared rounding error."""
+    calibration: Literal["best", "minmax", "percentile", "mse"] = "best"
+    """All that was seen; without the outermost 0.01 % at each end; the range of least squared rounding error; or the
+    best of these, each also with biases that make up for the rounding: the file that agrees most with torch on public
+    examples."""
 
 
 class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -85,6 +85,10 @@ class TierResult(msgspec.Struct, frozen=True):
     c99_constants_bytes: Count | None = None
     c99_flash_bytes_predicted: Count | None = None
     no_c: str | None = None
+    int8_loss: float | None = None
+    warnings: list[str] = []
+    calibration: str = ""
+    signal_to_noise_db: dict[str, float] = {}
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -115,6 +119,10 @@ class Result(msgspec.Struct, frozen=True):
     no_c: str | None = None
     no_export: str | None = None
     """Why there is no .tflite either, and so no C."""
+    int8_loss: float | None = None
+    warnings: list[str] = []
+    calibration: str = ""
+    signal_to_noise_db: dict[str, float] = {}
     tiers: dict[str, TierResult] = {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,10 @@ class Forms(NamedTuple):
     """Multiply-adds of the compacted model; 0 where it cannot be exported."""
     why: str = ""
     """Why there are no files: which operator of which line has no rule. Empty where there are some."""
+    calibration: str = "minmax"
+    """How the ranges of the int8 files came about."""
+    noise_db: Mapping[str, float] = {}
+    """Layer -> signal to noise of the int8 file against torch on public examples, the noisiest first."""
 
 
 class Check(NamedTuple):
@@ -61,6 +65,8 @@ class Check(NamedTuple):
     """Working memory on a microcontroller; None where it could not be measured."""
     by_device: Mapping[DeviceId, float | None]
     """Accuracy of the int8 file on a device's test part; None where it has none."""
+    int8_loss: float | None = None
+    """Accuracy of torch less that of the int8 file, over the test parts on which both ran to the end."""
 
 
 def ready(setting: Setting, source: str) -> str:
@@ -99,13 +105,13 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
     model, compact = shipping.compacted(setting, state)
     try:
         whole, small = shipping.graph(setting, model), shipping.smaller(setting, compact)
-        whole_ranges, ranges = shipping.ranges(setting, measured(state, part), whole, small)
-        dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
+        dense, ready, way = shipping.calibrated(setting, measured(state, part), whole, small)
+        dense_file, file = litert.write_int8(*dense[:2]), litert.write_int8(*ready[:2])
         allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * tflm.sram_bytes(small))
         # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24
-        both = ((small, ranges), (whole, whole_ranges))
-        micro = min((tflm.write_sparse(*each, allowed) for each in both), key=len)
-        return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
+        micro = min((tflm.write_sparse(*each[:2], allowed) for each in (ready, dense)), key=len)
+        files = (litert.write_float(small), file, dense_file, micro)
+        return Forms(model, compact, *files, macs(small), calibration=str(way), noise_db=ready.noise_db)
     except UnsupportedOperation as error:
         made = _converted(setting, model, error, len(setting.public))
     if isinstance(made, str):
@@ -175,7 +181,14 @@ def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None) -> Check:
     forms = {name: _sum([each["forms"][name] for each in told.values() if name in each["forms"]]) for name in names}
     ints = {device: each["forms"].get("litert_int8", {"correct": 0, "examples": 0}) for device, each in told.items()}
     by_device = {device: _share(each["correct"], each["examples"]) for device, each in ints.items()}
-    return Check(_share(correct, examples), forms, arena_bytes, by_device)
+    return Check(_share(correct, examples), forms, arena_bytes, by_device, _int8_loss(told.values()))
+
+
+def _int8_loss(told: Iterable[Told]) -> float | None:
+    ran = [each for each in told if "litert_int8" in each["forms"]]
+    both = [each for each in ran if each["forms"]["litert_int8"]["examples"] == each["examples"]]
+    right, of_these = (sum(each[key] for each in both) for key in ("correct", "examples"))
+    return _share(right - sum(each["forms"]["litert_int8"]["correct"] for each in both), of_these)
 
 
 def _sum(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from fedprune.runs import forms as _forms
 from fedprune.runs import tier_outcome
 from fedprune.runs.folder import RunFolder, inside, total
 from fedprune.runs.forms import Check, Forms
+from fedprune.runs.int8_facts import int8_facts
 from fedprune.runs.report import page
 from fedprune.runs.setting import Setting, prepare
 from fedprune.types import DeviceId, Tensor
@@ -133,6 +134,7 @@ def write_microcontroller(
         "mean": mean,
         "std": std,
         "accuracy": result["accuracy_int8"],
+        **{key: result[key] for key in ("warnings", "calibration", "signal_to_noise_db") if key in result},
         "arena_bytes": result["arena_bytes"],
         "size_bytes": result["bytes"],
     }
@@ -170,6 +172,7 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "seed": experiment.seed,
         "accuracy_float": checked.accuracy,
         "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        **int8_facts(forms, checked),
         "density": masks.density(kept_masks),
         "density_all": masks.density_all(parameters, kept_masks),
         "parameters": size,

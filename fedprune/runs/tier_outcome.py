@@ -12,6 +12,7 @@ from fedprune.federated.rounds.model import State
 from fedprune.files import write_atomically
 from fedprune.runs.folder import RunFolder, inside
 from fedprune.runs.forms import Check, Forms
+from fedprune.runs.int8_facts import int8_facts
 from fedprune.runs.planning import TierPlan
 from fedprune.runs.setting import Setting
 
@@ -53,6 +54,7 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
         "devices": [*setting.plan.members.values()].count(plan.tier) if own.trains else own.devices,
         "accuracy_float": checked.accuracy,
         "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        **int8_facts(forms, checked),
         "worst_device": None if worst is None else {"device": worst, "accuracy": tested[worst]},
         "accuracy_by_device": by_device,
         "flash_bytes": len(file),
@@ -89,6 +91,7 @@ def _page(facts: Mapping[str, Any]) -> str:
         counted, whole = facts["c99_constants_bytes"], facts["c99_flash_bytes_predicted"]
         in_c = f"{counted:,} bytes of flash for weights and tables, about {whole:,} with code"
         rows.append(("As C99 sources instead", f"{in_c}; {facts['c99_arena_bytes']:,} of RAM"))
+    rows[:0] = [("**Warning**", markdown(said)) for said in facts["warnings"]]
     if not facts["fits"]:
         rows.insert(0, ("**Does not fit**", "more flash or arena than this tier may use; see below"))
     if facts["train_memory_bytes_predicted"]:

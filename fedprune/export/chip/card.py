@@ -53,6 +53,7 @@ def page(card: Mapping[str, Any]) -> str:
     ]
     if card.get("accuracy") is not None:
         rows.insert(0, ("Accuracy", f"{100 * card['accuracy']:.2f} %"))
+    rows[:0] = [("**Warning**", markdown(str(said))) for said in card.get("warnings", ())]
     known = {
         "input",
         "output",
@@ -60,6 +61,8 @@ def page(card: Mapping[str, Any]) -> str:
         "std",
         "labels",
         "accuracy",
+        "warnings",
+        "signal_to_noise_db",
         "flash_bytes",
         "arena_bytes",
         "c99_arena_bytes",
@@ -79,6 +82,7 @@ def page(card: Mapping[str, Any]) -> str:
             "## Sizes",
             "",
             *_table(("Form", "Bytes"), [(markdown(form), f"{size:,}") for form, size in card["size_bytes"].items()]),
+            *_noise(card.get("signal_to_noise_db") or {}),
             "",
             "## Labels",
             "",
@@ -86,6 +90,12 @@ def page(card: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _noise(found: Mapping[str, float]) -> list[str]:
+    head = ["", "## Signal to noise of each layer, int8 against torch", ""] if found else []
+    rows = [(markdown(layer), f"{value:.1f}") for layer, value in found.items()]
+    return [*head, *_table(("Layer, the noisiest first", "dB"), rows)] if found else []
 
 
 def _flash(card: Mapping[str, Any]) -> str:

@@ -65,7 +65,8 @@ def c_files(
         card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
             the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1], ``name``,
             ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other forms of
-            the model). All else it holds goes into the card.
+            the model), ``warnings``, ``signal_to_noise_db`` (layer -> dB, the noisiest first). All else it holds goes
+            into the card.
         plain: the model of which the C99 sources are made, where it is not the same.
         optimise: `fedprune.export.c99.smallest`, the default, or `fastest`.
 

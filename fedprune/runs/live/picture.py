@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from fedprune.experiment import Experiment
 from fedprune.runs.live.devices import devices
 from fedprune.runs.report.attendance import away, strangers, whole, wholes
+from fedprune.runs.report.warned import warned
 
 _LEAST_QUIET_S = 60.0
 _QUIET_PHASES = 5  # as many times the longest phase so far without a line is longer than any phase should take
@@ -114,7 +115,8 @@ def _state(seen: Seen, quiet_s: float | None) -> tuple[str, str]:
     if experiment is None:
         return "waiting", "The run has not begun: its folder is not there yet, or is empty."
     if seen.result is not None:
-        return "finished", "Finished: the model is exported and checked; report.html in the run's folder has all of it."
+        done = "Finished: the model is exported and checked; report.html in the run's folder has all of it."
+        return "finished", " ".join([done, *(f"Warning: {said}." for said in warned(seen.result))])
     longest = max((number(row.get("seconds")) or 0.0 for row in rows), default=0.0)
     if quiet_s is not None and quiet_s > max(_LEAST_QUIET_S, _QUIET_PHASES * longest):
         return (

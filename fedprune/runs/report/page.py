@@ -10,6 +10,7 @@ from fedprune.runs.report import charts
 from fedprune.runs.report.attendance import faults
 from fedprune.runs.report.devices import devices
 from fedprune.runs.report.style import STYLE, figure, table
+from fedprune.runs.report.warned import warned
 
 
 def page(
@@ -23,6 +24,7 @@ def page(
     body = [
         f"<h1>{escape(result['name'])}</h1>",
         f"<p class=dim>{escape(_subtitle(result))}</p>",
+        *(f'<p class="warning">{escape(said)}</p>' for said in warned(result)),
         _tiles(result),
         *(["<h2>Tiers</h2>", _tiers(result["tiers"])] if result.get("tiers") else []),
         "<h2>Accuracy by round</h2>",
@@ -46,6 +48,7 @@ def page(
         ),
         "<h2>The exported file against torch</h2>",
         f"<p>{escape(result['no_export'])}</p>" if result.get("no_export") else _checks(result),
+        *_noise(result),
         devices(rows, result["devices"]),
         "<h2>Rounds</h2>",
         _rounds(rows),
@@ -121,6 +124,17 @@ def _checks(result: Mapping[str, Any]) -> str:
         ),
     ]
     return table(("", "examples", "accuracy", "same class as torch"), lines)
+
+
+def _noise(result: Mapping[str, Any]) -> list[str]:
+    """Where int8 loses what it loses, the worst first."""
+    if not (found := result.get("signal_to_noise_db")):
+        return []
+    said = (
+        f"Signal to noise of each layer, int8 against torch, on public examples; calibration: {result['calibration']}."
+    )
+    lines = [(layer, f"{value:.1f}") for layer, value in found.items()]
+    return [f"<p class=dim>{escape(said)}</p>", table(("layer, the noisiest first", "dB"), lines)]
 
 
 def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
