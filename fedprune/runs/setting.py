@@ -30,6 +30,7 @@ from fedprune.models import ModelError, draws
 from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
+from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params, Sgd
 
 if TYPE_CHECKING:
@@ -186,6 +187,8 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
     model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
+    own = setting.experiment.training
+    steps = steps_of(own.optimiser, own.clip_gradients)
     for epoch in range(epochs if len(public) else 0):
         rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
         batches = shuffled(
@@ -193,12 +196,12 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
             public,
             settings.batch,
             generator(seed, "pretraining", epoch),
-            augment=setting.experiment.training.augment,
+            augment=own.augment,
         )
-        sgd = Sgd(float(rate), weight_decay=setting.experiment.training.weight_decay)
+        sgd = Sgd(float(rate), weight_decay=own.weight_decay)
         before_step = functools.partial(_draw_anew, seed, epoch)
         with draws.seeded(number(seed, "pretraining", epoch)):
-            outcome = training.train(model, batches, sgd, before_step=before_step)
+            outcome = training.train(model, batches, sgd, steps=steps, before_step=before_step)
         progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
     return State(-1, training.state_of(model))
 

@@ -56,11 +56,11 @@ def train(
     ``local`` says what a step minimises and how it moves weights, ``steps`` what the experiment asks of each of them;
     ``memory`` holds what it reads, and what it trains, in place. ``before_step(i)`` comes before step i, counted from
     0. ``lean`` trades time for memory: recomputed and sparse training end in the same bits, micro-batches in the same
-    weights to rounding where no batch norm sees, and no dropout draws for, each of them alone. Step i trains the whole model where ``turn(i)`` is 0, else
-    ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the examples as trained on, whatever
-    the loss. RuntimeError where a tensor has no part in the cross-entropy (a loss of a method's own may leave some
-    alone), ValueError where ``lean`` cannot be had with ``local``; `divergence.Diverged` as soon as the loss explodes
-    or is not finite, or where a value of the model is not in the end.
+    weights to rounding where no batch norm sees, and no dropout draws for, each of them alone. Step i trains the whole
+    model where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the
+    examples as trained on, whatever the loss. RuntimeError where a tensor has no part in the cross-entropy (a loss of a
+    method's own may leave some alone), ValueError where ``lean`` cannot be had with ``local``; `divergence.Diverged` as
+    soon as the loss explodes or is not finite, or where a value of the model is not in the end.
     """
     import torch
 

@@ -129,6 +129,11 @@ OPTIMISERS: Mapping[str, Callable[[Collection[str]], Optimiser] | None] = {"sgd"
 """What ``training.optimiser`` names."""
 
 
+def steps_of(optimiser: str, clip: float = 0.0, proximal: float = 0.0) -> Steps:
+    """What an experiment asks of every step, the optimiser by name."""
+    return Steps(OPTIMISERS[optimiser], clip, proximal)
+
+
 def restrained(trained: Named, masks: Masks, steps: Steps) -> Callable[[], None]:
     """What is done to the gradients of a step before it is taken: FedProx's term is added, then they are clipped.
 

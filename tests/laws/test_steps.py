@@ -121,9 +121,8 @@ def test_the_more_proximal_the_nearer() -> None:
         model = net("digits_cnn")
         before = [p.detach().clone() for p in model.parameters()]
         train(model, batches("digits_cnn", 12), Sgd(0.05, 0.0), steps=Steps(proximal=proximal))
-        found.append(
-            sum(float((a - b).detach().square().sum()) for a, b in zip(model.parameters(), before, strict=True))
-        )
+        ends = zip(model.parameters(), before, strict=True)
+        found.append(sum(float((a - b).detach().square().sum()) for a, b in ends))
     assert found[0] > found[1] > found[2]
 
 

@@ -16,6 +16,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.models import draws
 from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
+from fedprune.training.optimisers import steps_of
 from fedprune.training.quantised import quantisation_aware
 from fedprune.types import Local, Model, Params, Sgd
 from fedprune.wire.payload import Payload
@@ -48,6 +49,7 @@ def device(self: Device, request: Payload) -> Payload:
     model = self.model(own_tensors(request))
     memory = _memory(request, local)
     sgd = Sgd(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
+    steps = steps_of(settings.optimiser, settings.clip_gradients, settings.proximal)
     examples = _chosen(self, job, round, local, model, memory)
     batches = (
         batch
@@ -73,8 +75,8 @@ def device(self: Device, request: Payload) -> Payload:
         local = quantisation_aware(local)
     with draws.seeded(self.number("train", round)):
         outcome = training.train(
-            model, batches, sgd, request.masks, local=local, memory=memory, round=round, lean=job.lean, inner=inner,
-            turn=turn if inner else None, before_step=draw_anew,
+            model, batches, sgd, request.masks, local=local, steps=steps, memory=memory, round=round, lean=job.lean,
+            inner=inner, turn=turn if inner else None, before_step=draw_anew,
         )  # fmt: skip
     values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
     buffers = {
