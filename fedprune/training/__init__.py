@@ -50,6 +50,7 @@ def train(
     lean: Lean = PLAIN,
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
+    first_loss: float | None = None,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
@@ -60,7 +61,8 @@ def train(
     model where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the
     examples as trained on, whatever the loss. RuntimeError where a tensor has no part in the cross-entropy (a loss of a
     method's own may leave some alone), ValueError where ``lean`` cannot be had with ``local``; `divergence.Diverged` as
-    soon as the loss explodes or is not finite, or where a value of the model is not in the end.
+    soon as the loss is not finite or explodes, compared with ``first_loss`` or else that of its first step, or where a
+    value of the model is not finite in the end.
     """
     import torch
 
@@ -84,7 +86,7 @@ def train(
             move = moved_plainly(params, under, matrices)
         else:
             move = moved_by(optimiser or plain_sgd(), every, under)
-        restrain, watch = restrained(every, under, steps), Watch(every)
+        restrain, watch = restrained(every, under, steps), Watch(every, first_loss)
         _forget(tensors)
         for step, (inputs, labels) in enumerate(batches):
             if before_step is not None:

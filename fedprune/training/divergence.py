@@ -35,19 +35,28 @@ def words(loss: float, tensor: str, largest: float, step: int | None = None) -> 
     return f"diverged{when}: the loss is {loss:.3g}{where}"
 
 
+def exploded(loss: float, first: float) -> bool:
+    """Whether a loss is that of no model that learns, after training that began with ``first``.
+
+    >>> [exploded(loss, 2.0) for loss in (0.0, 2e4, 2.1e4, math.inf, math.nan)]
+    [False, False, True, True, True]
+    """
+    return not loss <= EXPLODED * max(1.0, first) < math.inf  # NaN is in no order
+
+
 class Watch:
     """Looks at the loss of each step of a training, and at what is trained when something is wrong."""
 
-    def __init__(self, trained: Mapping[str, torch.Tensor]) -> None:
-        """``trained``: what to name where the loss is wrong."""
-        self._trained, self._first, self._loss, self._step = trained, math.nan, math.nan, 0
+    def __init__(self, trained: Mapping[str, torch.Tensor], first_loss: float | None = None) -> None:
+        """``trained``: what to name where the loss is wrong; ``first_loss``, where it began earlier: that loss."""
+        self._trained, self._first, self._loss, self._step = trained, first_loss, math.nan, 0
 
     def told(self, step: int, loss: float) -> float:
         """The mean loss of a step, or of a part of it, as it was given. Diverged where it is that of no training."""
-        if math.isnan(self._first):
-            self._first = max(1.0, loss)
+        if self._first is None:
+            self._first = loss
         self._step, self._loss = step, loss
-        if not loss <= EXPLODED * self._first < math.inf:  # NaN is in no order
+        if exploded(loss, self._first):
             raise Diverged(loss, *largest(self._trained), step)
         return loss
 
