@@ -32,8 +32,6 @@ class State:
     """What the method keeps, by name."""
     parts: Mapping[str, Part] = field(default_factory=dict)
     """Parts that tiers of unequal devices train, by name, the largest first; none where every device trains all."""
-    moments: Params = field(default_factory=dict)
-    """What the server's optimiser keeps of each weight, as ``phases.server_step`` names it."""
     notes: Params = field(default_factory=dict)
     """What a step leaves for what comes after the last round: ranges, and the masks that training began with."""
     found: Mapping[str, Params] = field(default_factory=dict)
@@ -42,6 +40,8 @@ class State:
     """What is done since ``round`` was trained, as ``step_name`` has it: its tests, then phases of the next round."""
     standing: str = ""
     """What devices have earned: who is set aside, or too slow, as ``standing.Fleet`` writes it."""
+    moments: Params = field(default_factory=dict)
+    """What the server's optimiser keeps of each weight, as ``phases.server_step`` names it."""
 
     def density(self) -> float:
         """Kept fraction of the prunable weights; 1.0 for a dense model."""
