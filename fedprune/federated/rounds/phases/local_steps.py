@@ -123,7 +123,8 @@ def _chosen(
     if local.examples is not None:
         rng = generator(self.experiment.seed, "device", self.who, "examples", round)
         inputs, batch = self.schema.normalise(examples.inputs), self.experiment.training.batch
-        index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
+        with draws.seeded(self.number("examples", round)):
+            index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
         examples = examples.take(index)
     return examples
 
