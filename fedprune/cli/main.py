@@ -181,7 +181,7 @@ cli_data.mount(app)
 
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error, and exit code 2."""
-    from fedprune.federated.rounds.asking import RunStopped
+    from fedprune.federated.rounds.asking import Diverged, RunStopped
 
     try:
         app()
@@ -190,6 +190,9 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         errors.print(f"{error.filename}: {error.strerror}" if error.filename else str(error), markup=False)
+        sys.exit(2)
+    except Diverged as error:  # to go on with it would be to diverge again
+        errors.print(str(error), markup=False)
         sys.exit(2)
     except RunStopped as error:
         errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {again()}", markup=False)

@@ -154,6 +154,7 @@ def _said(row: Mapping[str, Any], names: Names) -> list[str]:
     failed, jobs = _grouped(faults(row)), _grouped(named(row.get("replanned")))
     grown = _grouped(named(row.get("grown")))
     return [
+        *([f"{row['phase']}: diverged: {row['diverged']}"] if row.get("diverged") else []),
         *([f"{row['phase']}: those that failed were asked {again}"] if times else []),
         *(f"{names.all_of(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
         *(f"{names.all_of(devices)}, {row['phase']}: {why}; left out" for why, devices in grown.items()),

@@ -16,12 +16,23 @@ from msgspec import Meta
 from fedprune.experiment import toml_files
 from fedprune.experiment.contradictions import contradictions
 from fedprune.experiment.errors import explain, one_line, quoted
-from fedprune.experiment.sections import Amount, Data, Export, Natural, Positive, Pretraining, Privacy, Tier, Training
+from fedprune.experiment.sections import (
+    Amount,
+    Data,
+    Export,
+    Natural,
+    Positive,
+    Pretraining,
+    Privacy,
+    Stretch,
+    Tier,
+    Training,
+)  # fmt: skip
 from fedprune.experiment.toml_files import TomlError
 
 __all__ = [
-    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Tier", "Training", "from_json",
-    "for_devices", "load", "parse", "to_json", "to_toml", "training_devices",
+    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Stretch", "Tier", "Training",
+    "from_json", "for_devices", "load", "parse", "to_json", "to_toml", "training_devices",
 ]  # fmt: skip
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
@@ -107,7 +118,7 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     """An experiment from plain tables; ``source`` names them in errors."""
     try:
         fleet = _fleet(table.get("fleet", {}), source)
-        experiment = msgspec.convert({**table, "fleet": {}}, Experiment)
+        experiment = msgspec.convert({**_rated(table), "fleet": {}}, Experiment)
     except msgspec.ValidationError as error:
         raise ExperimentError(f"{source}: {explain(str(error), _TABLES)}") from error
     except UnicodeEncodeError as error:
@@ -123,6 +134,18 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     for key, problem in contradictions(experiment, training_devices(fleet)):
         raise ExperimentError(f"{source}: {key}: {problem}")
     return experiment
+
+
+_ADAMS_RATE = 0.001
+
+
+def _rated(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table with a learning rate fit for Adam, where it asks for that and says none: SGD's is far too large."""
+    training, pretraining = table.get("training"), table.get("pretraining", {})
+    if not isinstance(training, Mapping) or training.get("optimiser") != "adam" or not isinstance(pretraining, Mapping):
+        return table
+    rate = {"learning_rate": _ADAMS_RATE}
+    return {**table, "training": {**rate, **training}, "pretraining": {**rate, **pretraining}}
 
 
 def _fleet(tables: Any, source: str) -> dict[str, Tier]:
@@ -207,7 +230,9 @@ def to_toml(experiment: Experiment) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items() if each is not None) + " }"
+    if isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+        return "[" + ", ".join(_toml(each) for each in value) + "]"
     # JSON's values are TOML's, but for surrogate pairs and a bare DEL
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -245,6 +270,6 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
-    "privacy": Privacy,
+    "privacy": Privacy, "training.schedule[]": Stretch,
 }  # fmt: skip
 _PLAIN = Experiment(Data(""), "", {}, 1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedprune.experiment import own_data
 from fedprune.experiment.errors import quoted
+from fedprune.experiment.sections import Training
 
 if TYPE_CHECKING:
     from fedprune.experiment import Experiment
@@ -34,6 +35,7 @@ def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]
         problems.append(
             ("training.quantise_last", "no plan counts what it takes; leave it out, or train_memory_bytes of all tiers")
         )
+    problems += _of_rates(experiment.training)
     if experiment.export.ranges == "devices" and experiment.export.calibration not in ("best", "minmax"):
         problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
     problems += _not_private(experiment) if experiment.privacy.epsilon else []
@@ -51,6 +53,24 @@ def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]
             problems.append((f"method.{key}", f"expected a finite number, a text, true or false, got {quoted(value)}"))
     if not re.fullmatch(r"(?!\.+$)[\w.-]+", experiment.name):
         problems.append(("name", f"{experiment.name!r} names a folder; use letters, digits, '.', '_' and '-'"))
+    return problems
+
+
+def _of_rates(training: Training) -> list[tuple[str, str]]:
+    """What of learning rates and of the server's optimiser has nothing to act on."""
+    problems = []
+    if training.schedule and training.final_learning_rate is not None:
+        problems.append(("training.final_learning_rate", "training.schedule says what it is; leave one of them out"))
+    for index, stretch in enumerate(training.schedule):
+        if stretch.along != "line" and stretch.to is None:
+            problems.append((f"training.schedule[{index}].to", f'missing; along = "{stretch.along}" leads to a rate'))
+    defaults = Training()
+    if training.server_optimiser == "none":
+        for key in ("server_learning_rate", "server_momentum", "server_beta2", "server_epsilon"):
+            if getattr(training, key) != getattr(defaults, key):
+                problems.append(
+                    (f"training.{key}", 'training.server_optimiser is "none"; choose one, such as "momentum"')
+                )
     return problems
 
 

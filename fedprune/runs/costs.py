@@ -20,6 +20,7 @@ from fedprune.methods.asking import asked_kinds, begun
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
 from fedprune.training.lean import Lean, blocks
+from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Costs:
         largest = method(asked)
         self._zeros = zeros
         self.structured, self.local = bool(largest.start(self._zeros).parts), largest.local
-        self._extra = extra_of(self.local, largest.start(self._zeros).memory)
+        asked_of = experiment.training
+        steps = steps_of(asked_of.optimiser, asked_of.clip_gradients, asked_of.proximal)
+        self._extra = extra_of(self.local, largest.start(self._zeros).memory, steps)
         kinds = asked_kinds(largest, self._zeros, experiment.rounds)
         self.grows = any(measures.find(kind).backward for kind in kinds)
         self.batch = experiment.training.batch

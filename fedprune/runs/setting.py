@@ -15,8 +15,9 @@ from fedprune import measures, models, own_code, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
-from fedprune.data.loading import agreed_here, known, known_of, shuffled
+from fedprune.data.loading import agreed_here, in_order, known, known_of, shuffled
 from fedprune.experiment import Experiment, ExperimentError, training_devices
+from fedprune.federated.rounds.asking import Diverged
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import standing_of
 from fedprune.federated.rounds.tiers import Tiers, one_part
@@ -31,6 +32,8 @@ from fedprune.models import ModelError, as_is, draws
 from fedprune.runs import planning, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
+from fedprune.training import divergence
+from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params, Sgd
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 _EPOCHS = 10
 """Of pretraining from the seed's weights, where the experiment says no number."""
+_SOME = 250  # public examples that tell whether pretraining has diverged
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,26 +216,44 @@ def zeros(experiment: Experiment, schema: Schema) -> Params:
 def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
     """The state before round 0: given weights, or the seed's initial ones, trained on the server's public examples.
 
-    ExperimentError where weights are given that are not the model's.
+    ExperimentError where weights are given that are not the model's; Diverged where training comes to nothing.
     """
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
     model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
-    for epoch in range(epochs if len(public) else 0):
+    own = setting.experiment.training
+    steps = steps_of(own.optimiser, own.clip_gradients)
+    first: float | None = None
+    epochs = epochs if len(public) else 0
+    for epoch in range(epochs):
         rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
         batches = shuffled(
             setting.schema,
             public,
             settings.batch,
             generator(seed, "pretraining", epoch),
-            augment=setting.experiment.training.augment,
+            augment=own.augment,
         )
-        sgd = Sgd(float(rate), weight_decay=setting.experiment.training.weight_decay)
+        sgd = Sgd(float(rate), weight_decay=own.weight_decay)
         before_step = functools.partial(_draw_anew, seed, epoch)
-        with draws.seeded(number(seed, "pretraining", epoch)):
-            outcome = training.train(model, batches, sgd, before_step=before_step)
+        try:
+            with draws.seeded(number(seed, "pretraining", epoch)):
+                outcome = training.train(model, batches, sgd, steps=steps, before_step=before_step, first_loss=first)
+                first = outcome.loss / outcome.examples if first is None else first
+                if epoch == epochs - 1:
+                    _still_learns(setting, model, first)
+        except divergence.Diverged as error:
+            raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
         progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
     return State(-1, training.state_of(model))
+
+
+def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:
+    """divergence.Diverged where the last step of pretraining has made the loss explode, which no later one tells."""
+    some = setting.public.take(np.arange(min(_SOME, len(setting.public))))
+    outcome = training.evaluate(model, in_order(setting.schema, some, _SOME))
+    if divergence.exploded(loss := outcome.loss / outcome.examples, first_loss):
+        raise divergence.Diverged(loss, *divergence.largest(model.state_dict()))
 
 
 def _draw_anew(seed: int, epoch: int, step: int) -> None:

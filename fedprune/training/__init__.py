@@ -15,9 +15,10 @@ import numpy as np
 from fedprune.graph.shared import unique_state
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
+from fedprune.training.divergence import Watch
 from fedprune.training.lean import PLAIN, Lean, SubModel
 from fedprune.training.net import Net, lone_examples
-from fedprune.training.optimisers import moved_by, moved_plainly, plain_sgd
+from fedprune.training.optimisers import PLAIN_STEPS, Steps, moved_by, moved_plainly, plain_sgd, restrained
 from fedprune.types import Local, Masks, Now, Params, Sgd, Tensor
 
 if TYPE_CHECKING:
@@ -43,22 +44,26 @@ def train(
     masks: Masks | None = None,
     *,
     local: Local = _PLAIN_LOCAL,
+    steps: Steps = PLAIN_STEPS,
     memory: Named = MappingProxyType({}),
     round: int = 0,
     before_step: Callable[[int], None] | None = None,
     lean: Lean = PLAIN,
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
+    first_loss: float | None = None,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
-    ``local`` says what a step minimises and how it moves weights; ``memory`` holds what it reads, and what it trains,
-    in place. ``before_step(i)`` comes before step i, counted from 0. ``lean`` trades time for memory: recomputed and
-    sparse training end in the same bits, micro-batches in the same weights to rounding where no batch norm sees, and
-    no dropout draws for, each of them alone. Step i trains the whole model where ``turn(i)`` is 0, else
-    ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the examples as trained on, whatever
-    the loss. What has no part in a step's loss, and parameters that are frozen, stay as they are. RuntimeError where
-    nothing has a part in it, ValueError where ``lean`` cannot be had with ``local``.
+    ``local`` says what a step minimises and how it moves weights, ``steps`` what the experiment asks of each of them;
+    ``memory`` holds what it reads, and what it trains, in place. ``before_step(i)`` comes before step i, counted from
+    0. ``lean`` trades time for memory: recomputed and sparse training end in the same bits, micro-batches in the same
+    weights to rounding where no batch norm sees, and no dropout draws for, each of them alone. Step i trains the whole
+    model where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the
+    examples as trained on, whatever the loss. What has no part in a step's loss, and parameters that are frozen, stay
+    as they are. RuntimeError where nothing has a part in it, ValueError where ``lean`` cannot be had with ``local``;
+    `divergence.Diverged` as soon as the loss is not finite or explodes, compared with ``first_loss`` or else that of
+    its first step, or where a value of the model is not finite in the end.
     """
     import torch
 
@@ -76,10 +81,13 @@ def train(
         params, choose = context.enter_context(lean_training.prepared(model, masks, lean, inner))
         every = {**params, **own}
         tensors = list(every.values())
-        if plain:
-            move = moved_plainly(params, {} if lean.sparse else masks, matrices)
+        under = {} if lean.sparse else masks
+        optimiser = local.optimiser or (steps.optimiser(matrices) if steps.optimiser is not None else None)
+        if plain and optimiser is None:
+            move = moved_plainly(params, under, matrices)
         else:
-            move = moved_by(local.optimiser or plain_sgd(), every, masks)
+            move = moved_by(optimiser or plain_sgd(), every, under)
+        restrain, watch = restrained(every, under, steps), Watch(every, first_loss)
         _forget(tensors)
         for step, (inputs, labels) in enumerate(batches):
             if before_step is not None:
@@ -91,12 +99,14 @@ def train(
                 objective, loss, logits = _losses(local, net, model, params, as_input(some), target, memory, now)
                 # Adds up in place; torch.autograd.grad would hold the sum and a whole gradient besides.
                 torch.autograd.backward(objective if share == 1 else objective * share, inputs=tensors)
-                loss_sum += loss.item() * len(few)
+                loss_sum += watch.told(step, loss.item()) * len(few)
                 correct += int((logits.argmax(1) == target).sum())
                 examples += len(few)
             with torch.no_grad():
+                restrain()
                 move(now)
             _forget(tensors)
+    watch.ended({**dict(model.state_dict()), **own})
     return Outcome(loss_sum, correct, examples)
 
 

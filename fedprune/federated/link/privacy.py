@@ -32,7 +32,7 @@ from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.phases import evaluate, measure, train
 from fedprune.federated.rounds.phases.local_steps import OWN
 from fedprune.types import Masks, Params, Tensor
-from fedprune.wire.payload import REFUSED, Payload
+from fedprune.wire.payload import DIVERGED, REFUSED, Payload
 
 _EXACT = tuple(measure.PREFIX + kind for kind in measures.names() if not measures.find(kind).private)
 """Routes whose replies are exact functions of a device's data."""
@@ -76,7 +76,8 @@ def _private(asked: Privacy, part: Part, answer: RecordDict, message: Message, c
         return answer
     if part.route == evaluate.ROUTE and not asked.evaluate:
         given = from_records(answer)
-        return to_records(given._replace(values={**given.values, "loss": None, "correct": 0, "seen": 0}))
+        said = {key: value for key, value in given.values.items() if key != DIVERGED}
+        return to_records(given._replace(values={**said, "loss": None, "correct": 0, "seen": 0}))
     return _noised(asked, part.records, answer, message, context) if part.route == train.ROUTE else answer
 
 

@@ -13,6 +13,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
+from fedprune.federated.rounds.phases.learning_rates import learning_rate
 from fedprune.federated.rounds.standing import Step
 from fedprune.types import DeviceId
 from fedprune.wire.payload import Payload
@@ -67,6 +68,28 @@ class Asking(Protocol):
 
 class RunStopped(RuntimeError):
     """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
+
+
+class Diverged(RunStopped):
+    """Training has diverged on too many devices, or on the server: with the same settings it would again."""
+
+    def __init__(self, why: str, experiment: Experiment, round: int) -> None:
+        """``why``: round, devices and values; round 0 is pretraining."""
+        super().__init__(f"{why}; {remedies(experiment, round)}")
+
+
+def remedies(experiment: Experiment, round: int) -> str:
+    """What helps against divergence in a round, by key; round 0 is pretraining."""
+    training = experiment.training
+    table, rate = "training", learning_rate(experiment, round)
+    if not round:
+        table, rate = "pretraining", experiment.pretraining.learning_rate
+    found = [f"lower {table}.learning_rate ({rate:.3g} here)"]
+    if round and training.server_optimiser != "none":
+        found.append("lower training.server_learning_rate")
+    clip = training.clip_gradients
+    found.append(f"lower training.clip_gradients ({clip:.3g})" if clip else "set training.clip_gradients, such as to 1")
+    return f"{', '.join(found)}, or scale the inputs by the data set's mean and std"
 
 
 def line(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.acting import Done, acted, started
@@ -20,11 +22,13 @@ from fedprune.federated.rounds.phases.train import train
 from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.graph import Graph
+from fedprune.training.divergence import exploded
 from fedprune.types import Ask, DeviceId, FloatTensor
 
 SELECTED = "selected/"
 """Prefix, in a state's notes, of the masks that training began with."""
 _RANGES = "ranges/"
+_FIRST_LOSS = "first loss/"
 _TRAIN, _TEST = "train", "evaluate"
 
 
@@ -172,11 +176,18 @@ def _heard_test(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[St
     """The state with a test among what is done, and the fleet with what it said."""
     # a test that failed says nothing of what training would take
     heard = fleet.told(answer._replace(refused={}), state.round)
+    if (loss := answer.row["loss"]) is not None:
+        state = replace(state, notes={_FIRST_LOSS + part: np.asarray(loss, np.float64), **state.notes})
     return replace(state, done=(*state.done, step_name(_TEST, part)), standing=heard.standing.text()), heard
 
 
 def _of_part(answer: Step, state: State, part: str) -> Done:
-    return Done({**answer.row, **({"part": part, "density": state.view(part).density()} if part else {})}, state)
+    """The line of a part's test, which says where the loss has exploded since the part's first test."""
+    of_part = {"part": part, "density": state.view(part).density()} if part else {}
+    loss, first = answer.row["loss"], state.notes.get(_FIRST_LOSS + part)
+    if loss is not None and first is not None and exploded(loss, float(first)):
+        of_part["diverged"] = f"the loss is {loss:.3g}, and was {float(first):.3g} in the first test"
+    return Done({**answer.row, **of_part}, state)
 
 
 def _heard(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from fedprune.experiment import Experiment, Training
 from fedprune.federated.rounds.jobs import Job, held, restored
 from fedprune.federated.rounds.model import State, without_own
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.learning_rates import learning_rate
 from fedprune.federated.rounds.phases.local_steps import (
     INNER,
     LOCAL,
@@ -23,10 +25,10 @@ from fedprune.federated.rounds.phases.local_steps import (
     everything,
     own_tensors,
 )
+from fedprune.federated.rounds.phases.server_step import owned_by_any, stepped
 from fedprune.graph import width
 from fedprune.pruning import masks
 from fedprune.pruning.parts import statistics
-from fedprune.pruning.schedules import cosine
 from fedprune.types import Ask, Local, Method, Model, Params, Tensor, Trained
 from fedprune.wire.payload import Payload, count, number
 
@@ -57,6 +59,7 @@ def train(
         full = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
         shares = _clipped(state, full, experiment.training.clip_norm)
         joined = _averaged(state, replies, shares, _aggregate(experiment.training))
+        joined = _stepped(experiment.training, state, joined, shares)
         trained = {
             reply.device: Trained(
                 share.params, share.masks, share.weight, _own(reply.payload), _reports(reply.payload, local(reply.job))
@@ -135,6 +138,16 @@ def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share], a
     trained = [name for name in state.memory if own and all(name in share.params for share in own)]
     memory = {**state.memory, **aggregate({name: state.memory[name] for name in trained}, _of(own, trained))}
     return state.of(Model(masks.apply(params, state.masks), state.masks, memory, parts))
+
+
+def _stepped(settings: Training, before: State, joined: State, shares: Sequence[Share]) -> State:
+    """The joined state after the server's optimiser; what no device trained stays, and what is pruned is 0."""
+    if settings.server_optimiser == "none":
+        return joined
+    owned = owned_by_any(list(before.params), [share.masks for share in shares])
+    owned |= {name: np.asarray(False) for name in before.params if not all(name in share.params for share in shares)}
+    params, moments = stepped(settings, before.params, joined.params, owned, before.moments)
+    return replace(joined, params=masks.apply(params, joined.masks), moments=moments)
 
 
 def _of(shares: Sequence[Share], names: Sequence[str]) -> list[Share]:
@@ -247,11 +260,3 @@ def like(expected: Params, given: Params) -> None:
             raise ValueError(f"{name} holds a value that is not finite")
         if name.endswith(".running_var") and (value < 0).any():
             raise ValueError(f"{name} holds a negative variance")
-
-
-def learning_rate(experiment: Experiment, round: int) -> float:
-    """A cosine from the first round's learning rate to the last's; rounds count from 1."""
-    first, last = experiment.training.learning_rate, experiment.training.final_learning_rate
-    if last is None or experiment.rounds == 1:
-        return first
-    return cosine(first, last, end=experiment.rounds - 1)(round - 1)
