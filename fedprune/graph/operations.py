@@ -1,8 +1,9 @@
 """The typed operations of a graph, and the graph itself: plain data, read by cost, surgery, export and training.
 
-Tensors are channels first with a batch of one: ``(1, C, H, W)`` maps and ``(1, F)`` vectors. A map of one spatial
-dimension ``(1, C, L)`` is held as ``(1, C, 1, L)``, so that a one-dimensional convolution is a two-dimensional one of
-height 1 and no reader needs both.
+Tensors are channels first with a batch of one: ``(1, C, H, W)`` maps and ``(1, F)`` vectors. What has three axes in the
+model, ``(1, C, L)`` or ``(1, T, F)``, is held as ``(1, C, 1, L)``, so that a one-dimensional convolution is a
+two-dimensional one of height 1 and no reader needs both. `activations` has what acts on values, `moving` what moves
+them.
 """
 
 from collections.abc import Mapping
@@ -63,12 +64,36 @@ class Conv2d(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class TransposedConv2d(Operation):
+    """The transpose of a cross-correlation: each value adds its window to the result, ``stride`` apart."""
+
+    weight: Parameter  # (in, out, rows, columns)
+    bias: Parameter | None
+    stride: Pair
+    padding: Sides
+    """Cut off the result: what is asked for before, and after less the model's ``output_padding``."""
+    bounds: Bounds = FREE
+
+
+@dataclass(frozen=True, eq=False)
 class Linear(Operation):
-    """``x W^T + b``."""
+    """``x W^T + b`` over the last axis."""
 
     weight: Parameter  # (out, in)
     bias: Parameter | None
     bounds: Bounds = FREE
+
+
+@dataclass(frozen=True, eq=False)
+class MatMul(Operation):
+    """``a b`` over the last two axes of tensors of four, ``(1, heads, rows, inner)`` and ``(1, heads, inner, columns)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding(Operation):
+    """The row of ``weight`` that each integer of the model's input names: ``(1, T)`` to ``(1, T, 1, F)``."""
+
+    weight: Parameter  # (rows, F)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,10 +108,26 @@ class BatchNorm(Operation):
 
 
 @dataclass(frozen=True, eq=False)
-class Clip(Operation):
-    """``min(max(x, low), high)``; ReLU and ReLU6 are its only bounds in a traced graph."""
+class GroupNorm(Operation):
+    """``(x - mean) / sqrt(variance + epsilon)`` over each of ``groups`` groups of channels, then scaled by channel.
 
-    bounds: Bounds
+    An instance norm has as many groups as channels.
+    """
+
+    groups: int
+    weight: Parameter | None  # (channels,)
+    bias: Parameter | None
+    epsilon: float
+
+
+@dataclass(frozen=True, eq=False)
+class LayerNorm(Operation):
+    """``(x - mean) / sqrt(variance + epsilon)`` over ``axes``, the last ones, then scaled value by value."""
+
+    axes: tuple[int, ...]
+    weight: Parameter | None  # of the sizes of axes
+    bias: Parameter | None
+    epsilon: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,73 +152,6 @@ class AvgPool(Operation):
 @dataclass(frozen=True, eq=False)
 class GlobalMean(Operation):
     """The mean over all positions of a map: to ``(1, C, 1, 1)`` or ``(1, C)``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Add(Operation):
-    """The sum of two tensors of one shape."""
-
-    bounds: Bounds = FREE
-
-
-@dataclass(frozen=True, eq=False)
-class Multiply(Operation):
-    """The product of two tensors; one may be ``(1, C, 1, 1)``, a gate of channels."""
-
-    bounds: Bounds = FREE
-
-
-@dataclass(frozen=True, eq=False)
-class Concat(Operation):
-    """The inputs one after the other along ``axis``."""
-
-    axis: int
-
-
-@dataclass(frozen=True, eq=False)
-class Pad(Operation):
-    """Zeros added (before, after) along each axis, the batch's first."""
-
-    padding: tuple[Pair, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Slice(Operation):
-    """``x[start:stop:step]`` along ``axis``."""
-
-    axis: int
-    start: int
-    stop: int
-    step: int
-
-
-@dataclass(frozen=True, eq=False)
-class Reshape(Operation):
-    """The same values, in order, in the shape of the output; flatten is one."""
-
-
-@dataclass(frozen=True, eq=False)
-class Softmax(Operation):
-    """``exp(x) / sum exp(x)`` over the last axis of a vector."""
-
-
-@dataclass(frozen=True, eq=False)
-class Sigmoid(Operation):
-    """``1 / (1 + exp(-x))``."""
-
-
-@dataclass(frozen=True, eq=False)
-class Tanh(Operation):
-    """``tanh(x)``."""
-
-
-@dataclass(frozen=True, eq=False)
-class HardSwish(Operation):
-    """``x min(max(x + 3, 0), 6) / 6``."""
-
-
-Bounded = Conv2d | Linear | MaxPool | AvgPool | Add | Multiply
-"""Operations that clip their own output."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,32 +4,23 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
+from fedprune.graph.activations import Add, Clip, HardSwish, Multiply, Sigmoid, Softmax, Tanh
 from fedprune.graph.calls import Call, Read
+from fedprune.graph.moving import Concat, Pad, Reshape, Slice
 from fedprune.graph.operations import (
     RELU,
     RELU6,
-    Add,
     AvgPool,
     BatchNorm,
     Bounds,
-    Clip,
-    Concat,
     Conv2d,
     GlobalMean,
-    HardSwish,
     Linear,
     MaxPool,
-    Multiply,
     Operation,
-    Pad,
     Pair,
     Parameter,
-    Reshape,
     Sides,
-    Sigmoid,
-    Slice,
-    Softmax,
-    Tanh,
 )
 
 

@@ -5,22 +5,20 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedprune.graph.activations import Bounded, Clip
+from fedprune.graph.moving import Pad, Reshape
 from fedprune.graph.operations import (
     FREE,
     AvgPool,
     BatchNorm,
-    Bounded,
     Bounds,
-    Clip,
     Conv2d,
     GlobalMean,
     Graph,
     Linear,
     MaxPool,
     Operation,
-    Pad,
     Parameter,
-    Reshape,
     Shape,
     consumers,
     producers,

@@ -5,29 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedprune.graph.activations import Add, Clip, HardSwish, Multiply, Sigmoid, Softmax, Tanh
+from fedprune.graph.moving import Concat, Pad, Reshape, Slice
 from fedprune.graph.operations import (
     FREE,
-    Add,
     AvgPool,
     BatchNorm,
-    Clip,
-    Concat,
     Conv2d,
     GlobalMean,
     Graph,
-    HardSwish,
     Linear,
     MaxPool,
-    Multiply,
     Operation,
-    Pad,
     Parameter,
-    Reshape,
     Shape,
-    Sigmoid,
-    Slice,
-    Softmax,
-    Tanh,
 )
 from fedprune.types import FloatTensor, Tensor
 

@@ -7,30 +7,21 @@ from math import prod
 
 import numpy as np
 
+from fedprune.graph.activations import Add, Clip, HardSwish, Multiply, Sigmoid, Softmax, Tanh
+from fedprune.graph.moving import Concat, Pad, Reshape, Slice
 from fedprune.graph.operations import (
-    Add,
     AvgPool,
     BatchNorm,
-    Clip,
-    Concat,
     Conv2d,
     GlobalMean,
     Graph,
-    HardSwish,
     Linear,
     MaxPool,
-    Multiply,
     Operation,
-    Pad,
     Pair,
     Parameter,
-    Reshape,
     Shape,
     Sides,
-    Sigmoid,
-    Slice,
-    Softmax,
-    Tanh,
     parameters,
 )
 
