@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = ["ModelError", "operator_name", "read"]
 
 _VERSION, _IDENTIFIER = 3, b"TFL3"
 _CUSTOM = 32
+_MOST_GRAPHS = 64
 _MOST = 2**16  # tensors, operators: no net has as many, and each takes a hundred times its bytes in memory
 
 # Operators that compute nothing without these options, or something else.
@@ -31,6 +33,7 @@ _OPTIONS = {
     "MEAN": "Reducer",
     "ADD": "Add",
     "MUL": "Mul",
+    "WHILE": "While",
 }
 
 
@@ -41,8 +44,8 @@ def read(content: bytes) -> File:
     not there has the index -1. Names of tensors are kept; metadata, signatures and the description are not.
 
     Raises ``ModelError`` with one line for bytes that are no sound model of fixed shapes, whatever they are, and for
-    what `File` cannot hold: a second subgraph, an operator of several outputs or with custom options, variables, types
-    of a part of a byte, zero points that differ by channel, sparse tensors other than by rows.
+    what `File` cannot hold: an operator with custom options, variables, types of a part of a byte, zero points that
+    differ by channel, sparse tensors other than by rows.
     """
     if len(content) < 8 or content[4:8] != _IDENTIFIER:
         raise ModelError(f"this is no .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
@@ -51,10 +54,14 @@ def read(content: bytes) -> File:
     version = model.number(0, "I")
     if version != _VERSION:
         raise ModelError(f"the file's version is {version}, not {_VERSION}")
-    graphs = model.count(2)
-    if graphs != 1:
-        raise ModelError(f"the model has {graphs} subgraphs; only models of one are read")
-    graph = model.item(2, 0)
+    count = model.count(2)
+    if not 1 <= count <= _MOST_GRAPHS:
+        raise ModelError(f"the model has {count} subgraphs; only models of 1 to {_MOST_GRAPHS} are read")
+    first, *others = (_graph(model, model.item(2, place)) for place in range(count))
+    return replace(first, subgraphs=others)
+
+
+def _graph(model: Table, graph: Table) -> File:
     if max(graph.count(0), graph.count(3)) > _MOST:
         raise ModelError(f"the model has {graph.count(0)} tensors and {graph.count(3)} operators, more than {_MOST}")
     operators = [_operator(model, graph.item(3, position), position) for position in range(graph.count(3))]
@@ -94,18 +101,19 @@ def _operator(model: Table, table: Table, position: int) -> FileOperator:
         raise ModelError(f"operator {position} is a custom one without a name")
     what = _who(position, custom or _names()[code])
     outputs, inputs = table.integers(2), table.integers(1)
-    if len(outputs) != 1:
-        raise ModelError(f"{what} has {len(outputs)} outputs; only operators of one are read")
+    if not outputs:
+        raise ModelError(f"{what} has no output")
     if table.part(5, 1) or table.number(9, "Q") > 1:
         raise ModelError(f"{what} has custom options, which are not read")
     if table.number(11, "B"):
         raise ModelError(f"{what} has options of a newer kind, which are not read")
-    model.source.spend(4 * len(inputs))  # whoever follows them takes a step for each
+    model.source.spend(4 * (len(inputs) + len(outputs)))  # whoever follows them takes a step for each
     number, options = _options(table, what)
     wanted = _OPTIONS.get(_names()[code])
     if wanted and type(options).__name__ != f"{wanted}OptionsT":
         raise ModelError(f"{what} lacks its {wanted}Options")
-    return FileOperator(code, kind.number(2, "i", 1), inputs, outputs[0], options, number, custom)
+    first, *others = outputs
+    return FileOperator(code, kind.number(2, "i", 1), inputs, first, options, number, custom, (*others,))
 
 
 def _options(table: Table, what: str) -> tuple[int, Any]:
@@ -151,10 +159,11 @@ def _check_order(file: File) -> None:
                 raise ModelError(f"{what} reads tensor {index}, and there are {count}")
             if index >= 0 and index not in made:
                 raise ModelError(f"{what} reads tensor {index}, which no operator before it makes")
-        if not 0 <= operator.output < count:
-            raise ModelError(f"{what} writes tensor {operator.output}, and there are {count}")
-        if operator.output in made:
-            raise ModelError(f"{what} writes tensor {operator.output}, which is already there")
-        made.add(operator.output)
+        for index in operator.outputs:
+            if not 0 <= index < count:
+                raise ModelError(f"{what} writes tensor {index}, and there are {count}")
+            if index in made:
+                raise ModelError(f"{what} writes tensor {index}, which is already there")
+            made.add(index)
     if not made.issuperset(file.outputs):
         raise ModelError("an output of the model is made by no operator")

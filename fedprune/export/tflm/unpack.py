@@ -62,15 +62,19 @@ def unpacked(file: File) -> File:
 
 def _needed(file: File) -> File:
     # without the tensors that only a DECODE read
-    used = {index for op in file.operators for index in (*op.inputs, op.output)} | {*file.inputs, *file.outputs}
+    used = {index for op in file.operators for index in (*op.inputs, *op.outputs)} | {*file.inputs, *file.outputs}
     kept = sorted(used - {-1})
     numbers = {index: number for number, index in enumerate(kept)} | {-1: -1}
 
     def renumbered(indices: Iterable[int]) -> tuple[int, ...]:
         return tuple(numbers[index] for index in indices)
 
-    operators = [replace(op, inputs=renumbered(op.inputs), output=numbers[op.output]) for op in file.operators]
-    return File([file.tensors[index] for index in kept], operators, renumbered(file.inputs), renumbered(file.outputs))
+    operators = [
+        replace(op, inputs=renumbered(op.inputs), output=numbers[op.output], others=renumbered(op.others))
+        for op in file.operators
+    ]
+    tensors = [file.tensors[index] for index in kept]
+    return File(tensors, operators, renumbered(file.inputs), renumbered(file.outputs), file.subgraphs)
 
 
 def _bits(encoded: Tensor, size: int, width: int) -> Tensor:
