@@ -24,7 +24,11 @@ LIMIT_S = 300.0
 _LENGTH_BYTES = 8
 _MOST_BYTES = 2**32  # of a frame
 _MOST_SAID = 300  # characters of what a runtime says, in an error
-_NAMES = {"tflm": "TensorFlow Lite Micro", "tflm_arena": "TensorFlow Lite Micro"}
+_NAMES = {
+    "tflm": "TensorFlow Lite Micro",
+    "tflm_arena": "TensorFlow Lite Micro",
+    "tflm_levels": "TensorFlow Lite Micro",
+}
 _OTHER = "LiteRT"
 
 

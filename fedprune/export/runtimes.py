@@ -35,6 +35,12 @@ def _tflm(given: Arrays) -> Arrays:
     return {"outputs": outputs, "arena_bytes": np.array(arena_bytes)}
 
 
+def _tflm_levels(given: Arrays) -> Arrays:
+    from fedprune.export.tflm import interpreter
+
+    return {"outputs": interpreter.levels_here(given["model"].tobytes(), given["inputs"])}
+
+
 def _tflm_arena(given: Arrays) -> Arrays:
     from fedprune.export.tflm import interpreter
 
@@ -54,6 +60,7 @@ _TASKS: Mapping[str, Callable[[Arrays], Arrays]] = {
     "litert": _litert,
     "reference": _reference,
     "tflm": _tflm,
+    "tflm_levels": _tflm_levels,
     "tflm_arena": _tflm_arena,
     "measured": _measured,
 }

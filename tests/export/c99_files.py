@@ -22,7 +22,9 @@ CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 _OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D"} | {
     "MAX_POOL_2D": "Pool2D", "FULLY_CONNECTED": "FullyConnected", "ADD": "Add", "MUL": "Mul", "SOFTMAX": "Softmax",
     "MEAN": "Reducer", "CONCATENATION": "Concatenation", "STRIDED_SLICE": "StridedSlice", "RESHAPE": "Reshape",
-    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze",
+    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze", "SUB": "Sub", "DIV": "Div", "MAXIMUM": "MaximumMinimum",
+    "MINIMUM": "MaximumMinimum", "SQUARED_DIFFERENCE": "SquaredDifference", "BATCH_MATMUL": "BatchMatMul",
+    "L2_NORMALIZATION": "L2Norm", "GELU": "Gelu",
 }  # fmt: skip
 _SIGMA = 70.0  # of an activation that uses its grid, in steps
 
@@ -47,9 +49,9 @@ class Draft:
         assert scales is not None
         return float(scales[0]), self.tensors[index].zero_point
 
-    def activation(self, shape: tuple[int, ...], grid: Grid | None = None) -> int:
+    def activation(self, shape: tuple[int, ...], grid: Grid | None = None, dtype: Any = np.int8) -> int:
         scale, zero = grid or (0.05 * float(np.exp(self.random.uniform(-1, 1))), int(self.random.integers(-90, 60)))
-        return self._tensor(FileTensor(shape, np.dtype(np.int8), None, np.array([scale], np.float32), zero))
+        return self._tensor(FileTensor(shape, np.dtype(dtype), None, np.array([scale], np.float32), zero))
 
     def constant(self, values: Any, dtype: Any = np.int32, **kind: Any) -> int:
         data = np.asarray(values, dtype)

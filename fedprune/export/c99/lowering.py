@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99.numbers import Factor, clipping, factor
-from fedprune.export.c99.program import WHOLE, Layer, Map
+from fedprune.export.c99.program import WHOLE, At, Fixed, Layer, Map
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import ModelError, operator_name
@@ -51,14 +51,17 @@ class Lowering:
     def tensor(self, index: int) -> FileTensor:
         return self.file.tensors[index]
 
-    def map(self, index: int, storage: int | None = None) -> int:
-        """Return the map of an activation, made at its first mention, in the bytes of the map ``storage`` if given."""
+    def map(self, index: int, storage: int | None = None, *, wide: bool = False) -> int:
+        """Return the map of an activation, made at its first mention, in the bytes of the map ``storage`` if given.
+
+        It is of int8, or with ``wide`` of int16 as well.
+        """
+        tensor = self.tensor(index)
+        if tensor.dtype != np.int8 and not (wide and tensor.dtype == np.int16):
+            raise self.wrong(f"works on {tensor.dtype.name}; C sources are for models that are int8 throughout")
         if index not in self._maps:
-            tensor = self.tensor(index)
             if tensor.data is not None:
                 raise self.wrong("reads a constant where C kernels read an activation")
-            if tensor.dtype != np.int8:
-                raise self.wrong(f"works on {tensor.dtype.name}; C sources are for models that are int8 throughout")
             shape = cells(tensor.shape)
             if shape is None:
                 raise self.wrong(
@@ -67,13 +70,20 @@ class Lowering:
             if (size := math.prod(shape)) > _MOST_BYTES:
                 raise self.wrong(f"has a tensor of {size} bytes; at most {_MOST_BYTES} will do")
             where = len(self.maps) if storage is None else self.maps[storage].storage
-            self._maps[index] = self._numbered(Map(*shape, where))
+            self._maps[index] = self._numbered(Map(*shape, where, tensor.dtype.itemsize))
         return self._maps[index]
 
     def vector(self, number: int) -> int:
         """Return a map of the same bytes with a single position."""
         whole = self.maps[number]
-        return self._numbered(Map(1, 1, whole.size, whole.storage))
+        return self._numbered(Map(1, 1, whole.size // whole.bytes, whole.storage, whole.bytes))
+
+    def shaped(self, number: int, shape: tuple[int, ...]) -> int:
+        """Return a map of the same bytes with another shape, of a tensor."""
+        whole, found = self.maps[number], cells(shape)
+        if found is None or math.prod(found) * whole.bytes != whole.size:
+            raise self.wrong(f"does not give an output of shape {shape}")
+        return self._numbered(Map(*found, whole.storage, whole.bytes))
 
     def _numbered(self, found: Map) -> int:
         # the same bytes in the same shape are one map, whatever the file calls them: who makes it is told by its number
@@ -81,11 +91,27 @@ class Lowering:
             self.maps.append(found)
         return self.maps.index(found)
 
-    def ends(self, operator: FileOperator, inputs: int = 1) -> tuple[int, ...]:
-        """Return the maps that an operator's first ``inputs`` inputs and its output are."""
+    def ends(self, operator: FileOperator, inputs: int = 1, *, wide: bool = False) -> tuple[int, ...]:
+        """Return the maps that an operator's first ``inputs`` inputs and its output are; ``wide`` as in `map`."""
         if not all(self.has(operator, at) for at in range(inputs)):
             raise self.wrong(f"has less than {inputs} input(s)")
-        return (*(self.map(index) for index in operator.inputs[:inputs]), self.map(operator.output))
+        return tuple(self.map(index, wide=wide) for index in (*operator.inputs[:inputs], operator.output))
+
+    def operand(self, operator: FileOperator, position: int) -> At | Fixed:
+        """Return an input that is an activation or a constant, int8 or int16, of any shape that a map can have."""
+        if not self.has(operator, position):
+            raise self.wrong(f"has less than {position + 1} input(s)")
+        tensor = self.tensor(index := operator.inputs[position])
+        if tensor.data is None:
+            return At(self.map(index, wide=True))
+        shape = cells(tensor.shape)
+        if shape is None or tensor.dtype not in (np.int8, np.int16):
+            raise self.wrong(f"has a constant input {position} of shape {tensor.shape} and type {tensor.dtype.name}")
+        return Fixed(shape, f"{tensor.dtype.name}_t", [int(value) for value in tensor.data.reshape(-1)])
+
+    def shape(self, operand: At | Fixed) -> tuple[int, int, int]:
+        """Return (height, width, channels) of what `operand` gave."""
+        return operand.shape if isinstance(operand, Fixed) else self.maps[operand.map][:3]
 
     def grid(self, index: int) -> Affine:
         tensor = self.tensor(index)
@@ -120,9 +146,15 @@ class Lowering:
     def clipping(self, operator: FileOperator) -> tuple[int, int]:
         """Return the range that an operator's fused activation lets through."""
         try:
-            return clipping(self.options(operator).fusedActivationFunction, self.grid(operator.output))
+            activation = self.options(operator).fusedActivationFunction
+            return clipping(activation, self.grid(operator.output), self.limits(operator.output))
         except ValueError as error:
             raise self.wrong(f"has {error}") from None
+
+    def limits(self, index: int) -> tuple[int, int]:
+        """Return the least and the most that the type of an activation holds."""
+        limits = np.iinfo(self.tensor(index).dtype)
+        return int(limits.min), int(limits.max)
 
     def axis(self, axis: int, rank: int) -> int:
         """Return an axis of a tensor of ``rank`` axes, those counted from the end as they are from the start."""
@@ -148,9 +180,12 @@ _LARGEST = 2.0**30  # kernels shift 32-bit sums to the left by its exponent
 
 
 def cells(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Return (height, width, channels) of a tensor: axes are added in front; None if there are too many."""
-    if len(shape) > 4 or (len(shape) > 1 and shape[0] != 1) or max(shape, default=1) > WHOLE:
+    """Return (height, width, channels) of a tensor: axes are added in front; None if there are too many.
+
+    Of four the first is a batch, of one.
+    """
+    if len(shape) > 4 or (len(shape) == 4 and shape[0] != 1) or max(shape, default=1) > WHOLE:
         return None
-    inner = shape[1:] if len(shape) > 1 else shape
+    inner = shape[-3:]
     height, width, channels = (1,) * (3 - len(inner)) + inner
     return height, width, channels

@@ -9,7 +9,7 @@ from fedprune.export.litert import Affine
 from fedprune.types import Tensor
 
 LEAST, MOST = -128, 127
-_BEYOND = 1024.0  # steps, more than int8 has from any zero point
+_BEYOND = 2.0**17  # steps, more than int16 has from any zero point
 
 
 class Factor(NamedTuple):
@@ -41,10 +41,10 @@ def scaled(values: "np.integer[Any] | Tensor", by: Factor) -> Tensor:
     return np.asarray((high + (1 << (right - 1)) + (high >> 63)) >> right)
 
 
-def clipping(activation: int, grid: Affine) -> tuple[int, int]:
-    """Return the smallest and largest int8 that a fused activation lets through: NONE, RELU, RELU_N1_TO_1 or RELU6.
+def clipping(activation: int, grid: Affine, limits: tuple[int, int] = (LEAST, MOST)) -> tuple[int, int]:
+    """Return the least and the most that a fused activation lets through: NONE, RELU, RELU_N1_TO_1 or RELU6.
 
-    Raises ``ValueError`` for any other.
+    ``limits`` are those of the type, int8 or int16. Raises ``ValueError`` for any other.
     """
     if activation not in _CLIPS:
         raise ValueError(f"a fused activation of kind {activation}")
@@ -56,9 +56,10 @@ def clipping(activation: int, grid: Affine) -> tuple[int, int]:
             steps = min(max(float(np.float32(real) / scale), -_BEYOND), _BEYOND)
         return grid.zero_point + int(np.sign(steps) * floor(abs(steps) + 0.5))
 
+    least, most = limits
     return (
-        LEAST if low is None else max(LEAST, level(low)),
-        MOST if high is None else min(MOST, level(high)),
+        least if low is None else max(least, level(low)),
+        most if high is None else min(most, level(high)),
     )
 
 

@@ -18,11 +18,13 @@ class Map(NamedTuple):
     width: int
     channels: int
     storage: int
+    bytes: int = 1
+    """Of each value: 1 for int8, 2 for int16."""
 
     @property
     def row_bytes(self) -> int:
         """Of one row."""
-        return self.width * self.channels
+        return self.width * self.channels * self.bytes
 
     @property
     def size(self) -> int:
@@ -62,7 +64,21 @@ class Structs(NamedTuple):
     items: "Sequence[Fields]"
 
 
-Fields = Mapping[str, "int | At | Array | Structs"]
+class Fixed(NamedTuple):
+    """In a field: a map that is constant, its values channels last, of one C type, int8_t or int16_t."""
+
+    shape: tuple[int, int, int]
+    kind: str
+    values: Sequence[int]
+
+
+class Name(NamedTuple):
+    """In a field: a function of the C text."""
+
+    text: str
+
+
+Fields = Mapping[str, "int | At | Array | Structs | Fixed | Name"]
 
 
 class Filters(NamedTuple):

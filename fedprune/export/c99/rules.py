@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.export.c99.elementwise import table
+from fedprune.export.c99.arithmetic import BINARY
 from fedprune.export.c99.exponentials import exponentials
 from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Program, Structs
+from fedprune.export.c99.values import alike, by_value, l2_norm, matmul, mean, quantize, rsqrt
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
 from fedprune.export.litert.flatbuffer import File, FileOperator
 from fedprune.export.litert.reader import ModelError, operator_name, read
@@ -18,66 +19,6 @@ from fedprune.types import Tensor
 # More than any microcontroller holds, or is planned for here in seconds.
 _MOST_OPERATORS = 1_000
 _MOST_ROWS = 2**17
-
-
-def _add(made: Lowering, operator: FileOperator) -> None:
-    *sources, result = made.ends(operator, 2)
-    if any(made.maps[source][:3] != made.maps[result][:3] for source in sources):
-        raise made.wrong("adds maps of different shapes")
-    grids = [made.grid(index) for index in (*operator.inputs[:2], operator.output)]
-    twice = 2 * max(np.float32(grids[0].scale), np.float32(grids[1].scale)).astype(np.float64)
-    factors = [made.factor(grid.scale / twice) for grid in grids[:2]]
-    factors.append(made.factor(twice / ((1 << 20) * grids[2].scale)))
-    low, high = made.clipping(operator)
-    fields: dict[str, Any] = {"a": At(sources[0]), "b": At(sources[1]), "out": At(result), "low": low, "high": high}
-    for name, each, grid in zip(("a", "b", "out"), factors, grids, strict=True):
-        fields |= {f"{name}_multiplier": each.multiplier, f"{name}_right": -each.shift, f"{name}_zero": grid.zero_point}
-    if fields["out_right"] < 1:
-        raise made.wrong("adds maps whose scales are 2^18 times that of their sum")
-    made.emit(Layer("add", (sources[0], sources[1]), result, fields, SAME_ROWS, in_place=True))
-
-
-def _multiply(made: Lowering, operator: FileOperator) -> None:
-    *sources, result = made.ends(operator, 2)
-    inputs = [*operator.inputs[:2]]
-    if made.maps[sources[0]][:3] != made.maps[result][:3]:
-        sources, inputs = sources[::-1], inputs[::-1]
-    first, second, whole = (made.maps[each][:3] for each in (*sources, result))
-    if first != whole or second not in (whole, (1, 1, whole[2])):
-        raise made.wrong(f"multiplies maps of shapes {first} and {second}")
-    grids = [made.grid(index) for index in (*inputs, operator.output)]
-    by = made.factor(grids[0].scale * grids[1].scale / grids[2].scale)
-    low, high = made.clipping(operator)
-    fields: Fields = {
-        "a": At(sources[0]), "b": At(sources[1]), "out": At(result), "multiplier": by.multiplier, "shift": by.shift,
-        "a_zero": grids[0].zero_point, "b_zero": grids[1].zero_point, "out_zero": grids[2].zero_point,
-        "low": low, "high": high,
-    }  # fmt: skip
-    made.emit(Layer("multiply", (sources[0], sources[1]), result, fields, SAME_ROWS if second == whole else ALL_ROWS))
-
-
-def _mean(made: Lowering, operator: FileOperator) -> None:
-    source, result = made.ends(operator)
-    size, rank = made.maps[source], len(made.tensor(operator.inputs[0]).shape)
-    axes = sorted(made.axis(int(axis), rank) for axis in made.constant(operator, 1, np.int32).reshape(-1))
-    spatial = [axis for axis in range(1, rank - 1) if made.tensor(operator.inputs[0]).shape[axis] > 1]
-    if not set(spatial) <= set(axes) <= set(range(rank - 1)) or made.maps[result].size != size.channels:
-        raise made.wrong(f"is over axes {axes}; only the mean of all positions is covered")
-    grids = (made.grid(operator.inputs[0]), made.grid(operator.output))
-    count = size.height * size.width
-    by = made.factor(grids[0].scale / grids[1].scale)
-    # the division by the count goes into the multiplier, as far as its bits allow
-    bits = min(63 - _leading(count), 32, 31 + by.shift)
-    multiplier, shift = (by.multiplier << bits) // count, by.shift - bits
-    fields: Fields = {
-        "in": At(source), "out": At(result), "multiplier": multiplier, "shift": shift,
-        "bias": -grids[0].zero_point * count, "out_zero": grids[1].zero_point,
-    }  # fmt: skip
-    made.emit(Layer("mean", (source,), result, fields, ALL_ROWS))
-
-
-def _leading(count: int) -> int:
-    return 64 - count.bit_length()
 
 
 def _reshape(made: Lowering, operator: FileOperator) -> None:
@@ -176,26 +117,8 @@ def _slice(made: Lowering, operator: FileOperator) -> None:
     _place(made, operator, 1, [_part(source, size, start, (0, 0, 0), step)], None)
 
 
-def _alike(made: Lowering, operator: FileOperator) -> tuple[int, ...]:
-    source, result = made.ends(operator)
-    if made.maps[source][:3] != made.maps[result][:3]:
-        raise made.wrong("has input and output of different shapes")
-    return source, result
-
-
-def _lookup(made: Lowering, operator: FileOperator) -> None:
-    source, result = _alike(made, operator)
-    made.grid(operator.inputs[0]), made.grid(operator.output)
-    try:
-        values = table(made.file, operator)
-    except (RuntimeError, ValueError) as error:
-        raise made.wrong(f"is refused by the reference kernels: {str(error).partition(chr(10))[0]}") from None
-    fields: Fields = {"in": At(source), "out": At(result), "table": Array("int8_t", values)}
-    made.emit(Layer("lookup", (source,), result, fields, SAME_ROWS, in_place=True))
-
-
 def _softmax(made: Lowering, operator: FileOperator) -> None:
-    source, result = _alike(made, operator)
+    source, result = alike(made, operator)
     grid = made.grid(operator.output)
     if grid != (1 / 256, -128):
         raise made.wrong(f"has an output of scale {grid.scale} and zero point {grid.zero_point}, not 1/256 and -128")
@@ -209,10 +132,13 @@ def _softmax(made: Lowering, operator: FileOperator) -> None:
         "exponentials": Array("int32_t", values),
         "count": len(values),
     }
-    made.emit(Layer("softmax", (source,), result, fields, SAME_ROWS, in_place=True))
+    made.emit(Layer("softmax", (source,), result, fields, SAME_ROWS, in_place=True, helpers=("reciprocal",)))
 
 
-_ALIKE = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "QUANTIZE")
+_BY_VALUE = (
+    "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ABS", "NEG",
+    "SQRT", "EXP", "LOG", "ELU", "GELU",
+)  # fmt: skip
 
 RULES: Mapping[str, Rule] = {
     "CONV_2D": conv,
@@ -220,9 +146,7 @@ RULES: Mapping[str, Rule] = {
     "FULLY_CONNECTED": fully_connected,
     "MAX_POOL_2D": pool("max_pool"),
     "AVERAGE_POOL_2D": pool("avg_pool"),
-    "ADD": _add,
-    "MUL": _multiply,
-    "MEAN": _mean,
+    "MEAN": mean,
     "RESHAPE": _reshape,
     "SQUEEZE": _reshape,
     "EXPAND_DIMS": _reshape,
@@ -231,7 +155,12 @@ RULES: Mapping[str, Rule] = {
     "PADV2": _pad,
     "CONCATENATION": _concat,
     "STRIDED_SLICE": _slice,
-    **dict.fromkeys(_ALIKE, _lookup),
+    "QUANTIZE": quantize,
+    "RSQRT": rsqrt,
+    "L2_NORMALIZATION": l2_norm,
+    "BATCH_MATMUL": matmul,
+    **dict.fromkeys(_BY_VALUE, by_value),
+    **BINARY,
 }
 
 

@@ -10,7 +10,7 @@ from fedprune.export.c99.encoding import Code
 from fedprune.export.c99.files import folder
 from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.plan import Plan
-from fedprune.export.c99.program import Array, At, Fields, Layer, Program, Structs
+from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
 from fedprune.export.c99.streams import band
 
 _PER_LINE = 24
@@ -100,7 +100,7 @@ class _Text:
         for each in self.program.maps:
             rows = min(self.plan.rows.get(each.storage, each.height), each.height)
             start = self.plan.offsets[each.storage]
-            yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels}, {rows}}}"
+            yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels * each.bytes}, {rows}}}"
 
     def layer(self, number: int, layer: Layer) -> str:
         """Return the declaration of a layer's struct."""
@@ -139,13 +139,23 @@ class _Text:
             value for layer in self.program.layers for value in layer.fields.values() if isinstance(value, Structs)
         )
         filters = [each for value in structs if value.name == "filter" for each in value.items]
-        numbers = [(layer.fields["shift"]) for layer in self.program.layers if "shift" in layer.fields]
+        numbers = [
+            value for layer in self.program.layers for key, value in layer.fields.items() if key.endswith("shift")
+        ]
         if any(_number(shift) >= 0 for shift in (*numbers, *(each["shift"] for each in filters))):
             yield "#define MODEL_HAS_LARGE_FACTORS"
         if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
             yield _LARGE_BIASES
 
-    def _value(self, value: "int | At | Array | Structs") -> str:
+    def _value(self, value: "int | At | Array | Structs | Fixed | Name") -> str:
+        if isinstance(value, Name):
+            return value.text
+        if isinstance(value, Fixed):
+            height, width, channels = value.shape
+            place, size = self._array(value.kind, value.values), 2 if value.kind == "int16_t" else 1
+            return self._declared(
+                "struct map", [f"{{(int8_t *){place}, {height}, {width}, {channels * size}, {height}}}"]
+            )
         if isinstance(value, At):
             return f"maps + {value.map}"
         if isinstance(value, Array):
@@ -193,7 +203,9 @@ def number(value: float) -> str:
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
     "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
-    "linear", "depthwise", "add", "multiply", "max_pool", "avg_pool", "mean", "lookup", "place", "softmax",
+    "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "sum_of", "difference_of",
+    "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool", "avg_pool", "mean",
+    "average", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax",
 )  # fmt: skip
 
 _HEADER = """\

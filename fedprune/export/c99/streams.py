@@ -141,7 +141,7 @@ def _distance(program: Program, order: Sequence[Work], storage: int) -> int:
     if others:
         return result.size  # a row of one shape is no row of another: all of the output before all of the input
     needed = [*_needed_after(program, order, storage), 1 << 30]
-    alike = layer.in_place and source[:3] == result[:3]
+    alike = layer.in_place and (*source[:3], source.bytes) == (*result[:3], result.bytes)
     distance = 0 if alike else -(1 << 30)  # never behind what is still to be read in the same row
     for position, each in enumerate(order):
         row = needed[position]

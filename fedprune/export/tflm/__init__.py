@@ -1,7 +1,7 @@
 """Models in TensorFlow Lite Micro: without their zeros, run, and what they take."""
 
 from fedprune.export.tflm.decode import flash_bytes
-from fedprune.export.tflm.interpreter import arena_bytes, run
+from fedprune.export.tflm.interpreter import arena_bytes, levels, run
 from fedprune.export.tflm.operators import operators
 from fedprune.export.tflm.sparse import decoded, pack_sparse, sram_bytes, write_sparse
 
@@ -9,6 +9,7 @@ __all__ = [
     "arena_bytes",
     "decoded",
     "flash_bytes",
+    "levels",
     "operators",
     "pack_sparse",
     "run",

@@ -67,6 +67,24 @@ def run_here(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
     return results(np.stack(outputs), result), _arena_bytes(interpreter)
 
 
+def levels(model: bytes, inputs: Tensor) -> Tensor:
+    """Return the int8 outputs, (n, values), for int8 ``inputs`` (n, values); raises ``RuntimeError`` as `run`."""
+    _installed()
+    given = {"model": np.frombuffer(model, np.uint8), "inputs": inputs}
+    return apart.call("tflm_levels", given, limit_s=max(1, len(inputs)) * _LIMIT_S)["outputs"]
+
+
+def levels_here(model: bytes, inputs: Tensor) -> Tensor:
+    """Return what `levels` returns, computed in this process, which a model may end."""
+    interpreter = _interpreter(model)
+    shape, outputs = _details(interpreter)[0]["shape"], []
+    for values in inputs:
+        interpreter.set_input(values.reshape(shape), 0)
+        interpreter.invoke()
+        outputs.append(interpreter.get_output(0).reshape(-1).copy())
+    return np.stack(outputs)
+
+
 def _installed() -> None:
     try:
         found = find_spec(_MODULE)

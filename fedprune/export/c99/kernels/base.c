@@ -62,3 +62,13 @@ struct filter {
   int32_t bias : 24, shift : 8;
 #endif
 };
+
+/* A value of a row of int8, or where it is wide of int16. */
+static inline int32_t value_at(const int8_t *row, unsigned at, unsigned wide) {
+  return wide ? ((const int16_t *)(const void *)row)[at] : row[at];
+}
+
+static inline void set_value(int8_t *row, unsigned at, unsigned wide, int32_t value) {
+  if (wide) ((int16_t *)(void *)row)[at] = (int16_t)value;
+  else row[at] = (int8_t)value;
+}

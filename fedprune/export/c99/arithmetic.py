@@ -1,0 +1,191 @@
+"""Operators on two operands as layers: sums, products, extremes and quotients, of maps and constants that broadcast."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.c99.elementwise import table
+from fedprune.export.c99.lowering import Lowering, Rule
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Fixed, Layer, Name
+from fedprune.export.litert.flatbuffer import FileOperator
+
+Numbers = Callable[[Lowering, FileOperator, bool], dict[str, int]]
+"""The factors of an operation, by the names that the kernel has for them; of int16 or not."""
+
+
+def binary(operation: str, numbers: Numbers, clips: bool = True, helpers: tuple[str, ...] = ()) -> Rule:
+    """Return the rule of an operator on two operands of any shapes, which ``operation`` combines in C."""
+
+    def rule(made: Lowering, operator: FileOperator) -> None:
+        operands = [made.operand(operator, position) for position in range(2)]
+        result = made.map(operator.output, wide=True)
+        sources = [each.map for each in operands if isinstance(each, At)]
+        whole, bytes_ = made.maps[result][:3], made.maps[result].bytes
+        if not sources:
+            raise made.wrong("has constant operands alone")
+        if any(made.tensor(index).dtype != made.tensor(operator.output).dtype for index in operator.inputs[:2]):
+            raise made.wrong("has operands and a result of different types")
+        shapes = [made.shape(each) for each in operands]
+        if any(size not in (1, most) for shape in shapes for size, most in zip(shape, whole, strict=True)) or any(
+            most != max(sizes) for most, *sizes in zip(whole, *shapes, strict=True)
+        ):
+            raise made.wrong(f"has operands of shapes {shapes[0]} and {shapes[1]} for a result of shape {whole}")
+        if bytes_ == 1 and _by_value(made, operator, operands, numbers):
+            return
+        low, high = made.clipping(operator) if clips else made.limits(operator.output)
+        names = ("a", "b", "out")
+        zeros = [made.grid(index).zero_point for index in (*operator.inputs[:2], operator.output)]
+        fields: dict[str, Any] = dict(zip(names, (*operands, At(result)), strict=True))
+        fields |= {f"{name}_zero": zero for name, zero in zip(names, zeros, strict=True)}
+        fields |= {"operation": Name(operation), "low": low, "high": high, "wide": bytes_ - 1}
+        fields |= numbers(made, operator, bytes_ == 2)
+        rowwise = all(made.maps[source].height == whole[0] for source in sources)
+        rows = SAME_ROWS if rowwise else ALL_ROWS
+        layer = Layer("combine", tuple(dict.fromkeys(sources)), result, fields, rows, helpers=(*helpers, operation))
+        made.emit(replace(layer, in_place=True))
+
+    return rule
+
+
+def _by_value(made: Lowering, operator: FileOperator, operands: list[At | Fixed], numbers: Numbers) -> bool:
+    """Emit a table, where one operand is a single constant; false where none is."""
+    for position, each in enumerate(operands):
+        other = operands[1 - position]
+        if isinstance(each, Fixed) and len(each.values) == 1 and isinstance(other, At):
+            numbers(made, operator, False)  # which refuses what the kernels refuse
+            lookup(made, operator, 1 - position)
+            return True
+    return False
+
+
+def lookup(made: Lowering, operator: FileOperator, position: int = 0) -> None:
+    """Emit a table of the results for each value of the input at ``position``, the others being single constants."""
+    source, result = made.map(operator.inputs[position]), made.map(operator.output)
+    try:
+        values = table(made.file, operator, position)
+    except (RuntimeError, ValueError) as error:
+        raise made.wrong(f"is refused by the reference kernels: {str(error).partition(chr(10))[0]}") from None
+    fields: Fields = {"in": At(source), "out": At(result), "table": Array("int8_t", values)}
+    made.emit(Layer("lookup", (source,), result, fields, SAME_ROWS, in_place=True))
+
+
+def _scales(made: Lowering, operator: FileOperator) -> tuple[float, float, float]:
+    first, second, result = (made.grid(index).scale for index in (*operator.inputs[:2], operator.output))
+    return first, second, result
+
+
+def _units(made: Lowering, operator: FileOperator, left: int, squared: bool = False) -> dict[str, int]:
+    # both operands in units of half the larger scale, which is taken in single precision
+    first, second, result = _scales(made, operator)
+    twice = 2 * max(np.float32(first), np.float32(second)).astype(np.float64)
+    last = twice * twice / ((1 << (2 * left)) * result) if squared else twice / ((1 << left) * result)
+    factors = [made.factor(each) for each in (first / twice, second / twice, float(last))]
+    if factors[2].shift > 0:
+        raise made.wrong("has operands whose scales are too large for that of its result")
+    found = {"left": left}
+    for prefix, each in zip(("a_", "b_", ""), factors, strict=True):
+        found |= {f"{prefix}multiplier": each.multiplier, f"{prefix}shift": each.shift}
+    return found
+
+
+def sums(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
+    """Return the factors of ADD and SUB."""
+    return _units(made, operator, 15 if wide else 20)
+
+
+def squares(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
+    """Return the factors of SQUARED_DIFFERENCE."""
+    return _units(made, operator, 0 if wide else 7, squared=True)
+
+
+def products(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
+    """Return the factor of MUL."""
+    first, second, result = _scales(made, operator)
+    by = made.factor(first * second / result)
+    return {"multiplier": by.multiplier, "shift": by.shift}
+
+
+def quotients(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
+    """Return the factor of DIV."""
+    first, second, result = _scales(made, operator)
+    by = made.factor(first / (second * result))
+    if wide or by.shift > 22:
+        raise made.wrong("divides int16, or by a scale that is too small")
+    return {"multiplier": by.multiplier, "shift": by.shift}
+
+
+def extremes(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
+    """Return the factors of MAXIMUM and MINIMUM, which have none: they compare steps as they are."""
+    return {"a_zero": 0, "b_zero": 0, "out_zero": 0}
+
+
+def leaks(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
+    """Return the factors of PRELU."""
+    first, second, result = _scales(made, operator)
+    if wide:
+        raise made.wrong("works on int16")
+    kept, leaked = made.factor(first / result), made.factor(first * second / result)
+    return {
+        "a_multiplier": kept.multiplier, "a_shift": kept.shift, "multiplier": leaked.multiplier, "shift": leaked.shift,
+    }  # fmt: skip
+
+
+def _plain(made: Lowering, operator: FileOperator) -> bool:
+    """Return whether all is int8, and both operands are activations."""
+    ends = (*operator.inputs[:2], operator.output)
+    tensors = [made.tensor(index) for index in ends if index >= 0]
+    return len(tensors) == 3 and all(each.dtype == np.int8 and each.data is None for each in tensors)
+
+
+def _add(made: Lowering, operator: FileOperator) -> None:
+    maps = made.ends(operator, 2) if _plain(made, operator) else ()
+    if len({made.maps[each][:3] for each in maps}) != 1:
+        _sum(made, operator)
+        return
+    first, second, result = maps
+    numbers = sums(made, operator, False)
+    low, high = made.clipping(operator)
+    fields: dict[str, Any] = {"a": At(first), "b": At(second), "out": At(result), "low": low, "high": high}
+    ends = zip(("a", "b", "out"), ("a_", "b_", ""), (*operator.inputs[:2], operator.output), strict=True)
+    for name, prefix, index in ends:
+        fields |= {f"{name}_multiplier": numbers[f"{prefix}multiplier"], f"{name}_right": -numbers[f"{prefix}shift"]}
+        fields |= {f"{name}_zero": made.grid(index).zero_point}
+    if fields["out_right"] < 1:
+        raise made.wrong("adds maps whose scales are 2^18 times that of their sum")
+    made.emit(Layer("add", (first, second), result, fields, SAME_ROWS, in_place=True))
+
+
+def _multiply(made: Lowering, operator: FileOperator) -> None:
+    maps = made.ends(operator, 2) if _plain(made, operator) else ()
+    shapes = [made.maps[each][:3] for each in maps]
+    order = next((at for at in (0, 1) if maps and shapes[at] == shapes[2]), None)
+    if order is None or shapes[1 - order] not in (shapes[2], (1, 1, shapes[2][2])):
+        _product(made, operator)
+        return
+    first, second, result = maps[order], maps[1 - order], maps[2]
+    zeros = [
+        made.grid(index).zero_point for index in (operator.inputs[order], operator.inputs[1 - order], operator.output)
+    ]
+    low, high = made.clipping(operator)
+    fields: Fields = {
+        "a": At(first), "b": At(second), "out": At(result), **products(made, operator, False), "a_zero": zeros[0],
+        "b_zero": zeros[1], "out_zero": zeros[2], "low": low, "high": high,
+    }  # fmt: skip
+    rows = SAME_ROWS if shapes[1 - order] == shapes[2] else ALL_ROWS
+    made.emit(Layer("multiply", (first, second), result, fields, rows))
+
+
+_sum, _product = binary("sum_of", sums), binary("product_of", products)
+
+BINARY: Mapping[str, Rule] = {
+    "ADD": _add,
+    "MUL": _multiply,
+    "SUB": binary("difference_of", sums),
+    "SQUARED_DIFFERENCE": binary("square_of", squares, clips=False),
+    "DIV": binary("quotient_of", quotients, helpers=("reciprocal",)),
+    "MAXIMUM": binary("larger_of", extremes, clips=False),
+    "MINIMUM": binary("smaller_of", extremes, clips=False),
+    "PRELU": binary("leak_of", leaks, clips=False),
+}

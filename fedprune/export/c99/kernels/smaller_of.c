@@ -1,0 +1,2 @@
+/* MINIMUM. */
+static int32_t smaller_of(const struct combine *s, int32_t a, int32_t b) { return (void)s, a < b ? a : b; }
