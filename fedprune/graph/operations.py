@@ -86,7 +86,7 @@ class Linear(Operation):
 
 @dataclass(frozen=True, eq=False)
 class MatMul(Operation):
-    """``a b`` over the last two axes of tensors of four, ``(1, heads, rows, inner)`` and ``(1, heads, inner, columns)``."""
+    """``a b`` over the last two axes of four, ``(1, heads, rows, inner)`` and ``(1, heads, inner, columns)``."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,33 +1,37 @@
-"""How each aten operation is read into typed ones: a reader a call, and the table of them by name."""
+"""How aten operations with weights or windows are read, and the table of all readers by name."""
 
 from collections.abc import Mapping
-from math import inf
+from dataclasses import replace
 from typing import Any
 
-from fedprune.graph.activations import Add, Clip, HardSwish, Multiply, Sigmoid, Softmax, Tanh
-from fedprune.graph.calls import Call, Read
-from fedprune.graph.moving import Concat, Pad, Reshape, Slice
+import numpy as np
+
+from fedprune.graph.activations import Add, Constant, Multiply, Reduce, Softmax
+from fedprune.graph.calls import Call, Read, Step, canonical, plain_shape
+from fedprune.graph.moving import Concat, Pad, Permute, Reshape, Slice
 from fedprune.graph.operations import (
-    RELU,
-    RELU6,
     AvgPool,
     BatchNorm,
-    Bounds,
     Conv2d,
+    Embedding,
     GlobalMean,
+    GroupNorm,
+    LayerNorm,
     Linear,
+    MatMul,
     MaxPool,
     Operation,
     Pair,
     Parameter,
     Sides,
+    TransposedConv2d,
 )
+from fedprune.graph.reading_moves import MOVES
+from fedprune.graph.reading_values import VALUES, first
 
 
 def conv(call: Call) -> Operation:
-    weight = call.weight()
-    if weight.value.ndim == 3:
-        weight = Parameter(weight.name, weight.value[:, :, None, :])
+    weight = _spatial(call.weight())
     dilation = _pair(call, "dilation", 1)
     kernel = weight.value.shape[2:]
     padding = call.arguments["padding"]
@@ -42,31 +46,148 @@ def conv(call: Call) -> Operation:
     return Conv2d((source,), call.output, weight, call.parameter("bias"), stride, sides, dilation, groups)
 
 
+def _spatial(weight: Parameter) -> Parameter:
+    return Parameter(weight.name, weight.value[:, :, None, :]) if weight.value.ndim == 3 else weight
+
+
+def transposed_conv(call: Call) -> Operation:
+    if call.arguments["groups"] != 1 or set(_pair(call, "dilation", 1)) != {1}:
+        raise call.unsupported("has groups or a dilation")
+    (top, left), (bottom, right) = _pair(call, "padding", 0), _pair(call, "output_padding", 0)
+    sides = ((top, top - bottom), (left, left - right))
+    stride, source = _pair(call, "stride", 1), call.tensor("input")
+    return TransposedConv2d((source,), call.output, _spatial(call.weight()), call.parameter("bias"), stride, sides)
+
+
 def linear(call: Call) -> Operation:
-    source = call.tensor("input")
-    if len(call.shapes[source]) != 2:
-        raise call.unsupported(f"reads a tensor of shape {call.shapes[source]}; a Linear reads (batch, features)")
-    return Linear((source,), call.output, call.weight(), call.parameter("bias"))
+    return Linear((call.tensor("input"),), call.output, call.weight(), call.parameter("bias"))
+
+
+def matmul(call: Call) -> tuple[Step, ...]:
+    """A product of two activations over all but their last two axes, or of an activation and a matrix."""
+    a, b = call.arguments["self"], call.arguments.get("other", call.arguments.get("mat2"))
+    known = call.constant(b)
+    if known is not None and known.value.ndim == 2:
+        return (Linear((call.named(a),), call.output, Parameter(known.name, known.value.T.copy()), None),)
+    shapes = plain_shape(a), plain_shape(b)
+    if len(shapes[0]) != len(shapes[1]) or len(shapes[0]) < 2 or shapes[0][:-2] != shapes[1][:-2]:
+        raise call.unsupported(f"of shapes {shapes[0]} and {shapes[1]} is not covered")
+    return _product(call, call.named(a), call.named(b), *shapes, call.output)
+
+
+def _product(
+    call: Call, a: str, b: str, first: tuple[int, ...], second: tuple[int, ...], output: str
+) -> tuple[Step, ...]:
+    batch = int(np.prod(first[:-2]))
+    wanted = [(1, batch, *shape[-2:]) for shape in (first, second)]
+    steps, names = list[Step](), list[str]()
+    for name, shape, side in zip((a, b), wanted, ("a", "b"), strict=True):
+        if call.shapes.get(name) == shape:
+            names.append(name)
+        else:
+            names.append(f"{output}.{side}")
+            steps.append((Reshape((name,), names[-1]), shape))
+    result = (1, batch, first[-2], second[-1])
+    if canonical((*first[:-1], second[-1])) == result:
+        return (*steps, (MatMul((names[0], names[1]), output), result))
+    product = f"{output}.product"
+    return (
+        *steps,
+        (MatMul((names[0], names[1]), product), result),
+        (Reshape((product,), output), canonical((*first[:-1], second[-1]))),
+    )
+
+
+def attention(call: Call) -> tuple[Step, ...]:
+    """softmax(q k^T / sqrt(d) + mask) v."""
+    q, k, v = (call.arguments[key] for key in ("query", "key", "value"))
+    shapes = [plain_shape(node) for node in (q, k, v)]
+    if any(len(shape) != 4 or shape[:-2] != shapes[0][:-2] for shape in shapes):
+        raise call.unsupported(f"of shapes {shapes} is not covered; (batch, heads, positions, values) is")
+    scale = call.arguments.get("scale")
+    scale = float(shapes[0][-1] ** -0.5 if scale is None else scale)
+    names = {
+        part: f"{call.output}.{part}" for part in ("factor", "query", "turned", "scores", "mask", "seen", "chances")
+    }
+    rows, columns = shapes[0][-2], shapes[1][-2]
+    scores = (*shapes[0][:-1], columns)
+    number = Parameter(names["factor"], np.full((1, 1, 1, 1), scale, np.float32))
+    steps: list[Step] = [
+        (Constant((), names["factor"], number), (1, 1, 1, 1)),
+        (Multiply((call.named(q), names["factor"]), names["query"]), shapes[0]),
+        (Permute((call.named(k),), names["turned"], (0, 1, 3, 2)), (*shapes[1][:-2], shapes[1][-1], columns)),
+        (MatMul((names["query"], names["turned"]), names["scores"]), scores),
+    ]
+    seen = names["scores"]
+    mask = _mask(call, rows, columns)
+    if mask is not None:
+        constant = Parameter(names["mask"], mask)
+        steps += [
+            (Constant((), names["mask"], constant), mask.shape),
+            (Add((seen, names["mask"]), names["seen"]), scores),
+        ]
+        seen = names["seen"]
+    return (
+        *steps,
+        (Softmax((seen,), names["chances"], 3), scores),
+        MatMul((names["chances"], call.named(v)), call.output),
+    )
+
+
+_HIDDEN = -16.0
+"""Added to what a position must not see: its share is then below an int8 step, whatever the other scores are."""
+
+
+def _mask(call: Call, rows: int, columns: int) -> Any:
+    given = call.arguments.get("attn_mask")
+    if call.arguments.get("is_causal"):
+        mask = np.where(np.tril(np.ones((rows, columns), np.bool_)), 0.0, -np.inf)
+    elif given is None:
+        return None
+    else:
+        if given.name not in call.constants:
+            raise call.unsupported("has a mask that depends on the input")
+        value = call.constants[given.name][1].detach().cpu().numpy()
+        mask = np.where(value, 0.0, -np.inf) if value.dtype == np.bool_ else value
+    return np.maximum(mask, _HIDDEN).astype(np.float32).reshape((1,) * (4 - mask.ndim) + mask.shape)
+
+
+def embedding(call: Call) -> Operation:
+    return Embedding((call.tensor("indices"),), call.output, call.weight())
 
 
 def batch_norm(call: Call) -> Operation:
-    if call.arguments["running_mean"] is None or call.arguments["training"]:
+    if call.arguments["running_mean"] is None or call.arguments.get("training"):
         raise call.unsupported("has no running statistics, so its output depends on the batch")
     weight, bias = call.parameter("weight"), call.parameter("bias")
     mean, variance = call.weight("running_mean"), call.weight("running_var")
-    return BatchNorm((call.tensor("input"),), call.output, weight, bias, mean, variance, float(call.arguments["eps"]))
+    return BatchNorm((first(call),), call.output, weight, bias, mean, variance, float(call.arguments["eps"]))
 
 
-def clip(call: Call) -> Operation:
-    fixed = {"relu": RELU, "relu6": RELU6}
-    low, high = (call.arguments.get(names[0], call.arguments.get(names[1])) for names in _ENDS)
-    bounds = fixed.get(call.name) or Bounds(-inf if low is None else float(low), inf if high is None else float(high))
-    if bounds not in (RELU, RELU6):
-        raise call.unsupported(f"clips to {tuple(bounds)}; only ReLU and ReLU6 are covered")
-    return Clip((_first(call),), call.output, bounds)
+def group_norm(call: Call) -> Operation:
+    weight, bias = call.parameter("weight"), call.parameter("bias")
+    groups = int(call.arguments["num_groups"])
+    return GroupNorm((first(call),), call.output, groups, weight, bias, float(call.arguments["eps"]))
 
 
-_ENDS = (("min_val", "min"), ("max_val", "max"))
+def instance_norm(call: Call) -> Operation:
+    if not call.arguments["use_input_stats"]:
+        return batch_norm(call)
+    weight, bias, source = call.parameter("weight"), call.parameter("bias"), first(call)
+    groups = call.shapes[source][1]
+    return GroupNorm((source,), call.output, groups, weight, bias, float(call.arguments["eps"]))
+
+
+def layer_norm(call: Call) -> Operation:
+    count = len(call.arguments["normalized_shape"])
+    rank = len(call.shape)
+    axes = tuple(range(rank - count - (call.rank == 3 and count == 2), rank))
+    shape = tuple(call.shape[axis] for axis in axes)
+    weight, bias = (
+        found if found is None else replace(found, value=found.value.reshape(shape))
+        for found in (call.parameter("weight"), call.parameter("bias"))
+    )
+    return LayerNorm((first(call),), call.output, axes, weight, bias, float(call.arguments["eps"]))
 
 
 def max_pool(call: Call) -> Operation:
@@ -99,114 +220,32 @@ def avg_pool(call: Call) -> tuple[Operation, ...]:
     return (pad, AvgPool((padded,), call.output, kernel, stride))
 
 
-def adaptive_avg_pool(call: Call) -> Operation | str:
+def adaptive_avg_pool(call: Call) -> Operation | tuple[Step, ...] | str:
     source = call.tensor("self")
     before, after = call.shapes[source][2:], call.shape[2:]
     if before == after:
         return source
     if after == (1, 1):
         return GlobalMean((source,), call.output)
-    if any(size % out for size, out in zip(before, after, strict=True)):
-        raise call.unsupported(f"from {before} to {after} has windows of unequal size")
-    kernel = (before[0] // after[0], before[1] // after[1])
-    return AvgPool((source,), call.output, kernel, kernel)
-
-
-def mean(call: Call) -> Operation:
-    axes = sorted(axis % call.rank for axis in call.arguments["dim"] or range(call.rank))
-    source = call.tensor("self")
-    if len(call.shapes[source]) != 4 or axes != list(range(2, call.rank)):
-        raise call.unsupported(f"is over axes {axes} of shape {call.shapes[source]}; only all spatial axes are covered")
-    return GlobalMean((source,), call.output)
-
-
-def add(call: Call) -> Operation:
-    first, second = call.tensor("self"), call.tensor("other")
-    if call.arguments["alpha"] != 1 or call.shapes[first] != call.shapes[second]:
-        raise call.unsupported(f"of shapes {call.shapes[first]} and {call.shapes[second]} is not a plain sum")
-    return Add((first, second), call.output)
-
-
-def multiply(call: Call) -> Operation:
-    first, second = call.tensor("self"), call.tensor("other")
-    if len(call.shapes[first]) != len(call.shapes[second]):
-        raise call.unsupported(f"of shapes {call.shapes[first]} and {call.shapes[second]} is not covered")
-    return Multiply((first, second), call.output)
-
-
-def silu(call: Call) -> tuple[Operation, ...]:
-    source, gate = _first(call), f"{call.output}.gate"
-    return (Sigmoid((source,), gate), Multiply((source, gate), call.output))
-
-
-def concat(call: Call) -> Operation:
-    sources = tuple(call.named(node) for node in call.arguments["tensors"])
-    return Concat(sources, call.output, _axis(call, call.arguments["dim"], call.rank))
-
-
-def pad(call: Call) -> Operation:
-    if call.arguments.get("mode", "constant") != "constant" or call.arguments.get("value"):
-        raise call.unsupported("does not pad with zeros")
-    flat = list(call.arguments["pad"])
-    if min(flat) < 0:
-        raise call.unsupported("crops")
-    axes = [(0, 0)] * len(call.shape)
-    for position in range(len(flat) // 2):  # torch counts from the last axis
-        axes[_axis(call, call.rank - 1 - position, call.rank)] = (flat[2 * position], flat[2 * position + 1])
-    return Pad((call.tensor("self"),), call.output, tuple(axes))
-
-
-def slice_(call: Call) -> Operation | str:
-    source = call.tensor("self")
-    axis = _axis(call, call.arguments["dim"], call.rank)
-    start, stop, step = slice(*(call.arguments[key] for key in ("start", "end", "step"))).indices(
-        call.shapes[source][axis]
-    )
-    return source if call.shapes[source] == call.shape else Slice((source,), call.output, axis, start, stop, step)
-
-
-def piece(call: Call) -> Operation:
-    """One result of ``chunk`` or ``split``: the slice that it is."""
-    parent = call.arguments["source"]
-    if getattr(parent.target, "_schema", None) is None or parent.target._schema.name not in _SPLITS:
-        raise call.unsupported(f"takes a part of {parent.target}")
-    source = call.named(parent.args[0])
-    plain = parent.args[2] if len(parent.args) > 2 else parent.kwargs.get("dim", 0)
-    rank = len(parent.args[0].meta["val"].shape)
-    sizes = [part.shape[plain] for part in parent.meta["val"]]
-    start = sum(sizes[: call.arguments["index"]])
-    axis = _axis(call, plain, rank)
-    return Slice((source,), call.output, axis, start, start + sizes[call.arguments["index"]], 1)
-
-
-_SPLITS = ("aten::chunk", "aten::split", "aten::split_with_sizes")
-
-
-def reshape(call: Call) -> Operation | str:
-    source = _first(call)
-    if call.shapes[source] == call.shape:
-        return source
-    if call.shape[0] != 1 or len(call.shape) not in (2, 4):
-        raise call.unsupported(f"makes a tensor of shape {call.shape}")
-    return Reshape((source,), call.output)
-
-
-def softmax(call: Call) -> Operation:
-    if len(call.shape) != 2:
-        raise call.unsupported(f"is over a map of shape {call.shape}")
-    return Softmax((call.tensor("self"),), call.output)
-
-
-def unary(kind: type[Operation]) -> Read:
-    return lambda call: kind((_first(call),), call.output)
-
-
-def unchanged(call: Call) -> str:
-    return _first(call)
-
-
-def _first(call: Call) -> str:
-    return call.named(next(iter(call.arguments.values())))
+    if not any(size % out for size, out in zip(before, after, strict=True)):
+        kernel = (before[0] // after[0], before[1] // after[1])
+        return AvgPool((source,), call.output, kernel, kernel)
+    steps = list[Step]()
+    for axis in (2, 3):  # the mean of a window is the mean over its rows of means over its columns
+        size, out = call.shapes[call.tensor("self")][axis], call.shape[axis]
+        if size == out:
+            continue
+        means = []
+        for place in range(out):
+            start, stop = place * size // out, -(-(place + 1) * size // out)
+            part, result = f"{call.output}.part{axis}.{place}", f"{call.output}.mean{axis}.{place}"
+            steps += [Slice((source,), part, axis, start, stop, 1), Reduce((part,), result, "mean", (axis,))]
+            means.append(result)
+        source = f"{call.output}.means{axis}"
+        steps.append(Concat(tuple(means), source, axis))
+    *others, last = steps
+    assert isinstance(last, Operation)
+    return (*others, replace(last, output=call.output))
 
 
 def _pair(call: Call, key: str, of_height: int) -> Pair:
@@ -222,11 +261,6 @@ def _sides(padding: Pair) -> Sides:
     return ((padding[0], padding[0]), (padding[1], padding[1]))
 
 
-def _axis(call: Call, axis: int, rank: int) -> int:
-    plain = axis % rank
-    return 3 if rank == 3 and plain == 2 else plain
-
-
 def _reach(call: Call, kernel: Pair, stride: Pair, sides: Sides) -> Sides:
     # With ceil_mode the last window may leave the map: pad as far as it reaches.
     sizes = call.shapes[call.tensor("self")][2:]
@@ -238,25 +272,18 @@ def _reach(call: Call, kernel: Pair, stride: Pair, sides: Sides) -> Sides:
 
 READERS: Mapping[str, Read] = {
     **dict.fromkeys(("conv1d", "conv2d"), conv),
+    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d"), transposed_conv),
     "linear": linear,
+    **dict.fromkeys(("matmul", "bmm", "mm"), matmul),
+    "scaled_dot_product_attention": attention,
+    "embedding": embedding,
     "batch_norm": batch_norm,
-    **dict.fromkeys(("relu", "relu6", "hardtanh", "clamp", "clamp_min"), clip),
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
+    "layer_norm": layer_norm,
     **dict.fromkeys(("max_pool1d", "max_pool2d"), max_pool),
     **dict.fromkeys(("avg_pool1d", "avg_pool2d"), avg_pool),
     **dict.fromkeys(("adaptive_avg_pool1d", "adaptive_avg_pool2d"), adaptive_avg_pool),
-    "mean": mean,
-    "add": add,
-    "mul": multiply,
-    "silu": silu,
-    **dict.fromkeys(("cat", "concat", "concatenate"), concat),
-    **dict.fromkeys(("pad", "constant_pad_nd"), pad),
-    "slice": slice_,
-    "getitem": piece,
-    **dict.fromkeys(("reshape", "view", "_unsafe_view", "flatten", "squeeze", "unsqueeze", "unflatten"), reshape),
-    "softmax": softmax,
-    "sigmoid": unary(Sigmoid),
-    "tanh": unary(Tanh),
-    "hardswish": unary(HardSwish),
-    **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "alias"), unchanged),
-    **dict.fromkeys(("detach", "identity", "lift_fresh_copy", "to", "_to_copy"), unchanged),
+    **VALUES,
+    **MOVES,
 }

@@ -181,7 +181,7 @@ def _mean_one(graph: Graph) -> Graph | None:
 def _reshape_one(graph: Graph) -> Graph | None:
     made, readers = producers(graph), consumers(graph)
     for op in graph.operations:
-        before = made.get(op.inputs[0])
+        before = made.get(op.inputs[0]) if isinstance(op, Reshape) else None
         if not isinstance(op, Reshape) or not _only_reader(graph, op.inputs[0], readers):
             continue
         flat = len(graph.shapes[op.output]) == 2

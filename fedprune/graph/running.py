@@ -5,20 +5,47 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fedprune.graph.activations import Add, Clip, HardSwish, Multiply, Sigmoid, Softmax, Tanh
-from fedprune.graph.moving import Concat, Pad, Reshape, Slice
+from fedprune.graph.activations import (
+    Abs,
+    Add,
+    Clip,
+    Constant,
+    Divide,
+    Elu,
+    Exp,
+    Gelu,
+    HardSwish,
+    LeakyRelu,
+    LogSoftmax,
+    Maximum,
+    Minimum,
+    Multiply,
+    PRelu,
+    Reduce,
+    Rsqrt,
+    Sigmoid,
+    Softmax,
+    Subtract,
+    Tanh,
+)
+from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import (
     FREE,
     AvgPool,
     BatchNorm,
     Conv2d,
+    Embedding,
     GlobalMean,
     Graph,
+    GroupNorm,
+    LayerNorm,
     Linear,
+    MatMul,
     MaxPool,
     Operation,
     Parameter,
     Shape,
+    TransposedConv2d,
 )
 from fedprune.types import FloatTensor, Tensor
 
@@ -37,14 +64,28 @@ def run(graph: Graph, inputs: Tensor) -> dict[str, FloatTensor]:
     if np.prod(inputs.shape[1:]) != np.prod(shape):
         raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit the graph's input {shape}")
     first = torch.as_tensor(np.asarray(inputs, dtype=np.float32)).reshape(-1, *shape)
-    values = {graph.input: first}
     with torch.no_grad():
-        for op in graph.operations:
-            arguments = [values[name] for name in op.inputs]
-            result = _RULES[type(op)](op, graph.shapes[op.output], *arguments)
-            bounds = getattr(op, "bounds", FREE)
-            values[op.output] = result if bounds == FREE else result.clamp(bounds.low, bounds.high)
-    return {name: value.numpy() for name, value in values.items()}
+        if len(first) > 1 and _moves_batch(graph):  # then only a batch of one is what the shapes say
+            each = [_values(graph, one[None]) for one in first]
+            return {name: np.stack([one[name].numpy() for one in each]) for name in each[0]}
+        return {name: value.numpy() for name, value in _values(graph, first).items()}
+
+
+def _moves_batch(graph: Graph) -> bool:
+    computed = {op.output for op in graph.operations if not isinstance(op, Constant)}
+    return any(graph.shapes[name][0] != 1 for name in computed) or any(
+        isinstance(op, Permute) and op.order[0] != 0 for op in graph.operations
+    )
+
+
+def _values(graph: Graph, first: "torch.Tensor") -> "dict[str, torch.Tensor]":
+    values = {graph.input: first}
+    for op in graph.operations:
+        arguments = [values[name] for name in op.inputs]
+        result = RULES[type(op)](op, graph.shapes[op.output], *arguments)
+        bounds = getattr(op, "bounds", FREE)
+        values[op.output] = result if bounds == FREE else result.clamp(bounds.low, bounds.high)
+    return values
 
 
 def _constant(parameter: Parameter | None) -> "torch.Tensor | None":
@@ -106,7 +147,77 @@ def _slice(op: Slice, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
 def _concat(op: Concat, _: Shape, *parts: "torch.Tensor") -> "torch.Tensor":
     import torch
 
-    return torch.cat(parts, op.axis)
+    batch = max(len(part) for part in parts) if op.axis else 1  # a constant has a batch of one
+    whole = [part.expand(batch, *part.shape[1:]) if op.axis and len(part) < batch else part for part in parts]
+    return torch.cat(whole, op.axis)
+
+
+def _weight(parameter: Parameter) -> "torch.Tensor":
+    value = _constant(parameter)
+    assert value is not None
+    return value
+
+
+def _transposed(op: TransposedConv2d, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    whole = F.conv_transpose2d(x, _weight(op.weight), _constant(op.bias), op.stride)
+    (top, _), (left, _) = op.padding
+    # what is cut off after may be less than nothing: then only the bias is there
+    rows, columns = (
+        max(0, before + size - there)
+        for before, size, there in zip((top, left), shape[2:], whole.shape[2:], strict=True)
+    )
+    grown = F.pad(whole, (0, columns, 0, rows))
+    if op.bias is not None and (rows or columns):
+        grown += F.pad(whole.new_zeros(whole.shape), (0, columns, 0, rows), value=1) * _weight(op.bias).reshape(
+            -1, 1, 1
+        )
+    return grown[:, :, top : top + shape[2], left : left + shape[3]]
+
+
+def _group_norm(op: GroupNorm, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    return F.group_norm(x, op.groups, _constant(op.weight), _constant(op.bias), op.epsilon)
+
+
+def _layer_norm(op: LayerNorm, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    return F.layer_norm(x, shape[-len(op.axes) :], _constant(op.weight), _constant(op.bias), op.epsilon)
+
+
+def _resize(op: Resize, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    if not op.bilinear:
+        return F.interpolate(x, shape[2:])
+    return F.interpolate(x, shape[2:], mode="bilinear", align_corners=op.align_corners)
+
+
+def _pixel_shuffle(op: PixelShuffle, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    return F.pixel_shuffle(x, op.factor)
+
+
+def _pixel_unshuffle(op: PixelUnshuffle, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    return F.pixel_unshuffle(x, op.factor)
+
+
+def _reduce(op: Reduce, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    reductions: Mapping[str, Any] = {"mean": x.mean, "sum": x.sum, "max": x.amax, "min": x.amin}
+    result: torch.Tensor = reductions[op.function](op.axes, keepdim=len(shape) == x.ndim)
+    return result
+
+
+def _gelu(op: Gelu, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch.nn.functional as F
+
+    return F.gelu(x, approximate="tanh" if op.approximate else "none")
 
 
 def _hard_swish(_: Operation, __: Shape, x: "torch.Tensor") -> "torch.Tensor":
@@ -115,7 +226,7 @@ def _hard_swish(_: Operation, __: Shape, x: "torch.Tensor") -> "torch.Tensor":
     return F.hardswish(x)
 
 
-_RULES: Mapping[type[Operation], Callable[..., Any]] = {
+RULES: Mapping[type[Operation], Callable[..., Any]] = {
     Conv2d: _conv,
     Linear: _linear,
     BatchNorm: _batch_norm,
@@ -125,12 +236,35 @@ _RULES: Mapping[type[Operation], Callable[..., Any]] = {
     Slice: _slice,
     Concat: _concat,
     HardSwish: _hard_swish,
+    TransposedConv2d: _transposed,
+    GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
+    Resize: _resize,
+    Reduce: _reduce,
+    Embedding: lambda op, shape, x: _weight(op.weight)[x.long()][:, :, None],
+    MatMul: lambda op, shape, x, y: x @ y,
+    Constant: lambda op, shape: _weight(op.value),
+    Permute: lambda op, shape, x: x.permute(op.order),
+    PixelShuffle: _pixel_shuffle,
+    PixelUnshuffle: _pixel_unshuffle,
     Clip: lambda op, shape, x: x,
     GlobalMean: lambda op, shape, x: x.mean((2, 3)).reshape(-1, *shape[1:]),
     Add: lambda op, shape, x, y: x + y,
+    Subtract: lambda op, shape, x, y: x - y,
     Multiply: lambda op, shape, x, y: x * y,
+    Divide: lambda op, shape, x, y: x / y,
+    Maximum: lambda op, shape, x, y: x.maximum(y),
+    Minimum: lambda op, shape, x, y: x.minimum(y),
     Reshape: lambda op, shape, x: x.reshape(-1, *shape[1:]),
-    Softmax: lambda op, shape, x: x.softmax(-1),
+    Softmax: lambda op, shape, x: x.softmax(op.axis),
+    LogSoftmax: lambda op, shape, x: x.log_softmax(op.axis),
+    Gelu: _gelu,
+    LeakyRelu: lambda op, shape, x: x.clamp(min=0) + op.slope * x.clamp(max=0),
+    PRelu: lambda op, shape, x: x.prelu(_weight(op.weight)),
+    Elu: lambda op, shape, x: x.clamp(min=0) + x.clamp(max=0).expm1(),
+    Abs: lambda op, shape, x: x.abs(),
+    Exp: lambda op, shape, x: x.exp(),
+    Rsqrt: lambda op, shape, x: (x + op.epsilon).rsqrt(),
     Sigmoid: lambda op, shape, x: x.sigmoid(),
     Tanh: lambda op, shape, x: x.tanh(),
 }

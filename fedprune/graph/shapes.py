@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
+from typing import get_args
 
 import numpy as np
 
-from fedprune.graph.activations import Add, Clip, HardSwish, Multiply, Sigmoid, Softmax, Tanh
-from fedprune.graph.moving import Concat, Pad, Reshape, Slice
+from fedprune.graph.activations import Binary, Constant, LogSoftmax, PRelu, Reduce, Softmax, Unary
+from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import (
     AvgPool,
     BatchNorm,
     Conv2d,
+    Embedding,
     GlobalMean,
     Graph,
+    GroupNorm,
+    LayerNorm,
     Linear,
+    MatMul,
     MaxPool,
     Operation,
     Pair,
     Parameter,
     Shape,
     Sides,
+    TransposedConv2d,
     parameters,
 )
 
@@ -39,7 +45,7 @@ def check(graph: Graph) -> None:
         there[name] = shape
 
     for name, shape in graph.shapes.items():
-        _need(len(shape) > 1 and shape[0] == 1 and min(shape) > 0, f"{name!r:.80} has no shape of one sample")
+        _need(len(shape) > 1 and min(shape) > 0, f"{name!r:.80} has no shape of one sample")
     _need(sum(map(prod, graph.shapes.values())) <= MOST_VALUES, "its tensors hold too many values")
     _need(graph.input in graph.shapes, "it has no input")
     add(graph.input, graph.shapes[graph.input])
@@ -49,7 +55,7 @@ def check(graph: Graph) -> None:
             _need(
                 parameter.value.dtype == np.float32, f"{parameter.name!r:.80} is {parameter.value.dtype}, not float32"
             )
-        add(op.output, _shape(op, [there[name] for name in op.inputs], graph.shapes.get(op.output, ())))
+        add(op.output, of(op, [there[name] for name in op.inputs], graph.shapes.get(op.output, ())))
     _need(set(graph.outputs) <= there.keys() == graph.shapes.keys(), "nothing makes one of its tensors")
 
 
@@ -58,8 +64,13 @@ def _need(right: bool, problem: str) -> None:
         raise ValueError(f"not a graph: {problem}")
 
 
-def _shape(op: Operation, shapes: Sequence[Shape], said: Shape) -> Shape:
-    rule, wanted = _RULES.get(type(op)), 2 if isinstance(op, Add | Multiply) else 1
+def of(op: Operation, shapes: Sequence[Shape], said: Shape = ()) -> Shape:
+    """The shape of what an operation makes of such ones; ``said`` tells where that does not follow from them.
+
+    ValueError where it cannot run.
+    """
+    wanted = 2 if isinstance(op, Binary | MatMul) else 0 if isinstance(op, Constant) else 1
+    rule = _RULES.get(type(op))
     if rule is None or not (isinstance(op, Concat) or len(shapes) == wanted):
         raise ValueError(f"not a graph: {op.output!r:.80} is of {len(shapes)} inputs")
     return rule(op, said, *shapes)
@@ -121,25 +132,106 @@ def _mean(op: GlobalMean, said: Shape, x: Shape) -> Shape:
     return said if said == (1, x[1]) else (1, x[1], 1, 1)
 
 
+def _transposed(op: TransposedConv2d, said: Shape, x: Shape) -> Shape:
+    weight = op.weight.value.shape
+    _need(len(weight) == 4 and len(x) == 4 and weight[0] == x[1], "a transposed convolution of other channels")
+    _need(min(op.stride) > 0 and max(op.stride) <= _MOST, "a window over no map")
+    _vector(op.bias, weight[1])
+    _need(max(abs(cells) for sides in op.padding for cells in sides) <= _MOST, "an impossible padding")
+    sizes = [
+        (side - 1) * by + kernel - sum(sides)
+        for side, by, kernel, sides in zip(x[2:], op.stride, weight[2:], op.padding, strict=True)
+    ]
+    _need(min(sizes) > 0 and weight[1] * sizes[0] * sizes[1] <= MOST_VALUES, "a window over no map")
+    return (1, weight[1], *sizes)
+
+
+def _matmul(op: MatMul, said: Shape, x: Shape, y: Shape) -> Shape:
+    _need(len(x) == len(y) == 4 and x[:2] == y[:2] and x[3] == y[2], "a product of matrices that do not fit")
+    return (*x[:3], y[3])
+
+
+def _embedding(op: Embedding, said: Shape, x: Shape) -> Shape:
+    weight = op.weight.value.shape
+    _need(len(x) == 2 and len(weight) == 2, "an embedding of no sequence")
+    return (*x, 1, weight[1])
+
+
+def _group_norm(op: GroupNorm, said: Shape, x: Shape) -> Shape:
+    _need(op.groups > 0 and x[1] % op.groups == 0, "groups that its channels do not divide into")
+    for parameter in (op.weight, op.bias):
+        _vector(parameter, x[1])
+    return x
+
+
+def _layer_norm(op: LayerNorm, said: Shape, x: Shape) -> Shape:
+    _need(op.axes == tuple(range(len(x) - len(op.axes), len(x))) and len(op.axes) > 0, "a norm over other axes")
+    for parameter in (op.weight, op.bias):
+        _need(parameter is None or parameter.value.shape == x[-len(op.axes) :], "a norm of other sizes")
+    return x
+
+
+def _constant(op: Constant, said: Shape) -> Shape:
+    return tuple(op.value.value.shape)
+
+
+def _reduce(op: Reduce, said: Shape, x: Shape) -> Shape:
+    _need(op.function in ("mean", "sum", "max", "min"), "a reduction of no kind")
+    _need(len({*op.axes}) == len(op.axes) > 0 and {*op.axes} <= {*range(len(x))}, "a reduction over no axis")
+    return tuple(1 if axis in op.axes else size for axis, size in enumerate(x))
+
+
+def _over_an_axis(op: Softmax | LogSoftmax, said: Shape, x: Shape) -> Shape:
+    _need(0 < op.axis < len(x), "a softmax over no axis")
+    return x
+
+
+def _prelu(op: PRelu, said: Shape, x: Shape) -> Shape:
+    _need(op.weight.value.shape in ((1,), (x[1],)), "a slope of other channels")
+    return x
+
+
+def _permute(op: Permute, said: Shape, x: Shape) -> Shape:
+    _need(sorted(op.order) == list(range(len(x))), "a permutation of other axes")
+    return tuple(x[axis] for axis in op.order)
+
+
+def _shuffle(op: PixelShuffle, said: Shape, x: Shape) -> Shape:
+    by = op.factor
+    _need(len(x) == 4 and 0 < by <= _MOST and x[1] % by**2 == 0, "a shuffle of no whole blocks")
+    return (1, x[1] // by**2, x[2] * by, x[3] * by)
+
+
+def _unshuffle(op: PixelUnshuffle, said: Shape, x: Shape) -> Shape:
+    by = op.factor
+    _need(len(x) == 4 and 0 < by <= _MOST and x[2] % by == x[3] % by == 0, "a shuffle of no whole blocks")
+    return (1, x[1] * by**2, x[2] // by, x[3] // by)
+
+
+def _resize(op: Resize, said: Shape, x: Shape) -> Shape:
+    _need(len(x) == len(said) == 4 and x[:2] == said[:2], "a resizing of no map")
+    return said
+
+
 def _pair(op: Operation, said: Shape, x: Shape, y: Shape) -> Shape:
     return tuple(np.broadcast_shapes(x, y))  # ValueError where they do not fit
 
 
 def _concat(op: Concat, said: Shape, *shapes: Shape) -> Shape:
     first, axis = shapes[0] if shapes else (), op.axis
-    _need(0 < axis < len(first), "a concatenation along no axis")
+    _need(0 <= axis < len(first), "a concatenation along no axis")
     rest = {(*shape[:axis], *shape[axis + 1 :]) for shape in shapes}
     _need(len(rest) == 1 and {len(shape) for shape in shapes} == {len(first)}, "a concatenation of unlike shapes")
     return (*first[:axis], sum(shape[axis] for shape in shapes), *first[axis + 1 :])
 
 
 def _pad(op: Pad, said: Shape, x: Shape) -> Shape:
-    _need(len(op.padding) == len(x) and op.padding[0] == (0, 0), "a padding of other axes")
+    _need(len(op.padding) == len(x), "a padding of other axes")
     return tuple(side + _added(sides) for side, sides in zip(x, op.padding, strict=True))
 
 
 def _slice(op: Slice, said: Shape, x: Shape) -> Shape:
-    _need(0 < op.axis < len(x) and 0 < op.step <= _MOST, "a slice along no axis")
+    _need(0 <= op.axis < len(x) and 0 < op.step <= _MOST, "a slice along no axis")
     _need(max(abs(op.start), abs(op.stop)) < 2**63, "a slice without end")
     kept = len(range(*slice(op.start, op.stop, op.step).indices(x[op.axis])))
     return (*x[: op.axis], kept, *x[op.axis + 1 :])
@@ -161,11 +253,23 @@ _RULES: Mapping[type[Operation], Callable[..., Shape]] = {
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     GlobalMean: _mean,
-    Add: _pair,
-    Multiply: _pair,
+    TransposedConv2d: _transposed,
+    MatMul: _matmul,
+    Embedding: _embedding,
+    GroupNorm: _group_norm,
+    LayerNorm: _layer_norm,
+    Constant: _constant,
+    Reduce: _reduce,
+    Permute: _permute,
+    PixelShuffle: _shuffle,
+    PixelUnshuffle: _unshuffle,
+    Resize: _resize,
+    PRelu: _prelu,
+    **dict.fromkeys((Softmax, LogSoftmax), _over_an_axis),
+    **dict.fromkeys(get_args(Binary), _pair),
     Concat: _concat,
     Pad: _pad,
     Slice: _slice,
     Reshape: _reshape,
-    **dict.fromkeys((Clip, Softmax, Sigmoid, Tanh, HardSwish), _same),
+    **dict.fromkeys(get_args(Unary), _same),
 }

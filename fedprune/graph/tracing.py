@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fedprune.graph import shapes as _shapes
 from fedprune.graph.calls import Call, Read, canonical
-from fedprune.graph.operations import Graph, Operation, Pad, Shape
+from fedprune.graph.operations import Graph, Operation, Shape
 from fedprune.graph.readers import READERS
 from fedprune.types import Tensor
 
@@ -17,22 +18,39 @@ if TYPE_CHECKING:
 def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     """Return the graph of ``model`` in evaluation mode; the model itself is left as it was.
 
-    ``example`` is a batch, channels first, of which the first sample is used: only its shape matters. Names of
-    parameters are those of ``state_dict``. Dropout, copies and reshapes to the same shape leave no trace.
+    ``example`` is a batch, channels first, of which the first sample is used: only its shape matters, and whether it
+    is of integers. Names of parameters are those of ``state_dict``. Dropout, copies and reshapes to the same shape
+    leave no trace.
 
     Raises ``UnsupportedOperation``, naming the aten operation and the line of the model, for what no operation covers.
     """
     import torch
 
     like = next(model.parameters(), torch.zeros(()))
-    sample = torch.as_tensor(example[:1]).detach().to(like.device, like.dtype)
+    given = torch.as_tensor(example[:1]).detach().to(like.device)
+    sample = given.to(like.dtype) if given.is_floating_point() else given.long()
     modes = [(module, module.training) for module in model.modules()]
+    attention = torch.backends.mha.get_fastpath_enabled()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)  # one opaque call, where no gradient is asked for
         with torch.no_grad():
-            return _read(torch.export.export(model.eval(), (sample,)), READERS)
+            return _read(_known(torch.export.export(model.eval(), (sample,))), READERS)
     finally:
+        torch.backends.mha.set_fastpath_enabled(attention)
         for module, training in modes:
             module.training = training
+
+
+def _known(program: "torch.export.ExportedProgram") -> "torch.export.ExportedProgram":
+    """The program with what is defined by other operations, such as einsum, written in those."""
+    import torch
+
+    composed = [torch.ops.aten.einsum.default, torch.ops.aten.var.dim, torch.ops.aten.std.dim]
+    if not any(node.target in composed for node in program.graph.nodes):
+        return program
+    known = torch.export.default_decompositions()
+    written: torch.export.ExportedProgram = program.run_decompositions({op: known[op] for op in composed})
+    return written
 
 
 def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) -> Graph:
@@ -50,7 +68,7 @@ def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) 
         elif node.op == "output":
             outputs = tuple(tensors[result.name] for result in node.args[0])
         elif node.op == "call_function":
-            if _fold_constant(node, constants):
+            if not node.users or _fold_constant(node, constants):
                 continue
             call = _call(node, tensors, constants, shapes)
             if call is None:  # several results: whoever takes one of them reads it
@@ -62,27 +80,33 @@ def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) 
             if isinstance(result, str):
                 tensors[node.name] = result
                 continue
-            for op in result if isinstance(result, tuple) else (result,):
+            for step in result if isinstance(result, tuple) else (result,):
+                op, shape = step if isinstance(step, tuple) else (step, ())
                 operations.append(op)
-                shapes[op.output] = call.shape if op.output == call.output else _between(op, shapes)
+                before = [shapes[name] for name in op.inputs]
+                shapes[op.output] = call.shape if op.output == call.output else shape or _shapes.of(op, before)
                 modules[op.output] = _module(node)
             tensors[node.name] = call.output
     assert isinstance(source, str)
-    return Graph(source, outputs, tuple(operations), shapes, modules)
+    return used(Graph(source, outputs, tuple(operations), shapes, modules))
+
+
+def used(graph: Graph) -> Graph:
+    """Return the graph without operations whose results nothing reads."""
+    needed, kept = {graph.input, *graph.outputs}, list[Operation]()
+    for op in reversed(graph.operations):
+        if op.output in needed:
+            needed.update(op.inputs)
+            kept.append(op)
+    shapes = {name: shape for name, shape in graph.shapes.items() if name in needed}
+    modules = {name: module for name, module in graph.modules.items() if name in needed}
+    return Graph(graph.input, graph.outputs, tuple(reversed(kept)), shapes, modules)
 
 
 def _module(node: "Node") -> str:
     # The stack goes from the model, whose name is empty, to the innermost module.
     stack = list((node.meta.get("nn_module_stack") or {"": ("", None)}).values())
     return str(stack[-1][0]).removeprefix("L['self']").lstrip(".")
-
-
-def _between(op: Operation, shapes: Mapping[str, Shape]) -> Shape:
-    # Shape of a step inside a call: a Pad grows its input, every other keeps its shape.
-    before = shapes[op.inputs[0]]
-    if isinstance(op, Pad):
-        return tuple(size + sum(sides) for size, sides in zip(before, op.padding, strict=True))
-    return before
 
 
 def _constants(program: "torch.export.ExportedProgram") -> dict[str, tuple[str, "torch.Tensor"]]:
@@ -100,15 +124,17 @@ def _constants(program: "torch.export.ExportedProgram") -> dict[str, tuple[str, 
 
 def _fold_constant(node: "Node", constants: dict[str, tuple[str, "torch.Tensor"]]) -> bool:
     # A weight that the model computes from parameters alone (a mask times a weight, say) is a constant of the graph.
-    sources = node.all_input_nodes
-    if not sources or any(source.name not in constants for source in sources):
-        return False
+    import torch
     from torch.fx.node import map_arg
 
+    sources = node.all_input_nodes
+    if any(source.name not in constants for source in sources) or not isinstance(node.meta.get("val"), torch.Tensor):
+        return False
     arguments = map_arg(node.args, lambda source: constants[source.name][1])
     keywords = map_arg(node.kwargs, lambda source: constants[source.name][1])
     assert callable(node.target)
-    constants[node.name] = (constants[sources[0].name][0], node.target(*arguments, **keywords))
+    name = constants[sources[0].name][0] if sources else node.name
+    constants[node.name] = (name, node.target(*arguments, **keywords))
     return True
 
 
@@ -138,6 +164,7 @@ def _call(
         output=node.name,
         arguments=arguments,
         shape=canonical(shape),
+        plain_shape=shape,
         rank=len(getattr(first, "shape", ())),
         shapes=shapes,
         where=_line(node.meta.get("stack_trace") or ""),
