@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from fedprune.graph import Conv2d, Graph, Linear
+from fedprune.graph import Conv2d, Graph, Linear, Recurrent
 
 
 def macs(graph: Graph) -> int:
-    """Multiply-adds of one dense inference, of convolutions and linear layers alone."""
+    """Multiply-adds of one dense inference, of convolutions, linear and recurrent layers alone."""
     return sparse_macs(graph, {})
 
 
@@ -22,6 +22,9 @@ def sparse_macs(graph: Graph, kept: Mapping[str, int]) -> int:
             total += kept.get(op.weight.name, op.weight.value.size) * rows * columns
         elif isinstance(op, Linear):
             total += kept.get(op.weight.name, op.weight.value.size)
+        elif isinstance(op, Recurrent):
+            weights = (op.weight_ih, op.weight_hh)
+            total += graph.shapes[op.output][1] * sum(kept.get(each.name, each.value.size) for each in weights)
     return total
 
 

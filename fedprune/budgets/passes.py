@@ -16,13 +16,17 @@ from fedprune.graph import (
     Clip,
     Conv2d,
     Graph,
+    Gru,
     HardSwish,
     Linear,
+    Lstm,
     MaxPool,
     Multiply,
     Operation,
     Parameter,
+    Recurrent,
     Reshape,
+    Rnn,
     Sigmoid,
     Softmax,
     Tanh,
@@ -32,6 +36,8 @@ from fedprune.graph import (
 _FLOAT, _INDEX = 4, 8
 _OWN_PAGES = 2**25
 """glibc takes what is at least as large as this from the system, and gives it back when it is freed."""
+_OF_STEPS = {Gru: 7, Lstm: 18, Rnn: 1}
+"""States' worth of bytes that torch keeps for each step of a recurrent layer, besides its states, measured."""
 Held = Mapping[str, int]
 """Storage -> bytes."""
 
@@ -162,6 +168,9 @@ class Step:
         """What torch's autograd keeps of an operation."""
         if isinstance(op, Conv2d | Linear | BatchNorm | AvgPool | HardSwish | Multiply):
             return self._tensors(op.inputs)
+        if isinstance(op, Recurrent):
+            steps = f"steps of {op.output}"
+            return {**self._tensors((*op.inputs, op.output)), steps: _OF_STEPS[type(op)] * self._bytes(op.output)}
         if isinstance(op, MaxPool):
             return {**self._tensors(op.inputs), f"indices of {op.output}": _indices(op, self._bytes(op.output))}
         if isinstance(op, Clip):

@@ -42,7 +42,7 @@ def _kind(name: str) -> _Kind:
         return Gru
     if plain == "lstm":
         return Lstm
-    return lambda *fields: Rnn(*fields, nonlinearity=plain.removeprefix("rnn_"))
+    return lambda *fields: Rnn(*fields, plain.removeprefix("rnn_"))
 
 
 def _check(call: Call, given: Mapping[str, Any], name: str) -> None:

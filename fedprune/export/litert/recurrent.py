@@ -210,7 +210,8 @@ class _Loop:
         """The state that follows."""
         op, step = self.op, self.state_step
         seen = part.at(hidden, self.input_step)
-        both = part.emit("CONCATENATION", (x, seen), part.vector(self.values + self.size, self.input_step), "Concatenation", axis=3)
+        both = part.vector(self.values + self.size, self.input_step)
+        part.emit("CONCATENATION", (x, seen), both, "Concatenation", axis=3)
 
         def gate(number: int) -> int:
             return part.product(both, *self._weights(number))
