@@ -1,6 +1,7 @@
 """How aten's recurrent operations are read: an operation for each layer and direction, and what is taken of them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fedprune.graph.calls import Call, Step, plain_shape
@@ -42,7 +43,7 @@ def _kind(name: str) -> _Kind:
         return Gru
     if plain == "lstm":
         return Lstm
-    return lambda *fields: Rnn(*fields, plain.removeprefix("rnn_"))
+    return partial(Rnn, nonlinearity=plain.removeprefix("rnn_"))
 
 
 def _check(call: Call, given: Mapping[str, Any], name: str) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Collection, Mapping
 
-_NUMBERS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4}
+_NUMBERS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4}
 
 _STRUCTS = {
     "map": 12, "step": 20, "filter": 8, "part": 28, "conv": 36, "linear": 24, "depthwise": 28, "add": 32,
     "multiply": 24, "combine": 44, "rescale": 24, "average": 28, "rsqrt": 16,
+    "wide": 28, "wide_filter": 8, "curve": 20, "copy": 28,
     "l2_norm": 12, "matmul": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
 }  # fmt: skip
 _LARGE_FILTER = 12  # a filter whose bias has a word to itself
@@ -19,7 +20,8 @@ _CODE: Mapping[str, int] = {
     "mean": 160, "lookup": 102, "place": 250, "softmax": 464, "reciprocal": 0, "combine": 300, "sum_of": 100,
     "difference_of": 100, "square_of": 100, "product_of": 50, "larger_of": 10, "smaller_of": 10, "leak_of": 60,
     "quotient_of": 100, "inverse_root": 100, "average": 300, "rescale": 100, "rsqrt": 100, "l2_norm": 100,
-    "matmul": 200,
+    "matmul": 200, "wide_dense": 100, "wide_gap4": 110, "wide_gap5": 144, "wide_gap8": 72, "wide_bitmap": 84,
+    "wide": 200, "curve": 300, "copy": 60,
 }  # fmt: skip
 _STARTUP = 246  # vectors, reset, an empty main, model_input and model_run
 _STREAM = 8  # a call in model_run

@@ -105,9 +105,20 @@ class Layer:
     """Kernel files that it needs besides its own."""
 
 
+class Loop(NamedTuple):
+    """Consecutive layers that run several times, one after the other and again."""
+
+    first: int
+    last: int
+    turns: int
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model: its maps, its layers in running order, which map it reads and gives, and their grids."""
+    """A model: its maps, its layers in running order, which map it reads and gives, and their grids.
+
+    A layer of a loop may write a map that one before the loop has made.
+    """
 
     maps: Sequence[Map]
     layers: Sequence[Layer]
@@ -115,3 +126,4 @@ class Program:
     output: int
     input_grid: Affine
     output_grid: Affine
+    loops: Sequence[Loop] = ()

@@ -7,11 +7,14 @@ import numpy as np
 
 from fedprune.export.c99.arithmetic import BINARY
 from fedprune.export.c99.exponentials import exponentials
+from fedprune.export.c99.loops import Flat, flat
 from fedprune.export.c99.lowering import Lowering, Rule
-from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Program, Structs
+from fedprune.export.c99.parts import filled, put, taken
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Layer, Loop, Program, Structs
 from fedprune.export.c99.values import alike, by_value, l2_norm, matmul, mean, quantize, rsqrt
+from fedprune.export.c99.wide import curve, joined, on_int16, product
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
-from fedprune.export.litert.flatbuffer import File, FileOperator
+from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.export.litert.reader import ModelError, operator_name, read
 from fedprune.export.tflm.unpack import unpacked
 from fedprune.types import Tensor
@@ -140,7 +143,7 @@ _BY_VALUE = (
     "SQRT", "EXP", "LOG", "ELU", "GELU",
 )  # fmt: skip
 
-RULES: Mapping[str, Rule] = {
+RULES: dict[str, Rule] = {
     "CONV_2D": conv,
     "DEPTHWISE_CONV_2D": depthwise,
     "FULLY_CONNECTED": fully_connected,
@@ -161,6 +164,13 @@ RULES: Mapping[str, Rule] = {
     "BATCH_MATMUL": matmul,
     **dict.fromkeys(_BY_VALUE, by_value),
     **BINARY,
+    "SLICE": taken,
+    "DYNAMIC_UPDATE_SLICE": put,
+    "FILL": filled,
+}
+RULES = RULES | {
+    name: on_int16(RULES[name], rule)
+    for name, rule in (("CONV_2D", product), ("LOGISTIC", curve), ("TANH", curve), ("CONCATENATION", joined))
 }
 
 
@@ -170,18 +180,23 @@ def lower(model: bytes) -> Program:
     Raises ``ModelError`` for a file that is not sound, holds floats, has more than one input or output or batch, or an
     operator that is not covered, which is named.
     """
-    return _lower(unpacked(read(model)), RULES)
+    return _lower(flat(unpacked(read(model))), RULES)
 
 
-def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
-    made = Lowering(file)
+def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
+    file = whole.file
+    made = Lowering(file, whole.counters)
     for what, ends in (("input", file.inputs), ("output", file.outputs)):
         if len(ends) != 1:
             raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
     if len(file.operators) > _MOST_OPERATORS:
         raise ModelError(f"the model has {len(file.operators)} operators; at most {_MOST_OPERATORS} will do")
     source = made.map(file.inputs[0])
+    turns = {at: each.turns for each in whole.repeats for at in range(each.first, each.last + 1)}
+    starts = []  # the first layer of each operator
     for position, operator in enumerate(file.operators):
+        starts.append(len(made.layers))
+        made.turns = turns.get(position, 1)
         name = operator_name(operator)
         if name not in rules:
             shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
@@ -196,4 +211,6 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
     if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
         raise ModelError(f"the model's maps have {rows} rows in all; at most {_MOST_ROWS} will do")
     grids = made.grid(file.inputs[0]), made.grid(file.outputs[0])
-    return Program(made.maps, made.layers, source, result, *grids)
+    starts.append(len(made.layers))
+    loops = [Loop(starts[each.first], starts[each.last + 1] - 1, each.turns) for each in whole.repeats]
+    return Program(made.maps, made.layers, source, result, *grids, [each for each in loops if each.first <= each.last])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     table = ",\n".join(text.steps())
     place = folder("kernels")
     names = text.kernels()
-    kernels = [(place / f"{name}.c").read_text("utf-8") for name in names]
+    kernels = [_kernel(place, name) for name in names]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(text.options()),
@@ -63,15 +64,33 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         maps=",\n".join(text.maps()),
         constants="\n".join([*text.constants, *layers]),
         table=table,
-        finals="\n".join(
-            f"  make(steps, {each.last}, {program.maps[program.layers[each.last].output].height});"
-            for each in plan.streams
-        ),
+        finals="\n".join(_runs(program, plan)),
         input=plan.offsets[source.storage],
         output=plan.offsets[result.storage],
     )
     code_bytes = code_bytes_predicted(names, len(plan.streams))
     return Sources(header, body, plan.arena_bytes + _PAST_END, text.constants_bytes(), code_bytes)
+
+
+def _runs(program: Program, plan: Plan) -> Iterable[str]:
+    starts, ends = {loop.first: loop for loop in program.loops}, {loop.last for loop in program.loops}
+    for each in plan.streams:
+        if each.first in starts:
+            _, last, turns = starts[each.first]
+            yield f"  for (turn = 0; turn < {turns}; ++turn) {{"
+            yield f"  for (unsigned i = {each.first}; i <= {last}; ++i) made[i] = 0;"
+        yield f"  make(steps, {each.last}, {program.maps[program.layers[each.last].output].height});"
+        if each.last in ends:
+            yield "  }"
+
+
+def _kernel(place: Path, name: str) -> str:
+    kind = name.removeprefix("wide_")
+    if kind == name:
+        return (place / f"{name}.c").read_text("utf-8")
+    # the same code reads values of int16
+    text = (place / f"linear_{kind}.c").read_text("utf-8")
+    return text.replace(f"linear_{kind}", name).replace("const int8_t *", "const int16_t *")
 
 
 _PAST_END = 8  # a decoder may look at the byte after a vector
@@ -191,7 +210,7 @@ def _literal(value: int) -> str:
 
 
 def _decoder(layer: Layer, code: Code) -> str:
-    return f"{'tile' if layer.kernel == 'conv' else 'linear'}_{code.encoding.name}"
+    return f"{_DECODERS[layer.kernel]}_{code.encoding.name}"
 
 
 def number(value: float) -> str:
@@ -200,12 +219,14 @@ def number(value: float) -> str:
     return (text if any(mark in text for mark in ".en") else f"{text}.0") + "f"
 
 
+_DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
     "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
     "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "sum_of", "difference_of",
     "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool", "avg_pool", "mean",
     "average", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax",
+    *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
 )  # fmt: skip
 
 _HEADER = """\
