@@ -17,6 +17,7 @@ from fedprune.graph.activations import (
     Maximum,
     Minimum,
     Multiply,
+    Narrow,
     PRelu,
     Reduce,
     Rsqrt,
@@ -25,6 +26,7 @@ from fedprune.graph.activations import (
     Subtract,
     Tanh,
     Unary,
+    Widen,
 )
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import (
@@ -89,6 +91,7 @@ __all__ = [
     "Maximum",
     "Minimum",
     "Multiply",
+    "Narrow",
     "Operation",
     "PRelu",
     "Pad",
@@ -110,6 +113,7 @@ __all__ = [
     "Subtract",
     "Tanh",
     "TransposedConv2d",
+    "Widen",
     "Unary",
     "UnsupportedOperation",
     "consumers",

@@ -69,10 +69,10 @@ Bounded = Conv2d | TransposedConv2d | Linear | MaxPool | AvgPool | Add | Subtrac
 
 @dataclass(frozen=True, eq=False)
 class Reduce(Operation):
-    """The mean, sum, largest or smallest over ``axes``, which the output has with size one or not at all."""
+    """The mean, largest or smallest over ``axes``, which the output has with size one or not at all."""
 
     function: str
-    """mean, sum, max or min."""
+    """mean, max or min; a sum is a mean, multiplied."""
     axes: tuple[int, ...]
 
 
@@ -155,5 +155,15 @@ class Rsqrt(Operation):
     epsilon: float
 
 
-Unary = Clip | Sigmoid | Tanh | HardSwish | Gelu | LeakyRelu | Elu | Abs | Exp | Rsqrt
+@dataclass(frozen=True, eq=False)
+class Widen(Operation):
+    """The same values; an int8 file holds them, and what is computed of them, in 16 bits until they are narrowed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Narrow(Operation):
+    """The same values; an int8 file holds them in 8 bits again."""
+
+
+Unary = Clip | Sigmoid | Tanh | HardSwish | Gelu | LeakyRelu | Elu | Abs | Exp | Rsqrt | Widen | Narrow
 """Functions of one value, the same for all of a tensor."""

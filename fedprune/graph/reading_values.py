@@ -246,7 +246,19 @@ def reduced(call: Call, source: str, named: Sequence[int] | int | None, function
     channels = before[1] if len(before) == 4 and before[0] == 1 else 0
     if function == "mean" and axes in ((2, 3), (3,)) and call.shape in ((1, channels), (1, channels, 1, 1)):
         return (GlobalMean((source,), call.output),)
-    return _reduced_to(call, Reduce((source,), call.output, function, axes), before)
+    if function != "sum":
+        return _reduced_to(call, Reduce((source,), call.output, function, axes), before)
+    name, count = f"{call.output}.count", np.prod([before[axis] for axis in axes])
+    ones = (1,) * len(call.shape)
+    made = (Constant((), name, Parameter(name, np.full(ones, count, np.float32))), ones)
+    mean, kept = f"{call.output}.average", tuple(1 if axis in axes else size for axis, size in enumerate(before))
+    shaped = f"{call.output}.shaped"
+    return (
+        (Reduce((source,), mean, "mean", axes), kept),
+        (Reshape((mean,), shaped), call.shape),
+        made,
+        Multiply((shaped, name), call.output),
+    )
 
 
 def _reduced_to(call: Call, op: Reduce, before: tuple[int, ...]) -> tuple[Step, ...]:

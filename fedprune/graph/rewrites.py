@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedprune.graph.activations import Bounded, Clip
+from fedprune.graph.activations import Bounded, Clip, Narrow
 from fedprune.graph.moving import Pad, Reshape
+from fedprune.graph.norms import spelled
 from fedprune.graph.operations import (
     FREE,
     AvgPool,
@@ -27,8 +28,8 @@ from fedprune.types import FloatTensor
 
 
 def inference(graph: Graph) -> Graph:
-    """Return the graph as it is deployed: without batch norm, and fused."""
-    return fuse(fold_batch_norm(graph))
+    """Return the graph as it is deployed: batch norms folded, other norms spelled out, and fused."""
+    return fuse(spelled(fold_batch_norm(graph)))
 
 
 def fold_batch_norm(graph: Graph) -> Graph:
@@ -132,6 +133,15 @@ def _clip_one(graph: Graph) -> Graph | None:
         if not isinstance(clip, Clip):
             continue
         before = made.get(clip.inputs[0])
+        if isinstance(before, Narrow) and _only_reader(graph, before.output, readers):
+            wide = made.get(before.inputs[0])
+            if isinstance(wide, Bounded) and _only_reader(graph, wide.output, readers):
+                bounded = replace(wide, bounds=_both(wide.bounds, clip.bounds), output=f"{wide.output}.clipped")
+                narrow = replace(before, inputs=(bounded.output,), output=clip.output)
+                moved: dict[str, tuple[Operation, ...]] = {
+                    wide.output: (bounded,), before.output: (narrow,), clip.output: (),
+                }  # fmt: skip
+                return _rebuilt(graph, moved, {bounded.output: graph.shapes[wide.output]})
         if not isinstance(before, Bounded | Clip) or not _only_reader(graph, clip.inputs[0], readers):
             continue
         first = made.get(before.inputs[0])

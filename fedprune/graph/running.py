@@ -20,6 +20,7 @@ from fedprune.graph.activations import (
     Maximum,
     Minimum,
     Multiply,
+    Narrow,
     PRelu,
     Reduce,
     Rsqrt,
@@ -27,6 +28,7 @@ from fedprune.graph.activations import (
     Softmax,
     Subtract,
     Tanh,
+    Widen,
 )
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import (
@@ -210,7 +212,7 @@ def _pixel_unshuffle(op: PixelUnshuffle, _: Shape, x: "torch.Tensor") -> "torch.
 
 
 def _reduce(op: Reduce, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
-    reductions: Mapping[str, Any] = {"mean": x.mean, "sum": x.sum, "max": x.amax, "min": x.amin}
+    reductions: Mapping[str, Any] = {"mean": x.mean, "max": x.amax, "min": x.amin}
     result: torch.Tensor = reductions[op.function](op.axes, keepdim=len(shape) == x.ndim)
     return result
 
@@ -283,6 +285,8 @@ RULES: Mapping[type[Operation], Callable[..., Any]] = {
     PRelu: lambda op, shape, x: x.prelu(_weight(op.weight)),
     Elu: lambda op, shape, x: x.clamp(min=0) + x.clamp(max=0).expm1(),
     Abs: lambda op, shape, x: x.abs(),
+    Widen: lambda op, shape, x: x,
+    Narrow: lambda op, shape, x: x,
     Exp: lambda op, shape, x: x.exp(),
     Rsqrt: lambda op, shape, x: (x + op.epsilon).rsqrt(),
     Sigmoid: lambda op, shape, x: x.sigmoid(),

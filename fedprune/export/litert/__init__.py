@@ -4,8 +4,8 @@ import gzip
 
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.interpreter import Port, Ports, arrange, ports, quantisation, reference, results, run
-from fedprune.export.litert.numbers import Floats, Integers
-from fedprune.export.litert.quantise import Affine, Ranges, calibrate, grids, to_float, to_int8
+from fedprune.export.litert.numbers import Floats, integers
+from fedprune.export.litert.quantise import Affine, Ranges, calibrate, to_float, to_int8
 from fedprune.export.litert.rules import lower
 from fedprune.export.litert.sparsity import densified
 from fedprune.graph import Graph
@@ -51,7 +51,7 @@ def write_int8(graph: Graph, ranges: Ranges) -> bytes:
     ``ranges`` is what `calibrate` found for the same graph. Weights have one scale an output channel, biases are int32.
     Raises as `write_float`, and ``ValueError`` for missing ranges.
     """
-    return pack(lower(graph, Integers(grids(graph, ranges))))
+    return pack(lower(graph, integers(graph, ranges)))
 
 
 def gzip_bytes(content: bytes) -> int:

@@ -1,94 +1,117 @@
-"""Channels first to channels last: shapes, axes, the order of flattened maps, and TFLite's two kinds of padding."""
+"""How a tensor of the graph lies in the file: which of its axes each dimension runs along, and TFLite's padding."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.graph import (
-    Add,
-    Clip,
-    Concat,
-    Conv2d,
-    Graph,
-    HardSwish,
-    Linear,
-    Multiply,
-    Operation,
-    Reshape,
-    Sigmoid,
-    Softmax,
-    Tanh,
-    UnsupportedOperation,
-)
 from fedprune.types import Tensor
 
+Shape = tuple[int, ...]
 Pair = tuple[int, int]
 Sides = tuple[Pair, Pair]
 
-_LAST = (0, 3, 1, 2)  # axis of a (1, C, H, W) map -> its place in (1, H, W, C)
+
+class Dim(NamedTuple):
+    """A dimension longer than one of a tensor in the file."""
+
+    size: int
+    axis: int
+    """The axis of the graph's tensor that it runs along."""
+    stride: int
+    """By how many places along that axis one step goes: more than one where several dimensions share an axis."""
 
 
-def shape(first: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the channels-last shape; a vector is a map of one position, ``(1, 1, 1, F)``."""
-    return (first[0], *first[2:], first[1]) if len(first) == 4 else (first[0], 1, 1, first[1])
+Dims = tuple[Dim, ...]
+"""The dimensions of a tensor, the outermost first; those of one value are left out."""
 
 
-def axis(index: int, rank: int) -> int:
-    """Return where an axis of a channels-first tensor lies in the channels-last one."""
-    return _LAST[index] if rank == 4 else (0, 3)[index]
+def plain(shape: Shape, axes: Sequence[int]) -> Dims:
+    """Return the dimensions of a tensor whose axes lie whole in that order."""
+    return tuple(Dim(shape[axis], axis, 1) for axis in axes if shape[axis] > 1)
 
 
-def orders(graph: Graph) -> dict[str, Tensor]:
-    """Return vector -> the channels-first position of each of its values, in the order the file holds them.
+def last(rank: int) -> tuple[int, ...]:
+    """Return the order of axes of a tensor whose channels lie last: (0, 2, 3, 1) of a map."""
+    return (0, *range(2, rank), 1) if rank == 4 else tuple(range(rank))
 
-    Vectors are tensors of one position. A map flattened channels last is a permutation of torch's vector; it passes
-    through operations that treat values alike, until the columns of a linear layer are permuted to match it.
 
-    Raises ``UnsupportedOperation`` where a permuted vector meets one of another order, a map, or an output.
-    """
-    found: dict[str, Tensor] = {}
-    for op in graph.operations:
-        plain = _plain(graph.shapes[op.output])
-        is_vector = plain.size == graph.shapes[op.output][1]
-        vectors = [found[name] for name in op.inputs if name in found]
-        if isinstance(op, Linear):
-            order = plain
-        elif isinstance(op, Reshape):
-            order = vectors[0] if vectors else _plain(graph.shapes[op.inputs[0]])
-            if not is_vector and not np.array_equal(order, plain):
-                raise _unordered(op)
-        elif isinstance(op, Concat) and len(vectors) == len(op.inputs):
-            starts = np.cumsum([0, *(len(vector) for vector in vectors)])
-            order = np.concatenate([vector + start for vector, start in zip(vectors, starts, strict=False)])
-        elif vectors and (isinstance(op, _ALIKE) or per_channel(op)):
-            order = vectors[0]
-            if not all(np.array_equal(order, vector) for vector in vectors):
-                raise _unordered(op)
+def shape(first: Shape) -> Shape:
+    """Return the channels-last shape of an end of the model; a vector is a map of one position, ``(1, 1, 1, F)``."""
+    return (first[0], *first[2:], first[1]) if len(first) == 4 else (1, 1, *first)
+
+
+def sizes(dims: Dims) -> Shape:
+    """Return their sizes."""
+    return tuple(dim.size for dim in dims)
+
+
+def joined(dims: Dims) -> Dims:
+    """Return the same layout in the fewest dimensions: neighbours that run on along one axis are one."""
+    found = list[Dim]()
+    for dim in dims:
+        before = found[-1] if found else None
+        if before is not None and before.axis == dim.axis and before.stride == dim.stride * dim.size:
+            found[-1] = Dim(before.size * dim.size, dim.axis, dim.stride)
         else:
-            order = plain
-            if any(not np.array_equal(vector, np.arange(len(vector))) for vector in vectors):
-                raise _unordered(op)
-        if is_vector:
-            found[op.output] = order
-    for name in graph.outputs:
-        if name in found and not np.array_equal(found[name], np.arange(len(found[name]))):
-            raise UnsupportedOperation(f"output {name} is a flattened map, whose values lie channels last in the file")
+            found.append(dim)
+    return tuple(found)
+
+
+def reshaped(dims: Dims, before: Shape, after: Shape) -> Dims | None:
+    """Return how a tensor lies that is seen in another shape; None where a dimension would have to be moved."""
+    steps = {axis: prod(after[axis + 1 :]) for axis in range(len(after)) if after[axis] > 1}
+    found = list[Dim]()
+    for dim in dims:
+        step = dim.stride * prod(before[dim.axis + 1 :])  # in the flattened tensor
+        size, parts = dim.size, list[Dim]()
+        for axis in sorted(steps, reverse=True):  # the innermost first
+            inner, outer = steps[axis], steps[axis] * after[axis]
+            if size == 1 or step >= outer:
+                continue
+            if step % inner:
+                return None
+            taken = min(size, outer // step)
+            if outer % step or size % taken:
+                return None
+            parts.insert(0, Dim(taken, axis, step // inner))
+            size, step = size // taken, step * taken
+        found += [part for part in parts if part.size > 1]
+    return tuple(found)
+
+
+def permuted(dims: Dims, order: Sequence[int]) -> Dims:
+    """Return how a tensor lies whose axis ``i`` was axis ``order[i]``."""
+    places = {axis: place for place, axis in enumerate(order)}
+    return tuple(dim._replace(axis=places[dim.axis]) for dim in dims)
+
+
+def positions(dims: Dims) -> Tensor:
+    """Return, of a vector, the place along its axis of each value in the order in which the file holds them."""
+    found = np.zeros((1,), np.int64)
+    for dim in dims:
+        found = (found[:, None] + dim.stride * np.arange(dim.size)).ravel()
     return found
 
 
-_ALIKE = (Clip, Add, Multiply, Softmax, Sigmoid, Tanh, HardSwish)
+def spread(values: Tensor, whole: Shape, dims: Dims) -> tuple[Tensor, Shape]:
+    """Return a constant that broadcasts to ``whole`` as it lies in ``dims``; of size one where it is the same.
 
-
-def per_channel(op: Operation) -> bool:
-    """Return whether ``op`` is a convolution that scales and shifts each channel alone, as a batch norm does."""
-    return isinstance(op, Conv2d) and op.weight.value.shape == (op.groups, 1, 1, 1)
-
-
-def _plain(first: tuple[int, ...]) -> Tensor:
-    indices = np.arange(int(np.prod(first))).reshape(first)
-    return (indices.transpose(0, 2, 3, 1) if len(first) == 4 else indices).ravel()
-
-
-def _unordered(op: Operation) -> UnsupportedOperation:
-    return UnsupportedOperation(f"{type(op).__name__} {op.output} would need its values moved between channel orders")
+    Besides, its shape in those dimensions.
+    """
+    full = values.reshape((1,) * (len(whole) - values.ndim) + values.shape)
+    kept = [dim.size if full.shape[dim.axis] > 1 else 1 for dim in dims]
+    index = []
+    for axis in range(len(whole)):
+        places = np.zeros((1,) * len(dims), np.int64)
+        for at, dim in enumerate(dims):
+            if dim.axis == axis and full.shape[axis] > 1:
+                steps = dim.stride * np.arange(dim.size)
+                places = places + steps.reshape([-1 if other == at else 1 for other in range(len(dims))])
+        index.append(places)
+    result: Tensor = np.broadcast_to(full[tuple(index)], kept)
+    return result, tuple(kept)
 
 
 def reach(size: Pair, result: Pair, kernel: Pair, stride: Pair, padding: Sides) -> Sides:

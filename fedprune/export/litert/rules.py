@@ -1,4 +1,4 @@
-"""One rule for each typed operation: the .tflite operators that compute it, channels last."""
+"""One rule for each operation with weights or windows: the .tflite operators that compute it, channels last."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,30 +7,22 @@ import numpy as np
 
 from fedprune.export.litert import layout
 from fedprune.export.litert.flatbuffer import File, FileTensor
-from fedprune.export.litert.lowering import Lowering
+from fedprune.export.litert.lowering import Lowering, Seen
 from fedprune.export.litert.numbers import Numbers
+from fedprune.export.litert.rules_moves import MOVES
+from fedprune.export.litert.rules_values import VALUES, reduce_axes
 from fedprune.graph import (
     FREE,
-    RELU,
-    RELU6,
-    Add,
     AvgPool,
-    Clip,
-    Concat,
     Conv2d,
+    Embedding,
     GlobalMean,
     Graph,
-    HardSwish,
     Linear,
+    MatMul,
     MaxPool,
-    Multiply,
     Operation,
-    Pad,
-    Reshape,
-    Sigmoid,
-    Slice,
-    Softmax,
-    Tanh,
+    TransposedConv2d,
     UnsupportedOperation,
 )
 from fedprune.types import Tensor
@@ -42,13 +34,18 @@ def lower(graph: Graph, numbers: Numbers) -> File:
     Raises ``UnsupportedOperation`` for batch norms (fold them first) and for what the file format cannot say.
     """
     made = Lowering(graph, numbers)
-    source = made.index(graph.input)
+    first = graph.shapes[graph.input]
+    if takes_tokens(graph):
+        source = made.add(FileTensor((1, 1, 1, first[-1]), np.dtype(np.int32)))
+        made.seen[graph.input] = Seen(source, layout.plain(first, range(len(first))))
+    else:
+        source = made.map(graph.input)
     for op in graph.operations:
         rule = _RULES.get(type(op))
         if rule is None:
             raise UnsupportedOperation(f"{type(op).__name__} {op.output}: fold batch norms before writing a file")
         rule(made, op)
-    results = tuple(made.index(name) for name in graph.outputs)
+    results = tuple(_map(made, name) for name in graph.outputs)
     names = {source: "input", **{index: f"output{n or ''}" for n, index in enumerate(results)}}
     tensors = [
         FileTensor(**{**vars(tensor), "name": names[index]}) if index in names else tensor
@@ -57,10 +54,26 @@ def lower(graph: Graph, numbers: Numbers) -> File:
     return File(tensors, made.operators, (source,), results)
 
 
+def takes_tokens(graph: Graph) -> bool:
+    """Return whether a graph's input is of integers, which name rows of embeddings."""
+    return any(isinstance(op, Embedding) and graph.input in op.inputs for op in graph.operations)
+
+
+def _map(made: Lowering, name: str) -> int:
+    first = made.shape(name)
+    return made.read(name, layout.last(len(first)), layout.shape(first))
+
+
 def _conv(made: Lowering, op: Conv2d) -> None:
     weight = op.weight.value  # (out, in / groups, rows, columns)
-    channels = made.graph.shapes[op.inputs[0]][1]
-    source, padding = made.window(op, _extent(op), None)
+    bias = _bias(op)
+    channels = made.shape(op.inputs[0])[1]
+    order = None
+    if per_channel(op) and set(made.shape(op.inputs[0])[2:]) == {1}:
+        source, order = _channels(made, op.inputs[0])
+        weight, bias, padding = weight[order], bias[order], made.schema.Padding.VALID
+    else:
+        source, padding = window(made, op, _extent(op), None)
     common = {
         "padding": padding,
         "strideH": op.stride[0],
@@ -69,10 +82,6 @@ def _conv(made: Lowering, op: Conv2d) -> None:
         "dilationWFactor": op.dilation[1],
         "fusedActivationFunction": made.clipping(op, op.bounds),
     }
-    bias = _bias(op)
-    if layout.per_channel(op) and op.inputs[0] in made.orders:
-        order = made.orders[op.inputs[0]]
-        weight, bias = weight[order], bias[order]
     if op.groups == channels and op.groups > 1:
         stored = weight.transpose(1, 2, 3, 0)  # (1, rows, columns, out): torch, too, keeps an input's outputs together
         constants = made.numbers.constants(stored, bias, 3, op.inputs[0], op.output)
@@ -83,10 +92,25 @@ def _conv(made: Lowering, op: Conv2d) -> None:
         options = made.options("Conv2D", **common)
         code, version = "CONV_2D", _GROUPED if op.groups > 1 else 0
     inputs = (source, made.add(constants.weight), made.add(constants.bias))
-    made.emit(code, inputs, made.index(op.output), options, version)
+    before = made.seen.get(op.inputs[0])
+    made.emit(code, inputs, made.map(op.output), options, version)
+    if order is not None and before is not None:  # the channels stay in the order in which they came
+        made.seen[op.output] = made.seen[op.output]._replace(dims=before.dims, order=before.order)
 
 
 _GROUPED = 6  # the version of CONV_2D whose filters read a part of the channels
+
+
+def _channels(made: Lowering, name: str) -> tuple[int, Tensor]:
+    # a map of one position, its channels in whatever order they lie
+    seen = made.seen[name]
+    order = layout.positions(seen.dims) if seen.order is None else seen.order
+    return made.shaped(name, seen.tensor, (1, 1, 1, made.shape(name)[1])), order
+
+
+def per_channel(op: Operation) -> bool:
+    """Return whether ``op`` is a convolution that scales and shifts each channel alone, as a batch norm does."""
+    return isinstance(op, Conv2d) and op.weight.value.shape == (op.groups, 1, 1, 1)
 
 
 def _extent(op: Conv2d) -> tuple[int, int]:
@@ -98,15 +122,97 @@ def _bias(op: Conv2d | Linear) -> Tensor:
     return np.zeros(len(op.weight.value), np.float32) if op.bias is None else op.bias.value
 
 
+def window(made: Lowering, op: Conv2d | MaxPool, kernel: tuple[int, int], filler: int | None) -> tuple[int, int]:
+    """Return (index of the input, padding kind), after a PAD operator where neither SAME nor VALID says it.
+
+    ``filler`` is the scalar to pad with; None pads zeros.
+    """
+    source, index = op.inputs[0], _map(made, op.inputs[0])
+    size, result = made.shape(source)[2:], made.shape(op.output)[2:]
+    needed = layout.reach((size[0], size[1]), (result[0], result[1]), kernel, op.stride, op.padding)
+    kinds = made.schema.Padding
+    if needed == ((0, 0), (0, 0)):
+        return index, kinds.VALID
+    if needed == layout.same((size[0], size[1]), kernel, op.stride):
+        return index, kinds.SAME
+    sides = ((0, 0), *needed, (0, 0))
+    shape = tuple(length + sum(ends) for length, ends in zip(made.tensors[index].shape, sides, strict=True))
+    padded = made.add(made.numbers.activation(source, shape))
+    if filler is None:
+        made.emit("PAD", (index, made.integers(sides)), padded, made.options("Pad"))
+    else:
+        made.emit("PADV2", (index, made.integers(sides), filler), padded, made.options("PadV2"))
+    return padded, kinds.VALID
+
+
+def _transposed_conv(made: Lowering, op: TransposedConv2d) -> None:
+    weight = op.weight.value.transpose(1, 2, 3, 0)  # (out, rows, columns, in)
+    bias = np.zeros(len(weight), np.float32) if op.bias is None else op.bias.value
+    constants = made.numbers.constants(weight, bias, 0, op.inputs[0], op.output)
+    size, result = made.shape(op.inputs[0])[2:], made.shape(op.output)
+    whole = [(n - 1) * s + k for n, s, k in zip(size, op.stride, weight.shape[1:3], strict=True)]
+    # VALID makes the whole; more, where the model's output_padding asks for it, of which the bias alone is known
+    made_size = [max(w, out + before) for w, out, (before, _) in zip(whole, result[2:], op.padding, strict=True)]
+    shape = (1, *made_size, len(weight))
+    options = made.options(
+        "TransposeConv",
+        padding=made.schema.Padding.VALID,
+        strideH=op.stride[0],
+        strideW=op.stride[1],
+        fusedActivationFunction=made.clipping(op, op.bounds),
+    )
+    source = _map(made, op.inputs[0])
+    inputs = (made.integers(shape), made.add(constants.weight), source, made.add(constants.bias))
+    cropped = shape[1:3] != result[2:]
+    target = made.add(made.numbers.activation(op.output, shape)) if cropped else made.map(op.output)
+    made.emit("TRANSPOSE_CONV", inputs, target, options, 3)
+    if cropped:
+        begin = [0, op.padding[0][0], op.padding[1][0], 0]
+        end = [1, begin[1] + result[2], begin[2] + result[3], len(weight)]
+        constants_of = (made.integers(column) for column in (begin, end, [1, 1, 1, 1]))
+        made.emit("STRIDED_SLICE", (target, *constants_of), made.map(op.output), made.options("StridedSlice"))
+
+
 def _linear(made: Lowering, op: Linear) -> None:
     # As a convolution of one position: FULLY_CONNECTED has one scale for the whole matrix on runtimes in the field, and
     # its rounding differs between TFLM and LiteRT, while convolutions agree to the bit.
-    weight = op.weight.value[:, made.orders[op.inputs[0]]] if op.inputs[0] in made.orders else op.weight.value
+    first, weight = made.shape(op.inputs[0]), op.weight.value
+    result = made.shape(op.output)
+    if np.prod(first) == first[-1]:
+        source, order = made.vector(op.inputs[0])
+        weight, shape = weight[:, order], (1, 1, 1, result[-1])
+    else:
+        rows = int(np.prod(first[:-1]))
+        source = made.read(op.inputs[0], range(len(first)), (1, 1, rows, first[-1]))
+        shape = (1, 1, rows, result[-1])
     constants = made.numbers.constants(weight[:, None, None, :], _bias(op), 0, op.inputs[0], op.output)
     clipping, padding = made.clipping(op, op.bounds), made.schema.Padding.VALID
     options = made.options("Conv2D", padding=padding, strideH=1, strideW=1, fusedActivationFunction=clipping)
-    inputs = (made.index(op.inputs[0]), made.add(constants.weight), made.add(constants.bias))
-    made.emit("CONV_2D", inputs, made.index(op.output), options)
+    inputs = (source, made.add(constants.weight), made.add(constants.bias))
+    made.emit("CONV_2D", inputs, made.make(op.output, shape, layout.plain(result, range(len(result)))), options)
+
+
+def _matmul(made: Lowering, op: MatMul) -> None:
+    second, result = made.shape(op.inputs[1]), made.shape(op.output)
+    turned = layout.plain(second, (0, 1, 3, 2))
+    seen = made.seen.get(op.inputs[1])
+    adjoint = seen is not None and layout.joined(seen.dims) == layout.joined(turned)
+    b = made.read(op.inputs[1], (0, 1, 3, 2) if adjoint else range(4))
+    a = made.read(op.inputs[0], range(4))
+    options = made.options("BatchMatMul", adjX=False, adjY=adjoint)
+    made.emit("BATCH_MATMUL", (a, b), made.make(op.output, result, layout.plain(result, range(4))), options)
+
+
+def _embedding(made: Lowering, op: Embedding) -> None:
+    first, result = made.shape(op.inputs[0]), made.shape(op.output)
+    tokens = made.seen[op.inputs[0]].tensor
+    flat = made.add(FileTensor((1, first[-1]), np.dtype(np.int32)))
+    options = made.options("Reshape", newShape=[1, first[-1]])
+    made.emit("RESHAPE", (tokens, made.integers((1, first[-1]))), flat, options)
+    table = made.constant(op.output, op.weight.value)
+    rows = made.add(made.numbers.activation(op.output, (1, first[-1], result[-1])))
+    made.emit("GATHER", (table, flat), rows, made.options("Gather", axis=0))
+    made.seen[op.output] = Seen(rows, layout.plain(result, range(len(result))))
 
 
 def _max_pool(made: Lowering, op: MaxPool) -> None:
@@ -114,12 +220,12 @@ def _max_pool(made: Lowering, op: MaxPool) -> None:
     never_negative = getattr(before, "bounds", FREE).low >= 0  # zeros then lose as surely as nothing does
     needs_filler = op.padding != ((0, 0), (0, 0)) and not never_negative
     filler = made.add(made.numbers.least(op.inputs[0])) if needs_filler else None
-    source, padding = made.window(op, op.kernel, filler)
+    source, padding = window(made, op, op.kernel, filler)
     _pool(made, op, "MAX_POOL_2D", source, padding)
 
 
 def _avg_pool(made: Lowering, op: AvgPool) -> None:
-    _pool(made, op, "AVERAGE_POOL_2D", made.index(op.inputs[0]), made.schema.Padding.VALID)
+    _pool(made, op, "AVERAGE_POOL_2D", _map(made, op.inputs[0]), made.schema.Padding.VALID)
 
 
 def _pool(made: Lowering, op: MaxPool | AvgPool, code: str, source: int, padding: int) -> None:
@@ -132,89 +238,22 @@ def _pool(made: Lowering, op: MaxPool | AvgPool, code: str, source: int, padding
         filterWidth=op.kernel[1],
         fusedActivationFunction=made.clipping(op, op.bounds),
     )
-    made.emit(code, (source,), made.index(op.output), options)
+    made.emit(code, (source,), made.map(op.output), options)
 
 
 def _mean(made: Lowering, op: GlobalMean) -> None:
-    inputs = (made.index(op.inputs[0]), made.integers([1, 2]))
-    made.emit("MEAN", inputs, made.index(op.output), made.options("Reducer", keepDims=True))
-
-
-def _reshape(made: Lowering, op: Reshape) -> None:
-    shape = made.shape_of(op.output)
-    if shape == made.shape_of(op.inputs[0]):
-        made.alias(op.output, op.inputs[0])
-        return
-    options = made.options("Reshape", newShape=list(shape))
-    made.emit("RESHAPE", (made.index(op.inputs[0]), made.integers(shape)), made.index(op.output), options)
-
-
-def _both(code: str, options: str) -> Callable[[Lowering, Any], None]:
-    def rule(made: Lowering, op: Add | Multiply) -> None:
-        inputs = (made.index(op.inputs[0]), made.index(op.inputs[1]))
-        clipping = made.clipping(op, op.bounds)
-        made.emit(code, inputs, made.index(op.output), made.options(options, fusedActivationFunction=clipping))
-
-    return rule
-
-
-def _concat(made: Lowering, op: Concat) -> None:
-    axis = layout.axis(op.axis, len(made.graph.shapes[op.output]))
-    indices = [made.index(name) for name in op.inputs]
-    while len(indices) > _JOINED:
-        sizes = [made.tensors[index].shape for index in indices[:_JOINED]]
-        shape = (*sizes[0][:axis], sum(size[axis] for size in sizes), *sizes[0][axis + 1 :])
-        part = made.add(made.numbers.activation(op.output, shape))
-        made.emit("CONCATENATION", tuple(indices[:_JOINED]), part, made.options("Concatenation", axis=axis))
-        indices = [part, *indices[_JOINED:]]
-    made.emit("CONCATENATION", tuple(indices), made.index(op.output), made.options("Concatenation", axis=axis))
-
-
-_JOINED = 10  # TensorFlow Lite Micro concatenates no more at once
-
-
-def _pad(made: Lowering, op: Pad) -> None:
-    made.padded(op.inputs[0], op.padding, None, op.output)
-
-
-def _slice(made: Lowering, op: Slice) -> None:
-    sizes = made.shape_of(op.inputs[0])
-    along = layout.axis(op.axis, len(made.graph.shapes[op.output]))
-    ends = [(op.start, op.stop, op.step) if axis == along else (0, size, 1) for axis, size in enumerate(sizes)]
-    constants = (made.integers(column) for column in zip(*ends, strict=True))
-    made.emit(
-        "STRIDED_SLICE", (made.index(op.inputs[0]), *constants), made.index(op.output), made.options("StridedSlice")
-    )
-
-
-def _clip(made: Lowering, op: Clip) -> None:
-    code = {RELU: "RELU", RELU6: "RELU6"}[op.bounds]
-    made.emit(code, (made.index(op.inputs[0]),), made.index(op.output))
-
-
-def _softmax(made: Lowering, op: Softmax) -> None:
-    made.emit("SOFTMAX", (made.index(op.inputs[0]),), made.index(op.output), made.options("Softmax", beta=1.0))
-
-
-def _unary(code: str) -> Callable[[Lowering, Any], None]:
-    return lambda made, op: made.emit(code, (made.index(op.inputs[0]),), made.index(op.output))
+    reduce_axes(made, op, "MEAN", (2, 3))
 
 
 _RULES: Mapping[type[Operation], Callable[[Lowering, Any], None]] = {
     Conv2d: _conv,
+    TransposedConv2d: _transposed_conv,
     Linear: _linear,
+    MatMul: _matmul,
+    Embedding: _embedding,
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     GlobalMean: _mean,
-    Reshape: _reshape,
-    Add: _both("ADD", "Add"),
-    Multiply: _both("MUL", "Mul"),
-    Concat: _concat,
-    Pad: _pad,
-    Slice: _slice,
-    Clip: _clip,
-    Softmax: _softmax,
-    Sigmoid: _unary("LOGISTIC"),
-    Tanh: _unary("TANH"),
-    HardSwish: _unary("HARD_SWISH"),
+    **VALUES,
+    **MOVES,
 }

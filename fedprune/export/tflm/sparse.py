@@ -8,12 +8,11 @@ import numpy as np
 
 from fedprune.export.litert import Ranges
 from fedprune.export.litert.flatbuffer import File, pack
-from fedprune.export.litert.numbers import Floats, Integers
-from fedprune.export.litert.quantise import grids
+from fedprune.export.litert.numbers import Numbers, integers
 from fedprune.export.litert.rules import lower
 from fedprune.export.tflm.decode import FIRST_BYTES, behind_decode, gain_bytes, saved_bytes, weight_of
 from fedprune.export.tflm.memory import arena_bytes
-from fedprune.graph import Conv2d, Graph, Linear
+from fedprune.graph import Conv2d, Graph, Linear, TransposedConv2d
 
 
 def write_sparse(graph: Graph, ranges: Ranges, sram_limit_bytes: int | None = None) -> bytes:
@@ -27,7 +26,7 @@ def write_sparse(graph: Graph, ranges: Ranges, sram_limit_bytes: int | None = No
 
     Raises as `litert.write_int8`.
     """
-    return pack_sparse(lower(graph, Integers(grids(graph, ranges))), sram_limit_bytes)
+    return pack_sparse(lower(graph, integers(graph, ranges)), sram_limit_bytes)
 
 
 def pack_sparse(file: File, sram_limit_bytes: int | None = None) -> bytes:
@@ -51,7 +50,7 @@ def decoded(graph: Graph, kept: Mapping[str, int], sram_limit_bytes: int | None 
     ``kept`` is, for each weight, how many of its values are not zero once rounded to int8; a weight that is not named
     keeps all. Raises ``UnsupportedOperation`` for a graph that cannot be written.
     """
-    file = lower(graph, Floats())
+    file = lower(graph, _any(graph))
     names = _layers(graph, file)
     sizes = {at: math.prod(file.tensors[index].shape) for at, index in _weights(file).items()}
     gains = {at: saved_bytes(sizes[at], kept.get(name, sizes[at])) for at, name in names.items()}
@@ -64,8 +63,13 @@ def sram_bytes(graph: Graph, decoded: Collection[str] = ()) -> int:
     It is what `run` measures: reference kernels on 64 bits, some 3 % more than on 32. Raises ``UnsupportedOperation``
     for a graph that cannot be written.
     """
-    file = lower(graph, Floats())
+    file = lower(graph, _any(graph))
     return arena_bytes(file, [at for at, name in _layers(graph, file).items() if name in decoded])
+
+
+def _any(graph: Graph) -> Numbers:
+    # ranges change what bytes say, not how many there are
+    return integers(graph, dict.fromkeys(graph.shapes, (-1.0, 1.0)))
 
 
 def _chosen(file: File, gains: Mapping[int, int], sram_limit_bytes: int | None) -> frozenset[int]:
@@ -79,7 +83,7 @@ def _chosen(file: File, gains: Mapping[int, int], sram_limit_bytes: int | None) 
 
 def _layers(graph: Graph, file: File) -> dict[int, str]:
     # Every such operation becomes one operator with a weight, in the same order.
-    names = (op.weight.name for op in graph.operations if isinstance(op, Conv2d | Linear))
+    names = (op.weight.name for op in graph.operations if isinstance(op, Conv2d | TransposedConv2d | Linear))
     return dict(zip(_weights(file), names, strict=True))
 
 
