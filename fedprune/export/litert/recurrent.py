@@ -7,11 +7,13 @@ step would never change. The gates' sums have fixed grids, beyond whose ends a s
 
 from collections.abc import Sequence
 from math import ceil, log2
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from fedprune.export.litert import layout
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
+from fedprune.export.litert.lowering import Lowering
 from fedprune.export.litert.quantise import Affine, weight_scales
 from fedprune.graph import Lstm, Recurrent, Rnn
 from fedprune.types import FloatTensor
@@ -31,26 +33,16 @@ _VERSIONS = {
 }  # fmt: skip
 
 
-class Made(Protocol):
-    """A file in the making, as far as a loop needs it."""
-
-    schema: Any
-    numbers: Any
-    tensors: list[FileTensor]
-    operators: list[FileOperator]
-    subgraphs: list[File]
-
-    def add(self, tensor: FileTensor) -> int:
-        """Return the index of a tensor put last."""
-        ...
-
-
-def recurrent(made: Made, op: Recurrent, source: int, result: int) -> None:
-    """Write the operators from the tensor ``source`` (1, 1, T, I) to ``result`` (1, 1, T, H).
-
-    Their grids are those of the tensors, in an int8 file.
-    """
+def recurrent(made: Lowering, op: Recurrent) -> None:
+    """Write the operators of a recurrent layer, from a tensor (1, 1, T, I) to one (1, 1, T, H)."""
+    steps, values = made.shape(op.inputs[0])[1], made.shape(op.inputs[0])[3]
+    source = made.read(op.inputs[0], _IN_ORDER, (1, 1, steps, values))
+    shape = made.shape(op.output)
+    result = made.make(op.output, (1, 1, steps, shape[3]), layout.plain(shape, _IN_ORDER))
     _Loop(made, op, source, result).write()
+
+
+_IN_ORDER = (0, 2, 1, 3)  # axes of (1, T, 1, F)
 
 
 class _Part:
@@ -128,7 +120,7 @@ def _vector(size: int, scale: float, wide: bool) -> FileTensor:
 class _Loop:
     """One recurrent layer: what its loop carries, and the two subgraphs."""
 
-    def __init__(self, made: Made, op: Recurrent, source: int, result: int) -> None:
+    def __init__(self, made: Lowering, op: Recurrent, source: int, result: int) -> None:
         self.made, self.op, self.source, self.result = made, op, source, result
         self.wide = bool(made.numbers.integer)
         self.sequence, self.states = made.tensors[source], made.tensors[result]
