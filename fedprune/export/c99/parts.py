@@ -23,6 +23,8 @@ def taken(made: Lowering, operator: FileOperator) -> None:
 
 def put(made: Lowering, operator: FileOperator) -> None:
     """Lower DYNAMIC_UPDATE_SLICE in its own place, for bytes that lie in a row."""
+    if not all(made.has(operator, position) for position in range(2)):
+        raise made.wrong("has less than 2 input(s)")
     source, result = made.map(operator.inputs[1], wide=True), made.map(operator.output, wide=True)
     if made.map(operator.inputs[0], wide=True) != result:
         raise made.wrong("makes a map besides the one that it changes; only loops that change one are covered")
