@@ -1,28 +1,27 @@
-"""Int8 .tflite files by hand, operator after operator, and C sources built on this machine with every check."""
+"""Int8 .tflite files by hand, operator after operator."""
 
-import shutil
-import subprocess
 from collections.abc import Sequence
-from functools import cache
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from fedprune.export.c99 import Sources
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 
 Pair = tuple[int, int]
 Grid = tuple[float, int]
 
-WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
 _OPTIONS = {"CONV_2D": "Conv2D", "DEPTHWISE_CONV_2D": "DepthwiseConv2D", "AVERAGE_POOL_2D": "Pool2D"} | {
     "MAX_POOL_2D": "Pool2D", "FULLY_CONNECTED": "FullyConnected", "ADD": "Add", "MUL": "Mul", "SOFTMAX": "Softmax",
     "MEAN": "Reducer", "CONCATENATION": "Concatenation", "STRIDED_SLICE": "StridedSlice", "RESHAPE": "Reshape",
-    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze", "SUB": "Sub", "DIV": "Div", "MAXIMUM": "MaximumMinimum",
+    "LEAKY_RELU": "LeakyRelu", "SQUEEZE": "Squeeze", "TRANSPOSE": "Transpose", "SPLIT": "Split", "SPLIT_V": "SplitV",
+    "SLICE": "Slice", "PACK": "Pack", "UNPACK": "Unpack", "GATHER": "Gather", "DEPTH_TO_SPACE": "DepthToSpace",
+    "SPACE_TO_DEPTH": "SpaceToDepth", "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighbor", "SHAPE": "Shape",
+    "RESIZE_BILINEAR": "ResizeBilinear", "REVERSE_V2": "ReverseV2", "MIRROR_PAD": "MirrorPad", "TILE": "Tile",
+    "BROADCAST_TO": "BroadcastTo", "TRANSPOSE_CONV": "TransposeConv", "SUM": "Reducer", "REDUCE_MAX": "Reducer",
+    "REDUCE_MIN": "Reducer",
+    "SUB": "Sub", "DIV": "Div", "MAXIMUM": "MaximumMinimum",
     "MINIMUM": "MaximumMinimum", "SQUARED_DIFFERENCE": "SquaredDifference", "BATCH_MATMUL": "BatchMatMul",
     "L2_NORMALIZATION": "L2Norm", "GELU": "Gelu",
 }  # fmt: skip
@@ -41,6 +40,15 @@ class Draft:
         self.operators: list[FileOperator] = []
         self.input = self.activation(shape, grid)
 
+    def tokens(self, count: int, vocabulary: int, size: int) -> int:
+        """Make the input int32 tokens, and return the rows of a table that they stand for."""
+        self.tensors[self.input] = FileTensor((1, count), np.dtype(np.int32))
+        scale, zero = 0.05, -3
+        table = self.constant(
+            self.levels((vocabulary, size), 1), np.int8, scales=np.array([scale], np.float32), zero_point=zero
+        )
+        return self.add("GATHER", (table, self.input), self.activation((1, count, size), (scale, zero)), axis=0)
+
     def shape(self, index: int) -> tuple[int, ...]:
         return self.tensors[index].shape
 
@@ -57,14 +65,16 @@ class Draft:
         data = np.asarray(values, dtype)
         return self._tensor(FileTensor(data.shape, data.dtype, data, **kind))
 
-    def add(self, code: str, inputs: Sequence[int], output: int, version: int = 1, **values: Any) -> int:
+    def add(
+        self, code: str, inputs: Sequence[int], output: int, version: int = 1, others: Sequence[int] = (), **values: Any
+    ) -> int:
         name = _OPTIONS.get(code)
         options = getattr(schema, f"{name}OptionsT")() if name else None
         for key, value in values.items():
             setattr(options, key, value)
         kind = getattr(schema.BuiltinOptions, f"{name}Options") if name else 0
         number = getattr(schema.BuiltinOperator, code)
-        self.operators.append(FileOperator(number, version, tuple(inputs), output, options, kind))
+        self.operators.append(FileOperator(number, version, tuple(inputs), output, options, kind, "", (*others,)))
         return output
 
     def file(self, *outputs: int) -> bytes:
@@ -108,11 +118,17 @@ class Draft:
             return self.add("DEPTHWISE_CONV_2D", (source, *constants), result, 3, depthMultiplier=filters, **values)
         return self.add("CONV_2D", (source, *constants), result, 6 if groups > 1 else 3, **values)
 
-    def linear(self, source: int, filters: int, density: float = 0.5, *, single: bool = False, **given: Any) -> int:
-        """FULLY_CONNECTED; ``single`` is one scale for all weights."""
+    def linear(
+        self, source: int, filters: int, density: float = 0.5, *, single: bool = False, positions: bool = False,
+        **given: Any,
+    ) -> int:  # fmt: skip
+        """FULLY_CONNECTED, of each position by itself or of all; ``single`` is one scale for all weights."""
         levels = given.pop("levels", None)
-        weight = self.levels((filters, prod(self.shape(source))), density) if levels is None else levels
-        result = self.activation((1, len(weight)), given.pop("grid", None))
+        shape = self.shape(source)
+        weight = self.levels((filters, shape[-1] if positions else prod(shape)), density) if levels is None else levels
+        result = self.activation((*shape[:-1], filters) if positions else (1, len(weight)), given.pop("grid", None))
+        if positions:
+            given["keepNumDims"] = True
         factor, bias = given.pop("factor", None), given.pop("bias", None)
         constants = self._constants(source, result, weight, 1, factor, bias, False, single)
         return self.add("FULLY_CONNECTED", (source, *constants), result, 4, **given)
@@ -138,11 +154,56 @@ class Draft:
             return self.add(code, (source,), result, squeezeDims=[1])
         return self.add(code, (source, self.constant(1 if code == "EXPAND_DIMS" else shape)), result)
 
-    def mean(self, source: int, grid: Grid | None = None, axes: Sequence[int] = (1, 2), keep: bool = True) -> int:
+    def moved(
+        self, code: str, source: int, shape: tuple[int, ...], *constants: Any, version: int = 1, **values: Any
+    ) -> int:
+        """An operator that moves values to another shape, by int32 constants or options."""
+        result = self.activation(shape, self.grid(source))
+        return self.add(code, (source, *map(self.constant, constants)), result, version, **values)
+
+    def parts(
+        self, code: str, source: int, shapes: Sequence[tuple[int, ...]], *constants: Any, **values: Any
+    ) -> list[int]:
+        """An operator of several outputs."""
+        results = [self.activation(shape, self.grid(source)) for shape in shapes]
+        given = [self.constant(each) for each in constants]
+        inputs = [*given, source] if code == "SPLIT" else [source, *given]
+        self.add(code, inputs, results[0], 1, results[1:], **values)
+        return results
+
+    def reduced(self, code: str, source: int, axes: Sequence[int], keep: bool = True, grid: Grid | None = None) -> int:
         shape = self.shape(source)
         ranks = [axis % len(shape) for axis in axes]
         sizes = [1 if at in ranks else size for at, size in enumerate(shape) if keep or at not in ranks]
-        return self.add("MEAN", (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
+        return self.add(code, (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
+
+    def transposed(
+        self,
+        source: int,
+        filters: int,
+        kernel: Pair,
+        stride: Pair,
+        *,
+        same: bool = True,
+        size: Pair | None = None,
+        density: float = 0.6,
+        single: bool = False,
+        bias: bool = True,
+        grid: Grid | None = None,
+        **values: Any,
+    ) -> int:
+        """TRANSPOSE_CONV to ``size`` rows and columns, or as many as its window makes."""
+        _, height, width, channels = self.shape(source)
+        usual = [n * s if same else (n - 1) * s + k for n, k, s in zip((height, width), kernel, stride, strict=True)]
+        weight = self.levels((filters, *kernel, channels), density)
+        result = self.activation((1, *(size or usual), filters), grid)
+        levels, bias_at = self._constants(source, result, weight, prod(stride) ** 0.5, None, None, False, single)
+        inputs = (self.constant(self.shape(result)), levels, source, *([bias_at] if bias else []))
+        options = {"strideH": stride[0], "strideW": stride[1], "padding": int(not same), **values}
+        return self.add("TRANSPOSE_CONV", inputs, result, 3, **options)
+
+    def mean(self, source: int, grid: Grid | None = None, axes: Sequence[int] = (1, 2), keep: bool = True) -> int:
+        return self.reduced("MEAN", source, axes, keep, grid)
 
     def pad(self, source: int, sides: Sequence[Pair], value: int | None = None) -> int:
         shape = tuple(size + sum(side) for size, side in zip(self.shape(source), sides, strict=True))
@@ -186,69 +247,3 @@ class Draft:
             self.constant(stored, np.int8, scales=scales, axis=axis),
             self.constant(np.rint(bias), scales=(np.float32(ends[0]) * scales).astype(np.float32)),
         )
-
-
-def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
-    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
-    shape = tuple(_interpreter(model).get_input_details(0)["shape"][1:])
-    random = np.random.default_rng(seed)
-    drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
-    while len(drawn) < count:
-        drawn.append(random.integers(-128, 128, shape))
-        drawn.append(np.clip(np.rint(random.normal(-3, 25, shape)), -128, 127))
-    return np.stack(drawn[:count]).astype(np.int8)
-
-
-def _interpreter(model: bytes) -> Any:
-    from tflite_micro.python.tflite_micro import runtime
-
-    return runtime.Interpreter.from_bytes(model, arena_size=4 << 20)
-
-
-def tflm(model: bytes, samples: np.ndarray) -> np.ndarray:
-    """Return TensorFlow Lite Micro's int8 outputs, (samples, bytes)."""
-    interpreter = _interpreter(model)
-    outputs = []
-    for sample in samples:
-        interpreter.set_input(sample[None], 0)
-        interpreter.invoke()
-        outputs.append(interpreter.get_output(0).reshape(-1).copy())
-    return np.stack(outputs)
-
-
-_MAIN = r"""#include <stdio.h>
-#include "model.h"
-int main(void) {
-  while (fread(model_input(), 1, MODEL_INPUT_BYTES, stdin) == MODEL_INPUT_BYTES)
-    if (fwrite(model_run(), 1, MODEL_OUTPUT_BYTES, stdout) != MODEL_OUTPUT_BYTES) return 1;
-  return 0;
-}
-"""
-
-
-def written(sources: Sources, folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "model.h").write_text(sources.header)
-    (folder / "model.c").write_text(sources.source)
-    return folder
-
-
-def computed(sources: Sources, samples: np.ndarray, folder: Path) -> np.ndarray:
-    """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
-    (written(sources, folder) / "main.c").write_text(_MAIN)
-    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "program"]
-    built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
-    ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)
-    assert ran.returncode == 0, ran.stderr.decode()
-    return np.frombuffer(ran.stdout, np.int8).reshape(len(samples), -1)
-
-
-@cache
-def compiler() -> str:
-    import pytest
-
-    found = shutil.which("gcc")
-    if found is None:
-        pytest.skip("gcc is not installed. On Debian: apt install gcc")
-    return found

@@ -1,15 +1,23 @@
 """A plan's memory, byte by byte: the schedule of the kernels followed with a name for what every byte holds."""
 
+from math import ceil, floor
 from typing import NamedTuple
 
 import numpy as np
 
 from fedprune.export.c99.plan import Plan
-from fedprune.export.c99.program import At, Layer, Program, Structs
+from fedprune.export.c99.program import ALL_ROWS, Array, At, Fields, Layer, Program, Structs
 from fedprune.export.c99.streams import band
 
 _NOTHING = -1
-_IN_PLACE = ("add", "lookup", "softmax")  # kernels that read a value before they write the one in its place
+_IN_PLACE = (
+    "add",
+    "lookup",
+    "softmax",
+    "combine",
+    "rsqrt",
+    "l2_norm",
+)  # kernels that read a value before they write the one in its place
 _MOST = 1 << 32  # bytes of a map, so that a byte's name tells its map
 
 
@@ -31,10 +39,9 @@ def reads(program: Program, layer: Layer, y: int) -> list[Read]:
         return [Read(first, row) for row in rows if 0 <= row < program.maps[first].height]
     if layer.kernel in ("linear", "mean"):
         return [Read(first, row) for row in range(program.maps[first].height)]
-    if layer.kernel == "multiply":
-        names = (fields["a"], fields["b"])
-        a, b = (each.map for each in names if isinstance(each, At))
-        return [Read(a, y), Read(b, 0 if program.maps[b].height == 1 else y)]
+    if layer.kernel in ("multiply", "combine", "matmul"):
+        maps = [each.map for each in (fields["a"], fields["b"]) if isinstance(each, At)]
+        return [Read(each, 0 if program.maps[each].height == 1 else y) for each in maps]
     if layer.kernel == "place":
         parts = fields["parts"]
         assert isinstance(parts, Structs)
@@ -46,8 +53,44 @@ def reads(program: Program, layer: Layer, y: int) -> list[Read]:
                 assert isinstance(source, At)
                 found.append(Read(source.map, numbers["from_y"] + at * numbers["step_y"]))
         return found
-    assert layer.kernel in _IN_PLACE
+    if layer.kernel == "move":
+        every = {*range(program.maps[first].height)}  # read as one row of bytes
+        return [Read(first, row) for row in (every if layer.rows == ALL_ROWS else _moved(fields, y))]
+    if layer.kernel == "pick":
+        rows = fields["rows"]
+        assert isinstance(rows, Array)
+        return [Read(first, rows.values[y])]
+    if layer.kernel == "gather":
+        return [Read(first, row) for row in range(program.maps[first].height)]
+    if layer.kernel == "reduce":
+        over = fields["over"]
+        assert isinstance(over, int)
+        return [Read(first, row) for row in (range(program.maps[first].height) if over & 1 else [y])]
+    if layer.kernel == "bilinear":
+        step, start = fields["step_y"], fields["start_y"]
+        assert isinstance(step, int)
+        assert isinstance(start, int)
+        at = max(0, y * step + start) / 1024
+        return [Read(first, min(row, program.maps[first].height - 1)) for row in {floor(at), ceil(at)}]
+    assert layer.kernel in (*_IN_PLACE, "rescale")
     return [Read(source, y) for source in layer.inputs]
+
+
+def in_place(program: Program, layer: Layer) -> bool:
+    """Return whether a kernel reads each value before it writes the one in its place."""
+    sizes = {program.maps[at].row_bytes for at in (*layer.inputs, layer.output)}
+    return layer.kernel in _IN_PLACE or (layer.kernel == "rescale" and len(sizes) == 1)
+
+
+def _moved(fields: Fields, y: int) -> set[int]:
+    numbers = {name: value for name, value in fields.items() if isinstance(value, int)}
+    outer, inner = divmod(y, numbers["inner_count"])
+    start = numbers["row"] + outer * numbers["outer_rows"] + inner * numbers["inner_rows"]
+    return {
+        start + left * numbers["left_rows"] + right * numbers["right_rows"]
+        for left in range(numbers["left_count"])
+        for right in range(numbers["right_count"])
+    }
 
 
 class Memory:
@@ -98,15 +141,14 @@ class Memory:
                 maker = self.makers.get(self.program.maps[source].storage, -1)
                 if maker in inside:
                     rows = self.program.maps[source].height
-                    reach = stop * layer.rows.stride + layer.rows.reach
-                    self._make(maker, min(rows, reach), inside)
+                    self._make(maker, min(rows, layer.rows.until(stop)), inside)
             self._work(layer, at, start, stop)
             self.made[at] = stop
 
     def _work(self, layer: Layer, at: int, start: int, stop: int) -> None:
         needed = [reads(self.program, layer, y) for y in range(start, stop)]
         self.bytes[: layer.scratch_bytes] = _NOTHING
-        if layer.kernel in _IN_PLACE:
+        if in_place(self.program, layer):
             for y, rows in zip(range(start, stop), needed, strict=True):
                 for read in rows:
                     self._check(read, f"layer {at}")

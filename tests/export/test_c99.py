@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from c99_files import WARNINGS, Draft, computed, inputs, tflm, written
+from c99_files import Draft
 from c99_nets import chain
+from c99_runs import WARNINGS, computed, inputs, tflm, written
 from export_nets import NETS, alive, patterns
 from torch import nn
 
@@ -19,7 +20,6 @@ from fedprune.export.c99.plan import _laid_out
 from fedprune.export.c99.rules import lower
 from fedprune.export.c99.sources import sources
 from fedprune.export.c99.streams import stream
-from fedprune.export.litert.runtime import interpreter
 from fedprune.graph import inference, trace
 from fedprune.types import Tensor
 
@@ -152,19 +152,10 @@ def test_tables_of_operations_on_each_value(tmp_path: Path) -> None:
     agree(draft.file(joined(draft, [draft.unary("QUANTIZE", each, target) for each in results])), tmp_path)
 
 
-def test_a_clip_of_other_grids_is_that_of_the_reference_kernels(tmp_path: Path) -> None:
+def test_a_clip_of_other_grids_is_that_of_the_interpreter(tmp_path: Path) -> None:
     # TensorFlow Lite Micro's RELU6 leaves its input's scale as it is; LiteRT's goes to its output's, as the file says
     draft = Draft((1, 4, 4, 5))
-    model = draft.file(draft.unary("RELU6", draft.input, (0.07, 10)))
-    given = inputs(model, 4)
-    running = interpreter(model, reference=True)
-    running.allocate_tensors()
-    wanted = []
-    for sample in given:
-        running.set_tensor(running.get_input_details()[0]["index"], sample[None])
-        running.invoke()
-        wanted.append(running.get_tensor(running.get_output_details()[0]["index"]).reshape(-1))
-    np.testing.assert_array_equal(computed(c99.generate(model), given, tmp_path), wanted)
+    agree(draft.file(draft.unary("RELU6", draft.input, (0.07, 10))), tmp_path)
 
 
 @pytest.mark.parametrize("single", [False, True])

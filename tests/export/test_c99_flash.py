@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c99_files import Draft, written
-from c99_nets import chain
+from c99_calculators import CALCULATORS
+from c99_files import Draft
+from c99_nets import MOVERS, chain
+from c99_runs import written
 
 from fedprune.export import c99
 from fedprune.export.c99 import boards, flash
@@ -45,10 +47,18 @@ def linear_alone() -> bytes:
     return draft.file(draft.linear(draft.linear(draft.input, 30), 10))
 
 
+def tokens() -> bytes:
+    draft = Draft((1, 6))
+    return draft.file(draft.linear(draft.tokens(6, 50, 8), 10))
+
+
 NETS = {
     **{f"chain {seed}": (lambda seed=seed: chain(seed)) for seed in range(12)},
+    **{f"arithmetic {seed}": (lambda seed=seed: chain(seed, kinds=CALCULATORS)) for seed in range(6)},
     "large biases": large_biases,
     "linear alone": linear_alone,
+    **{f"moves {seed}": (lambda seed=seed: chain(seed, kinds=MOVERS)) for seed in range(6)},
+    "tokens": tokens,
 }
 
 

@@ -7,8 +7,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from c99_files import Draft, compiler
+from c99_files import Draft
 from c99_nets import chain
+from c99_runs import compiler
 from markdown_it import MarkdownIt
 
 from fedprune.export.chip import foreign

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from c99_files import tflm
+from c99_runs import tflm
 from export_nets import SHIPPED, alive, patterns
 
 from fedprune import models

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c99_files import CHECKS, Draft, compiler, written
+from c99_files import Draft
+from c99_runs import CHECKS, compiler, written
 
 from fedprune.data.own.features import features, tables
 from fedprune.experiment.own_data import Sounds

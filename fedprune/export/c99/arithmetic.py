@@ -20,27 +20,25 @@ def binary(operation: str, numbers: Numbers, clips: bool = True, helpers: tuple[
 
     def rule(made: Lowering, operator: FileOperator) -> None:
         operands = [made.operand(operator, position) for position in range(2)]
-        result = made.map(operator.output, wide=True)
+        ends = (*operator.inputs[:2], operator.output)
+        result, wide = made.map(operator.output, wide=True), made.wide(operator.output)
         sources = [each.map for each in operands if isinstance(each, At)]
-        whole, bytes_ = made.maps[result][:3], made.maps[result].bytes
         if not sources:
             raise made.wrong("has constant operands alone")
-        if any(made.tensor(index).dtype != made.tensor(operator.output).dtype for index in operator.inputs[:2]):
+        if len({made.tensor(index).dtype for index in ends}) > 1:
             raise made.wrong("has operands and a result of different types")
-        shapes = [made.shape(each) for each in operands]
-        if any(size not in (1, most) for shape in shapes for size, most in zip(shape, whole, strict=True)) or any(
-            most != max(sizes) for most, *sizes in zip(whole, *shapes, strict=True)
-        ):
+        *shapes, whole = (made.shape(index) for index in ends)
+        if any({*sizes} - {1, most} or max(sizes) != most for most, *sizes in zip(whole, *shapes, strict=True)):
             raise made.wrong(f"has operands of shapes {shapes[0]} and {shapes[1]} for a result of shape {whole}")
-        if bytes_ == 1 and _by_value(made, operator, operands, numbers):
+        if not wide and _by_value(made, operator, operands, numbers):
             return
         low, high = made.clipping(operator) if clips else made.limits(operator.output)
         names = ("a", "b", "out")
-        zeros = [made.grid(index).zero_point for index in (*operator.inputs[:2], operator.output)]
+        zeros = [made.grid(index).zero_point for index in ends]
         fields: dict[str, Any] = dict(zip(names, (*operands, At(result)), strict=True))
         fields |= {f"{name}_zero": zero for name, zero in zip(names, zeros, strict=True)}
-        fields |= {"operation": Name(operation), "low": low, "high": high, "wide": bytes_ - 1}
-        fields |= numbers(made, operator, bytes_ == 2)
+        fields |= {"operation": Name(operation), "low": low, "high": high, "wide": int(wide)}
+        fields |= numbers(made, operator, wide)
         rowwise = all(made.maps[source].height == whole[0] for source in sources)
         rows = SAME_ROWS if rowwise else ALL_ROWS
         layer = Layer("combine", tuple(dict.fromkeys(sources)), result, fields, rows, helpers=(*helpers, operation))
@@ -64,7 +62,7 @@ def lookup(made: Lowering, operator: FileOperator, position: int = 0) -> None:
     """Emit a table of the results for each value of the input at ``position``, the others being single constants."""
     source, result = made.map(operator.inputs[position]), made.map(operator.output)
     try:
-        values = table(made.file, operator, position)
+        values = table(made.tensor, operator, position)
     except (RuntimeError, ValueError) as error:
         raise made.wrong(f"is refused by the reference kernels: {str(error).partition(chr(10))[0]}") from None
     fields: Fields = {"in": At(source), "out": At(result), "table": Array("int8_t", values)}
@@ -110,7 +108,8 @@ def products(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, in
 def quotients(made: Lowering, operator: FileOperator, wide: bool) -> dict[str, int]:
     """Return the factor of DIV."""
     first, second, result = _scales(made, operator)
-    by = made.factor(first / (second * result))
+    single = [np.float32(each) for each in (first, second, result)]
+    by = made.factor(float(single[0] / (single[1] * single[2])))  # in single precision, as the kernels take it
     if wide or by.shift > 22:
         raise made.wrong("divides int16, or by a scale that is too small")
     return {"multiplier": by.multiplier, "shift": by.shift}
@@ -177,13 +176,13 @@ def _multiply(made: Lowering, operator: FileOperator) -> None:
     made.emit(Layer("multiply", (first, second), result, fields, rows))
 
 
-_sum, _product = binary("sum_of", sums), binary("product_of", products)
+_sum, _product = binary("sum_of", sums, helpers=("unit_of",)), binary("product_of", products)
 
 BINARY: Mapping[str, Rule] = {
     "ADD": _add,
     "MUL": _multiply,
-    "SUB": binary("difference_of", sums),
-    "SQUARED_DIFFERENCE": binary("square_of", squares, clips=False),
+    "SUB": binary("difference_of", sums, helpers=("unit_of",)),
+    "SQUARED_DIFFERENCE": binary("square_of", squares, clips=False, helpers=("unit_of",)),
     "DIV": binary("quotient_of", quotients, helpers=("reciprocal",)),
     "MAXIMUM": binary("larger_of", extremes, clips=False),
     "MINIMUM": binary("smaller_of", extremes, clips=False),

@@ -6,9 +6,9 @@ _NUMBERS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4
 
 _STRUCTS = {
     "map": 12, "step": 20, "filter": 8, "part": 28, "conv": 36, "linear": 24, "depthwise": 28, "add": 32,
-    "multiply": 24, "combine": 44, "rescale": 24, "average": 28, "rsqrt": 16,
-    "wide": 28, "wide_filter": 8, "curve": 20, "copy": 28,
-    "l2_norm": 12, "matmul": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
+    "multiply": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
+    "move": 52, "pick": 20, "gather": 20, "reduce": 20, "bilinear": 24, "combine": 44, "rescale": 24, "rsqrt": 16,
+    "l2_norm": 12, "matmul": 24, "wide": 28, "wide_filter": 8, "curve": 20, "copy": 28,
 }  # fmt: skip
 _LARGE_FILTER = 12  # a filter whose bias has a word to itself
 
@@ -17,11 +17,12 @@ _CODE: Mapping[str, int] = {
     "base": 32, "steps": 148, "tile": 0, "tile_dense": 266, "tile_gap4": 286, "tile_gap5": 342, "tile_gap8": 244,
     "tile_bitmap": 290, "conv": 1128, "linear_dense": 92, "linear_gap4": 102, "linear_gap5": 136, "linear_gap8": 66,
     "linear_bitmap": 76, "linear": 160, "depthwise": 672, "add": 314, "multiply": 256, "max_pool": 322, "avg_pool": 324,
-    "mean": 160, "lookup": 102, "place": 250, "softmax": 464, "reciprocal": 0, "combine": 300, "sum_of": 100,
-    "difference_of": 100, "square_of": 100, "product_of": 50, "larger_of": 10, "smaller_of": 10, "leak_of": 60,
-    "quotient_of": 100, "inverse_root": 100, "average": 300, "rescale": 100, "rsqrt": 100, "l2_norm": 100,
-    "matmul": 200, "wide_dense": 100, "wide_gap4": 110, "wide_gap5": 144, "wide_gap8": 72, "wide_bitmap": 84,
-    "wide": 200, "curve": 300, "copy": 60,
+    "mean": 160, "lookup": 102, "place": 250, "softmax": 288, "reciprocal": 140, "move": 202,
+    "pick": 148, "gather": 142, "reduce": 448, "bilinear": 356, "combine": 404, "unit_of": 66, "sum_of": 108,
+    "difference_of": 110, "square_of": 110, "product_of": 68, "larger_of": 10, "smaller_of": 10, "leak_of": 140,
+    "quotient_of": 220, "inverse_root": 240, "rescale": 244, "rsqrt": 332, "l2_norm": 278, "matmul": 422,
+    "wide_dense": 100, "wide_gap4": 110, "wide_gap5": 144, "wide_gap8": 72, "wide_bitmap": 84, "wide": 200,
+    "curve": 300, "copy": 60,
 }  # fmt: skip
 _STARTUP = 246  # vectors, reset, an empty main, model_input and model_run
 _STREAM = 8  # a call in model_run

@@ -113,7 +113,7 @@ class _Flattening:
             if not all(index in known for index in each.outputs):
                 self.operators.append(_renamed(each, moved))
         for index, held in carried:  # what is not made where it is carried
-            self.operators.append(self._copy(moved[index], held))
+            self.operators.append(self._copy(moved[index], held, len(every)))
         self.repeats.append(Repeat(first, len(self.operators) - 1, len(every)))
 
     def _check(self, inputs: Sequence[int], operator: FileOperator, condition: File, body: File) -> None:
@@ -197,14 +197,16 @@ class _Flattening:
         elif self.readers[given] == 1 and given not in self.names.values() and self._is_made(given):
             self.operators = [replace(op, output=held) if op.output == given else op for op in self.operators]
         else:
-            self.operators.append(self._copy(given, held))
+            self.operators.append(self._copy(given, held, 1))
 
     def _is_made(self, index: int) -> bool:
         return any(operator.output == index for operator in self.operators)
 
-    def _copy(self, source: int, result: int) -> FileOperator:
+    def _copy(self, source: int, result: int, turns: int) -> FileOperator:
         shape = self.tensors[source].shape
-        return self._made("SLICE", (source, self._constant([0] * len(shape)), self._constant(shape)), result)
+        start = self._constant([0] * len(shape))
+        self.counters[start] = np.zeros((turns, len(shape)), np.int64)  # else it would be no copy, but another name
+        return self._made("SLICE", (source, start, self._constant(shape)), result)
 
     def _made(self, name: str, inputs: tuple[int, ...], output: int) -> FileOperator:
         from ai_edge_litert.schema_py_generated import BuiltinOperator

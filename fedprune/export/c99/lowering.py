@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,12 +34,14 @@ class Lowering:
         self.where = "the model"
         self.work = 0
         self._maps: dict[int, int] = {}
+        self._folded: dict[int, FileTensor] = {}
+        self._used = {index for operator in file.operators for index in operator.inputs}.union(file.outputs)
         self.columns = max((self._columns(operator) for operator in file.operators), default=0)
         """The most weights of a filter that is applied at several positions."""
 
     def _columns(self, operator: FileOperator) -> int:
         positions = math.prod(self.tensor(operator.output).shape[:-1])
-        if operator_name(operator) != "CONV_2D" or not self.has(operator, 1) or positions == 1:
+        if operator_name(operator) not in ("CONV_2D", "FULLY_CONNECTED") or not self.has(operator, 1) or positions == 1:
             return 0
         return math.prod(self.tensor(operator.inputs[1]).shape[1:])
 
@@ -53,41 +56,50 @@ class Lowering:
         self.layers.append(layer)
 
     def tensor(self, index: int) -> FileTensor:
-        return self.file.tensors[index]
+        return self._folded.get(index) or self.file.tensors[index]
 
     def map(self, index: int, storage: int | None = None, *, wide: bool = False) -> int:
         """Return the map of an activation, made at its first mention, in the bytes of the map ``storage`` if given.
 
-        It is of int8, or with ``wide`` of int16 as well.
+        With ``wide`` it may be one of int16 or int32, of two or four channels a value.
         """
         tensor = self.tensor(index)
-        if tensor.dtype != np.int8 and not (wide and tensor.dtype == np.int16):
+        if tensor.dtype not in ((np.int8, np.int16, np.int32) if wide else (np.int8,)):
             raise self.wrong(f"works on {tensor.dtype.name}; C sources are for models that are int8 throughout")
         if index not in self._maps:
             if tensor.data is not None:
                 raise self.wrong("reads a constant where C kernels read an activation")
-            shape = cells(tensor.shape)
+            shape = cells(tensor.shape, tensor.dtype.itemsize)
             if shape is None:
-                raise self.wrong(
-                    f"has a tensor of shape {tensor.shape}; at most four dimensions and a batch of one will do"
-                )
+                raise self.wrong(f"has a tensor of shape {tensor.shape}; at most five axes of {WHOLE} will do")
             if (size := math.prod(shape)) > _MOST_BYTES:
                 raise self.wrong(f"has a tensor of {size} bytes; at most {_MOST_BYTES} will do")
             where = len(self.maps) if storage is None else self.maps[storage].storage
-            self._maps[index] = self._numbered(Map(*shape, where, tensor.dtype.itemsize))
+            self._maps[index] = self._numbered(Map(*shape, where))
         return self._maps[index]
 
     def vector(self, number: int) -> int:
         """Return a map of the same bytes with a single position."""
-        whole = self.maps[number]
-        return self._numbered(Map(1, 1, whole.size // whole.bytes, whole.storage, whole.bytes))
+        return self.view(number, 1, 1, self.maps[number].size)
 
-    def shaped(self, number: int, shape: tuple[int, ...]) -> int:
-        """Return a map of the same bytes with another shape, of a tensor."""
-        whole, found = self.maps[number], cells(shape)
-        if found is None or math.prod(found) * whole.bytes != whole.size:
-            raise self.wrong(f"does not give an output of shape {shape}")
-        return self._numbered(Map(*found, whole.storage, whole.bytes))
+    def view(self, number: int, height: int, width: int, channels: int) -> int:
+        """Return a map of the same bytes in another shape."""
+        return self._numbered(Map(height, width, channels, self.maps[number].storage))
+
+    def between(self, height: int, width: int, channels: int) -> int:
+        """Return a new map, one that no tensor of the file is."""
+        if max(height, width, channels) > WHOLE or height * width * channels > _MOST_BYTES:
+            raise self.wrong(f"takes a map of {height} x {width} x {channels} bytes in between, which is too large")
+        return self._numbered(Map(height, width, channels, len(self.maps)))
+
+    def used(self, index: int) -> bool:
+        """Whether somebody reads a tensor."""
+        return index in self._used
+
+    def fold(self, index: int, values: Tensor) -> None:
+        """Make a tensor of the file constant."""
+        tensor = self.tensor(index)
+        self._folded[index] = replace(tensor, data=values.astype(tensor.dtype).reshape(tensor.shape))
 
     def _numbered(self, found: Map) -> int:
         # the same bytes in the same shape are one map, whatever the file calls them: who makes it is told by its number
@@ -106,16 +118,27 @@ class Lowering:
         if not self.has(operator, position):
             raise self.wrong(f"has less than {position + 1} input(s)")
         tensor = self.tensor(index := operator.inputs[position])
+        self.wide(index)
         if tensor.data is None:
             return At(self.map(index, wide=True))
         shape = cells(tensor.shape)
-        if shape is None or tensor.dtype not in (np.int8, np.int16):
-            raise self.wrong(f"has a constant input {position} of shape {tensor.shape} and type {tensor.dtype.name}")
+        if shape is None:
+            raise self.wrong(f"has a constant input {position} of shape {tensor.shape}")
         return Fixed(shape, f"{tensor.dtype.name}_t", [int(value) for value in tensor.data.reshape(-1)])
 
-    def shape(self, operand: At | Fixed) -> tuple[int, int, int]:
-        """Return (height, width, channels) of what `operand` gave."""
-        return operand.shape if isinstance(operand, Fixed) else self.maps[operand.map][:3]
+    def wide(self, index: int) -> bool:
+        """Whether a tensor is of int16; one that is not of int8 either is refused."""
+        dtype = self.tensor(index).dtype
+        if dtype not in (np.int8, np.int16):
+            raise self.wrong(f"works on {dtype.name}; C sources are for models that are int8 throughout")
+        return bool(dtype == np.int16)
+
+    def shape(self, index: int) -> tuple[int, int, int]:
+        """Return (height, width, channels) of a tensor, counted in values."""
+        shape = cells(self.tensor(index).shape)
+        if shape is None:
+            raise self.wrong(f"has a tensor of shape {self.tensor(index).shape}")
+        return shape
 
     def grid(self, index: int) -> Affine:
         tensor = self.tensor(index)
@@ -183,13 +206,15 @@ def _work(result: Map, layer: Layer) -> int:
 _LARGEST = 2.0**30  # kernels shift 32-bit sums to the left by its exponent
 
 
-def cells(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Return (height, width, channels) of a tensor: axes are added in front; None if there are too many.
+def cells(shape: tuple[int, ...], item_bytes: int = 1) -> tuple[int, int, int] | None:
+    """Return (height, width, channels) of a tensor, channels in bytes; None if there are too many.
 
-    Of four the first is a batch, of one.
+    Axes are added in front where there are less than three; the first two of four or five are one, and the last two of
+    five.
     """
-    if len(shape) > 4 or (len(shape) == 4 and shape[0] != 1) or max(shape, default=1) > WHOLE:
+    if len(shape) > 5:
         return None
-    inner = shape[-3:]
-    height, width, channels = (1,) * (3 - len(inner)) + inner
-    return height, width, channels
+    last = shape if len(shape) < 5 else (*shape[:3], shape[3] * shape[4])
+    first, height, width, channels = (1,) * (4 - len(last)) + last
+    found = first * height, width, channels * item_bytes
+    return None if max(found) > WHOLE else found

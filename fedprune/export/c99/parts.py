@@ -5,14 +5,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedprune.export.c99.lowering import Lowering
+from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.program import ALL_ROWS, At, Fields, Layer, Structs
 from fedprune.export.litert.flatbuffer import FileOperator
-from fedprune.types import Tensor
 
 
-def taken(made: Lowering, operator: FileOperator) -> None:
-    """Lower SLICE of bytes that lie in a row."""
+def taken(plain: Rule) -> Rule:
+    """Return the rule of SLICE, which is ``plain`` but where the place of the part is that of a loop's turn."""
+
+    def rule(made: Lowering, operator: FileOperator) -> None:
+        moves = made.has(operator, 1) and operator.inputs[1] in made.counters
+        (_taken if moves else plain)(made, operator)
+
+    return rule
+
+
+def _taken(made: Lowering, operator: FileOperator) -> None:
     source, result = made.ends(operator, wide=True)
     whole, part = made.tensor(operator.inputs[0]), made.tensor(operator.output)
     if whole.dtype != part.dtype:
@@ -49,7 +57,7 @@ def _starts(
     if not made.has(operator, position):
         raise made.wrong("has no start")
     index = operator.inputs[position]
-    starts: Tensor | None = made.counters.get(index)
+    starts = made.counters.get(index)
     if starts is None:
         starts = made.constant(operator, position, np.int32).reshape(1, -1).astype(np.int64)
     if starts.shape[1] != len(whole) or len(part) != len(whole):

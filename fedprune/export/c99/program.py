@@ -12,19 +12,20 @@ WHOLE = 0x7FFF
 
 
 class Map(NamedTuple):
-    """The shape of an activation, channels last, and where it lies: maps of one storage are the same bytes."""
+    """The shape of an activation, channels last, and where it lies: maps of one storage are the same bytes.
+
+    Channels are counted in bytes: twice as many of int16.
+    """
 
     height: int
     width: int
     channels: int
     storage: int
-    bytes: int = 1
-    """Of each value: 1 for int8, 2 for int16."""
 
     @property
     def row_bytes(self) -> int:
         """Of one row."""
-        return self.width * self.channels * self.bytes
+        return self.width * self.channels
 
     @property
     def size(self) -> int:
@@ -33,11 +34,23 @@ class Map(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Which rows a layer reads for rows from..until: ``from * stride + first .. until * stride + reach``."""
+    """Which rows a layer reads for rows from..until: ``from * stride / per + first .. until * stride / per + reach``.
+
+    The first quotient is rounded down, the second up.
+    """
 
     stride: int
     first: int
     reach: int
+    per: int = 1
+
+    def since(self, start: int) -> int:
+        """Return the first row that is read for rows from ``start`` on; it may lie before the map."""
+        return start * self.stride // self.per + self.first
+
+    def until(self, stop: int) -> int:
+        """Return the row after the last that is read for rows before ``stop``; it may lie behind the map."""
+        return -(-stop * self.stride // self.per) + self.reach
 
 
 SAME_ROWS = Rows(1, 0, 0)
@@ -124,6 +137,7 @@ class Program:
     layers: Sequence[Layer]
     input: int
     output: int
-    input_grid: Affine
+    input_grid: Affine | None
+    """None where the input is int32: tokens."""
     output_grid: Affine
     loops: Sequence[Loop] = ()

@@ -13,6 +13,7 @@ from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
 from fedprune.export.c99.streams import band
+from fedprune.export.litert import Affine
 
 _PER_LINE = 24
 
@@ -41,16 +42,17 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     macros: dict[str, int | str] = {
         "MODEL_INPUT_HEIGHT": source.height,
         "MODEL_INPUT_WIDTH": source.width,
-        "MODEL_INPUT_CHANNELS": source.channels,
+        "MODEL_INPUT_CHANNELS": source.channels if program.input_grid else source.channels // _TOKEN_BYTES,
         "MODEL_INPUT_BYTES": source.size,
-        "MODEL_INPUT_SCALE": number(program.input_grid.scale),
-        "MODEL_INPUT_ZERO_POINT": f"({program.input_grid.zero_point})",
+        **_grid("MODEL_INPUT", program.input_grid),
         "MODEL_OUTPUT_BYTES": result.size,
-        "MODEL_OUTPUT_SCALE": number(program.output_grid.scale),
-        "MODEL_OUTPUT_ZERO_POINT": f"({program.output_grid.zero_point})",
+        **_grid("MODEL_OUTPUT", program.output_grid),
         "MODEL_ARENA_BYTES": plan.arena_bytes + _PAST_END,
     }
-    header = _HEADER.format(macros="\n".join(f"#define {name} {value}" for name, value in macros.items()), extra=extra)
+    kind = "int8_t" if program.input_grid else "int32_t"
+    header = _HEADER.format(
+        kind=kind, macros="\n".join(f"#define {name} {value}" for name, value in macros.items()), extra=extra
+    )
     text = _Text(program, plan, codes)
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
@@ -65,7 +67,8 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         constants="\n".join([*text.constants, *layers]),
         table=table,
         finals="\n".join(_runs(program, plan)),
-        input=plan.offsets[source.storage],
+        kind=kind,
+        start=f"{'' if program.input_grid else '(void *)'}(arena + {plan.offsets[source.storage]})",
         output=plan.offsets[result.storage],
     )
     code_bytes = code_bytes_predicted(names, len(plan.streams))
@@ -93,6 +96,7 @@ def _kernel(place: Path, name: str) -> str:
     return text.replace(f"linear_{kind}", name).replace("const int8_t *", "const int16_t *")
 
 
+_TOKEN_BYTES = 4
 _PAST_END = 8  # a decoder may look at the byte after a vector
 _LARGE_BIASES = "#define MODEL_HAS_LARGE_BIASES"
 
@@ -119,7 +123,7 @@ class _Text:
         for each in self.program.maps:
             rows = min(self.plan.rows.get(each.storage, each.height), each.height)
             start = self.plan.offsets[each.storage]
-            yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels * each.bytes}, {rows}}}"
+            yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels}, {rows}}}"
 
     def layer(self, number: int, layer: Layer) -> str:
         """Return the declaration of a layer's struct."""
@@ -141,7 +145,7 @@ class _Text:
                 first, second = [*beside, number, number][:2]
                 height, rows, made = self.program.maps[layer.output].height, layer.rows, band(self.program, layer)
                 yield (
-                    f"  {{{layer.kernel}, &layer{number}, {height}, {made}, {rows.reach}, {rows.stride}, "
+                    f"  {{{layer.kernel}, &layer{number}, {height}, {made}, {rows.reach}, {rows.stride}, {rows.per}, "
                     f"{{{first}, {second}}}}}"
                 )
 
@@ -165,6 +169,8 @@ class _Text:
             yield "#define MODEL_HAS_LARGE_FACTORS"
         if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
             yield _LARGE_BIASES
+        if any(layer.rows.per > 1 for layer in self.program.layers):
+            yield "#define MODEL_HAS_MORE_ROWS"
 
     def _value(self, value: "int | At | Array | Structs | Fixed | Name") -> str:
         if isinstance(value, Name):
@@ -219,14 +225,20 @@ def number(value: float) -> str:
     return (text if any(mark in text for mark in ".en") else f"{text}.0") + "f"
 
 
+def _grid(prefix: str, grid: Affine | None) -> dict[str, str]:
+    if grid is None:
+        return {}
+    return {f"{prefix}_SCALE": number(grid.scale), f"{prefix}_ZERO_POINT": f"({grid.zero_point})"}
+
+
 _DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
     "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
-    "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "sum_of", "difference_of",
-    "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool", "avg_pool", "mean",
-    "average", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax",
-    *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
+    "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
+    "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
+    "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "move", "pick", "gather",
+    "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
 )  # fmt: skip
 
 _HEADER = """\
@@ -244,7 +256,7 @@ extern "C" {{
 #endif
 
 /* Where to write the MODEL_INPUT_BYTES of the next input, rows first, channels last. model_run overwrites them. */
-int8_t *model_input(void);
+{kind} *model_input(void);
 
 /* Computes, and returns MODEL_OUTPUT_BYTES values, valid until the next input is written. */
 const int8_t *model_run(void);
@@ -280,7 +292,7 @@ static const struct map maps[] = {{
 static const struct step steps[STEPS] = {{
 {table}}};
 
-int8_t *model_input(void) {{ return arena + {input}; }}
+{kind} *model_input(void) {{ return {start}; }}
 
 const int8_t *model_run(void) {{
   for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;

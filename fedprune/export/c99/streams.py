@@ -104,7 +104,7 @@ def work(program: Program, first: int, last: int) -> list[Work]:
             stop = min(made[at] + band(program, layer), height)
             for source in layer.inputs:
                 if makers.get(source, at) < at:  # one of a loop may be made after it is read
-                    make(makers[source], min(stop * layer.rows.stride + layer.rows.reach, program.maps[source].height))
+                    make(makers[source], min(layer.rows.until(stop), program.maps[source].height))
             order.append(Work(at, made[at], stop))
             made[at] = stop
 
@@ -117,7 +117,7 @@ def reads(program: Program, each: Work, source: int) -> tuple[int, int]:
     rows, height = program.layers[each.layer].rows, program.maps[source].height
     if rows == ALL_ROWS:
         return 0, height
-    return max(0, each.start * rows.stride + rows.first), min(each.stop * rows.stride + rows.reach, height)
+    return max(0, rows.since(each.start)), min(rows.until(each.stop), height)
 
 
 def _closed(program: Program, first: int, last: int, inner: set[int]) -> bool:
@@ -169,7 +169,7 @@ def _distance(program: Program, order: Sequence[Work], storage: int) -> int:
     if others:
         return result.size  # a row of one shape is no row of another: all of the output before all of the input
     needed = [*_needed_after(program, order, storage), 1 << 30]
-    alike = layer.in_place and (*source[:3], source.bytes) == (*result[:3], result.bytes)
+    alike = layer.in_place and source[:3] == result[:3]
     distance = 0 if alike else -(1 << 30)  # never behind what is still to be read in the same row
     for position, each in enumerate(order):
         row = needed[position]

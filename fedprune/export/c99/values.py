@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from fedprune.export.c99.arithmetic import lookup
 from fedprune.export.c99.lowering import Lowering
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, At, Fields, Layer
@@ -11,9 +9,9 @@ from fedprune.export.litert.flatbuffer import FileOperator
 
 
 def alike(made: Lowering, operator: FileOperator, *, wide: bool = False) -> tuple[int, ...]:
-    """Return the maps of an operator's input and output, which have one shape; ``wide`` as in `Lowering.map`."""
+    """Return the maps of an operator's input and output, which have one shape; with ``wide`` of int16 as well."""
     source, result = made.ends(operator, wide=wide)
-    if made.maps[source][:3] != made.maps[result][:3]:
+    if made.shape(operator.inputs[0]) != made.shape(operator.output):
         raise made.wrong("has input and output of different shapes")
     return source, result
 
@@ -27,7 +25,8 @@ def by_value(made: Lowering, operator: FileOperator) -> None:
 
 def quantize(made: Lowering, operator: FileOperator) -> None:
     source, result = alike(made, operator, wide=True)
-    if made.maps[source].bytes == made.maps[result].bytes == 1:
+    wide = made.wide(operator.inputs[0]), made.wide(operator.output)
+    if wide == (False, False):
         by_value(made, operator)
         return
     grids = made.grid(operator.inputs[0]), made.grid(operator.output)
@@ -35,17 +34,18 @@ def quantize(made: Lowering, operator: FileOperator) -> None:
     fields: Fields = {
         "in": At(source), "out": At(result), "multiplier": by.multiplier, "shift": by.shift,
         "in_zero": grids[0].zero_point, "out_zero": grids[1].zero_point, "low": low, "high": high,
-        "in_wide": made.maps[source].bytes - 1, "out_wide": made.maps[result].bytes - 1,
+        "in_wide": int(wide[0]), "out_wide": int(wide[1]),
     }  # fmt: skip
-    same = made.maps[source].bytes == made.maps[result].bytes
-    made.emit(Layer("rescale", (source,), result, fields, SAME_ROWS, in_place=same))
+    made.emit(Layer("rescale", (source,), result, fields, SAME_ROWS, in_place=wide[0] == wide[1]))
 
 
 def rsqrt(made: Lowering, operator: FileOperator) -> None:
     source, result = alike(made, operator, wide=True)
-    if made.maps[source].bytes == 1:
+    if not made.wide(operator.inputs[0]):
         by_value(made, operator)
         return
+    if not made.wide(operator.output):
+        raise made.wrong("has input and output of different types")
     scales = made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale
     by = made.factor(1 / (math.sqrt(scales[0]) * scales[1]))
     shift = by.shift - 20
@@ -53,36 +53,10 @@ def rsqrt(made: Lowering, operator: FileOperator) -> None:
     made.emit(Layer("rsqrt", (source,), result, fields, SAME_ROWS, in_place=True, helpers=("inverse_root",)))
 
 
-def mean(made: Lowering, operator: FileOperator) -> None:
-    """Lower MEAN over any axes."""
-    source, result = made.ends(operator, wide=True)
-    shape = made.tensor(operator.inputs[0]).shape
-    axes = {made.axis(int(axis), len(shape)) for axis in made.constant(operator, 1, np.int32).reshape(-1)}
-    kept = tuple(1 if axis in axes else size for axis, size in enumerate(shape))
-    short = made.shaped(result, kept)
-    grids = (made.grid(operator.inputs[0]), made.grid(operator.output))
-    count = made.maps[source].size // made.maps[source].bytes // math.prod(kept)
-    by, (low, high) = made.factor(grids[0].scale / grids[1].scale), made.limits(operator.output)
-    # the division by the count goes into the multiplier, as far as its bits allow
-    bits = min(count.bit_length() - 1, 32, 31 + by.shift)
-    multiplier, shift = (by.multiplier << bits) // count, by.shift - bits
-    if count << 8 * made.maps[source].bytes > 1 << 31:
-        raise made.wrong(f"is of {count} values, whose sum could leave 32 bits")
-    fields: Fields = {
-        "in": At(source), "out": At(short), "multiplier": multiplier, "shift": shift,
-        "bias": -grids[0].zero_point * count, "out_zero": grids[1].zero_point,
-    }  # fmt: skip
-    size, bytes_ = made.maps[source], made.maps[source].bytes
-    if bytes_ == 1 and made.maps[short][:3] == (1, 1, size.channels):
-        made.emit(Layer("mean", (source,), short, fields, ALL_ROWS))
-        return
-    fields = {**fields, "low": low, "high": high, "wide": bytes_ - 1}
-    rows = SAME_ROWS if made.maps[short].height == size.height else ALL_ROWS
-    made.emit(Layer("average", (source,), short, fields, rows))
-
-
 def l2_norm(made: Lowering, operator: FileOperator) -> None:
     source, result = alike(made, operator)
+    if made.tensor(operator.output).shape[-1:] != (made.maps[result].channels,):
+        raise made.wrong("is over the last of five axes")
     grid = made.grid(operator.output)
     if grid != (1 / 128, 0):
         raise made.wrong(f"has an output of scale {grid.scale} and zero point {grid.zero_point}, not 1/128 and 0")
@@ -96,7 +70,9 @@ def matmul(made: Lowering, operator: FileOperator) -> None:
     result = made.map(operator.output)
     options = made.options(operator)
     turned = bool(options.adjX), bool(options.adjY)
-    shapes = [made.shape(each) for each in operands]
+    if max(len(made.tensor(index).shape) for index in operator.inputs[:2]) > 4:
+        raise made.wrong("multiplies tensors of more than four axes")
+    shapes = [made.shape(index) for index in operator.inputs[:2]]
     (first, rows, inner), (second, inner_too, columns) = (
         (shape[0], *(shape[:0:-1] if turn else shape[1:])) for shape, turn in zip(shapes, turned, strict=True)
     )

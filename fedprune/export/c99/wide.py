@@ -1,4 +1,4 @@
-"""Operators on int16 alone as layers: products with weights, sigmoid and tanh, joined vectors."""
+"""Operators on int16 alone as layers: products with weights, sigmoid and tanh."""
 
 from functools import cache
 from math import log2
@@ -29,10 +29,10 @@ def product(made: Lowering, operator: FileOperator) -> None:
     source, result = made.ends(operator, wide=True)
     weight = made.constant(operator, 1)
     ends = made.maps[source], made.maps[result]
-    if weight.ndim != 4 or [*ends[0][:3], *ends[1][:3]] != [1, 1, weight[0].size, 1, 1, len(weight)]:
+    if weight.ndim != 4 or [*ends[0][:3], *ends[1][:3]] != [1, 1, 2 * weight[0].size, 1, 1, 2 * len(weight)]:
         raise made.wrong(f"has weights of shape {weight.shape}; on int16 a single position is covered")
-    if ends[0].bytes != 2:
-        raise made.wrong("makes int16 of int8")
+    if made.tensor(operator.inputs[0]).dtype != np.int16:
+        raise made.wrong("makes int16 of another type")
     levels, scales = weight.reshape(len(weight), -1), made.tensor(operator.inputs[1]).scales
     if scales is None or len(scales) not in (1, len(levels)) or made.tensor(operator.inputs[1]).zero_point != 0:
         raise made.wrong("has weights without a scale for each filter and zero points of 0")
@@ -70,7 +70,7 @@ def curve(made: Lowering, operator: FileOperator) -> None:
     """Lower LOGISTIC and TANH."""
     source, result = alike(made, operator, wide=True)
     grids = made.grid(operator.inputs[0]), made.grid(operator.output)
-    if made.maps[source].bytes != 2 or grids[0].zero_point != 0 or grids[1] != (_ONE, 0):
+    if made.tensor(operator.inputs[0]).dtype != np.int16 or grids[0].zero_point != 0 or grids[1] != (_ONE, 0):
         raise made.wrong("works on int16 with other scales than the reference kernels take")
     multiplier, right = _units(grids[0].scale)
     if not 0 < multiplier < 2**15:
@@ -105,28 +105,3 @@ def _points() -> tuple[int, ...]:
     steps = np.array([*range(0, 128 * _POINTS, 128), 128 * _POINTS - 1], np.int16)
     shown = reference(pack(alone), steps[None])[0]
     return tuple(int(value) + 2**15 for value in shown)
-
-
-def joined(made: Lowering, operator: FileOperator) -> None:
-    """Lower CONCATENATION along the last axis of vectors of one position."""
-    result = made.map(operator.output, wide=True)
-    sources = [made.map(index, wide=True) for index in operator.inputs if index >= 0]
-    if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs):
-        raise made.wrong("joins maps of different scales")
-    sizes = [made.maps[source] for source in sources]
-    fits = sum(each.channels for each in sizes) == made.maps[result].channels and len(sources) == len(operator.inputs)
-    if not fits or any(each[:2] != (1, 1) or each.bytes != 2 for each in (*sizes, made.maps[result])):
-        raise made.wrong("joins int16 that is no vectors")
-    parts, at = [], 0
-    for source, size in zip(sources, sizes, strict=True):
-        part: dict[str, Any] = {"in": At(source), "height": 1, "width": 1, "channels": size.row_bytes, "to_c": at}
-        parts.append(part | dict.fromkeys(("from_y", "from_x", "from_c", "to_y", "to_x"), 0) | _ONES)
-        at += size.row_bytes
-    fields: Fields = {
-        "out": At(result), "parts": Structs("part", parts), "count": made.within("number of parts", len(parts), 255),
-        "fills": 0, "fill": 0,
-    }  # fmt: skip
-    made.emit(Layer("place", tuple(dict.fromkeys(sources)), result, fields, ALL_ROWS))
-
-
-_ONES = dict.fromkeys(("step_y", "step_x", "step_c"), 1)

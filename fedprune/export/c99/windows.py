@@ -6,7 +6,7 @@ import numpy as np
 
 from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.numbers import Factor, scaled
-from fedprune.export.c99.program import ALL_ROWS, WHOLE, Array, At, Fields, Filters, Layer, Rows, Structs
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, Array, At, Fields, Filters, Layer, Rows, Structs
 from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.types import Tensor
 
@@ -27,6 +27,9 @@ def _window(
 ) -> tuple[dict[str, int], Rows]:
     options = made.options(operator)
     source, result = (made.maps[each] for each in made.ends(operator))
+    shapes = [made.tensor(index).shape for index in (operator.inputs[0], operator.output)]
+    if any(len(shape) != 4 or shape[0] != 1 for shape in shapes):
+        raise made.wrong(f"works on shapes {shapes}; four axes and a batch of one will do")
     stride = (int(options.strideH), int(options.strideW))
     if min(*stride, *dilation, *kernel) < 1:
         raise made.wrong("has a stride, dilation or kernel of zero")
@@ -46,23 +49,32 @@ def _window(
     return fields, Rows(stride[0], -pads[0], reach - stride[0] - pads[0])
 
 
-def _filters(
-    made: Lowering, operator: FileOperator, levels: Tensor, least: int, scales: Tensor | None = None
+def filters(
+    made: Lowering,
+    operator: FileOperator,
+    levels: Tensor,
+    least: int,
+    *,
+    places: tuple[int, int] = (0, 2),
+    repeats: int = 1,
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Fields of the bias and factor of each filter, (filters, weights), whose inputs are counted from ``least``."""
-    source, result = made.grid(operator.inputs[0]), made.grid(operator.output)
+    """Fields of the bias and factor of each filter, (filters, weights), whose inputs are counted from ``least``.
+
+    ``places`` are those of input and bias among the operator's inputs; its own filters are there ``repeats`` times.
+    """
+    source, result = made.grid(operator.inputs[places[0]]), made.grid(operator.output)
     weight = made.tensor(operator.inputs[1])
-    if scales is None:
-        if weight.scales is None or len(weight.scales) not in (1, len(levels)) or weight.zero_point != 0:
-            raise made.wrong("has weights without a scale for each filter and zero points of 0")
-        # the kernels' own order of operations, in double precision
-        each = np.resize(np.asarray(weight.scales, np.float64), len(levels))
-        scales = source.scale * each / result.scale
-    bias = (
-        made.constant(operator, 2, np.int32).reshape(-1) if made.has(operator, 2) else np.zeros(len(levels), np.int32)
-    )
-    if len(bias) != len(levels):
-        raise made.wrong(f"has {len(bias)} biases for {len(levels)} filters")
+    own = len(levels) // repeats
+    if weight.scales is None or len(weight.scales) not in (1, own) or weight.zero_point != 0:
+        raise made.wrong("has weights without a scale for each filter and zero points of 0")
+    # the kernels' own order of operations, in double precision
+    scales = source.scale * np.resize(np.asarray(weight.scales, np.float64), len(levels)) / result.scale
+    bias = np.zeros(own, np.int32)
+    if made.has(operator, places[1]):
+        bias = made.constant(operator, places[1], np.int32).reshape(-1)
+    if len(bias) != own:
+        raise made.wrong(f"has {len(bias)} biases for {own} filters")
+    bias = np.tile(bias, repeats)
     sums = levels.astype(np.int64).sum(1)
     biases = bias.astype(np.int64) - (source.zero_point - least) * sums
     factors = [made.factor(float(scale)) for scale in scales]
@@ -99,7 +111,7 @@ def conv(made: Lowering, operator: FileOperator) -> None:
     if made.maps[source][:2] == made.maps[result][:2] == (1, 1) and weight.shape[1:3] == (1, 1) and groups == 1:
         _vector(made, operator, levels)
         return
-    arrays, numbers = _filters(made, operator, levels, -_UNSIGNED)
+    arrays, numbers = filters(made, operator, levels, -_UNSIGNED)
     fields: Fields = {
         "in": At(source), "out": At(result), **arrays, "group_inputs": weight.shape[3],
         "groups": made.within("number of groups", groups, 255), **window,
@@ -109,40 +121,46 @@ def conv(made: Lowering, operator: FileOperator) -> None:
     made.emit(Layer("conv", (source,), result, fields, rows, scratch, Filters(levels), helpers=("tile",)))
 
 
-def _vector(made: Lowering, operator: FileOperator, levels: Tensor, scales: Tensor | None = None) -> None:
+def _vector(made: Lowering, operator: FileOperator, levels: Tensor) -> None:
     """One position: a tile's kernel does as well, where it is there anyway and its columns take no more memory."""
     source, result = made.ends(operator)
     if levels.shape[1] > min(made.columns, 0xFFFF):
-        arrays, numbers = _filters(made, operator, levels, 0, scales)
+        arrays, numbers = filters(made, operator, levels, 0)
         plain: Fields = {"in": At(source), "out": At(result), **arrays, **numbers}
         made.emit(Layer("linear", (source,), result, plain, ALL_ROWS, 0, Filters(levels)))
         return
-    source, result = made.vector(source), made.vector(result)
-    arrays, numbers = _filters(made, operator, levels, -_UNSIGNED, scales)
+    _positions(made, operator, levels, made.vector(source), made.vector(result), ALL_ROWS)
+
+
+def _positions(
+    made: Lowering, operator: FileOperator, levels: Tensor, source: int, result: int, rows: Rows = SAME_ROWS
+) -> None:
+    """A matrix times the channels of each position, as a convolution."""
+    arrays, numbers = filters(made, operator, levels, -_UNSIGNED)
     ones = ("groups", "kernel_height", "kernel_width", "stride_y", "stride_x", "dilation_y", "dilation_x")
+    reads = made.within("number of weights of a filter", levels.shape[1], 0xFFFF)
     fields: Fields = {
-        "in": At(source), "out": At(result), **arrays, "group_inputs": levels.shape[1], **dict.fromkeys(ones, 1),
+        "in": At(source), "out": At(result), **arrays, "group_inputs": reads, **dict.fromkeys(ones, 1),
         "in_zero": made.grid(operator.inputs[0]).zero_point, **numbers,
     }  # fmt: skip
     scratch = 16 * (levels.shape[1] + 1) + levels.shape[1]
-    made.emit(Layer("conv", (source,), result, fields, ALL_ROWS, scratch, Filters(levels), helpers=("tile",)))
+    made.emit(Layer("conv", (source,), result, fields, rows, scratch, Filters(levels), helpers=("tile",)))
 
 
 def fully_connected(made: Lowering, operator: FileOperator) -> None:
     levels = made.constant(operator, 1)
     source, result = made.ends(operator)
-    if levels.ndim != 2 or made.maps[source].size != levels.shape[1] or made.maps[result][:3] != (1, 1, len(levels)):
+    count, rest = divmod(made.maps[source].size, levels.shape[-1])
+    if levels.ndim != 2 or rest or made.maps[result].size != count * len(levels):
         raise made.wrong(f"has weights of shape {levels.shape} for {made.maps[source].size} inputs")
-    weight = made.tensor(operator.inputs[1])
-    scales = weight.scales
-    if scales is None or len(scales) not in (1, len(levels)) or weight.zero_point != 0:
-        raise made.wrong("has weights without scales and zero points of 0")
-    ends = (made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale)
-    # with one scale for all the product of scales is taken in single precision, else as in a convolution
-    with np.errstate(over="ignore"):  # a factor without end is refused as one that is too large
-        both = np.float32(ends[0]) * np.asarray(scales, np.float32)
-    single = np.resize(both.astype(np.float64) / ends[1], len(levels))
-    _vector(made, operator, levels, single if len(scales) == 1 else None)
+    if count == 1:
+        if made.maps[result].channels != len(levels):
+            raise made.wrong(f"has {len(levels)} filters for {made.maps[result].channels} outputs")
+        _vector(made, operator, levels)
+        return
+    if made.maps[source][:2] != made.maps[result][:2] or made.maps[source].channels != levels.shape[1]:
+        source, result = (made.view(each, 1, count, made.maps[each].size // count) for each in (source, result))
+    _positions(made, operator, levels, source, result)
 
 
 def depthwise(made: Lowering, operator: FileOperator) -> None:
@@ -160,7 +178,7 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
     zero = made.grid(operator.inputs[0]).zero_point
     common: Fields = {"in": At(source), "out": At(result), **window, "in_zero": zero}
     if channels == len(levels):
-        arrays, numbers = _filters(made, operator, levels, 0)
+        arrays, numbers = filters(made, operator, levels, 0)
         weights = Array("int8_t", [int(value) for value in weight.reshape(-1)])
         scratch = _POINTER * levels.shape[1] + channels
         made.emit(
@@ -169,7 +187,7 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
         return
     if len(levels) % channels:
         raise made.wrong(f"has {len(levels)} filters for {channels} channels")
-    arrays, numbers = _filters(made, operator, levels, -_UNSIGNED)  # several filters a channel: groups of one channel
+    arrays, numbers = filters(made, operator, levels, -_UNSIGNED)  # several filters a channel: groups of one channel
     fields: Fields = {
         **common,
         **arrays,

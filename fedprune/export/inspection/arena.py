@@ -27,7 +27,7 @@ def arena(file: File) -> int | None:
 
     None where it is not known: for activations other than int8, scalars, sparse tensors, and operators never measured.
     """
-    made = {*file.inputs, *(operator.output for operator in file.operators)}
+    made = {*file.inputs, *(index for operator in file.operators for index in operator.outputs)}
     whole = all(file.tensors[index].dtype == np.int8 and file.tensors[index].shape for index in made)
     sparse = any(tensor.sparsity is not None for tensor in file.tensors)
     names = {operator_name(operator) for operator in file.operators}

@@ -81,7 +81,7 @@ def inspect(content: bytes, name: str = "") -> Inspection:
     weights = {at: found for at, layer in layers.items() if (found := _constant(file, ready, layer.weight))}
     biases = [found for layer in layers.values() if (found := _constant(file, ready, layer.bias))]
     rows = [_row(file, operator, weights.get(at), layers.get(at)) for at, operator in shown]
-    passed = {*file.inputs, *(operator.output for _, operator in shown)}
+    passed = {*file.inputs, *(index for _, operator in shown for index in operator.outputs)}
     weight_bytes = _bytes(weights.values())
     return Inspection(
         name=name,

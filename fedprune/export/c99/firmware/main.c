@@ -23,7 +23,7 @@ int main(int count, char **words)
     if (!machine_open(count, words))
         return 1;
     /* 1. Write an input where the model wants it. Running the model may overwrite it. */
-    while (machine_read(model_input(), MODEL_INPUT_BYTES)) {
+    while (machine_read((int8_t *)model_input(), MODEL_INPUT_BYTES)) { /* of tokens, MODEL_INPUT_BYTES / 4 int32 */
         /* 2. Run the model. This is scores = model_run(), measured. */
         const int8_t *scores = machine_measured(model_run);
         /* 3. Use the scores before the next input is written: they lie in the same memory. */

@@ -9,11 +9,6 @@ struct combine {
   uint8_t left, wide;
 };
 
-/* An operand in units of half the larger scale, `left` bits below it. */
-static inline int32_t unit_of(int32_t value, unsigned left, int32_t multiplier, int shift) {
-  return scaled(value * (1 << left), multiplier, shift);
-}
-
 static void combine(const void *layer, unsigned from, unsigned until) {
   const struct combine *s = layer;
   const unsigned wide = s->wide, channels = s->out->channels >> wide, width = s->out->width;

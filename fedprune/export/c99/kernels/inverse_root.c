@@ -1,5 +1,5 @@
 /* 1 / sqrt(x) as multiplier / 2^31 / 2^right, x at least 1: Newton's method with three bits above the point. */
-static int32_t inverse_root(int32_t x, int *right) {
+static SMALL int32_t inverse_root(int32_t x, int *right) {
   *right = 0;
   if (x == 1) return 2147483647;
   int moved = 11;

@@ -16,7 +16,11 @@ static void l2_norm(const void *layer, unsigned from, unsigned until) {
       int right;
       for (unsigned c = 0; c < channels; ++c) sum += (in[c] - l->in_zero) * (in[c] - l->in_zero);
       const int32_t inverse = inverse_root(sum > 0 ? sum : 1, &right);
-      for (unsigned c = 0; c < channels; ++c)
-        to[c] = (int8_t)clamp(scaled((in[c] - l->in_zero) * 128, inverse, -right), -128, 127);
+      right -= 7;
+      for (unsigned c = 0; c < channels; ++c) {
+        const int32_t value = in[c] - l->in_zero;
+        const int32_t share = right > 0 ? shifted(product(value, inverse), right) : product(value * (1 << -right), inverse);
+        to[c] = (int8_t)clamp(share, -128, 127);
+      }
     }
 }

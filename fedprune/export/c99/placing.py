@@ -1,0 +1,113 @@
+"""Parts of maps put into places of another: what is padded, joined and stacked."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.c99.lowering import Lowering, Rule, cells
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, At, Fields, Layer, Rows, Structs
+from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.types import Tensor
+
+_MOST_PARTS = 255
+
+
+def part(source: int, size: Sequence[int], start: Sequence[int], to: Sequence[int], step: Any = (1, 1, 1)) -> Fields:
+    """Return the fields of a part: ``size`` cells of a map, every ``step``-th from ``start`` on, put at ``to``."""
+    names = ("y", "x", "c")
+    found: dict[str, Any] = {"in": At(source), "height": size[0], "width": size[1], "channels": size[2]}
+    for prefix, values in (("from", start), ("to", to), ("step", step)):
+        found |= {f"{prefix}_{name}": int(value) for name, value in zip(names, values, strict=True)}
+    return found
+
+
+def place(
+    made: Lowering, sources: Sequence[int], result: int, parts: Sequence[Fields], rows: Rows, fill: int | None = None
+) -> None:
+    """Emit the layer that puts parts into a map, which is filled before with ``fill`` if given."""
+    fields: Fields = {
+        "out": At(result), "parts": Structs("part", parts), "count": len(parts), "fills": int(fill is not None),
+        "fill": fill or 0,
+    }  # fmt: skip
+    made.emit(Layer("place", tuple(dict.fromkeys(sources)), result, fields, rows))
+
+
+def _three(made: Lowering, index: int, values: Tensor) -> tuple[int, ...]:
+    # of an operator's numbers, one an axis, those of height, width and channels
+    shape = made.tensor(index).shape
+    if len(values) != len(shape):
+        raise made.wrong(f"has {len(values)} numbers for {len(shape)} axes")
+    *before, height, width, channels = (0,) * (4 - len(shape)) + tuple(int(value) for value in values)
+    if any(before) or len(shape) > 4 or (len(shape) == 4 and shape[0] != 1):
+        raise made.wrong("pads batches, or more than three axes")
+    return height, width, channels
+
+
+def _pad(made: Lowering, operator: FileOperator) -> None:
+    source, result = made.ends(operator)
+    sides = made.constant(operator, 1, np.int32).reshape(-1)
+    before, after = (_three(made, operator.inputs[0], sides[at::2]) for at in range(2))
+    fill = (
+        int(made.constant(operator, 2).reshape(-1)[0])
+        if made.has(operator, 2)
+        else made.grid(operator.output).zero_point
+    )
+    size, whole = made.maps[source][:3], made.maps[result][:3]
+    ends = zip(before, size, after, whole, strict=True)
+    if any(first < 0 or last < 0 or first + inner + last != outer for first, inner, last, outer in ends):
+        raise made.wrong("crops, or leaves its output")
+    place(made, [source], result, [part(source, size, (0, 0, 0), before)], ALL_ROWS, fill)
+
+
+def _joined(made: Lowering, operator: FileOperator, axis: int, shapes: Sequence[tuple[int, ...]]) -> None:
+    # tensors of these shapes, one behind the other along an axis of the output
+    whole, sources = made.tensor(operator.output).shape, [made.map(index, wide=True) for index in operator.inputs]
+    width = made.tensor(operator.output).dtype.itemsize
+    if any(made.tensor(index).dtype != made.tensor(operator.output).dtype for index in operator.inputs):
+        raise made.wrong("joins maps of different types")
+    beside = {(*shape[:axis], *shape[axis + 1 :]) for shape in (*shapes, whole)}
+    if sum(shape[axis] for shape in shapes) != whole[axis] or len(beside) != 1:
+        raise made.wrong("joins maps that do not fit together")
+    result = made.map(operator.output, wide=True)
+    if len(whole) < 4 or (len(whole) == 4 and whole[0] == 1 and axis > 0):
+        along, sizes = axis + 3 - len(whole), [cells(shape, width) or (0, 0, 0) for shape in shapes]
+    else:  # an axis that is no axis of a map: what is before and behind it is one
+        along, outer, inner = 1, math.prod(whole[:axis]), math.prod(whole[axis + 1 :]) * width
+        made.within("part", max(outer, whole[axis], inner), WHOLE)
+        sizes = [(outer, shape[axis], inner) for shape in shapes]
+        result = made.view(result, outer, whole[axis], inner)
+    parts, at = [], [0, 0, 0]
+    sources = [made.view(source, *size) for source, size in zip(sources, sizes, strict=True)]
+    for source, size in zip(sources, sizes, strict=True):
+        parts.append(part(source, size, (0, 0, 0), at))
+        at[along] += size[along]
+    plain = along > 0 and len(parts) > 1
+    place(made, sources, result, parts, SAME_ROWS if plain else ALL_ROWS)
+
+
+def _several(made: Lowering, operator: FileOperator) -> list[tuple[int, ...]]:
+    if min(operator.inputs, default=-1) < 0 or len(operator.inputs) > _MOST_PARTS:
+        raise made.wrong(f"joins nothing, or more than {_MOST_PARTS} maps")
+    return [made.tensor(index).shape for index in operator.inputs]
+
+
+def _concat(made: Lowering, operator: FileOperator) -> None:
+    shapes, rank = _several(made, operator), len(made.tensor(operator.output).shape)
+    if any(len(shape) != rank for shape in shapes):
+        raise made.wrong("joins maps that do not fit together")
+    if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs):
+        raise made.wrong("joins maps of different scales")
+    _joined(made, operator, made.axis(int(made.options(operator).axis), rank), shapes)
+
+
+def _pack(made: Lowering, operator: FileOperator) -> None:
+    shapes, rank = _several(made, operator), len(made.tensor(operator.output).shape)
+    if any(len(shape) != rank - 1 for shape in shapes):
+        raise made.wrong("stacks maps that do not fit together")
+    axis = made.axis(int(made.options(operator).axis), rank)
+    _joined(made, operator, axis, [(*shape[:axis], 1, *shape[axis:]) for shape in shapes])
+
+
+PLACES: Mapping[str, Rule] = {"PAD": _pad, "PADV2": _pad, "CONCATENATION": _concat, "PACK": _pack}
