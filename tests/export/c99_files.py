@@ -43,11 +43,9 @@ class Draft:
     def tokens(self, count: int, vocabulary: int, size: int) -> int:
         """Make the input int32 tokens, and return the rows of a table that they stand for."""
         self.tensors[self.input] = FileTensor((1, count), np.dtype(np.int32))
-        scale, zero = 0.05, -3
-        table = self.constant(
-            self.levels((vocabulary, size), 1), np.int8, scales=np.array([scale], np.float32), zero_point=zero
-        )
-        return self.add("GATHER", (table, self.input), self.activation((1, count, size), (scale, zero)), axis=0)
+        levels, result = self.levels((vocabulary, size), 1), self.activation((1, count, size), (0.05, -3))
+        table = self.constant(levels, np.int8, scales=np.array([0.05], np.float32), zero_point=-3)
+        return self.add("GATHER", (table, self.input), result, axis=0)
 
     def shape(self, index: int) -> tuple[int, ...]:
         return self.tensors[index].shape
@@ -178,20 +176,9 @@ class Draft:
         return self.add(code, (source, self.constant(axes)), self.activation((*sizes,), grid), 2, keepDims=keep)
 
     def transposed(
-        self,
-        source: int,
-        filters: int,
-        kernel: Pair,
-        stride: Pair,
-        *,
-        same: bool = True,
-        size: Pair | None = None,
-        density: float = 0.6,
-        single: bool = False,
-        bias: bool = True,
-        grid: Grid | None = None,
-        **values: Any,
-    ) -> int:
+        self, source: int, filters: int, kernel: Pair, stride: Pair, *, same: bool = True, size: Pair | None = None,
+        density: float = 0.6, single: bool = False, bias: bool = True, grid: Grid | None = None, **values: Any,
+    ) -> int:  # fmt: skip
         """TRANSPOSE_CONV to ``size`` rows and columns, or as many as its window makes."""
         _, height, width, channels = self.shape(source)
         usual = [n * s if same else (n - 1) * s + k for n, k, s in zip((height, width), kernel, stride, strict=True)]

@@ -52,10 +52,11 @@ def run_here(model: bytes, inputs: Tensor, *, reference: bool) -> FloatTensor:
     interpreter = runtime.ready(runtime.interpreter(model, reference=reference))
     ports = _ports(interpreter)
     samples = arrange(inputs, ports.input)
-    source, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    given, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]["index"]
+    samples = samples.astype(given["dtype"], copy=False)  # tokens, where it takes integers
     outputs = np.empty((len(samples), *ports.output.shape[1:]), np.float32 if ports.output.grid is None else np.int8)
     for position, sample in enumerate(samples):
-        interpreter.set_tensor(source, sample[None])
+        interpreter.set_tensor(given["index"], sample[None])
         interpreter.invoke()
         outputs[position] = interpreter.get_tensor(result)[0]
     return results(outputs, ports.output)

@@ -49,7 +49,8 @@ _LIMIT_S = 120.0  # of one inference; 2^33 multiply-adds take a third of it
 def arena_here(model: bytes, values: Tensor) -> int:
     """Return what `arena_bytes` returns, for an int8 input as the model takes it, in this process."""
     interpreter = _interpreter(model)
-    interpreter.set_input(values, 0)
+    dtype = interpreter.get_input_details(0)["dtype"]
+    interpreter.set_input(values if values.dtype == dtype else np.zeros(values.shape, dtype), 0)
     interpreter.invoke()
     return _arena_bytes(interpreter)
 
@@ -58,7 +59,7 @@ def run_here(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
     """Return what `run` returns, computed in this process, which a model may end."""
     interpreter = _interpreter(model)
     source, result = (_port(details) for details in _details(interpreter))
-    samples = arrange(inputs, source)
+    samples = arrange(inputs, source).astype(interpreter.get_input_details(0)["dtype"], copy=False)
     outputs = []
     for sample in samples:
         interpreter.set_input(sample[None], 0)
