@@ -98,10 +98,7 @@ class _Flattening:
     def loop(self, position: int, operator: FileOperator) -> None:
         self.what = f"operator {position}, WHILE,"
         graphs, options = self.file.subgraphs, operator.options
-        numbers = (int(options.condSubgraphIndex), int(options.bodySubgraphIndex))
-        if not all(1 <= number <= len(graphs) for number in numbers):
-            raise ModelError(f"{self.what} runs the subgraphs {numbers}, and there are {len(graphs)} besides the first")
-        condition, body = (graphs[number - 1] for number in numbers)
+        condition, body = graphs[options.condSubgraphIndex - 1], graphs[options.bodySubgraphIndex - 1]
         inputs = tuple(map(self.named, operator.inputs))
         self._check(inputs, operator, condition, body)
         start = {at: data for at, index in enumerate(inputs) if (data := self._counts(index)) is not None}

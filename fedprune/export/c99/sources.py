@@ -2,13 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fedprune.export.c99.encoding import Code
-from fedprune.export.c99.files import folder
+from fedprune.export.c99.files import kernel
 from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
@@ -56,9 +55,8 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     text = _Text(program, plan, codes)
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
-    place = folder("kernels")
     names = text.kernels()
-    kernels = [_kernel(place, name) for name in names]
+    kernels = [kernel(name) for name in names]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(text.options()),
@@ -85,15 +83,6 @@ def _runs(program: Program, plan: Plan) -> Iterable[str]:
         yield f"  make(steps, {each.last}, {program.maps[program.layers[each.last].output].height});"
         if each.last in ends:
             yield "  }"
-
-
-def _kernel(place: Path, name: str) -> str:
-    kind = name.removeprefix("wide_")
-    if kind == name:
-        return (place / f"{name}.c").read_text("utf-8")
-    # the same code reads values of int16
-    text = (place / f"linear_{kind}.c").read_text("utf-8")
-    return text.replace(f"linear_{kind}", name).replace("const int8_t *", "const int16_t *")
 
 
 _TOKEN_BYTES = 4

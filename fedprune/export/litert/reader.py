@@ -66,6 +66,9 @@ def read(content: bytes) -> File:
     if not 1 <= count <= _MOST_GRAPHS:
         raise ModelError(f"the model has {count} subgraphs; only models of 1 to {_MOST_GRAPHS} are read")
     first, *others = (_graph(model, model.item(2, place)) for place in range(count))
+    for position, operator in enumerate(first.operators):
+        if operator_name(operator) == "WHILE":
+            _check_loop(operator, _who(position, "WHILE"), len(others))
     return replace(first, subgraphs=others)
 
 
@@ -144,6 +147,12 @@ def _options(table: Table, what: str) -> tuple[int, Any]:
         if isinstance(value, np.ndarray):
             setattr(options, name, value.tolist())
     return number, options
+
+
+def _check_loop(operator: FileOperator, what: str, count: int) -> None:
+    numbers = operator.options.condSubgraphIndex, operator.options.bodySubgraphIndex
+    if not all(1 <= number <= count for number in numbers):
+        raise ModelError(f"{what} runs the subgraphs {numbers}, and there are {count} besides the first")
 
 
 def _check_ends(file: File) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
+from fedprune.export.litert.reader import operator_name
 from fedprune.export.tflm.lookup import lookup
 from fedprune.types import Tensor
 
@@ -52,7 +53,9 @@ def flash_bytes(dense_file: int, sizes: Mapping[str, int], kept: Mapping[str, in
 
 
 def weight_of(file: File, operator: FileOperator) -> int | None:
-    """Return the index of the operator's weight, the one constant of four dimensions, or None."""
+    """Return the index of a convolution's weight, its one constant of four dimensions; None of other operators."""
+    if operator_name(operator) not in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        return None
     found = (index for index in operator.inputs if index >= 0 and file.tensors[index].data is not None)
     return next((index for index in found if len(file.tensors[index].shape) == 4), None)
 

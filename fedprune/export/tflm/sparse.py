@@ -12,7 +12,7 @@ from fedprune.export.litert.numbers import Numbers, integers
 from fedprune.export.litert.rules import lower
 from fedprune.export.tflm.decode import FIRST_BYTES, behind_decode, gain_bytes, saved_bytes, weight_of
 from fedprune.export.tflm.memory import arena_bytes
-from fedprune.graph import Conv2d, Graph, Linear, TransposedConv2d
+from fedprune.graph import Conv2d, Graph, Linear
 
 
 def write_sparse(graph: Graph, ranges: Ranges, sram_limit_bytes: int | None = None) -> bytes:
@@ -83,7 +83,7 @@ def _chosen(file: File, gains: Mapping[int, int], sram_limit_bytes: int | None) 
 
 def _layers(graph: Graph, file: File) -> dict[int, str]:
     # Every such operation becomes one operator with a weight, in the same order.
-    names = (op.weight.name for op in graph.operations if isinstance(op, Conv2d | TransposedConv2d | Linear))
+    names = (op.weight.name for op in graph.operations if isinstance(op, Conv2d | Linear))
     return dict(zip(_weights(file), names, strict=True))
 
 
