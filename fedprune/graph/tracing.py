@@ -1,6 +1,7 @@
 """From a torch model to a graph: the model is exported by torch, and each aten operation is read into a typed one."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     attention = torch.backends.mha.get_fastpath_enabled()
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # one opaque call, where no gradient is asked for
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            # of recurrent layers, which keep lists of their weights
+            warnings.filterwarnings("ignore", "The tensor attribute")
             return _read(_known(torch.export.export(model.eval(), (sample,))), READERS)
     finally:
         torch.backends.mha.set_fastpath_enabled(attention)

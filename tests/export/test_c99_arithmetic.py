@@ -221,7 +221,9 @@ def test_one_constant_is_a_table(tmp_path: Path) -> None:
     results = []
     for code in (*CLIPS, "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "DIV"):
         clip = {"fusedActivationFunction": 1} if code in (*CLIPS, "DIV") else {}
-        single = draft.constant(np.full((1,) * (len(results) % 5), 97), np.int8, scales=np.float32([0.02]), zero_point=3)
+        single = draft.constant(
+            np.full((1,) * (len(results) % 5), 97), np.int8, scales=np.float32([0.02]), zero_point=3
+        )
         pair = (draft.input, single) if code == "DIV" or len(results) % 2 else (single, draft.input)
         results.append(draft.add(code, pair, draft.activation((1, 3, 4, 5), TARGET), 2, **clip))
     model = draft.file(joined(draft, results))

@@ -8,7 +8,6 @@ from fedprune.export.c99.arithmetic import BINARY
 from fedprune.export.c99.exponentials import exponentials
 from fedprune.export.c99.folding import folds
 from fedprune.export.c99.gathering import gather
-from fedprune.export.c99.loops import Flat, flat
 from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.moves import MOVES
 from fedprune.export.c99.parts import filled, put, taken
@@ -21,6 +20,7 @@ from fedprune.export.c99.values import alike, by_value, l2_norm, matmul, quantiz
 from fedprune.export.c99.wide import curve, on_int16, product
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
 from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.export.litert.loops import Flat, flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
 from fedprune.export.tflm.unpack import unpacked
 

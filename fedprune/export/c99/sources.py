@@ -69,7 +69,7 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         start=f"{'' if program.input_grid else '(void *)'}(arena + {plan.offsets[source.storage]})",
         output=plan.offsets[result.storage],
     )
-    code_bytes = code_bytes_predicted(names, len(plan.streams))
+    code_bytes = code_bytes_predicted(names, len(plan.streams), len(program.loops))
     return Sources(header, body, plan.arena_bytes + _PAST_END, text.constants_bytes(), code_bytes)
 
 
