@@ -1,12 +1,13 @@
 """Multiply-adds of a model, and the time that training takes a device of known speed."""
 
 from collections.abc import Mapping
+from math import prod
 
-from fedprune.graph import Conv2d, Graph, Linear, Recurrent
+from fedprune.graph import Conv2d, Graph, Linear, MatMul, Recurrent, TransposedConv2d
 
 
 def macs(graph: Graph) -> int:
-    """Multiply-adds of one dense inference, of convolutions, linear and recurrent layers alone."""
+    """Multiply-adds of one dense inference: of layers with weights, and of products of activations."""
     return sparse_macs(graph, {})
 
 
@@ -17,14 +18,17 @@ def sparse_macs(graph: Graph, kept: Mapping[str, int]) -> int:
     """
     total = 0
     for op in graph.operations:
-        if isinstance(op, Conv2d):
-            _, _, rows, columns = graph.shapes[op.output]
-            total += kept.get(op.weight.name, op.weight.value.size) * rows * columns
-        elif isinstance(op, Linear):
-            total += kept.get(op.weight.name, op.weight.value.size)
+        shape = graph.shapes[op.output]
+        if isinstance(op, Conv2d | Linear | TransposedConv2d):
+            # a transposed convolution uses each weight once a position of its input
+            at = graph.shapes[op.inputs[0]] if isinstance(op, TransposedConv2d) else shape
+            positions = prod(at[:-1]) if isinstance(op, Linear) else prod(at[2:])
+            total += kept.get(op.weight.name, op.weight.value.size) * positions
+        elif isinstance(op, MatMul):
+            total += prod(shape) * graph.shapes[op.inputs[0]][-1]
         elif isinstance(op, Recurrent):
             weights = (op.weight_ih, op.weight_hh)
-            total += graph.shapes[op.output][1] * sum(kept.get(each.name, each.value.size) for each in weights)
+            total += shape[1] * sum(kept.get(each.name, each.value.size) for each in weights)
     return total
 
 

@@ -10,26 +10,45 @@ from math import prod
 
 from fedprune.graph import (
     RELU,
+    Abs,
     Add,
     AvgPool,
     BatchNorm,
     Clip,
     Conv2d,
+    Divide,
+    Elu,
+    Embedding,
+    Exp,
+    Gelu,
     Graph,
+    GroupNorm,
     Gru,
     HardSwish,
+    LayerNorm,
+    LeakyRelu,
     Linear,
+    LogSoftmax,
     Lstm,
+    MatMul,
+    Maximum,
     MaxPool,
+    Minimum,
     Multiply,
     Operation,
     Parameter,
+    Permute,
+    PRelu,
     Recurrent,
+    Reduce,
     Reshape,
     Rnn,
+    Rsqrt,
     Sigmoid,
+    Slice,
     Softmax,
     Tanh,
+    TransposedConv2d,
     parameters,
 )
 
@@ -94,7 +113,8 @@ class Step:
     def _begin(self) -> None:
         self._alias = {self.graph.input: self.graph.input}
         for op in self.graph.operations:
-            self._alias[op.output] = self._alias[op.inputs[0]] if isinstance(op, Reshape) else op.output
+            seen = isinstance(op, Reshape | Permute | Slice)  # torch, too, reads the same bytes another way
+            self._alias[op.output] = self._alias[op.inputs[0]] if seen else op.output
         self._last = {name: place for place, op in enumerate(self.graph.operations) for name in op.inputs}
         paths: dict[str, list[Operation]] = {}
         for op in self.graph.operations:
@@ -166,31 +186,40 @@ class Step:
 
     def _saves(self, op: Operation) -> Held:
         """What torch's autograd keeps of an operation."""
-        if isinstance(op, Conv2d | Linear | BatchNorm | AvgPool | HardSwish | Multiply):
+        if isinstance(op, _KEEPS_INPUTS):
             return self._tensors(op.inputs)
         if isinstance(op, Recurrent):
             steps = f"steps of {op.output}"
             return {**self._tensors((*op.inputs, op.output)), steps: _OF_STEPS[type(op)] * self._bytes(op.output)}
+        if isinstance(op, Maximum | Minimum | Reduce) and getattr(op, "function", "max") != "mean":
+            return self._tensors((*op.inputs, op.output))
         if isinstance(op, MaxPool):
             return {**self._tensors(op.inputs), f"indices of {op.output}": _indices(op, self._bytes(op.output))}
         if isinstance(op, Clip):
             return self._tensors((op.output,) if op.bounds == RELU else op.inputs)
-        return self._tensors((op.output,)) if isinstance(op, Sigmoid | Tanh | Softmax) else {}
+        return self._tensors((op.output,)) if isinstance(op, _KEEPS_RESULT) else {}
 
     def _scratch(self, op: Operation) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """(forwards, backwards) bytes that oneDNN's kernels take: operands in a layout of its own."""
-        if not isinstance(op, Conv2d | Linear):
+        if not isinstance(op, Conv2d | Linear | TransposedConv2d):
             return (), ()
         weight = _FLOAT * op.weight.value.size
         whole = weight if op.weight.name in self.sparse else 0
         if isinstance(op, Linear):
             return (whole,), (whole,)
-        if op.groups == op.weight.value.shape[0]:
+        if isinstance(op, Conv2d) and op.groups == op.weight.value.shape[0]:
             return (whole,), (whole,)
         # One-dimensional maps are not channels-last, so that both ends are copied as well.
         flat = op.weight.value.shape[2] == 1 and self.graph.shapes[op.inputs[0]][2] == 1
         ends = self._bytes(op.inputs[0]) + self._bytes(op.output) if flat else 0
         return (whole, weight, ends), (whole, 2 * weight, ends)
+
+
+_KEEPS_INPUTS = (
+    Conv2d, TransposedConv2d, Linear, MatMul, Embedding, BatchNorm, GroupNorm, LayerNorm, AvgPool, HardSwish, Gelu,
+    LeakyRelu, PRelu, Abs, Multiply, Divide,
+)  # fmt: skip
+_KEEPS_RESULT = (Sigmoid, Tanh, Softmax, LogSoftmax, Elu, Exp, Rsqrt)
 
 
 def _indices(op: Operation, output: int) -> int:

@@ -22,7 +22,6 @@ from fedprune.graph.operations import (
     Operation,
     Parameter,
     TransposedConv2d,
-    parameters,
     producers,
 )
 from fedprune.graph.running import RULES, run
@@ -321,9 +320,11 @@ def _cut_group_norm(op: GroupNorm, graph: Graph, kept: Kept) -> Operation:
     return replace(op, groups=groups, weight=_vector(op.weight, rows), bias=_vector(op.bias, rows))
 
 
-def _cut_channels(op: Any, graph: Graph, kept: Kept) -> Operation:
+def _cut_channels(op: BatchNorm | PRelu, graph: Graph, kept: Kept) -> Operation:
     rows = kept(op.output, 1)
-    given = {key: _vector(value, rows) for key, value in vars(op).items() if value in parameters(op)}
+    given: dict[str, Any] = {
+        key: _vector(value, rows) for key, value in vars(op).items() if isinstance(value, Parameter)
+    }
     return replace(op, **given)
 
 

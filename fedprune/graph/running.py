@@ -70,7 +70,8 @@ def run(graph: Graph, inputs: Tensor) -> dict[str, FloatTensor]:
     with torch.no_grad():
         if len(first) > 1 and _moves_batch(graph):  # then only a batch of one is what the shapes say
             each = [_values(graph, one[None]) for one in first]
-            return {name: np.stack([one[name].numpy() for one in each]) for name in each[0]}
+            joined = {name: np.concatenate if shape[0] == 1 else np.stack for name, shape in graph.shapes.items()}
+            return {name: join([one[name].numpy() for one in each]) for name, join in joined.items()}
         return {name: value.numpy() for name, value in _values(graph, first).items()}
 
 

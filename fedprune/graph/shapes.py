@@ -248,6 +248,7 @@ def _recurrent(op: Recurrent, said: Shape, x: Shape) -> Shape:
     _need(len(x) == 4 and x[2] == 1 and rows == GATES[type(op)] * states > 0, "a recurrent layer of no sequence")
     _need(op.weight_ih.value.shape == (rows, x[3]), "a recurrent layer of other inputs")
     _need(getattr(op, "nonlinearity", "tanh") in ("tanh", "relu"), "a recurrent layer of no kind")
+    _need((op.bias_ih is None) == (op.bias_hh is None), "a recurrent layer of half its biases")
     for bias in (op.bias_ih, op.bias_hh):
         _vector(bias, rows)
     return (*x[:3], states)

@@ -88,7 +88,7 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
 
     model, compact = shipping.compacted(setting, state)
     try:
-        whole, small = shipping.graph(setting, model), shipping.graph(setting, compact)
+        whole, small = shipping.graph(setting, model), shipping.smaller(setting, compact)
         whole_ranges, ranges = shipping.ranges(setting, measured(state, part), whole, small)
         dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
         allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * tflm.sram_bytes(small))

@@ -41,17 +41,30 @@ def compacted(setting: Setting, state: State) -> tuple[nn.Module, nn.Module]:
 
 def graph(setting: Setting, model: nn.Module) -> Graph:
     """The model's graph as it is deployed. UnsupportedOperation for what no operation covers."""
+    from fedprune.graph import inference
+
+    return inference(_traced(setting, model))
+
+
+def smaller(setting: Setting, compact: nn.Module) -> Graph:
+    """The graph of a model without what nothing needs, also of what its modules do not tell: heads, norm groups."""
+    from fedprune.graph import compaction, fold_batch_norm, inference
+
+    return inference(compaction.compact(fold_batch_norm(_traced(setting, compact))))
+
+
+def _traced(setting: Setting, model: nn.Module) -> Graph:
     import torch
 
-    from fedprune.graph import inference, trace
+    from fedprune.graph import trace
 
     with draws.seeded(setting.experiment.seed):
-        return inference(trace(model, torch.zeros(1, *setting.schema.input_shape)))
+        return trace(model, torch.zeros(1, *setting.schema.input_shape))
 
 
 def shipped(setting: Setting, state: State) -> Graph:
     """The graph that the int8 file of a view of the state will hold."""
-    return graph(setting, compacted(setting, state)[1])
+    return smaller(setting, compacted(setting, state)[1])
 
 
 def without_ranges(setting: Setting) -> str:

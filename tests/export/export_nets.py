@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from fedprune import models
 
 
+def signal_to_noise_db(signal: np.ndarray, measured: np.ndarray) -> float:
+    """Of what was measured beside the signal."""
+    return float(10 * np.log10((signal**2).sum() / ((signal - measured) ** 2).sum()))
+
+
 def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs))

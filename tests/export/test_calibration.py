@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from export_nets import NETS, Plain, made
+from export_nets import NETS, Plain, made, signal_to_noise_db
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -14,10 +14,6 @@ from fedprune.export.litert.calibration import RULES, Histogram, extremes, least
 from fedprune.graph import Graph
 from fedprune.int8 import affine
 from fedprune.training import evidence
-
-
-def signal_to_noise_db(signal: np.ndarray, measured: np.ndarray) -> float:
-    return float(10 * np.log10((signal**2).sum() / ((signal - measured) ** 2).sum()))
 
 
 def traced(model: nn.Module, inputs: torch.Tensor) -> Graph:

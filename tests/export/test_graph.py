@@ -108,10 +108,9 @@ def test_an_uncovered_operation_names_itself_and_its_line() -> None:
     ("layer", "shape", "word"),
     [
         (nn.BatchNorm2d(2, track_running_stats=False), (1, 2, 4, 4), "running statistics"),
-        (nn.Linear(4, 3), (1, 2, 4, 4), r"\(batch, features\)"),
-        (nn.AdaptiveAvgPool2d(3), (1, 2, 4, 4), "unequal"),
-        (nn.ReflectionPad2d(1), (1, 2, 4, 4), "pad"),
-        (nn.Hardtanh(-1, 1), (1, 2), "clips to"),
+        (nn.ConvTranspose2d(4, 4, 2, groups=2), (1, 4, 4, 4), "groups"),
+        (nn.AdaptiveMaxPool2d(2), (1, 2, 4, 4), "more than one position"),
+        (nn.Mish(), (1, 2), "mish"),
         (nn.MaxPool2d(2, 1, dilation=2), (1, 2, 5, 5), "dilated"),
     ],
 )
