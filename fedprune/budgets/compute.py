@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from math import prod
 
-from fedprune.graph import Conv2d, Graph, Linear, MatMul, TransposedConv2d
+from fedprune.graph import Conv2d, Graph, Linear, MatMul, Recurrent, TransposedConv2d
 
 
 def macs(graph: Graph) -> int:
@@ -26,6 +26,9 @@ def sparse_macs(graph: Graph, kept: Mapping[str, int]) -> int:
             total += kept.get(op.weight.name, op.weight.value.size) * positions
         elif isinstance(op, MatMul):
             total += prod(shape) * graph.shapes[op.inputs[0]][-1]
+        elif isinstance(op, Recurrent):
+            weights = (op.weight_ih, op.weight_hh)
+            total += shape[1] * sum(kept.get(each.name, each.value.size) for each in weights)
     return total
 
 

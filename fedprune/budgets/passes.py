@@ -23,11 +23,13 @@ from fedprune.graph import (
     Gelu,
     Graph,
     GroupNorm,
+    Gru,
     HardSwish,
     LayerNorm,
     LeakyRelu,
     Linear,
     LogSoftmax,
+    Lstm,
     MatMul,
     Maximum,
     MaxPool,
@@ -37,8 +39,10 @@ from fedprune.graph import (
     Parameter,
     Permute,
     PRelu,
+    Recurrent,
     Reduce,
     Reshape,
+    Rnn,
     Rsqrt,
     Sigmoid,
     Slice,
@@ -51,6 +55,8 @@ from fedprune.graph import (
 _FLOAT, _INDEX = 4, 8
 _OWN_PAGES = 2**25
 """glibc takes what is at least as large as this from the system, and gives it back when it is freed."""
+_OF_STEPS = {Gru: 7, Lstm: 18, Rnn: 1}
+"""States' worth of bytes that torch keeps for each step of a recurrent layer, besides its states, measured."""
 Held = Mapping[str, int]
 """Storage -> bytes."""
 
@@ -182,6 +188,9 @@ class Step:
         """What torch's autograd keeps of an operation."""
         if isinstance(op, _KEEPS_INPUTS):
             return self._tensors(op.inputs)
+        if isinstance(op, Recurrent):
+            steps = f"steps of {op.output}"
+            return {**self._tensors((*op.inputs, op.output)), steps: _OF_STEPS[type(op)] * self._bytes(op.output)}
         if isinstance(op, Maximum | Minimum | Reduce) and getattr(op, "function", "max") != "mean":
             return self._tensors((*op.inputs, op.output))
         if isinstance(op, MaxPool):

@@ -53,6 +53,7 @@ from fedprune.graph.operations import (
     parameters,
     producers,
 )
+from fedprune.graph.recurrent import Gru, Lstm, Recurrent, Rnn
 from fedprune.graph.rewrites import fold_batch_norm, fuse, inference
 from fedprune.graph.running import run
 from fedprune.graph.tracing import trace
@@ -78,11 +79,13 @@ __all__ = [
     "GlobalMean",
     "Graph",
     "GroupNorm",
+    "Gru",
     "HardSwish",
     "LayerNorm",
     "LeakyRelu",
     "Linear",
     "LogSoftmax",
+    "Lstm",
     "MatMul",
     "MaxPool",
     "Maximum",
@@ -98,9 +101,11 @@ __all__ = [
     "PixelUnshuffle",
     "RELU",
     "RELU6",
+    "Recurrent",
     "Reduce",
     "Reshape",
     "Resize",
+    "Rnn",
     "Rsqrt",
     "Sigmoid",
     "Slice",

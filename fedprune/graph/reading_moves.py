@@ -10,6 +10,7 @@ from fedprune.graph.activations import Add, Constant, Reduce
 from fedprune.graph.calls import Call, Read, Step, canonical, canonical_axis, plain_shape
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import Operation, Parameter, Shape
+from fedprune.graph.reading_recurrent import RECURRENT
 from fedprune.graph.reading_values import first, reduced
 
 
@@ -197,6 +198,7 @@ _PIECES = {
     "max": _extreme("max"),
     "min": _extreme("min"),
     **dict.fromkeys(("adaptive_max_pool1d", "adaptive_max_pool2d"), _adaptive_largest),
+    **RECURRENT,
 }
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedprune.graph.activations import Bounded, Clip, Narrow
-from fedprune.graph.moving import Pad, Reshape
+from fedprune.graph.moving import Concat, Pad, Reshape, Slice
 from fedprune.graph.norms import spelled
 from fedprune.graph.operations import (
     FREE,
@@ -46,9 +46,10 @@ def fuse(graph: Graph) -> Graph:
     """Return the graph with fewer operations and the same outputs.
 
     Activations go into the operation before them, through a max-pool where that lets them in; zero padding goes into
-    the convolution that reads it; an average over the whole map is a `GlobalMean`, which takes in a flatten after it.
+    the convolution that reads it; an average over the whole map is a `GlobalMean`, which takes in a flatten after it;
+    a slice of one part of a concatenation reads that part.
     """
-    for rule in (_clip_one, _pad_one, _mean_one, _reshape_one):
+    for rule in (_clip_one, _pad_one, _mean_one, _reshape_one, _slice_one):
         graph = _until_done(graph, rule)
     return graph
 
@@ -178,6 +179,24 @@ def _pad_one(graph: Graph) -> Graph | None:
             for ours, theirs in zip(conv.padding, pad.padding[2:], strict=True)
         )
         return _rebuilt(graph, {conv.output: (replace(conv, inputs=pad.inputs, padding=(rows, columns)),)}, {})
+    return None
+
+
+def _slice_one(graph: Graph) -> Graph | None:
+    made = producers(graph)
+    for op in graph.operations:
+        joined = made.get(op.inputs[0]) if isinstance(op, Slice) else None
+        if not isinstance(op, Slice) or not isinstance(joined, Concat) or joined.axis != op.axis:
+            continue
+        first = 0
+        for name in joined.inputs:
+            size = graph.shapes[name][op.axis]
+            start, stop = op.start - first, op.stop - first
+            if (start, stop, op.step) == (0, size, 1):
+                return _rebuilt(graph, {op.output: (Reshape((name,), op.output),)}, {})
+            if start >= 0 and stop <= size:
+                return _rebuilt(graph, {op.output: (replace(op, inputs=(name,), start=start, stop=stop),)}, {})
+            first += size
     return None
 
 

@@ -1,7 +1,7 @@
 """Running a graph in float32, every tensor kept: what calibration reads, and what a trace is tested against."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
@@ -49,6 +49,7 @@ from fedprune.graph.operations import (
     Shape,
     TransposedConv2d,
 )
+from fedprune.graph.recurrent import Gru, Lstm, Recurrent, Rnn
 from fedprune.types import FloatTensor, Tensor
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def run(graph: Graph, inputs: Tensor) -> dict[str, FloatTensor]:
     with torch.no_grad():
         if len(first) > 1 and moves_batch(graph):  # then only a batch of one is what the shapes say
             each = [_values(graph, one[None]) for one in first]
-            return {name: np.stack([one[name].numpy() for one in each]) for name in each[0]}
+            joined = {name: np.concatenate if shape[0] == 1 else np.stack for name, shape in graph.shapes.items()}
+            return {name: join([one[name].numpy() for one in each]) for name, join in joined.items()}
         return {name: value.numpy() for name, value in _values(graph, first).items()}
 
 
@@ -238,6 +240,25 @@ def _hard_swish(_: Operation, __: Shape, x: "torch.Tensor") -> "torch.Tensor":
     return F.hardswish(x)
 
 
+def _recurrent(op: Recurrent, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
+    import torch
+
+    states = x.flip(1)[:, :, 0] if op.reverse else x[:, :, 0]
+    zeros = x.new_zeros(1, len(x), op.weight_hh.value.shape[1])
+    held = (op.weight_ih, op.weight_hh, op.bias_ih, op.bias_hh)
+    weights = [value for value in map(_constant, held) if value is not None]
+    rest = (len(weights) == 4, 1, 0.0, False, False, True)  # one layer, no dropout, one direction, the batch first
+    match op:
+        case Gru():
+            states = torch.gru(states, zeros, weights, *rest)[0]
+        case Lstm():
+            states = torch.lstm(states, (zeros, zeros), weights, *rest)[0]
+        case Rnn():
+            kernel = torch.rnn_relu if op.nonlinearity == "relu" else torch.rnn_tanh
+            states = kernel(states, zeros, weights, *rest)[0]
+    return (states.flip(1) if op.reverse else states)[:, :, None]
+
+
 RULES: Mapping[type[Operation], Callable[..., Any]] = {
     Conv2d: _conv,
     Linear: _linear,
@@ -281,4 +302,5 @@ RULES: Mapping[type[Operation], Callable[..., Any]] = {
     Rsqrt: lambda op, shape, x: (x + op.epsilon).rsqrt(),
     Sigmoid: lambda op, shape, x: x.sigmoid(),
     Tanh: lambda op, shape, x: x.tanh(),
+    **dict.fromkeys(get_args(Recurrent), _recurrent),
 }

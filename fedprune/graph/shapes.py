@@ -30,6 +30,7 @@ from fedprune.graph.operations import (
     TransposedConv2d,
     parameters,
 )
+from fedprune.graph.recurrent import GATES, Recurrent
 
 MOST_VALUES = 2**26
 """Of all tensors of a graph together, for one sample; padded ones count as they are read."""
@@ -242,6 +243,17 @@ def _reshape(op: Reshape, said: Shape, x: Shape) -> Shape:
     return said
 
 
+def _recurrent(op: Recurrent, said: Shape, x: Shape) -> Shape:
+    rows, states = op.weight_hh.value.shape if op.weight_hh.value.ndim == 2 else (0, 0)
+    _need(len(x) == 4 and x[2] == 1 and rows == GATES[type(op)] * states > 0, "a recurrent layer of no sequence")
+    _need(op.weight_ih.value.shape == (rows, x[3]), "a recurrent layer of other inputs")
+    _need(getattr(op, "nonlinearity", "tanh") in ("tanh", "relu"), "a recurrent layer of no kind")
+    _need((op.bias_ih is None) == (op.bias_hh is None), "a recurrent layer of half its biases")
+    for bias in (op.bias_ih, op.bias_hh):
+        _vector(bias, rows)
+    return (*x[:3], states)
+
+
 def _same(op: Operation, said: Shape, x: Shape) -> Shape:
     return x
 
@@ -272,4 +284,5 @@ _RULES: Mapping[type[Operation], Callable[..., Shape]] = {
     Slice: _slice,
     Reshape: _reshape,
     **dict.fromkeys(get_args(Unary), _same),
+    **dict.fromkeys(get_args(Recurrent), _recurrent),
 }

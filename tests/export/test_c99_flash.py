@@ -107,6 +107,8 @@ def test_zeros_take_no_flash() -> None:
 
 
 def test_every_kernel_has_its_size() -> None:
-    assert {*flash._CODE} == {path.stem for path in folder("kernels").iterdir()}
+    files = {path.stem for path in folder("kernels").iterdir()}
+    wide = {name.replace("linear", "wide") for name in files if name.startswith("linear_")}  # the same text, on int16
+    assert {*flash._CODE} == files | wide
     text = "".join(path.read_text("utf-8") for path in folder("kernels").iterdir())
     assert {*flash._STRUCTS} == {*re.findall(r"^struct (\w+) \{", text, re.MULTILINE)} - {"cursor"}

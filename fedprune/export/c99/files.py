@@ -20,3 +20,12 @@ def folder(name: str) -> Path:
             f"{_HERE / name} is not there: this copy of fedprune came without C files; install the package"
         )
     return found
+
+
+def kernel(name: str) -> str:
+    """Return the text of a kernel's file; ``wide_KIND`` is ``linear_KIND`` for vectors of int16."""
+    kind = name.removeprefix("wide_")
+    if kind == name:
+        return (folder("kernels") / f"{name}.c").read_text("utf-8")
+    text = (folder("kernels") / f"linear_{kind}.c").read_text("utf-8")
+    return text.replace(f"linear_{kind}", name).replace("const int8_t *", "const int16_t *")

@@ -1,7 +1,7 @@
 """From the operators of an int8 .tflite file to layers: the maps, and a rule for each operator."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,8 +23,12 @@ Rule = Callable[["Lowering", FileOperator], None]
 class Lowering:
     """A program in the making."""
 
-    def __init__(self, file: File) -> None:
+    def __init__(self, file: File, counters: Mapping[int, Tensor] | None = None) -> None:
         self.file = file
+        self.counters = counters or {}
+        """Tensor of integers that follows from constants alone -> its values at each turn of its loop."""
+        self.turns = 1
+        """How often the layers at hand run."""
         self.maps: list[Map] = []
         self.layers: list[Layer] = []
         self.where = "the model"
@@ -46,7 +50,7 @@ class Lowering:
         return ModelError(f"{self.where} {why}")
 
     def emit(self, layer: Layer) -> None:
-        self.work += _work(self.maps[layer.output], layer)
+        self.work += self.turns * _work(self.maps[layer.output], layer)
         if self.work > _MOST_WORK:
             raise self.wrong(f"brings the multiply-adds to {self.work}; at most {_MOST_WORK} will do")
         self.layers.append(layer)

@@ -63,15 +63,18 @@ def _pad(made: Lowering, operator: FileOperator) -> None:
 
 def _joined(made: Lowering, operator: FileOperator, axis: int, shapes: Sequence[tuple[int, ...]]) -> None:
     # tensors of these shapes, one behind the other along an axis of the output
-    whole, sources = made.tensor(operator.output).shape, [made.map(index) for index in operator.inputs]
+    whole, sources = made.tensor(operator.output).shape, [made.map(index, wide=True) for index in operator.inputs]
+    width = made.tensor(operator.output).dtype.itemsize
+    if any(made.tensor(index).dtype != made.tensor(operator.output).dtype for index in operator.inputs):
+        raise made.wrong("joins maps of different types")
     beside = {(*shape[:axis], *shape[axis + 1 :]) for shape in (*shapes, whole)}
     if sum(shape[axis] for shape in shapes) != whole[axis] or len(beside) != 1:
         raise made.wrong("joins maps that do not fit together")
-    result = made.map(operator.output)
+    result = made.map(operator.output, wide=True)
     if len(whole) < 4 or (len(whole) == 4 and whole[0] == 1 and axis > 0):
-        along, sizes = axis + 3 - len(whole), [cells(shape) or (0, 0, 0) for shape in shapes]
+        along, sizes = axis + 3 - len(whole), [cells(shape, width) or (0, 0, 0) for shape in shapes]
     else:  # an axis that is no axis of a map: what is before and behind it is one
-        along, outer, inner = 1, math.prod(whole[:axis]), math.prod(whole[axis + 1 :])
+        along, outer, inner = 1, math.prod(whole[:axis]), math.prod(whole[axis + 1 :]) * width
         made.within("part", max(outer, whole[axis], inner), WHOLE)
         sizes = [(outer, shape[axis], inner) for shape in shapes]
         result = made.view(result, outer, whole[axis], inner)

@@ -5,7 +5,7 @@ from random import Random
 from typing import NamedTuple
 
 from fedprune.export.c99.program import Program
-from fedprune.export.c99.streams import Stream, shapes, stream
+from fedprune.export.c99.streams import Life, Stream, lives, shapes, stream
 
 _ALIGNMENT = 8
 _LONGEST = 12  # layers side by side: more would keep too many maps in memory at once
@@ -85,14 +85,10 @@ def _buffers(program: Program, streams: Sequence[Stream]) -> tuple[list[Buffer],
     position = {at: number for number, each in enumerate(streams) for at in range(each.first, each.last + 1)}
     ends = program.maps[program.input].storage, program.maps[program.output].storage
     rows = {storage: kept for each in streams for storage, kept in each.rows.items()}
-    lives: dict[int, tuple[int, int]] = {}  # storage -> the first and the last layer that knows it
-    for at, layer in enumerate(program.layers):
-        for index in (*layer.inputs, layer.output):
-            storage = program.maps[index].storage
-            lives[storage] = lives.get(storage, (at, at))[0], at
+    known = lives(program)
     buffers = []
     for storage, shape in maps.items():
-        made, used = lives.get(storage, (-1, -1))
+        made, used, _ = known.get(storage, Life(-1, -1, None))
         born = made if storage != ends[0] else -1
         dies = used if storage != ends[1] else len(program.layers)
         if dies < first or born > last:

@@ -118,9 +118,20 @@ class Layer:
     """Kernel files that it needs besides its own."""
 
 
+class Loop(NamedTuple):
+    """Consecutive layers that run several times, one after the other and again."""
+
+    first: int
+    last: int
+    turns: int
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model: its maps, its layers in running order, which map it reads and gives, and their grids."""
+    """A model: its maps, its layers in running order, which map it reads and gives, and their grids.
+
+    A layer of a loop may write a map that one before the loop has made.
+    """
 
     maps: Sequence[Map]
     layers: Sequence[Layer]
@@ -129,3 +140,4 @@ class Program:
     input_grid: Affine | None
     """None where the input is int32: tokens."""
     output_grid: Affine
+    loops: Sequence[Loop] = ()

@@ -9,15 +9,17 @@ from fedprune.export.c99.folding import folds
 from fedprune.export.c99.gathering import gather
 from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.moves import MOVES
+from fedprune.export.c99.parts import filled, put, taken
 from fedprune.export.c99.placing import PLACES
-from fedprune.export.c99.program import Program
+from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
 from fedprune.export.c99.resizing import RESIZES
 from fedprune.export.c99.softmax import softmax
 from fedprune.export.c99.transposed import transposed
 from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
+from fedprune.export.c99.wide import curve, on_int16, product
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
-from fedprune.export.litert.flatbuffer import File
+from fedprune.export.litert.loops import Flat, flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
 from fedprune.export.tflm.unpack import unpacked
 
@@ -31,7 +33,7 @@ _BY_VALUE = (
     "EXP", "LOG", "ELU", "GELU",
 )  # fmt: skip
 
-RULES: Mapping[str, Rule] = {
+RULES: dict[str, Rule] = {
     "CONV_2D": conv,
     "DEPTHWISE_CONV_2D": depthwise,
     "FULLY_CONNECTED": fully_connected,
@@ -51,6 +53,12 @@ RULES: Mapping[str, Rule] = {
     "BATCH_MATMUL": matmul,
     **BINARY,
     **dict.fromkeys(_BY_VALUE, by_value),
+    "SLICE": taken(MOVES["SLICE"]),
+    "DYNAMIC_UPDATE_SLICE": put,
+    "FILL": filled,
+}
+RULES = RULES | {
+    name: on_int16(RULES[name], rule) for name, rule in (("CONV_2D", product), ("LOGISTIC", curve), ("TANH", curve))
 }
 
 
@@ -60,11 +68,12 @@ def lower(model: bytes) -> Program:
     Raises ``ModelError`` for a file that is not sound, holds floats, has more than one input or output or batch, or an
     operator that is not covered, which is named.
     """
-    return _lower(unpacked(read(model)), RULES)
+    return _lower(flat(unpacked(read(model))), RULES)
 
 
-def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
-    made = Lowering(file)
+def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
+    file = whole.file
+    made = Lowering(file, whole.counters)
     for what, ends in (("input", file.inputs), ("output", file.outputs)):
         if len(ends) != 1:
             raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
@@ -74,7 +83,11 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
     source = made.map(file.inputs[0], wide=tokens)
     if len(shape := made.tensor(file.inputs[0]).shape) > 1 and shape[0] != 1:
         raise ModelError(f"the model's input has the shape {shape}; C sources are for a batch of one")
+    turns = {at: each.turns for each in whole.repeats for at in range(each.first, each.last + 1)}
+    starts = []  # the first layer of each operator
     for position, operator in enumerate(file.operators):
+        starts.append(len(made.layers))
+        made.turns = turns.get(position, 1)
         name = operator_name(operator)
         made.where = f"operator {position}, {name},"
         if folds(made, operator):
@@ -89,4 +102,6 @@ def _lower(file: File, rules: Mapping[str, Rule]) -> Program:
     if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
         raise ModelError(f"the model's maps have {rows} rows in all; at most {_MOST_ROWS} will do")
     grids = None if tokens else made.grid(file.inputs[0]), made.grid(file.outputs[0])
-    return Program(made.maps, made.layers, source, result, *grids)
+    starts.append(len(made.layers))
+    loops = [Loop(starts[each.first], starts[each.last + 1] - 1, each.turns) for each in whole.repeats]
+    return Program(made.maps, made.layers, source, result, *grids, [each for each in loops if each.first <= each.last])

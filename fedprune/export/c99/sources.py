@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedprune.export.c99.encoding import Code
-from fedprune.export.c99.files import folder
+from fedprune.export.c99.files import kernel
 from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
@@ -55,9 +55,8 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     text = _Text(program, plan, codes)
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
-    place = folder("kernels")
     names = text.kernels()
-    kernels = [(place / f"{name}.c").read_text("utf-8") for name in names]
+    kernels = [kernel(name) for name in names]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(text.options()),
@@ -65,16 +64,25 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         maps=",\n".join(text.maps()),
         constants="\n".join([*text.constants, *layers]),
         table=table,
-        finals="\n".join(
-            f"  make(steps, {each.last}, {program.maps[program.layers[each.last].output].height});"
-            for each in plan.streams
-        ),
+        finals="\n".join(_runs(program, plan)),
         kind=kind,
         start=f"{'' if program.input_grid else '(void *)'}(arena + {plan.offsets[source.storage]})",
         output=plan.offsets[result.storage],
     )
-    code_bytes = code_bytes_predicted(names, len(plan.streams))
+    code_bytes = code_bytes_predicted(names, len(plan.streams), len(program.loops))
     return Sources(header, body, plan.arena_bytes + _PAST_END, text.constants_bytes(), code_bytes)
+
+
+def _runs(program: Program, plan: Plan) -> Iterable[str]:
+    starts, ends = {loop.first: loop for loop in program.loops}, {loop.last for loop in program.loops}
+    for each in plan.streams:
+        if each.first in starts:
+            _, last, turns = starts[each.first]
+            yield f"  for (turn = 0; turn < {turns}; ++turn) {{"
+            yield f"  for (unsigned i = {each.first}; i <= {last}; ++i) made[i] = 0;"
+        yield f"  make(steps, {each.last}, {program.maps[program.layers[each.last].output].height});"
+        if each.last in ends:
+            yield "  }"
 
 
 _TOKEN_BYTES = 4
@@ -197,7 +205,7 @@ def _literal(value: int) -> str:
 
 
 def _decoder(layer: Layer, code: Code) -> str:
-    return f"{'tile' if layer.kernel == 'conv' else 'linear'}_{code.encoding.name}"
+    return f"{_DECODERS[layer.kernel]}_{code.encoding.name}"
 
 
 def number(value: float) -> str:
@@ -212,13 +220,14 @@ def _grid(prefix: str, grid: Affine | None) -> dict[str, str]:
     return {f"{prefix}_SCALE": number(grid.scale), f"{prefix}_ZERO_POINT": f"({grid.zero_point})"}
 
 
+_DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
     "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
     "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
     "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
     "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "log_softmax", "move",
-    "pick", "gather", "reduce", "bilinear",
+    "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
 )  # fmt: skip
 
 _HEADER = """\

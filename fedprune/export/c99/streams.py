@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fedprune.export.c99.program import ALL_ROWS, Layer, Map, Program
+from fedprune.export.c99.program import ALL_ROWS, Layer, Loop, Map, Program
 
 _TILE = 8
 _BESIDE = 2  # layers whose rows another one waits for
@@ -44,19 +44,51 @@ def band(program: Program, layer: Layer) -> int:
 def stream(program: Program, first: int, last: int) -> Stream | None:
     """Return layers ``first`` to ``last`` as a stream; None where a map between them is read elsewhere or otherwise."""
     inner = {program.maps[layer.output].storage for layer in program.layers[first:last]}
+    if any(first < loop.first <= last or first <= loop.last < last for loop in program.loops):
+        return None
     if last > first and not _closed(program, first, last, inner):
         return None
     order = work(program, first, last)
-    kept = {storage: _kept(program, order, storage) for storage in inner}
+    rows = {storage: _kept(program, order, storage) for storage in inner}
     result = program.maps[program.layers[last].output]
     overlays = {}
+    known = lives(program)
     for storage in {
         program.maps[at].storage for layer in program.layers[first : last + 1] for at in layer.inputs
     } - inner:
-        readers = [at for at, layer in enumerate(program.layers) if storage in _storages(program, layer)]
-        if max(readers) <= last and storage != program.maps[program.output].storage and storage != result.storage:
+        kept = known[storage].is_carried(last) or storage in (program.maps[program.output].storage, result.storage)
+        if known[storage].last <= last and not kept:
             overlays[storage] = _distance(program, order, storage)
-    return Stream(first, last, kept, overlays)
+    return Stream(first, last, rows, overlays)
+
+
+class Life(NamedTuple):
+    """The first and the last layer that knows a storage; where a loop needs it again, that is the loop's last."""
+
+    first: int
+    last: int
+    loop: Loop | None
+    """The one that ends it, which found it there."""
+
+    def is_carried(self, layer: int) -> bool:
+        """Whether a turn of the loop that ``layer`` belongs to leaves it for the next."""
+        return self.loop is not None and self.loop.first <= layer <= self.loop.last
+
+
+def lives(program: Program) -> dict[int, Life]:
+    """Return storage -> its life."""
+    found: dict[int, Life] = {}
+    for at, layer in enumerate(program.layers):
+        for index in (*layer.inputs, layer.output):
+            storage = program.maps[index].storage
+            found[storage] = Life(found.get(storage, Life(at, at, None)).first, at, None)
+    before = program.maps[program.input].storage
+    for storage, life in found.items():
+        for loop in program.loops:
+            starts = -1 if storage == before else life.first
+            if starts < loop.first <= life.last <= loop.last:
+                found[storage] = Life(life.first, loop.last, loop)
+    return found
 
 
 def work(program: Program, first: int, last: int) -> list[Work]:
@@ -71,7 +103,7 @@ def work(program: Program, first: int, last: int) -> list[Work]:
         while made[at] < until:
             stop = min(made[at] + band(program, layer), height)
             for source in layer.inputs:
-                if source in makers:
+                if makers.get(source, at) < at:  # one of a loop may be made after it is read
                     make(makers[source], min(layer.rows.until(stop), program.maps[source].height))
             order.append(Work(at, made[at], stop))
             made[at] = stop
@@ -105,10 +137,6 @@ def _closed(program: Program, first: int, last: int, inner: set[int]) -> bool:
         if len({source for source in layer.inputs if program.maps[source].storage in inner}) > _BESIDE:
             return False
     return used == inner and len(makers) == last - first
-
-
-def _storages(program: Program, layer: Layer) -> set[int]:
-    return {program.maps[at].storage for at in layer.inputs}
 
 
 def _kept(program: Program, order: Sequence[Work], storage: int) -> int:

@@ -9,6 +9,7 @@ from fedprune.export.inspection.arena import arena
 from fedprune.export.inspection.weights import Weight, constant, unpacked
 from fedprune.export.litert import Affine, Port
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
+from fedprune.export.litert.loops import flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
 
 
@@ -37,7 +38,10 @@ class Inspection:
 
     name: str
     rows: tuple[Row, ...]
-    """In running order, without operators that unpack constants: the row of who uses them names the encoding."""
+    """In running order, without operators that unpack constants: the row of who uses them names the encoding.
+
+    What a loop runs stands there once, in its stead.
+    """
     file_bytes: int
     weight_bytes: int
     """Of all rows; what two of them share counts once."""
@@ -74,13 +78,13 @@ def inspect(content: bytes, name: str = "") -> Inspection:
 
     Raises ``ModelError`` as `fedprune.export.litert.reader.read`, and where a weight does not fit its operator.
     """
-    file = read(content)
+    file, turns = _once_each(read(content))
     ready = unpacked(file)
     shown = [(at, operator) for at, operator in enumerate(file.operators) if operator.output not in ready]
     layers = {at: _layer(file, operator, at) for at, operator in shown if operator_name(operator) in _LAYERS}
     weights = {at: found for at, layer in layers.items() if (found := _constant(file, ready, layer.weight))}
     biases = [found for layer in layers.values() if (found := _constant(file, ready, layer.bias))]
-    rows = [_row(file, operator, weights.get(at), layers.get(at)) for at, operator in shown]
+    rows = [_row(file, operator, weights.get(at), layers.get(at), turns.get(at, 1)) for at, operator in shown]
     passed = {*file.inputs, *(index for _, operator in shown for index in operator.outputs)}
     weight_bytes = _bytes(weights.values())
     return Inspection(
@@ -95,6 +99,15 @@ def inspect(content: bytes, name: str = "") -> Inspection:
         inputs=tuple(_port(file.tensors[index]) for index in file.inputs),
         outputs=tuple(_port(file.tensors[index]) for index in file.outputs),
     )
+
+
+def _once_each(file: File) -> tuple[File, Mapping[int, int]]:
+    """A file with the operators of its loops among the others, and how often each of those runs."""
+    try:
+        found = flat(file)
+    except ModelError:  # a loop whose length is not told
+        return file, {}
+    return found.file, {at: each.turns for each in found.repeats for at in range(each.first, each.last + 1)}
 
 
 class _Places(NamedTuple):
@@ -142,9 +155,9 @@ def _constant(file: File, ready: Mapping[int, Weight], index: int) -> Weight | N
     return None if index < 0 else ready.get(index) or constant(file.tensors[index])
 
 
-def _row(file: File, operator: FileOperator, weight: Weight | None, layer: _Layer | None) -> Row:
+def _row(file: File, operator: FileOperator, weight: Weight | None, layer: _Layer | None, turns: int) -> Row:
     name, output = operator_name(operator), file.tensors[operator.output].shape
-    macs = layer.macs if layer else 0
+    macs = turns * layer.macs if layer else 0
     if weight is None:
         return Row(name, output, (), 0, "", None, macs)
     return Row(name, output, weight.shape, _bytes([weight]), weight.encoding, weight.zeros, macs)

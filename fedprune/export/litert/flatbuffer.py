@@ -74,6 +74,8 @@ class File:
     operators: Sequence[FileOperator]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    subgraphs: "Sequence[File]" = ()
+    """What operators such as WHILE run, by number from 1; none of them has subgraphs of its own."""
 
 
 def pack(file: File) -> bytes:
@@ -85,22 +87,14 @@ def pack(file: File) -> bytes:
     from ai_edge_litert import schema_py_generated as schema
 
     builder: Any = flatbuffers.Builder(1024)
-    vectors = _Vectors(builder)
-    codes = sorted({_kind(op) for op in file.operators})
-    contents = list(dict.fromkeys(_bytes(tensor) for tensor in file.tensors if tensor.data is not None))
+    vectors, graphs = _Vectors(builder), (file, *file.subgraphs)
+    codes = sorted({_kind(op) for graph in graphs for op in graph.operators})
+    constants = (tensor for graph in graphs for tensor in graph.tensors if tensor.data is not None)
+    contents = list(dict.fromkeys(_bytes(tensor) for tensor in constants))
     numbers = {content: 1 + position for position, content in enumerate(contents)}
 
     buffers = [_buffer(builder, schema, b""), *(_buffer(builder, schema, content) for content in contents)]
-    tensors = [_tensor(builder, schema, vectors, tensor, numbers) for tensor in file.tensors]
-    operators = [_operator(builder, schema, vectors, op, codes.index(_kind(op))) for op in file.operators]
-    tables = (_table(builder, tensors), _table(builder, operators))
-    inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (file.inputs, file.outputs))
-    schema.SubGraphStart(builder)
-    schema.SubGraphAddTensors(builder, tables[0])
-    schema.SubGraphAddInputs(builder, inputs)
-    schema.SubGraphAddOutputs(builder, outputs)
-    schema.SubGraphAddOperators(builder, tables[1])
-    subgraphs = _table(builder, [schema.SubGraphEnd(builder)])
+    subgraphs = _table(builder, [_subgraph(builder, schema, vectors, graph, numbers, codes) for graph in graphs])
     listed = _table(builder, [_code(builder, schema, *code) for code in codes])
     stored = _table(builder, buffers)
     schema.ModelStart(builder)
@@ -110,6 +104,21 @@ def pack(file: File) -> bytes:
     schema.ModelAddBuffers(builder, stored)
     builder.Finish(schema.ModelEnd(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def _subgraph(
+    builder: Any, schema: Any, vectors: "_Vectors", graph: File, buffers: dict[bytes, int], codes: list[Any]
+) -> int:
+    tensors = [_tensor(builder, schema, vectors, tensor, buffers) for tensor in graph.tensors]
+    operators = [_operator(builder, schema, vectors, op, codes.index(_kind(op))) for op in graph.operators]
+    tables = (_table(builder, tensors), _table(builder, operators))
+    inputs, outputs = (vectors.of(np.array(ends, np.int32)) for ends in (graph.inputs, graph.outputs))
+    schema.SubGraphStart(builder)
+    schema.SubGraphAddTensors(builder, tables[0])
+    schema.SubGraphAddInputs(builder, inputs)
+    schema.SubGraphAddOutputs(builder, outputs)
+    schema.SubGraphAddOperators(builder, tables[1])
+    return int(schema.SubGraphEnd(builder))
 
 
 class _Vectors:

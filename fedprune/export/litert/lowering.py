@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedprune.export.litert import layout
-from fedprune.export.litert.flatbuffer import FileOperator, FileTensor
+from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.layout import Dims, Shape
 from fedprune.export.litert.numbers import Numbers
 from fedprune.graph import (
@@ -72,6 +72,7 @@ class Lowering:
         self.producers = producers(graph)
         self.tensors: list[FileTensor] = []
         self.operators: list[FileOperator] = []
+        self.subgraphs: list[File] = []
         self.seen: dict[str, Seen] = {}
         self._arranged: dict[tuple[int, Dims, Dims, Shape], int] = {}
 

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = ["ModelError", "operator_name", "read"]
 
 _VERSION, _IDENTIFIER = 3, b"TFL3"
 _CUSTOM = 32
+_MOST_GRAPHS = 64
 _MOST = 2**16  # tensors, operators: no net has as many, and each takes a hundred times its bytes in memory
 
 # Operators that compute nothing without these options, or something else.
@@ -39,6 +41,7 @@ _OPTIONS = {
     "RESIZE_NEAREST_NEIGHBOR": "ResizeNearestNeighbor",
     "ADD": "Add",
     "MUL": "Mul",
+    "WHILE": "While",
 }
 
 
@@ -49,8 +52,8 @@ def read(content: bytes) -> File:
     not there has the index -1. Names of tensors are kept; metadata, signatures and the description are not.
 
     Raises ``ModelError`` with one line for bytes that are no sound model of fixed shapes, whatever they are, and for
-    what `File` cannot hold: a second subgraph, an operator with custom options, variables, types of a part of a byte,
-    zero points that differ by channel, sparse tensors other than by rows.
+    what `File` cannot hold: an operator with custom options, variables, types of a part of a byte, zero points that
+    differ by channel, sparse tensors other than by rows.
     """
     if len(content) < 8 or content[4:8] != _IDENTIFIER:
         raise ModelError(f"this is no .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
@@ -59,10 +62,17 @@ def read(content: bytes) -> File:
     version = model.number(0, "I")
     if version != _VERSION:
         raise ModelError(f"the file's version is {version}, not {_VERSION}")
-    graphs = model.count(2)
-    if graphs != 1:
-        raise ModelError(f"the model has {graphs} subgraphs; only models of one are read")
-    graph = model.item(2, 0)
+    count = model.count(2)
+    if not 1 <= count <= _MOST_GRAPHS:
+        raise ModelError(f"the model has {count} subgraphs; only models of 1 to {_MOST_GRAPHS} are read")
+    first, *others = (_graph(model, model.item(2, place)) for place in range(count))
+    for position, operator in enumerate(first.operators):
+        if operator_name(operator) == "WHILE":
+            _check_loop(operator, _who(position, "WHILE"), len(others))
+    return replace(first, subgraphs=others)
+
+
+def _graph(model: Table, graph: Table) -> File:
     if max(graph.count(0), graph.count(3)) > _MOST:
         raise ModelError(f"the model has {graph.count(0)} tensors and {graph.count(3)} operators, more than {_MOST}")
     operators = [_operator(model, graph.item(3, position), position) for position in range(graph.count(3))]
@@ -137,6 +147,12 @@ def _options(table: Table, what: str) -> tuple[int, Any]:
         if isinstance(value, np.ndarray):
             setattr(options, name, value.tolist())
     return number, options
+
+
+def _check_loop(operator: FileOperator, what: str, count: int) -> None:
+    numbers = operator.options.condSubgraphIndex, operator.options.bodySubgraphIndex
+    if not all(1 <= number <= count for number in numbers):
+        raise ModelError(f"{what} runs the subgraphs {numbers}, and there are {count} besides the first")
 
 
 def _check_ends(file: File) -> None:

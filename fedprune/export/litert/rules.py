@@ -1,7 +1,7 @@
 """One rule for each operation with weights or windows: the .tflite operators that compute it, channels last."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -9,6 +9,7 @@ from fedprune.export.litert import layout
 from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.litert.lowering import Lowering, Seen
 from fedprune.export.litert.numbers import Numbers, takes_tokens
+from fedprune.export.litert.recurrent import recurrent
 from fedprune.export.litert.rules_moves import MOVES
 from fedprune.export.litert.rules_values import VALUES, reduce_axes
 from fedprune.graph import (
@@ -22,6 +23,7 @@ from fedprune.graph import (
     MatMul,
     MaxPool,
     Operation,
+    Recurrent,
     TransposedConv2d,
     UnsupportedOperation,
 )
@@ -51,7 +53,7 @@ def lower(graph: Graph, numbers: Numbers) -> File:
         FileTensor(**{**vars(tensor), "name": names[index]}) if index in names else tensor
         for index, tensor in enumerate(made.tensors)
     ]
-    return File(tensors, made.operators, (source,), results)
+    return File(tensors, made.operators, (source,), results, made.subgraphs)
 
 
 def _map(made: Lowering, name: str) -> int:
@@ -249,6 +251,7 @@ _RULES: Mapping[type[Operation], Callable[[Lowering, Any], None]] = {
     MaxPool: _max_pool,
     AvgPool: _avg_pool,
     GlobalMean: _mean,
+    **dict.fromkeys(get_args(Recurrent), recurrent),
     **VALUES,
     **MOVES,
 }

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.export.litert.flatbuffer import File, FileTensor
+from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
+from fedprune.export.litert.reader import operator_name
 from fedprune.export.tflm.decode import weight_of
 
 # What stays in the arena for the whole run, fitted to the shipped models: within 20 bytes of the interpreter.
@@ -35,17 +36,25 @@ def arena_bytes(file: File, decoded: Collection[int] = ()) -> int:
     """
     weights = [(position, weight_of(file, operator)) for position, operator in enumerate(file.operators)]
     constants = {position: file.tensors[weight] for position, weight in weights if weight is not None}
-    channels = sum(file.tensors[file.operators[position].output].shape[-1] for position in constants)
     persistent = (
         _FOR_ALL
-        + _PER_TENSOR * (len(file.tensors) + 2 * len(decoded))
-        + _PER_OPERATOR * (len(file.operators) + len(decoded))
-        + _PER_CONVOLUTION * len(constants)
-        + _PER_CHANNEL * channels
-        + _PER_DECODE * len(decoded)
+        + sum(map(_persistent, (file, *file.subgraphs)))
+        + (2 * _PER_TENSOR + _PER_OPERATOR + _PER_DECODE) * len(decoded)
     )
-    unpacked = [Buffer(_size(constants[position].shape), 2 * position, 2 * position + 1) for position in decoded]
-    return persistent + planned([*_activations(file), *unpacked])
+    activations, steps = _activations(file)
+    unpacked = [Buffer(_size(constants[at].shape), 2 * steps[at], 2 * steps[at] + 1) for at in decoded]
+    return persistent + planned([*activations, *unpacked])
+
+
+def _persistent(graph: File) -> int:
+    convolutions = [operator for operator in graph.operators if weight_of(graph, operator) is not None]
+    channels = sum(graph.tensors[operator.output].shape[-1] for operator in convolutions)
+    return (
+        _PER_TENSOR * len(graph.tensors)
+        + _PER_OPERATOR * len(graph.operators)
+        + _PER_CONVOLUTION * len(convolutions)
+        + _PER_CHANNEL * channels
+    )
 
 
 def planned(buffers: Iterable[Buffer]) -> int:
@@ -67,15 +76,39 @@ def planned(buffers: Iterable[Buffer]) -> int:
     return max((offset + buffer.size for offset, buffer in placed), default=0)
 
 
-def _activations(file: File) -> list[Buffer]:
-    # Step 2n is the decoding before operator n, step 2n + 1 the operator itself.
-    first = dict.fromkeys(file.inputs, 0)
-    last = dict.fromkeys(file.inputs, 0)
-    for position, operator in enumerate(file.operators):
-        first.setdefault(operator.output, 2 * position + 1)
-        last.update(dict.fromkeys((*operator.inputs, operator.output), 2 * position + 1))
-    last.update(dict.fromkeys(file.outputs, 2 * len(file.operators)))
-    return [Buffer(_bytes(file.tensors[index]), first[index], last[index]) for index in sorted(first)]
+def _activations(file: File) -> tuple[list[Buffer], list[int]]:
+    """The buffers of all activations, and the step of each operator; what a loop runs has its own steps before it.
+
+    At 2n weights are decoded for step n, at 2n + 1 its operator runs.
+    """
+    buffers, steps, now = list[Buffer](), list[int](), 0
+
+    def walk(graph: File) -> None:
+        nonlocal now
+        first = dict.fromkeys(graph.inputs, 2 * now)
+        last = dict(first)
+        for operator in graph.operators:
+            begins = 2 * now + 1
+            if graph is file:
+                for number in _run_by(operator):  # a loop within a loop is not followed: it might be the same one
+                    walk(file.subgraphs[number - 1])
+                steps.append(now)
+            for index in operator.outputs:
+                first.setdefault(index, begins)
+            last.update(dict.fromkeys((*operator.inputs, *operator.outputs), 2 * now + 1))
+            now += 1
+        last.update(dict.fromkeys(graph.outputs, 2 * now))
+        buffers.extend(Buffer(_bytes(graph.tensors[index]), first[index], last[index]) for index in sorted(first))
+
+    walk(file)
+    return buffers, steps
+
+
+def _run_by(operator: FileOperator) -> tuple[int, ...]:
+    """The subgraphs that an operator runs."""
+    if operator_name(operator) != "WHILE":
+        return ()
+    return int(operator.options.condSubgraphIndex), int(operator.options.bodySubgraphIndex)
 
 
 def _bytes(tensor: FileTensor) -> int:

@@ -73,7 +73,8 @@ def _needed(file: File) -> File:
         replace(op, inputs=renumbered(op.inputs), output=numbers[op.output], others=renumbered(op.others))
         for op in file.operators
     ]
-    return File([file.tensors[index] for index in kept], operators, renumbered(file.inputs), renumbered(file.outputs))
+    tensors = [file.tensors[index] for index in kept]
+    return File(tensors, operators, renumbered(file.inputs), renumbered(file.outputs), file.subgraphs)
 
 
 def _bits(encoded: Tensor, size: int, width: int) -> Tensor:

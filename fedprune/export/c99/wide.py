@@ -1,0 +1,107 @@
+"""Operators on int16 alone as layers: products with weights, sigmoid and tanh."""
+
+from functools import cache
+from math import log2
+from typing import Any
+
+import numpy as np
+
+from fedprune.export.c99.lowering import Lowering, Rule
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Filters, Layer, Structs
+from fedprune.export.c99.values import alike
+from fedprune.export.litert import reference
+from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
+from fedprune.export.litert.reader import operator_name
+from fedprune.types import Tensor
+
+_ONE = 2.0**-15
+"""The only scale that sigmoids and tanhs of int16 have."""
+_POINTS = 255
+
+
+def on_int16(narrow: Rule, wide: Rule) -> Rule:
+    """Return the rule that is ``wide`` for operators whose output is int16, ``narrow`` for others."""
+    return lambda made, operator: (wide if made.tensor(operator.output).dtype == np.int16 else narrow)(made, operator)
+
+
+def product(made: Lowering, operator: FileOperator) -> None:
+    """Lower CONV_2D of one position."""
+    source, result = made.ends(operator, wide=True)
+    weight = made.constant(operator, 1)
+    ends = made.maps[source], made.maps[result]
+    if weight.ndim != 4 or [*ends[0][:3], *ends[1][:3]] != [1, 1, 2 * weight[0].size, 1, 1, 2 * len(weight)]:
+        raise made.wrong(f"has weights of shape {weight.shape}; on int16 a single position is covered")
+    if made.tensor(operator.inputs[0]).dtype != np.int16:
+        raise made.wrong("makes int16 of another type")
+    levels, scales = weight.reshape(len(weight), -1), made.tensor(operator.inputs[1]).scales
+    if scales is None or len(scales) not in (1, len(levels)) or made.tensor(operator.inputs[1]).zero_point != 0:
+        raise made.wrong("has weights without a scale for each filter and zero points of 0")
+    source_scale, result_scale = made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale
+    low, high = made.clipping(operator)
+    fields: Fields = {
+        "in": At(source), "out": At(result), "low": low, "high": high,
+        "filters": Structs("wide_filter", [
+            _filter(made, int(bias), source_scale * float(scale) / result_scale)
+            for bias, scale in zip(_biases(made, operator, len(levels)), np.resize(scales, len(levels)), strict=True)
+        ]),
+    }  # fmt: skip
+    made.emit(Layer("wide", (source,), result, fields, ALL_ROWS, 0, Filters(levels)))
+
+
+def _biases(made: Lowering, operator: FileOperator, count: int) -> Tensor:
+    if not made.has(operator, 2):
+        return np.zeros(count, np.int64)
+    bias = made.constant(operator, 2, np.int64).reshape(-1)
+    if len(bias) != count or np.abs(bias.astype(np.float64)).max(initial=0) >= 2**31:
+        raise made.wrong("has biases that leave 32 bits, or are no biases of its filters")
+    return bias
+
+
+def _filter(made: Lowering, bias: int, scale: float) -> dict[str, Any]:
+    by = made.factor(scale)
+    if by.shift > 7:
+        raise made.wrong("has scales that are too large for that of its result")
+    # the kernels take 16 bits of the factor where sums have 64
+    multiplier = min((by.multiplier + (1 << 15)) >> 16, 0x7FFF)
+    return {"bias": bias, "multiplier": multiplier, "right": 15 - by.shift}
+
+
+def curve(made: Lowering, operator: FileOperator) -> None:
+    """Lower LOGISTIC and TANH."""
+    source, result = alike(made, operator, wide=True)
+    grids = made.grid(operator.inputs[0]), made.grid(operator.output)
+    if made.tensor(operator.inputs[0]).dtype != np.int16 or grids[0].zero_point != 0 or grids[1] != (_ONE, 0):
+        raise made.wrong("works on int16 with other scales than the reference kernels take")
+    multiplier, right = _units(grids[0].scale)
+    if not 0 < multiplier < 2**15:
+        raise made.wrong(f"has an input of scale {grids[0].scale}")
+    fields: Fields = {
+        "in": At(source), "out": At(result), "points": Array("uint16_t", _points()), "multiplier": multiplier,
+        "right": right, "bits": 8 if operator_name(operator) == "TANH" else 9,
+    }  # fmt: skip
+    made.emit(Layer("curve", (source,), result, fields, SAME_ROWS, in_place=True))
+
+
+def _units(scale: float) -> tuple[int, int]:
+    """(multiplier, shift to the right) from steps of a scale to units of 1 / 12288."""
+    power = round(log2(scale))
+    if 2.0**power == scale and power in (-12, -11):
+        return 3 << (power + 12), 0
+    real, right = float(np.float32(scale)) * 4096 * 3, 0
+    while real <= 32767 / 2 and right <= 30:
+        real, right = 2 * real, right + 1
+    return int(real), right
+
+
+@cache
+def _points() -> tuple[int, ...]:
+    """The points of the reference kernels' sigmoid, 2^16 times, by running them: they are rounded in no plain way."""
+    kinds = FileTensor((1, 1, 1, _POINTS + 1), np.dtype(np.int16), None, np.array([1 / 6144], np.float32))
+    ends = [kinds, FileTensor(kinds.shape, kinds.dtype, None, np.array([_ONE], np.float32))]
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    alone = File(ends, [FileOperator(BuiltinOperator.TANH, 3, (0,), 1, None, 0)], (0,), (1,))
+    # a tanh is 2 s(2 x) - 1: at the points themselves it shows them whole, and just before the last one that
+    steps = np.array([*range(0, 128 * _POINTS, 128), 128 * _POINTS - 1], np.int16)
+    shown = reference(pack(alone), steps[None])[0]
+    return tuple(int(value) + 2**15 for value in shown)
