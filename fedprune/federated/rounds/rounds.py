@@ -176,7 +176,7 @@ def _heard_test(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[St
     """The state with a test among what is done, and the fleet with what it said."""
     # a test that failed says nothing of what training would take
     heard = fleet.told(answer._replace(refused={}), state.round)
-    if (loss := answer.row["loss"]) is not None:
+    if (loss := answer.row.get("loss")) is not None:
         state = replace(state, notes={_FIRST_LOSS + part: np.asarray(loss, np.float64), **state.notes})
     return replace(state, done=(*state.done, step_name(_TEST, part)), standing=heard.standing.text()), heard
 
@@ -184,7 +184,7 @@ def _heard_test(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[St
 def _of_part(answer: Step, state: State, part: str) -> Done:
     """The line of a part's test, which says where the loss has exploded since the part's first test."""
     of_part = {"part": part, "density": state.view(part).density()} if part else {}
-    loss, first = answer.row["loss"], state.notes.get(_FIRST_LOSS + part)
+    loss, first = answer.row.get("loss"), state.notes.get(_FIRST_LOSS + part)
     if loss is not None and first is not None and exploded(loss, float(first)):
         of_part["diverged"] = f"the loss is {loss:.3g}, and was {float(first):.3g} in the first test"
     return Done({**answer.row, **of_part}, state)
