@@ -102,6 +102,8 @@ def train(
                 loss_sum += watch.told(step, loss.item()) * len(few)
                 correct += int((logits.argmax(1) == target).sum())
                 examples += len(few)
+            if local.loss is None:
+                _check_gradients(own)
             with torch.no_grad():
                 restrain()
                 move(now)
@@ -156,6 +158,12 @@ def _trained(model: nn.Module, memory: Named, names: Sequence[str]) -> Iterator[
         for name, tensor in own.items():
             tensor.grad = None
             tensor.requires_grad_(before[name])
+
+
+def _check_gradients(memory: Named) -> None:
+    for name, tensor in memory.items():
+        if tensor.grad is None:
+            raise RuntimeError(f"{name} has no part in the loss, so it cannot be trained")
 
 
 def _forget(tensors: Sequence[torch.Tensor]) -> None:
