@@ -179,7 +179,7 @@ class Local(NamedTuple):
     """The device half of a method, built on the device; the default is plain masked SGD."""
 
     loss: Loss | None = None
-    """None is the mean cross-entropy."""
+    """None is the task's, a mean over the examples."""
     optimiser: Optimiser | None = None
     """None is the experiment's SGD."""
     examples: Callable[..., Tensor] | None = None
@@ -199,6 +199,8 @@ class Local(NamedTuple):
     ``net.still`` knows nothing of it."""
     turns: Callable[[int, np.random.Generator], Iterator[int]] | None = None
     """(number of smaller parts, rng) -> which model each step trains: the device's own (0) or one nested in it."""
+    classes: bool = False
+    """Whether it reads labels as classes, or outputs as logits of classes, which other tasks have not."""
     passes: int = 0
     """Forward passes of a step besides its own and before it, such as a teacher's; for the plan of a device's time."""
 

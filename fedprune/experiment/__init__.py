@@ -45,6 +45,9 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name`` and the method's own parameters."""
     rounds: Natural
     """0 prunes the model that there is, and trains nothing after it."""
+    task: str = "classification"
+    """What the model is for: classification, regression, multi_label, next_token, segmentation, depth, or a dotted name
+    of one's own function that returns a `fedprune.tasks.Task`."""
     name: str = ""
     seed: Seed = 0
     evaluate_every: Positive = 1
@@ -173,13 +176,15 @@ def to_json(experiment: Experiment) -> str:
     for key in ("pretraining", "export", "privacy"):
         if getattr(experiment, key) == getattr(_PLAIN, key):
             del table[key]
-    for key in ("quantise_last", "clip_norm", "aggregate", "trim", "most_examples"):
+    for key in (
+        "quantise_last", "clip_norm", "aggregate", "trim", "most_examples", "label_smoothing", "class_weights",
+    ):  # fmt: skip
         if getattr(experiment.training, key) == getattr(_PLAIN.training, key):
             del table["training"][key]
     for key in ("central", "classes", "shape", "mean", "std", "public_dir", "sounds", "pictures", "tables"):
         if getattr(experiment.data, key) == getattr(_PLAIN.data, key):
             del table["data"][key]
-    for key in ("retries", "deadline_s"):
+    for key in ("retries", "deadline_s", "task"):
         if table[key] == getattr(_PLAIN, key):
             del table[key]
     return msgspec.json.encode(table).decode()

@@ -86,6 +86,12 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How each weight is joined over the devices that own it: their mean by examples; their median, one vote a device;
     or the mean by examples without the least and the greatest, ``trim`` of the devices at each end."""
     trim: Annotated[float, Meta(ge=0, lt=0.5)] = 0.2
+    label_smoothing: Share = 0.0
+    """So much of a label's certainty is shared out among all classes, in the loss that is trained, and in no metric."""
+    class_weights: str | tuple[Rate, ...] = ()
+    """Of each class in the loss that is trained, and in no metric, in the order of the model's outputs; ``balanced``:
+    in inverse proportion to its share of the device's own training examples (of the public ones in pretraining), so
+    that no device says how many it has of which. Left out, all count 1."""
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

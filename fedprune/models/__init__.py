@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fedprune.models import draws
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 CATALOGUE: Mapping[str, str] = {
@@ -82,7 +83,21 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
         except Exception as error:
             called = f"{name.rpartition(':')[2]}(input_shape={input_shape}, classes={classes})"
             raise ModelError(f"{name}: {called} failed: {_line(error)}") from error
-        return checked(name, model, input_shape, classes)
+        return checked(name, _taking_floats(model), input_shape, classes)
+
+
+def _taking_floats(model: object) -> object:
+    """``model``, whose embeddings take tokens as the whole floats that every input travels as."""
+    from torch import nn
+
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        if isinstance(module, nn.Embedding):
+            module.register_forward_pre_hook(_whole)
+    return model
+
+
+def _whole(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(each.long() if each.is_floating_point() else each for each in inputs)
 
 
 def _resolve(name: str) -> Callable[..., object]:
@@ -102,7 +117,10 @@ def _resolve(name: str) -> Callable[..., object]:
 
 
 def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError."""
+    """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError.
+
+    Maps (2, classes, ...) and sequences (2, ..., classes) of logits will do as well, and one logit of two classes.
+    """
     import torch
     from torch import nn
 
@@ -119,11 +137,16 @@ def checked(name: str, model: object, input_shape: tuple[int, ...], classes: int
         model.train(training)
     if not isinstance(logits, torch.Tensor):
         raise ModelError(f"{name}: forward returned {type(logits).__name__}, expected logits shaped (2, {classes})")
-    if tuple(logits.shape) != (2, classes):
+    if not _fits(tuple(logits.shape), classes):
         raise ModelError(f"{name}: logits have shape {tuple(logits.shape)}, expected (2, {classes})")
     if not bool(torch.isfinite(logits).all()):
         raise ModelError(f"{name}: logits of a fresh model are not finite, expected finite (2, {classes})")
     return model
+
+
+def _fits(shape: tuple[int, ...], classes: int) -> bool:
+    counts = (classes, 1) if classes == 2 else (classes,)
+    return shape[:1] == (2,) and len(shape) > 1 and (shape[1] in counts or (len(shape) > 2 and shape[-1] == classes))
 
 
 def _line(error: Exception) -> str:

@@ -19,11 +19,20 @@ class Refused(msgspec.Struct, frozen=True):
     memory_bytes: Count
 
 
+class Metric(msgspec.Struct, frozen=True):
+    """What values are of, where it is not an accuracy."""
+
+    name: str
+    unit: str
+    higher: bool
+
+
 class Worst(msgspec.Struct, frozen=True):
     """The device that does worst."""
 
     device: Count | str
-    accuracy: float
+    accuracy: float | None = None
+    value: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -33,6 +42,8 @@ class Row(msgspec.Struct, frozen=True):
     phase: str
     part: str = ""
     accuracy: float | None = None
+    metric: Metric | None = None
+    value: float | None = None
     loss: float | None = None
     density: float | None = None
     bytes_up: Count | None = None
@@ -58,8 +69,9 @@ class Checked(msgspec.Struct, frozen=True):
     """How a form of the model did on test examples."""
 
     examples: Count
-    accuracy: float | None
     agreement: float | None
+    accuracy: float | None = None
+    value: float | None = None
 
 
 class TierResult(msgspec.Struct, frozen=True):
@@ -72,7 +84,6 @@ class TierResult(msgspec.Struct, frozen=True):
     accuracy_float: float | None
     accuracy_int8: float | None
     worst_device: Worst | None
-    accuracy_by_device: dict[str, float | None]
     flash_bytes: Count
     flash_bytes_allowed: Count
     arena_bytes: Count | None
@@ -81,6 +92,12 @@ class TierResult(msgspec.Struct, frozen=True):
     train_memory_bytes_predicted: Count
     fits: bool
     bytes: dict[str, Count]
+    accuracy_by_device: dict[str, float | None] = {}
+    metric: Metric | None = None
+    agreement: Metric | None = None
+    value_float: float | None = None
+    value_int8: float | None = None
+    value_by_device: dict[str, float | None] = {}
     c99_arena_bytes: Count | None = None
     c99_constants_bytes: Count | None = None
     c99_flash_bytes_predicted: Count | None = None
@@ -109,6 +126,10 @@ class Result(msgspec.Struct, frozen=True):
     bytes_down: Count
     checks: dict[str, Checked]
     versions: dict[str, str]
+    metric: Metric | None = None
+    agreement: Metric | None = None
+    value_float: float | None = None
+    value_int8: float | None = None
     c99_arena_bytes: Count | None = None
     c99_constants_bytes: Count | None = None
     c99_flash_bytes_predicted: Count | None = None

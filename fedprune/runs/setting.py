@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from fedprune import measures, models, training
+from fedprune import measures, models, tasks, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
@@ -30,6 +30,7 @@ from fedprune.models import ModelError, draws
 from fedprune.runs import planning, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
+from fedprune.tasks import Task, TaskError, entry
 from fedprune.types import DeviceId, Method, Params, Sgd
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ class Setting:
     """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the model is for, with weights of classes by the server's own examples."""
+        return tasks.of(self.experiment, self.schema, self.public.labels)
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
@@ -110,6 +116,10 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     """
     training.one_thread()
     try:
+        task = tasks.named(experiment.task)
+    except TaskError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    try:
         if experiment.data.partition == "own":
             agreed = agreed or agreed_here(experiment.data, data_dir)
             experiment, found = replaced(experiment, data=agreed.settings), known_of(agreed)
@@ -122,6 +132,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         model = models.build(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
+    _judged(experiment, model, schema, task, source)
     prunable = prunable_of(experiment, model, schema.input_shape)
     layers = prunable.layers
     if not layers:
@@ -140,6 +151,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(f"{source}: {error}") from error
     except ValueError as error:
         raise ExperimentError(f"{source}: method: {error}") from error
+    if not task.classes and (why := _about_classes(method, empty, experiment.rounds)):
+        said = f"{experiment.method['name']} {why}, and an example of task {experiment.task} has none; choose another"
+        raise ExperimentError(f"{source}: method.name: {said}")
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
     private = experiment.privacy.epsilon > 0
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
@@ -172,6 +186,29 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     return replace(setting, method=whole, plan=plan)
 
 
+def _judged(experiment: Experiment, model: nn.Module, schema: Schema, task: Task, source: str) -> None:
+    """ExperimentError where a net's outputs are none that the task's labels could judge."""
+    import torch
+
+    try:
+        tasks.of(experiment, schema, np.empty(0, np.int64))
+    except TaskError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    with torch.no_grad(), draws.seeded(experiment.seed):
+        outputs = model.eval()(torch.zeros(2, *schema.input_shape))
+    model.train()
+    if why := tasks.fits(task, tuple(outputs.shape[1:]), len(schema.classes), schema.label_shape):
+        raise ExperimentError(f"{source}: model: {experiment.model}: {why}, as task {experiment.task} has it")
+
+
+def _about_classes(method: Method, empty: Params, rounds: int) -> str:
+    """What of a method is about classes; empty where nothing is."""
+    if method.local.classes:
+        return "trains by classes"
+    kinds = [kind for kind in asked_kinds(method, empty, rounds) if measures.find(kind).classes]
+    return f"asks for the {kinds[0]} of classes" if kinds else ""
+
+
 def zeros(experiment: Experiment, schema: Schema) -> Params:
     """Every parameter and buffer of the experiment's model, all 0."""
     slots = models.slots(experiment.model, schema.input_shape, len(schema.classes))
@@ -185,6 +222,7 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
     """
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
     model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
+    task = setting.task
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
     for epoch in range(epochs if len(public) else 0):
         rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
@@ -198,8 +236,8 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
         sgd = Sgd(float(rate), weight_decay=setting.experiment.training.weight_decay)
         before_step = functools.partial(_draw_anew, seed, epoch)
         with draws.seeded(number(seed, "pretraining", epoch)):
-            outcome = training.train(model, batches, sgd, before_step=before_step)
-        progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
+            outcome = training.train(model, batches, sgd, before_step=before_step, task=task)
+        progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
 
 

@@ -1,4 +1,4 @@
-"""What a local step may minimise: cross-entropy, or a teacher's soft targets beside it."""
+"""What a local step may minimise: the task's loss, or a teacher's soft targets beside it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,8 @@ def plain_loss(
     memory: Mapping[str, torch.Tensor],
     now: Now,
 ) -> torch.Tensor:
-    """The mean cross-entropy."""
-    from torch.nn import functional
-
-    return functional.cross_entropy(net(params, inputs), labels)
+    """The task's loss, a mean over the examples."""
+    return net.task.loss(net(params, inputs), labels)
 
 
 def distilled(teacher: str = "teacher/", alpha: float = 0.5, temperature: float = 4.0) -> Loss:
@@ -51,6 +49,6 @@ def distilled(teacher: str = "teacher/", alpha: float = 0.5, temperature: float 
         logits = net(params, inputs)
         found = functional.log_softmax(logits / temperature, 1)
         apart = functional.kl_div(found, soft, reduction="batchmean", log_target=True)
-        return (1 - alpha) * functional.cross_entropy(logits, labels) + alpha * temperature**2 * apart
+        return (1 - alpha) * net.task.loss(logits, labels) + alpha * temperature**2 * apart
 
     return loss

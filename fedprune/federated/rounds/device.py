@@ -10,7 +10,7 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING
 
-from fedprune import counter_rng, models, training
+from fedprune import counter_rng, models, tasks, training
 from fedprune import experiment as _experiment
 from fedprune.counter_rng import generator
 from fedprune.data import DeviceData, Examples, Schema, own
@@ -19,6 +19,7 @@ from fedprune.experiment import Experiment
 from fedprune.graph import width
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot, draws
+from fedprune.tasks import Task
 from fedprune.types import DeviceId, Local, Params, Tensor
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ class Device:
     """Of own recordings that cannot be used: label that is none of the classes -> its examples; "" -> files."""
     tier: str = ""
     """Tier of an experiment's fleet that its owner has put it in, where it has its own data."""
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the model is for, with weights of classes by the device's own training examples."""
+        labels = self.parts.pool.labels[self.parts.train_indices]
+        return tasks.of(self.experiment, self.schema, labels)
 
     def log_unknown(self) -> None:
         """Say in the device's own log which of its labels are none of the classes."""

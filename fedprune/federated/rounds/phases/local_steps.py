@@ -74,9 +74,9 @@ def device(self: Device, request: Payload) -> Payload:
     with draws.seeded(self.number("train", round)):
         outcome = training.train(
             model, batches, sgd, request.masks, local=local, memory=memory, round=round, lean=job.lean, inner=inner,
-            turn=turn if inner else None, before_step=draw_anew,
+            turn=turn if inner else None, before_step=draw_anew, task=self.task,
         )  # fmt: skip
-    values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
+    values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
     buffers = {
         f"{INNER}{index}/{name}": value.numpy()
         for index, each in enumerate(inner)
@@ -107,7 +107,7 @@ def _chosen(
     if local.examples is not None:
         rng = generator(self.experiment.seed, "device", self.who, "examples", round)
         inputs, batch = self.schema.normalise(examples.inputs), self.experiment.training.batch
-        index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
+        index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch, task=self.task)
         examples = examples.take(index)
     return examples
 
