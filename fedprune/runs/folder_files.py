@@ -69,8 +69,8 @@ class Checked(msgspec.Struct, frozen=True):
     """How a form of the model did on test examples."""
 
     examples: Count
+    accuracy: float | None
     agreement: float | None
-    accuracy: float | None = None
     value: float | None = None
 
 
@@ -84,6 +84,7 @@ class TierResult(msgspec.Struct, frozen=True):
     accuracy_float: float | None
     accuracy_int8: float | None
     worst_device: Worst | None
+    accuracy_by_device: dict[str, float | None]
     flash_bytes: Count
     flash_bytes_allowed: Count
     arena_bytes: Count | None
@@ -92,7 +93,6 @@ class TierResult(msgspec.Struct, frozen=True):
     train_memory_bytes_predicted: Count
     fits: bool
     bytes: dict[str, Count]
-    accuracy_by_device: dict[str, float | None] = {}
     metric: Metric | None = None
     agreement: Metric | None = None
     value_float: float | None = None

@@ -166,7 +166,7 @@ def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None, task: Task =
 def _sum(task: Task, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     examples, agree = (sum(each[key] or 0 for each in told) for key in ("examples", "agree"))
     why = next((each["why"] for each in told if each["why"]), "")
-    value = {value_key(task.metric): _value(task, told)}
+    value = {"accuracy": None, value_key(task.metric): _value(task, told)}
     found = {"examples": examples, **value, "agreement": agree / examples if examples else None}
     return found | ({"why": why} if why and not examples else {})
 

@@ -55,6 +55,7 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
         "devices": [*setting.plan.members.values()].count(plan.tier) if own.trains else own.devices,
         **outcome_of(checked),
         "worst_device": None if worst is None else {"device": worst, value_key(metric): tested[worst]},
+        "accuracy_by_device": {},
         f"{value_key(metric)}_by_device": by_device,
         "flash_bytes": len(file),
         "flash_bytes_allowed": own.flash_bytes,

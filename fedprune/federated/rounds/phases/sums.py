@@ -15,7 +15,8 @@ def check_sums(task: Task, payload: Payload, examples: int) -> None:
     """
     for name in task.names:
         if task.classes:
-            count(payload, name, most=examples)
+            if count(payload, name) > examples:
+                raise ValueError(f"{name}: more hits than examples")
         elif task.most < math.inf:
             if number(payload, name, least=0) > task.most * examples * _ROUNDED:
                 raise ValueError(f"{name} is more than {examples} examples can give")
