@@ -109,7 +109,7 @@ def submit(fleet: Fleet, run: Path, to: Sequence[Target]) -> str:
 
 
 def model_in_use(row: Mapping[str, Any] | None) -> str:
-    """Run, first letters of the SHA-256, and how good it is on the device's own test part; empty where that is unknown."""
+    """Run, first letters of the SHA-256, and how it does on the device's own test part; empty where that is unknown."""
     found = (row or {}).get("in_use")
     if not found:
         return ""

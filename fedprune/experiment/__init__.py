@@ -16,6 +16,7 @@ from msgspec import Meta
 from fedprune.experiment import toml_files
 from fedprune.experiment.contradictions import contradictions
 from fedprune.experiment.errors import explain, one_line, quoted
+from fedprune.experiment.own_data import targets_of
 from fedprune.experiment.sections import Amount, Data, Export, Natural, Positive, Pretraining, Privacy, Tier, Training
 from fedprune.experiment.toml_files import TomlError
 
@@ -115,7 +116,8 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
         raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
     # as labels are read, whatever system they were written on
-    classes = tuple(unicodedata.normalize("NFC", name) for name in experiment.data.classes)
+    names = experiment.data.classes or targets_of(experiment.data)
+    classes = tuple(unicodedata.normalize("NFC", name) for name in names)
     experiment = msgspec.structs.replace(experiment, data=msgspec.structs.replace(experiment.data, classes=classes))
     if experiment.data.partition == "own" and not experiment.data.public_dir and experiment.export.ranges == "public":
         # the server has no example of its own to measure on
@@ -181,7 +183,10 @@ def to_json(experiment: Experiment) -> str:
     ):  # fmt: skip
         if getattr(experiment.training, key) == getattr(_PLAIN.training, key):
             del table["training"][key]
-    for key in ("central", "classes", "shape", "mean", "std", "public_dir", "sounds", "pictures", "tables"):
+    for key in (
+        "central", "classes", "shape", "mean", "std", "target_mean", "target_std", "public_dir", "sounds", "pictures",
+        "tables",
+    ):  # fmt: skip
         if getattr(experiment.data, key) == getattr(_PLAIN.data, key):
             del table["data"][key]
     for key in ("retries", "deadline_s", "task"):

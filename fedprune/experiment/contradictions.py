@@ -81,6 +81,14 @@ def _of_task(experiment: Experiment) -> list[tuple[str, str]]:
     for key in ("label_smoothing", "class_weights"):
         if getattr(training, key) and task not in WITH_CLASSES:
             problems.append((f"training.{key}", f"only where task is one of {', '.join(WITH_CLASSES)}"))
+    data, targets = experiment.data, own_data.targets_of(experiment.data)
+    if data.partition == "own" and task == "regression" and not targets:
+        said = 'devices\' own recordings have numbers to predict where data.name = "tables"; name their columns'
+        problems.append(("data.tables.targets", said))
+    elif data.partition == "own" and task not in ("classification", "regression"):
+        problems.append(("task", f"{quoted(task)}: devices' own recordings have labels, or targets in tables"))
+    elif targets and task != "regression":
+        problems.append(("data.tables.targets", f'only where task = "regression", here {quoted(task)}'))
     if isinstance(training.class_weights, str) and training.class_weights not in ("", "balanced"):
         said = f"{quoted(training.class_weights)} is neither balanced nor a list of numbers"
         problems.append(("training.class_weights", said))

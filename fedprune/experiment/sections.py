@@ -47,6 +47,10 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
     """Of each channel of own recordings; with ``std``, left out, that of all devices' training examples."""
     std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
+    target_mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
+    """Of each of data.tables.targets; with ``mean``, left out, that of all devices' training examples."""
+    target_std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
+    """Of each of data.tables.targets."""
     public_dir: str = ""
     """The server's folder of own recordings, to pretrain and to calibrate with; empty where it has none."""
     sounds: Sounds | None = None
