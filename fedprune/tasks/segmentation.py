@@ -32,7 +32,7 @@ def segmentation(given: Given = _PLAIN) -> Task:
         lambda outputs, labels: {"score": _iou(chosen(outputs), labels, outputs.shape[1])},
         lambda labels, outputs: class_labels(labels, outputs, ("n", "H", "W")),
         lambda outputs, label: [(each, *label) for (each,) in [(outputs,), *one_logit(outputs)]],
-        lambda one, other: float((chosen(one) == chosen(other)).reshape(len(one), -1).mean(axis=1).sum()),
+        lambda one, other: float((chosen(one) == chosen(other)).mean(axis=(1, 2)).sum()),
         Metric("same class as torch, by pixel", "%"),
         most=1,
         error=lambda outputs, labels: entropy(outputs, labels) * len(labels),
@@ -41,7 +41,7 @@ def segmentation(given: Given = _PLAIN) -> Task:
 
 def _iou(said: Tensor, right: Tensor, classes: int) -> float:
     of = range(max(2, classes))
-    mine, its = (np.stack([maps.reshape(len(maps), -1) == each for each in of], 1) for maps in (said, right))
-    both, either = (mine & its).sum(axis=2), (mine | its).sum(axis=2)  # (n, classes)
+    mine, its = (np.stack([maps == each for each in of], 1) for maps in (said, right))  # (n, classes, H, W)
+    both, either = (mine & its).sum(axis=(2, 3)), (mine | its).sum(axis=(2, 3))
     shares = np.where(either > 0, both / np.maximum(either, 1), 0.0).sum(axis=1)
     return float((shares / np.maximum((either > 0).sum(axis=1), 1)).sum())
