@@ -15,8 +15,9 @@ def check_sums(task: Task, payload: Payload, examples: int) -> None:
     """
     for name in task.names:
         if task.classes:
-            if count(payload, name) > examples:
-                raise ValueError(f"{name}: more hits than examples")
+            if (hits := count(payload, name)) > examples:
+                expected = f"a whole number, 0 to {examples}: more hits than examples"
+                raise ValueError(f"{name} is {hits}, expected {expected}")
         elif task.most < math.inf:
             if number(payload, name, least=0) > task.most * examples * _ROUNDED:
                 raise ValueError(f"{name} is more than {examples} examples can give")
