@@ -172,7 +172,8 @@ class Optimiser(NamedTuple):
 
 Loss = Callable[..., "torch.Tensor"]
 """(net, params, inputs, labels, memory, now) -> scalar; ``net(params, inputs)`` are the logits of training, and
-``net.still(params, inputs)`` those of evaluation, without gradients, with batch-norm statistics among its params."""
+``net.still(params, inputs)`` those of evaluation, without gradients, with batch-norm statistics among its params;
+``net.task`` is what the model is for, with a ``loss`` of its own."""
 
 
 class Local(NamedTuple):
