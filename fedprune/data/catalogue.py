@@ -7,6 +7,7 @@ from fedprune import own_code
 from fedprune.data import cifar10, digits, keywords, ucihar
 from fedprune.data.examples import DataError, Dataset, validate
 from fedprune.data.hub import load_from_hub
+from fedprune.tasks import CLASSIFICATION, Task
 
 FROM_FILES: dict[str, Callable[[Path], Dataset]] = {
     "cifar10": cifar10.load,
@@ -19,22 +20,22 @@ NAMES = ("digits", *FROM_FILES)
 """Every name that `load` knows by itself."""
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
+def load(name: str, data_dir: Path | None = None, task: Task = CLASSIFICATION) -> Dataset:
     """Returns the data set called `name`: one of `NAMES`, or "my_package.data:load", called as load(data_dir=...).
 
     A set that lies in files is read from `data_dir`, or fetched through Flower Datasets where that is None.
-    Raises `DataError` with one line that names the culprit and what would be right.
+    Labels are those of `task`. Raises `DataError` with one line that names the culprit and what would be right.
     """
     if ":" in name:
-        return _load_own(name, data_dir)
+        return validate(_load_own(name, data_dir), task)
     if name == "digits":
-        return validate(digits.load(data_dir))
+        return validate(digits.load(data_dir), task)
     if name not in FROM_FILES:
         known = ", ".join(NAMES)
         raise DataError(
             f"no data set is called {name!r}: choose one of {known}, or name your own as my_package.data:load"
         )
-    return load_from_hub(name) if data_dir is None else validate(FROM_FILES[name](data_dir))
+    return validate(load_from_hub(name) if data_dir is None else FROM_FILES[name](data_dir), task)
 
 
 def _load_own(name: str, data_dir: Path | None) -> Dataset:
@@ -65,4 +66,4 @@ def _load_own(name: str, data_dir: Path | None) -> Dataset:
         where = own_code.defined(loader).removesuffix(": ")
         returned = f"{name} returned a {type(dataset).__name__}, expected a fedprune.data.Dataset"
         raise DataError(f"{returned}; it begins in {where}" if where else returned)
-    return validate(dataset)
+    return dataset

@@ -1,15 +1,17 @@
 """What a data set is: examples as stored, what they mean, and how a raw batch becomes a model's input."""
 
+import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fedprune.data.taking import DataError, as_constant, as_indices, as_inputs, as_labels, constants
+from fedprune.tasks import CLASSIFICATION, Task, by_class
 
-__all__ = ["Array", "DataError", "Dataset", "Examples", "IntArray", "Schema", "unscaled", "validate"]
+__all__ = ["Array", "DataError", "Dataset", "Examples", "IntArray", "Schema", "moments", "unscaled", "validate"]
 
 IntArray = npt.NDArray[np.int64]
 Array = npt.NDArray[Any]
@@ -25,8 +27,9 @@ class Examples:
 
     inputs: Array
     """(n, C, ...), uint8 for images, float16 or float32 for signals; may be a read-only memory map."""
-    labels: IntArray
-    """(n,) class indices; names of classes until a `Dataset` holds them."""
+    labels: Array
+    """(n,) class indices, names of classes until a `Dataset` holds them; what other tasks predict is (n, ...), int64 or
+    float32."""
     people: IntArray | None = None
     """(n,) who each example comes from (the natural client), or None where that is unknown."""
 
@@ -47,6 +50,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def strata(self) -> IntArray:
+        """(n,) by what parts are drawn evenly, which are classes where each example has one; else all are alike."""
+        return self.labels if by_class(self.labels) else np.zeros(len(self), np.int64)
+
     def take(self, indices: IntArray) -> "Examples":
         """Returns a copy of the examples at `indices` (m,), in that order."""
         people = None if self.people is None else self.people[indices]
@@ -59,6 +67,7 @@ class Schema:
     """What an example is, which all who take part know: its shape, its classes, how a raw one becomes an input."""
 
     classes: tuple[str, ...]
+    """Names of the model's outputs: classes, targets, labels, or a vocabulary."""
     input_shape: tuple[int, ...]
     """(C, ...), the shape of one example."""
     mean: Array
@@ -71,6 +80,12 @@ class Schema:
     """Whether a random crop and a horizontal flip keep an example's meaning."""
     example_bytes: int = 0
     """Of one example as it is stored."""
+    target_mean: tuple[float, ...] = ()
+    """Of each target over the training data, where labels are numbers to predict."""
+    target_std: tuple[float, ...] = ()
+    """Of each target."""
+    label_shape: tuple[int, ...] = ()
+    """Of one example's labels."""
 
     def normalise(self, raw: Array) -> npt.NDArray[np.float32]:
         """Returns (raw * scale - mean) / std as float32 of shape (n, C, ...), for a raw batch of the same shape."""
@@ -149,12 +164,14 @@ class Dataset:
         }.items():
             object.__setattr__(self, key, value)
 
-    @property
+    @functools.cached_property
     def schema(self) -> Schema:
         """What an example of it is."""
         bytes_ = int(self.train.inputs[:1].nbytes)
         what = self.classes, self.input_shape, self.mean, self.std, self.scale, self.augment
-        return Schema(*what, example_bytes=bytes_)
+        labels = self.train.labels
+        means, stds = moments(labels) if labels.dtype == np.float32 and labels.ndim > 1 else ((), ())
+        return Schema(*what, bytes_, means, stds, labels.shape[1:])
 
     def normalise(self, raw: Array) -> npt.NDArray[np.float32]:
         """Returns (raw * scale - mean) / std as float32 of shape (n, C, ...), for a raw batch of the same shape."""
@@ -165,24 +182,26 @@ def _relabelled(examples: Examples, labels: Array) -> Examples:
     return examples if labels is examples.labels else Examples(examples.inputs, labels, examples.people)
 
 
-def validate(dataset: Dataset) -> Dataset:
-    """Returns `dataset` itself; raises `DataError` naming its first contradiction: shapes, labels or values."""
+def moments(labels: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each target, which is axis 1 of `labels`; one that never changes has 1."""
+    values = np.moveaxis(labels, 1, 0).reshape(labels.shape[1], -1).astype(np.float64)
+    means, stds = values.mean(axis=1), values.std(axis=1)
+    return tuple(means.tolist()), tuple(np.where(stds > 2.0**-24 * np.abs(means), stds, 1.0).tolist())
+
+
+def validate(dataset: Dataset, task: Task = CLASSIFICATION) -> Dataset:
+    """Returns `dataset` with labels as `task` wants them; raises `DataError` naming its first contradiction."""
     name, expected = dataset.name, dataset.input_shape
-    for split, examples in (("train", dataset.train), ("test", dataset.test)):
+    splits = (("train", dataset.train), ("test", dataset.test))
+    for split, examples in splits:
         if examples is None:
             continue
         if examples.inputs.shape[1:] != expected:
             raise DataError(f"{name}: {split} inputs have shape {examples.inputs.shape[1:]}, expected {expected}")
         if len(examples) == 0:
             raise DataError(f"{name}: {split} holds no example; give at least one, or None for no test split")
-        if examples.labels.dtype != np.int64 or examples.labels.ndim > 1:
-            said = f"{name}: {split} labels are {examples.labels.dtype} of shape {examples.labels.shape}"
-            raise DataError(f"{said}, expected one class for each example: its name, or a whole number")
-        low, high = int(examples.labels.min()), int(examples.labels.max())
-        if low < 0 or high >= len(dataset.classes):
-            raise DataError(
-                f"{name}: {split} labels reach from {low} to {high}, expected 0 to {len(dataset.classes) - 1}"
-            )
+        if task.tokens:
+            _tokens(f"{name}: {split}", examples, len(dataset.classes))
         if not np.issubdtype(examples.inputs.dtype, np.integer) and not np.isfinite(examples.inputs).all():
             raise DataError(f"{name}: {split} inputs hold values that are not finite numbers")
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
@@ -192,7 +211,27 @@ def validate(dataset: Dataset) -> Dataset:
         raise DataError(
             f"{name}: std and scale must be greater than 0; without mean and std, the inputs' own are taken"
         )
-    return dataset
+    if task.tokens:  # which are no quantities
+        dataset = replace(dataset, mean=np.zeros(1, np.float32), std=np.ones(1, np.float32), scale=1.0)
+    train, test = (each and _labelled(f"{name}: {split}", each, dataset.classes, task) for split, each in splits)
+    assert train is not None
+    return replace(dataset, train=train, test=test)
+
+
+def _labelled(where: str, examples: Examples, classes: tuple[str, ...], task: Task) -> Examples:
+    try:
+        return replace(examples, labels=task.labels(examples.labels, len(classes)))
+    except ValueError as error:
+        raise DataError(f"{where} {error}") from error
+
+
+def _tokens(where: str, examples: Examples, vocabulary: int) -> None:
+    inputs = examples.inputs
+    if inputs.ndim != 2 or not np.issubdtype(inputs.dtype, np.integer):
+        raise DataError(f"{where} inputs are {inputs.dtype} of shape {inputs.shape}, expected integer tokens (n, T)")
+    if int(inputs.min()) < 0 or int(inputs.max()) >= vocabulary:
+        reach = f"{int(inputs.min())} to {int(inputs.max())}"
+        raise DataError(f"{where} inputs reach from {reach}, expected tokens from 0 to {vocabulary - 1}")
 
 
 _FAR = 10.0

@@ -16,6 +16,7 @@ from msgspec import Meta
 from fedprune.experiment import toml_files
 from fedprune.experiment.contradictions import contradictions
 from fedprune.experiment.errors import explain, one_line, quoted
+from fedprune.experiment.own_data import targets_of
 from fedprune.experiment.sections import (
     Amount,
     Data,
@@ -56,6 +57,9 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name`` and the method's own parameters."""
     rounds: Natural
     """0 prunes the model that there is, and trains nothing after it."""
+    task: str = "classification"
+    """What the model is for: classification, regression, multi_label, next_token, segmentation, depth, or a dotted name
+    of one's own function that returns a `fedprune.tasks.Task`."""
     name: str = ""
     seed: Seed = 0
     evaluate_every: Positive = 1
@@ -125,7 +129,8 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
         raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
     # as labels are read, whatever system they were written on
-    classes = tuple(unicodedata.normalize("NFC", name) for name in experiment.data.classes)
+    names = experiment.data.classes or targets_of(experiment.data)
+    classes = tuple(unicodedata.normalize("NFC", name) for name in names)
     experiment = msgspec.structs.replace(experiment, data=msgspec.structs.replace(experiment.data, classes=classes))
     if experiment.data.partition == "own" and not experiment.data.public_dir and experiment.export.ranges == "public":
         # the server has no example of its own to measure on
@@ -198,13 +203,18 @@ def to_json(experiment: Experiment) -> str:
     for key in ("pretraining", "export", "privacy"):
         if getattr(experiment, key) == getattr(_PLAIN, key):
             del table[key]
-    for key in ("quantise_last", "clip_norm", "aggregate", "trim", "most_examples"):
+    for key in (
+        "quantise_last", "clip_norm", "aggregate", "trim", "most_examples", "label_smoothing", "class_weights",
+    ):  # fmt: skip
         if getattr(experiment.training, key) == getattr(_PLAIN.training, key):
             del table["training"][key]
-    for key in ("central", "classes", "shape", "mean", "std", "public_dir", "sounds", "pictures", "tables"):
+    for key in (
+        "central", "classes", "shape", "mean", "std", "target_mean", "target_std", "public_dir", "sounds", "pictures",
+        "tables",
+    ):  # fmt: skip
         if getattr(experiment.data, key) == getattr(_PLAIN.data, key):
             del table["data"][key]
-    for key in ("retries", "deadline_s"):
+    for key in ("retries", "deadline_s", "task"):
         if table[key] == getattr(_PLAIN, key):
             del table[key]
     return msgspec.json.encode(table).decode()

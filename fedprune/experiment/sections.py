@@ -47,6 +47,10 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
     """Of each channel of own recordings; with ``std``, left out, that of all devices' training examples."""
     std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
+    target_mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
+    """Of each of data.tables.targets; with ``mean``, left out, that of all devices' training examples."""
+    target_std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
+    """Of each of data.tables.targets."""
     public_dir: str = ""
     """The server's folder of own recordings, to pretrain and to calibrate with; empty where it has none."""
     sounds: Sounds | None = None
@@ -119,6 +123,12 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Of adam and yogi."""
     server_epsilon: Rate = 1e-3
     """τ, which is added to the root of second moments: the smaller, the more a weight's step is of one size."""
+    label_smoothing: Share = 0.0
+    """So much of a label's certainty is shared out among all classes, in the loss that is trained, and in no metric."""
+    class_weights: str | tuple[Rate, ...] = ()
+    """Of each class in the loss that is trained, and in no metric, in the order of the model's outputs; ``balanced``:
+    in inverse proportion to its share of the device's own training examples (of the public ones in pretraining), so
+    that no device says how many it has of which. Left out, all count 1."""
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from math import prod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from fedprune import tasks
 from fedprune.experiment import Experiment
 from fedprune.graph.coupling import coupled_channels
 from fedprune.graph.layers import dense_ends, layers
@@ -42,10 +43,9 @@ class Prunable(NamedTuple):
 
 def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int, ...]) -> Prunable:
     """What the experiment prunes of its model."""
-    import torch
-
+    two = tasks.example(tasks.named(experiment.task), input_shape, 2)
     with draws.seeded(experiment.seed):
-        read = layers(model, torch.zeros(2, *input_shape))
+        read = layers(model, two)
     frozen = as_is.frozen(model)
     modules = dict(model.named_modules())
     grouped = {name for name in read.shapes if getattr(modules[name.rpartition(".")[0]], "groups", 1) > 1}
@@ -55,7 +55,7 @@ def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int
 
     @functools.cache
     def channels() -> tuple[object, Mapping[str, tuple[int, ...]]]:
-        groups = coupled_channels(model, torch.zeros(2, *input_shape))
+        groups = coupled_channels(model, two)
         free = [group for group in groups if not any(m.produces and m.name in frozen for m in group.members)]
         return free, {name: tuple(value.shape) for name, value in unique_state(model).items()}
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fedprune import own_code
 from fedprune.graph.shared import unique_state
 from fedprune.models import as_is, draws, endings
+from fedprune.tasks import CLASSIFICATION, Task
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,9 @@ def _slots(model: nn.Module) -> dict[str, Slot]:
     }
 
 
-def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> nn.Module:
+def build(
+    name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0, task: Task = CLASSIFICATION
+) -> nn.Module:
     """Return a fresh net, in training mode, with torch's own random initial weights, made plain.
 
     Args:
@@ -81,15 +84,16 @@ def build(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
         input_shape: one sample without its batch: (channels, height, width) or (channels, length).
         classes: number of logits.
         seed: decides the initial weights, and whatever else the function draws; no draw of the caller's is moved.
+        task: what of its end is taken off.
 
     Raises:
         ModelError: unknown name, every parameter is frozen, or the net does not turn (2, *input_shape) into finite
             (2, classes) logits.
     """
-    return built(name, input_shape, classes, seed).model
+    return built(name, input_shape, classes, seed, task).model
 
 
-def built(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> Built:
+def built(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0, task: Task = CLASSIFICATION) -> Built:
     """As `build`, with what is to be said of the net, each in one line."""
     from torch import nn
 
@@ -112,7 +116,7 @@ def built(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) 
         trained = [parameter.requires_grad for parameter in model.parameters()]
         if trained and not any(trained):
             raise ModelError(f"{name}: every parameter is frozen, so nothing can be trained; leave one with a gradient")
-        return Built(checked(name, model, input_shape, classes), remarks)
+        return Built(checked(name, model, input_shape, classes, task), remarks)
 
 
 def _resolve(name: str) -> Callable[..., object]:
@@ -136,10 +140,14 @@ def _resolve(name: str) -> Callable[..., object]:
     return function  # type: ignore[no-any-return]
 
 
-def checked(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+def checked(
+    name: str, model: nn.Module, input_shape: tuple[int, ...], classes: int, task: Task = CLASSIFICATION
+) -> nn.Module:
     """``model``, if it turns (2, *input_shape) into finite (2, classes) logits; else ModelError.
 
-    A softmax that it ends in is taken off.
+    Maps (2, classes, ...) and sequences (2, ..., classes) of logits will do as well, and one logit of two classes.
+
+    A softmax or a sigmoid that it ends in is taken off where the task is about logits.
     """
     import torch
 
@@ -147,7 +155,7 @@ def checked(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: 
     training = model.training
     try:
         with torch.no_grad():
-            logits = endings.bare(model.eval(), batch)
+            logits = endings.bare(model.eval(), batch, task.ends)
     except Exception as error:
         why = own_code.raised(error, name)
         raise ModelError(f"{name}: forward of a batch shaped {tuple(batch.shape)} failed: {why}") from error
@@ -155,21 +163,21 @@ def checked(name: str, model: nn.Module, input_shape: tuple[int, ...], classes: 
         model.train(training)
     if not isinstance(logits, torch.Tensor):
         raise ModelError(f"{name}: forward returned {type(logits).__name__}, expected logits shaped (2, {classes})")
-    if tuple(logits.shape) != (2, classes):
+    if not _fits(tuple(logits.shape), classes):
         raise ModelError(f"{name}: logits have shape {tuple(logits.shape)}, expected (2, {classes})")
     if not bool(torch.isfinite(logits).all()):
         raise ModelError(f"{name}: logits of a fresh model are not finite, expected finite (2, {classes})")
     return model
 
 
-def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0) -> str:
+def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int = 0, task: Task = CLASSIFICATION) -> str:
     """What is to be said of a net of one's own, in one line; "" for nothing.
 
     ModelError where it can be evaluated, but fails in a forward pass of training.
     """
     if name in CATALOGUE:
         return ""
-    model, batch = build(name, input_shape, classes, seed), _batch(input_shape)
+    model, batch = build(name, input_shape, classes, seed, task), _batch(input_shape)
     with draws.seeded(seed):
         try:
             model.train()(batch)
@@ -177,10 +185,15 @@ def rehearsed(name: str, input_shape: tuple[int, ...], classes: int, seed: int =
             why = own_code.raised(error, name)
             said = f"forward of a batch shaped {tuple(batch.shape)} failed in training mode: {why}"
             raise ModelError(f"{name}: {said}") from error
-        return endings.remark(name, model, batch)
+        return endings.remark(name, model, batch) if task.ends else ""
 
 
 def _batch(input_shape: tuple[int, ...]) -> torch.Tensor:
     import torch
 
     return torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0))
+
+
+def _fits(shape: tuple[int, ...], classes: int) -> bool:
+    counts = (classes, 1) if classes == 2 else (classes,)
+    return shape[:1] == (2,) and len(shape) > 1 and (shape[1] in counts or (len(shape) > 2 and shape[-1] == classes))

@@ -23,7 +23,7 @@ def made_plain(model: nn.Module) -> tuple[str, ...]:
     Parametrisations of torch.nn.utils (weight and spectral norm, orthogonality, pruning masks) become the weights that
     they compute now. Parameters that share memory become one. A batch norm whose part of the net is frozen normalises
     by its running statistics, and does not move them. Of several outputs the first tensor is taken, or that under
-    "logits" or "out".
+    "logits" or "out". An embedding takes tokens that are floats, as every input travels.
     """
     _tie(model)
     folded = list(_folded(model))
@@ -33,6 +33,8 @@ def made_plain(model: nn.Module) -> tuple[str, ...]:
     for module in model.modules():
         if getattr(module, "sparse", False) is True and hasattr(module, "num_embeddings"):
             module.sparse = False  # type: ignore[assignment]  # what moves weights here takes whole gradients
+        if hasattr(module, "num_embeddings") and _whole not in module._forward_pre_hooks.values():
+            module.register_forward_pre_hook(_whole)
     if _first_tensor_hook not in model._forward_hooks.values():
         model.register_forward_hook(_first_tensor_hook)
     kinds = ", ".join(dict.fromkeys(kind for _, kind in folded))
@@ -100,6 +102,12 @@ def shown(names: Collection[str]) -> str:
 def _first_tensor_hook(model: nn.Module, inputs: object, given: Any) -> Any:
     found = output(given)
     return given if found is None else found
+
+
+def _whole(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Tokens as the whole numbers that an embedding takes: every input travels as floats."""
+    first, *others = inputs or (None,)
+    return (first.long(), *others) if first is not None and first.is_floating_point() else inputs
 
 
 def _stays(mode: bool = True) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
+
+from fedprune.tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +21,10 @@ _SHAPES = ("contiguous", "flatten", "float", "permute", "reshape", "squeeze", "t
 _ENDS = "_fedprune_ends"
 
 
-def bare(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
+def bare(model: nn.Module, batch: torch.Tensor, ends: Collection[str] = CLASSIFICATION.ends) -> torch.Tensor:
     """What ``model`` gives for ``batch``; from then on, and in copies of it, without its softmax where it ends in one.
+
+    What is taken off is one of ``ends``, and a sigmoid beside a softmax only where it is of one logit.
 
     The module that calls it, as a function or as a module of its own, is changed in place; no name of its state is.
     """
@@ -43,7 +47,7 @@ def bare(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         for hook in hooks:
             hook.remove()
     found = noting.of(outputs)
-    if found is None or (found.ends == "sigmoid" and outputs.shape[1:] != (1,)):
+    if found is None or found.ends not in ends or _of_several(found.ends, ends, outputs):
         return outputs  # type: ignore[no-any-return]
     # a module that is called elsewhere as well, such as one softmax for all, keeps it there
     module = next((each for each in reversed(found.callers) if calls[each] == 1), model)
@@ -51,7 +55,12 @@ def bare(model: nn.Module, batch: torch.Tensor) -> torch.Tensor:
         return outputs  # type: ignore[no-any-return]
     kind: Any = type(module)
     module.__class__ = _bared(kind, found.ends)
-    return bare(model, batch)  # there may be a second before it
+    return bare(model, batch, ends)  # there may be a second before it
+
+
+def _of_several(found: str, ends: Collection[str], outputs: torch.Tensor) -> bool:
+    """Whether a sigmoid is of several outputs of a task whose logits are those of a softmax."""
+    return found == "sigmoid" and "softmax" in ends and outputs.shape[1] != 1
 
 
 def remark(name: str, model: nn.Module, batch: torch.Tensor) -> str:

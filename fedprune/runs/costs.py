@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fedprune import budgets, measures, training
+from fedprune import budgets, measures, tasks, training
 from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of
 from fedprune.budgets.plan import ways
 from fedprune.counter_rng import generator
@@ -105,10 +105,12 @@ class Costs:
             torch.manual_seed(0)
             for parameter in model.parameters():  # equal values, such as zero biases, would be stored once
                 parameter.add_(torch.rand_like(parameter) / 16)
-        graph = trace(model, torch.zeros(1, *self._schema.input_shape))
+        task = tasks.named(self._experiment.task)
+        graph = trace(model, tasks.example(task, self._schema.input_shape))
         folded = inference(graph)
         # ranges change what bytes say, not how many there are
         seen = generator(0, "inputs of a cost").standard_normal((_SEEN, *self._schema.input_shape)).astype(np.float32)
+        seen = np.zeros_like(seen) if task.tokens else seen
         file = litert.write_int8(folded, litert.calibrate(folded, seen))
         return Traced(state, graph, folded, blocks(model), len(file))
 

@@ -19,11 +19,20 @@ class Refused(msgspec.Struct, frozen=True):
     memory_bytes: Count
 
 
+class Metric(msgspec.Struct, frozen=True):
+    """What values are of, where it is not an accuracy."""
+
+    name: str
+    unit: str
+    higher: bool
+
+
 class Worst(msgspec.Struct, frozen=True):
     """The device that does worst."""
 
     device: Count | str
-    accuracy: float
+    accuracy: float | None = None
+    value: float | None = None
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -33,6 +42,8 @@ class Row(msgspec.Struct, frozen=True):
     phase: str
     part: str = ""
     accuracy: float | None = None
+    metric: Metric | None = None
+    value: float | None = None
     loss: float | None = None
     density: float | None = None
     bytes_up: Count | None = None
@@ -60,6 +71,7 @@ class Checked(msgspec.Struct, frozen=True):
     examples: Count
     accuracy: float | None
     agreement: float | None
+    value: float | None = None
 
 
 class TierResult(msgspec.Struct, frozen=True):
@@ -81,6 +93,11 @@ class TierResult(msgspec.Struct, frozen=True):
     train_memory_bytes_predicted: Count
     fits: bool
     bytes: dict[str, Count]
+    metric: Metric | None = None
+    agreement: Metric | None = None
+    value_float: float | None = None
+    value_int8: float | None = None
+    value_by_device: dict[str, float | None] = {}
     c99_arena_bytes: Count | None = None
     c99_constants_bytes: Count | None = None
     c99_flash_bytes_predicted: Count | None = None
@@ -113,6 +130,10 @@ class Result(msgspec.Struct, frozen=True):
     bytes_down: Count
     checks: dict[str, Checked]
     versions: dict[str, str]
+    metric: Metric | None = None
+    agreement: Metric | None = None
+    value_float: float | None = None
+    value_int8: float | None = None
     c99_arena_bytes: Count | None = None
     c99_constants_bytes: Count | None = None
     c99_flash_bytes_predicted: Count | None = None

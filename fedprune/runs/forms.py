@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedprune.federated.rounds.rounds import measured
 from fedprune.runs import shipping
 from fedprune.runs.costs import SRAM_SLACK
 from fedprune.runs.setting import Setting
+from fedprune.tasks import CLASSIFICATION, Task, value_in, value_key
 from fedprune.types import DeviceId
 
 if TYPE_CHECKING:
@@ -57,16 +58,23 @@ class Forms(NamedTuple):
 class Check(NamedTuple):
     """How each form does on the test parts of all devices together."""
 
-    accuracy: float | None
-    """Of torch; None where no device says."""
+    task: Task
+    value: float | None
+    """The task's metric, of torch; None where no device says."""
     forms: dict[str, Any]
-    """For litert_float, litert_int8 and tflm: examples, accuracy, and agreement (the same class as torch)."""
+    """For litert_float, litert_int8 and tflm: examples, accuracy or another metric, and agreement with torch."""
     arena_bytes: int | None
     """Working memory on a microcontroller; None where it could not be measured."""
     by_device: Mapping[DeviceId, float | None]
-    """Accuracy of the int8 file on a device's test part; None where it has none."""
+    """The metric of the int8 file on a device's test part; None where it has none."""
     int8_loss: float | None = None
-    """Accuracy of torch less that of the int8 file, over the test parts on which both ran to the end."""
+    """By how much the metric of the int8 file is worse than torch's, over the test parts on which both ran to the end;
+    of an accuracy, torch's less that of the file."""
+
+    @property
+    def int8(self) -> float | None:
+        """The metric of the int8 file."""
+        return value_in(self.forms["litert_int8"])
 
 
 def ready(setting: Setting, source: str) -> str:
@@ -143,13 +151,13 @@ def _second_way() -> bool:
     return importlib.util.find_spec("litert_torch") is not None
 
 
-def question(forms: Forms) -> Phase[dict[DeviceId, Told]]:
+def question(forms: Forms, task: Task = CLASSIFICATION) -> Phase[dict[DeviceId, Told]]:
     """What devices are asked of a model's files: how each does on their test parts.
 
     TensorFlow Lite Micro, where a device has it, gets fewer of them the larger the model is.
     """
     files = {"litert_float": forms.litert_float, "litert_int8": forms.litert_int8, SLOW: forms.micro}
-    return check({name: file for name, file in files.items() if file}, min(1.0, _MICRO_MACS / max(forms.macs, 1)))
+    return check({name: file for name, file in files.items() if file}, min(1.0, _MICRO_MACS / max(forms.macs, 1)), task)
 
 
 def runs_here(setting: Setting, forms: Forms) -> int | None:
@@ -173,30 +181,42 @@ def runs_here(setting: Setting, forms: Forms) -> int | None:
         return None
 
 
-def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None) -> Check:
+def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None, task: Task = CLASSIFICATION) -> Check:
     """How each form does on the test parts of all devices together, and the int8 file on each."""
-    examples = sum(each["examples"] for each in told.values())
-    correct = sum(each["correct"] for each in told.values())
     names = ("litert_float", "litert_int8", SLOW)
-    forms = {name: _sum([each["forms"][name] for each in told.values() if name in each["forms"]]) for name in names}
-    ints = {device: each["forms"].get("litert_int8", {"correct": 0, "examples": 0}) for device, each in told.items()}
-    by_device = {device: _share(each["correct"], each["examples"]) for device, each in ints.items()}
-    return Check(_share(correct, examples), forms, arena_bytes, by_device, _int8_loss(told.values()))
+    forms = {name: _sum(task, _of_form(told, name)) for name in names}
+    ints = {device: _of_form({device: each}, "litert_int8") for device, each in told.items()}
+    by_device = {device: _value(task, each) for device, each in ints.items()}
+    return Check(task, _value(task, [*told.values()]), forms, arena_bytes, by_device, _int8_loss(task, told))
 
 
-def _int8_loss(told: Iterable[Told]) -> float | None:
-    ran = [each for each in told if "litert_int8" in each["forms"]]
+def _of_form(told: Mapping[DeviceId, Told], name: str) -> list[Mapping[str, Any]]:
+    return [each["forms"][name] for each in told.values() if name in each["forms"]]
+
+
+def _int8_loss(task: Task, told: Mapping[DeviceId, Told]) -> float | None:
+    ran = [each for each in told.values() if "litert_int8" in each["forms"]]
     both = [each for each in ran if each["forms"]["litert_int8"]["examples"] == each["examples"]]
-    right, of_these = (sum(each[key] for each in both) for key in ("correct", "examples"))
-    return _share(right - sum(each["forms"]["litert_int8"]["correct"] for each in both), of_these)
+    torch, int8 = _value(task, both), _value(task, [each["forms"]["litert_int8"] for each in both])
+    if torch is None or int8 is None:
+        return None
+    return torch - int8 if task.metric.higher else int8 - torch
 
 
-def _sum(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    examples, correct, agree = (sum(each[key] for each in told) for key in ("examples", "correct", "agree"))
+def _sum(task: Task, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    examples, agree = (sum(each[key] or 0 for each in told) for key in ("examples", "agree"))
     why = next((each["why"] for each in told if each["why"]), "")
-    found = {"examples": examples, "accuracy": _share(correct, examples), "agreement": _share(agree, examples)}
+    value = {"accuracy": None, value_key(task.metric): _value(task, told)}
+    found = {"examples": examples, **value, "agreement": agree / examples if examples else None}
     return found | ({"why": why} if why and not examples else {})
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _value(task: Task, told: Sequence[Mapping[str, Any]]) -> float | None:
+    """The metric over the examples of all; None where there are none, or a sum is not finite."""
+    seen, sums = sum(each["examples"] for each in told), {}
+    for name in task.names:
+        values = [each[name] for each in told if each["examples"]]
+        if not seen or None in values:
+            return None
+        sums[name] = sum(values)
+    return task.value({**sums, "seen": seen})

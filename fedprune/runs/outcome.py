@@ -14,6 +14,7 @@ import numpy as np
 
 from fedprune import __version__, wire
 from fedprune import experiment as _experiment
+from fedprune.data import Schema
 from fedprune.experiment import ExperimentError
 from fedprune.experiment.own_data import Sounds
 from fedprune.export.chip import sounds
@@ -31,6 +32,7 @@ from fedprune.runs.forms import Check, Forms
 from fedprune.runs.int8_facts import int8_facts
 from fedprune.runs.report import page
 from fedprune.runs.setting import Setting, prepare
+from fedprune.tasks import entry, metric_in, value_in
 from fedprune.types import DeviceId, Tensor
 
 _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
@@ -75,7 +77,7 @@ def _made(setting: Setting, state: State, part: str, ask_all: AskAll) -> dict[tu
     }
     arenas = [_forms.runs_here(setting, forms) for forms in made.values()]
     told = ask_all([(each, forms) for (each, _), forms in made.items()], state)
-    checks = [_forms.checked(each, arena) for each, arena in zip(told, arenas, strict=True)]
+    checks = [_forms.checked(each, arena, setting.task) for each, arena in zip(told, arenas, strict=True)]
     return {key: (forms, check) for (key, forms), check in zip(made.items(), checks, strict=True)}
 
 
@@ -130,11 +132,12 @@ def write_microcontroller(
     mean, std = _in_turn(schema.input_shape, schema.mean / schema.scale, schema.std / schema.scale)
     card = {
         "name": result["name"],
-        "labels": list(schema.classes),
+        "labels": [*schema.classes[-1:]] if _one_logit(forms, schema) else list(schema.classes),
         "mean": mean,
         "std": std,
-        "accuracy": result["accuracy_int8"],
+        **entry(metric_in(result), value=value_in(result, "int8")),
         **{key: result[key] for key in ("warnings", "calibration", "signal_to_noise_db") if key in result},
+        **_targets(setting),
         "arena_bytes": result["arena_bytes"],
         "size_bytes": result["bytes"],
     }
@@ -145,6 +148,22 @@ def write_microcontroller(
     written = write_c(forms.micro, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
     # an example that begins with raw samples comes in the place of the plain one
     return written._replace(firmware=tuple(dict.fromkeys([*written.firmware, *sounds.write(heard, to)])))
+
+
+def _one_logit(forms: Forms, schema: Schema) -> bool:
+    """Whether the model has one logit, of the second of two classes."""
+    from fedprune.export.litert import ports
+    from fedprune.export.litert.reader import read
+
+    return len(schema.classes) == 2 and (ports(read(forms.litert_int8)).output.shape or (0,))[-1] == 1
+
+
+def _targets(setting: Setting) -> dict[str, Any]:
+    """What a model's numbers stand for, where they are normalised targets."""
+    schema = setting.schema
+    if not schema.target_mean or setting.experiment.task not in ("regression", "depth"):
+        return {}
+    return {"target_mean": list(schema.target_mean), "target_std": list(schema.target_std)}
 
 
 def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
@@ -170,8 +189,7 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "devices": len(setting.holds),
         "rounds": state.round,
         "seed": experiment.seed,
-        "accuracy_float": checked.accuracy,
-        "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        **tier_outcome.outcome_of(checked),
         **int8_facts(forms, checked),
         "density": masks.density(kept_masks),
         "density_all": masks.density_all(parameters, kept_masks),

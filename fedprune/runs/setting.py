@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from fedprune import measures, models, own_code, training
+from fedprune import measures, models, own_code, tasks, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
@@ -32,6 +32,7 @@ from fedprune.models import ModelError, as_is, draws
 from fedprune.runs import planning, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
+from fedprune.tasks import Task, TaskError, entry
 from fedprune.training import divergence
 from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params, Sgd
@@ -66,6 +67,11 @@ class Setting:
     notices: tuple[str, ...] = ()
     """What is to be said before anything is trained, each in one line."""
 
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the model is for, with weights of classes by the server's own examples."""
+        return tasks.of(self.experiment, self.schema, self.public.labels)
+
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
         if self.plan is not None:
@@ -79,7 +85,7 @@ class Setting:
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
         what = self.experiment.model, self.schema.input_shape, len(self.schema.classes)
-        model = models.build(*what, self.experiment.seed)
+        model = models.build(*what, self.experiment.seed, tasks.named(self.experiment.task))
         if params is not None:
             training.load_state(model, params)
         return model.eval()
@@ -118,6 +124,10 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     """
     training.one_thread()
     try:
+        task = tasks.named(experiment.task)
+    except TaskError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    try:
         if experiment.data.partition == "own":
             agreed = agreed or agreed_here(experiment.data, data_dir)
             experiment, found = replaced(experiment, data=agreed.settings), known_of(agreed)
@@ -127,15 +137,16 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(f"{source}: data: {error}") from error
     schema, devices = found.schema, len(found.holds)
     try:
-        model, remarks = models.built(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
-        remark = models.rehearsed(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
+        what = experiment.model, schema.input_shape, len(schema.classes), experiment.seed, task
+        (model, remarks), remark = models.built(*what), models.rehearsed(*what)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
+    _judged(experiment, model, schema, task, source)
     prunable = prunable_of(experiment, model, schema.input_shape)
     layers = prunable.layers
     if not layers:
         raise ExperimentError(f"{source}: model: {experiment.model} has no layer to prune: {_without_layers(prunable)}")
-    remarks = (*remarks, *_returned(experiment, model, schema), *pruned.in_words(experiment, prunable))
+    remarks = (*remarks, *_returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
@@ -150,6 +161,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         if not own and not isinstance(error, ValueError):
             raise
         raise ExperimentError(f"{source}: method: {f'{own}{own_code.words(error)}' if own else error}") from error
+    if not task.classes and (why := _about_classes(method, empty, experiment.rounds)):
+        said = f"{experiment.method['name']} {why}, and an example of task {experiment.task} has none; choose another"
+        raise ExperimentError(f"{source}: method.name: {said}")
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
     private = experiment.privacy.epsilon > 0
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
@@ -193,11 +207,9 @@ def _without_layers(prunable: Prunable) -> str:
     return "all are frozen" if prunable.frozen else "it has none whose weights are known to be a layer's"
 
 
-def _returned(experiment: Experiment, model: nn.Module, schema: Schema) -> tuple[str, ...]:
-    import torch
-
+def _returned(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, ...]:
     with draws.seeded(experiment.seed):
-        said = as_is.also_returned(model, torch.zeros(2, *schema.input_shape))
+        said = as_is.also_returned(model, tasks.example(task, schema.input_shape, 2))
     return (f"{experiment.model}: {said}",) if said else ()
 
 
@@ -205,6 +217,29 @@ def _embeds(model: nn.Module) -> bool:
     from torch import nn
 
     return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
+
+
+def _judged(experiment: Experiment, model: nn.Module, schema: Schema, task: Task, source: str) -> None:
+    """ExperimentError where a net's outputs are none that the task's labels could judge."""
+    import torch
+
+    try:
+        tasks.of(experiment, schema, np.empty(0, np.int64))
+    except TaskError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    with torch.no_grad(), draws.seeded(experiment.seed):
+        outputs = model.eval()(tasks.example(task, schema.input_shape, 2))
+    model.train()
+    if why := tasks.fits(task, tuple(outputs.shape[1:]), len(schema.classes), schema.label_shape):
+        raise ExperimentError(f"{source}: model: {experiment.model}: {why}, as task {experiment.task} has it")
+
+
+def _about_classes(method: Method, empty: Params, rounds: int) -> str:
+    """What of a method is about classes; empty where nothing is."""
+    if method.local.classes:
+        return "trains by classes"
+    kinds = [kind for kind in asked_kinds(method, empty, rounds) if measures.find(kind).classes]
+    return f"asks for the {kinds[0]} of classes" if kinds else ""
 
 
 def zeros(experiment: Experiment, schema: Schema) -> Params:
@@ -220,6 +255,7 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
     """
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
     model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
+    task = setting.task
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
     own = setting.experiment.training
     steps = steps_of(own.optimiser, own.clip_gradients)
@@ -238,20 +274,22 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
         before_step = functools.partial(_draw_anew, seed, epoch)
         try:
             with draws.seeded(number(seed, "pretraining", epoch)):
-                outcome = training.train(model, batches, sgd, steps=steps, before_step=before_step, first_loss=first)
+                outcome = training.train(
+                    model, batches, sgd, steps=steps, before_step=before_step, first_loss=first, task=task
+                )
                 first = outcome.loss / outcome.examples if first is None else first
                 if epoch == epochs - 1:
                     _still_learns(setting, model, first)
         except divergence.Diverged as error:
             raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
-        progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
+        progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
 
 
 def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:
     """divergence.Diverged where the last step of pretraining has made the loss explode, which no later one tells."""
     some = setting.public.take(np.arange(min(_SOME, len(setting.public))))
-    outcome = training.evaluate(model, in_order(setting.schema, some, _SOME))
+    outcome = training.evaluate(model, in_order(setting.schema, some, _SOME), setting.task)
     if divergence.exploded(loss := outcome.loss / outcome.examples, first_loss):
         raise divergence.Diverged(loss, *divergence.largest(model.state_dict()))
 

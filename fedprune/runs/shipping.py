@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fedprune import tasks
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
 from fedprune.models import draws
@@ -15,6 +16,7 @@ from fedprune.training import evidence
 from fedprune.types import FloatTensor
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from fedprune.export.litert import Ranges
@@ -27,8 +29,6 @@ CALIBRATION = 500
 
 def compacted(setting: Setting, state: State) -> tuple[nn.Module, nn.Module]:
     """(the model of a view of the state, the model without the channels that nothing needs)."""
-    import torch
-
     from fedprune.graph.surgery import SurgeryError, shrink
 
     model = setting.model(state.params)
@@ -36,7 +36,7 @@ def compacted(setting: Setting, state: State) -> tuple[nn.Module, nn.Module]:
     masks = {name: mask for name, mask in state.masks.items() if name in parameters}
     try:
         with draws.seeded(setting.experiment.seed):
-            return model, shrink(model, masks, torch.zeros(1, *setting.schema.input_shape)) if masks else model
+            return model, shrink(model, masks, _example(setting)) if masks else model
     except SurgeryError:
         return model, model  # a model whose channels cannot be told apart is exported whole
 
@@ -56,12 +56,14 @@ def smaller(setting: Setting, compact: nn.Module) -> Graph:
 
 
 def _traced(setting: Setting, model: nn.Module) -> Graph:
-    import torch
-
     from fedprune.graph import trace
 
     with draws.seeded(setting.experiment.seed):
-        return trace(model, torch.zeros(1, *setting.schema.input_shape))
+        return trace(model, _example(setting))
+
+
+def _example(setting: Setting) -> torch.Tensor:
+    return tasks.example(setting.task, setting.schema.input_shape)
 
 
 def traceable(setting: Setting) -> bool:
@@ -107,7 +109,7 @@ def calibrated(
     ``small`` agrees best with torch on public examples; without any it is minmax. ExperimentError where there are none.
     """
     from fedprune.export.litert import calibration
-    from fedprune.export.litert.choosing import Way, choose
+    from fedprune.export.litert.choosing import Way, choose, classes, squares
     from fedprune.export.litert.rounding import rounded
 
     export, seen = setting.experiment.export, setting.schema.normalise(setting.public.inputs[:CALIBRATION])
@@ -120,7 +122,9 @@ def calibrated(
         raise ExperimentError(problem)
     else:
         by_rule = calibration.calibrate_by(rules, small, seen)
-    way = choose(small, by_rule, seen) if export.calibration == "best" and len(seen) else Way(next(iter(by_rule)))
+    way = Way(next(iter(by_rule)))
+    if export.calibration == "best" and len(seen):
+        way = choose(small, by_rule, seen, classes if setting.task.classes else squares)
     if export.ranges != "devices":
         whole_ranges = calibration.calibrate(whole, seen, by=rules[way.rule])
 

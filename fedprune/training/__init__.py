@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fedprune.graph.shared import unique_state
+from fedprune.tasks import CLASSIFICATION, Task, added, total, zeros
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.divergence import Watch
@@ -33,8 +34,18 @@ class Outcome(NamedTuple):
     """Sums over the examples seen, so that outcomes of devices add up."""
 
     loss: float
-    correct: int
+    sums: Mapping[str, float]
+    """What the task's metric is computed of."""
     examples: int
+
+    @property
+    def correct(self) -> float:
+        """Of a classification, how many examples are right."""
+        return self.sums["correct"]
+
+    def value(self, task: Task) -> float:
+        """The task's metric."""
+        return task.value({**self.sums, "seen": self.examples})
 
 
 def train(
@@ -52,6 +63,7 @@ def train(
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
     first_loss: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
@@ -59,20 +71,20 @@ def train(
     ``memory`` holds what it reads, and what it trains, in place. ``before_step(i)`` comes before step i, counted from
     0. ``lean`` trades time for memory: recomputed and sparse training end in the same bits, micro-batches in the same
     weights to rounding where no batch norm sees, and no dropout draws for, each of them alone. Step i trains the whole
-    model where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the
-    examples as trained on, whatever the loss. What has no part in a step's loss, and parameters that are frozen, stay
-    as they are. RuntimeError where nothing has a part in it, ValueError where ``lean`` cannot be had with ``local``;
-    `divergence.Diverged` as soon as the loss is not finite or explodes, compared with ``first_loss`` or else that of
-    its first step, or where a value of the model is not finite in the end.
+    model where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the sums of the ``task``'s loss and of its metric
+    over the examples as trained on, whatever a method's loss. What has no part in a step's loss, and parameters that
+    are frozen, stay as they are. RuntimeError where nothing has a part in it, ValueError where ``lean`` cannot be had
+    with ``local``; `divergence.Diverged` as soon as the loss is not finite or explodes, compared with ``first_loss`` or
+    else that of its first step, or where a value of the model is not finite in the end.
     """
     import torch
 
     plain, masks = steps_plainly(local), masks or {}
     if not plain and (lean.sparse or lean.recompute):
         raise ValueError("sparse and recomputed training know no loss, optimiser or trained memory of a method's own")
-    loss_sum, correct, examples = 0.0, 0, 0
+    loss_sum, sums, examples = 0.0, zeros(task), 0
     model.train()
-    net, matrices = Net(model), {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
+    net, matrices = Net(model, task=task), {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
     with ExitStack() as context:
         context.enter_context(lone_examples(model))
         own = context.enter_context(_trained(model, memory, local.trains))
@@ -100,7 +112,7 @@ def train(
                 # Adds up in place; torch.autograd.grad would hold the sum and a whole gradient besides.
                 torch.autograd.backward(objective if share == 1 else objective * share, inputs=tensors)
                 loss_sum += watch.told(step, loss.item()) * len(few)
-                correct += int((logits.argmax(1) == target).sum())
+                sums = added(sums, task.sums(logits.detach().numpy(), few))
                 examples += len(few)
             if local.loss is None:
                 _check_gradients(own)
@@ -109,7 +121,7 @@ def train(
                 move(now)
             _forget(tensors)
     watch.ended({**dict(model.state_dict()), **own})
-    return Outcome(loss_sum, correct, examples)
+    return Outcome(loss_sum, sums, examples)
 
 
 def steps_plainly(local: Local) -> bool:
@@ -127,18 +139,16 @@ def _losses(
     memory: Named,
     now: Now,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(what is minimised, the mean cross-entropy, the logits that it is of)."""
-    from torch.nn import functional
-
+    """(what is minimised, the task's loss, the outputs that it is of)."""
     if local.loss is None:
         logits = model(inputs)
-        loss = functional.cross_entropy(logits, labels)
+        loss = net.task.loss(logits, labels)
         return loss, loss, logits
     net.logits = None
     objective = local.loss(net, params, inputs, labels, memory, now)
     if net.logits is None:
         raise RuntimeError("the loss has not asked the net for logits to train")
-    return objective, functional.cross_entropy(net.logits, labels), net.logits
+    return objective, net.task.loss(net.logits, labels), net.logits
 
 
 @contextmanager
@@ -171,24 +181,23 @@ def _forget(tensors: Sequence[torch.Tensor]) -> None:
         tensor.grad = None
 
 
-def evaluate(model: nn.Module, batches: Batches) -> Outcome:
-    """Loss sum and hits of ``model`` in evaluation mode; nothing is changed but the mode."""
+def evaluate(model: nn.Module, batches: Batches, task: Task = CLASSIFICATION) -> Outcome:
+    """Sums of the ``task``'s error and metric of ``model`` in evaluation mode; nothing is changed but the mode."""
     import torch
-    from torch.nn import functional
 
-    loss_sum, correct, examples = 0.0, 0, 0
+    loss_sum, sums, examples = 0.0, zeros(task), 0
     model.eval()
     with torch.no_grad():
         for inputs, labels in batches:
             target, logits = torch.from_numpy(labels), model(as_input(inputs))
-            loss_sum += functional.cross_entropy(logits, target, reduction="sum").item()
-            correct += int((logits.argmax(1) == target).sum())
+            loss_sum += total(task, logits, target)
+            sums = added(sums, task.sums(logits.numpy(), labels))
             examples += len(labels)
-    return Outcome(loss_sum, correct, examples)
+    return Outcome(loss_sum, sums, examples)
 
 
 def predict(model: nn.Module, batches: Batches) -> Tensor:
-    """Logits (n, classes), float32, in evaluation mode."""
+    """Outputs (n, ...), float32, in evaluation mode."""
     import torch
 
     model.eval()

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedprune.graph import Graph, run
 from fedprune.pruning.topk import top_k
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.gradients import as_the_next_step
 from fedprune.training.net import lone_examples
@@ -58,7 +59,12 @@ def statistics_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def top_gradients(
-    model: nn.Module, inputs: Tensor, labels: Tensor, masks: Masks, counts: Mapping[str, int]
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    masks: Masks,
+    counts: Mapping[str, int],
+    task: Task = CLASSIFICATION,
 ) -> dict[str, TopK]:
     """For each layer of ``counts``, that many largest |∂L/∂θ| among its *pruned* positions, L the batch's mean loss.
 
@@ -67,7 +73,6 @@ def top_gradients(
     training step will; running statistics do not move.
     """
     import torch
-    from torch.nn import functional
 
     params = dict(model.named_parameters())
     found: dict[str, TopK] = {}
@@ -83,7 +88,7 @@ def top_gradients(
     with as_the_next_step(model, counts):
         hooks = [params[name].register_post_accumulate_grad_hook(keep_largest(name)) for name in counts]  # type: ignore[no-untyped-call]
         try:
-            loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels))
+            loss = task.loss(model(as_input(inputs)), torch.from_numpy(labels))
             torch.autograd.backward(loss)
         finally:
             for hook in hooks:

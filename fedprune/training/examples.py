@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import as_input
 from fedprune.training.net import Net, lone_examples
 from fedprune.types import Tensor
@@ -25,6 +26,7 @@ def chosen(
     rng: np.random.Generator,
     *,
     at_rest: int = 0,
+    task: Task = CLASSIFICATION,
 ) -> Tensor:
     """Indices (int64, ascending) of the examples that ``choose`` (`Local.examples`) takes of all ``inputs``.
 
@@ -36,7 +38,7 @@ def chosen(
 
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    net, params = Net(model, at_rest), dict(model.named_parameters())
+    net, params = Net(model, at_rest, task), dict(model.named_parameters())
     model.train()
     try:
         with lone_examples(model):

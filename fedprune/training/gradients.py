@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune.graph.shared import unique_state
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.net import lone_examples
 from fedprune.types import Tensor
@@ -55,20 +56,21 @@ def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]
         model.eval()
 
 
-def gradients(model: nn.Module, batches: Batches, names: Collection[str]) -> dict[str, Tensor]:
+def gradients(
+    model: nn.Module, batches: Batches, names: Collection[str], task: Task = CLASSIFICATION
+) -> dict[str, Tensor]:
     """∂L/∂θ of each named parameter, pruned positions too, float32; L is the mean loss over all examples.
 
     Where batch norm is, an example's loss depends on those in its batch. Gradients of no examples are 0, and so is that
     of a parameter that has no part in the loss.
     """
     import torch
-    from torch.nn import functional
 
     params = {name: tensor for name, tensor in model.named_parameters() if name in names}
     examples = 0
     with as_the_next_step(model, names):
         for inputs, labels in batches:
-            loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels), reduction="sum")
+            loss = task.loss(model(as_input(inputs)), torch.from_numpy(labels)) * len(labels)
             torch.autograd.backward(loss)  # adds up in place
             examples += len(labels)
         return {name: _mean(params[name], examples) for name in names}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from flwr.serverapp import Grid
 
+from fedprune import tasks
 from fedprune.data.agreement import Agreed
 from fedprune.experiment import Experiment
 from fedprune.federated.link import gathering
@@ -184,7 +185,8 @@ class Link(NamedTuple):
             **fleet.notes(round),
         }
         seconds = time.perf_counter() - started
-        row = line(ask, replies, answer, seconds, bytes_up=up, bytes_down=down, faults=named, more=more)
+        task = tasks.named(self.experiment.task)
+        row = line(task, ask, replies, answer, seconds, bytes_up=up, bytes_down=down, faults=named, more=more)
         return Step(
             row,
             answer,

@@ -9,7 +9,6 @@ from flwr.app import Message, RecordDict
 
 from fedprune import __version__
 from fedprune.federated.link.records import from_records, size, stamp, values_of
-from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.naming import said
@@ -98,7 +97,7 @@ def checked(
         count(payload, UNUSED)
     if SECONDS in payload.values:
         number(payload, SECONDS, least=0)
-    for key in SUMS:
+    for key in ("loss", "seen"):
         if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
             number(payload, key)
     says = said(payload)

@@ -17,6 +17,7 @@ from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply, divergence
 from fedprune.federated.rounds.standing import Step
 from fedprune.pruning import masks
+from fedprune.tasks import named
 from fedprune.types import DeviceId, Masks
 from fedprune.wire.payload import Payload, one_line
 
@@ -70,7 +71,7 @@ class Here(NamedTuple):
         replies = [Reply(index, payload, jobs[index])]
         answer = phase.reduce(state, replies)
         spent = round_seconds(time.perf_counter() - started)
-        row = line(Request(phase, state, jobs, round), replies, answer, spent)
+        row = line(named(self.experiment.task), Request(phase, state, jobs, round), replies, answer, spent)
         return Step(row, answer, good=frozenset([index]), route=phase.route)
 
     def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:

@@ -22,6 +22,7 @@ from fedprune.federated.rounds.phases.train import train
 from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.graph import Graph
+from fedprune.tasks import named
 from fedprune.training.divergence import exploded
 from fedprune.types import Ask, DeviceId, FloatTensor
 
@@ -122,7 +123,7 @@ def _round(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -
         raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
     if jobs and _TRAIN not in state.done:
         due = _due(experiment, fleet, tiers, state)
-        tests = _tests(tiers, state, due)
+        tests = _tests(link, tiers, state, due)
         own, mine = tiers.owned(tiers.moved(state, round), jobs, round)
         training = Request(train(experiment, round, tiers.method, tiers.locals), own, mine, round)
         *answers, step = link.ask_all([*tests, training], fleet)
@@ -151,15 +152,16 @@ def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet
     due = _due(link.experiment, fleet, tiers, state)
     # where a message costs nothing, a device need not hold all parts at once
     for parts in [[*due]] if link.together else [[part] for part in due]:
-        asks = _tests(tiers, state, {part: due[part] for part in parts})
+        asks = _tests(link, tiers, state, {part: due[part] for part in parts})
         for part, answer in zip(parts, link.ask_all(asks, fleet), strict=True):
             state, fleet = _heard_test(state, fleet, answer, part)
             yield _of_part(answer, state, part)
     return state, fleet
 
 
-def _tests(tiers: Tiers, state: State, due: Mapping[str, Mapping[DeviceId, Job]]) -> list[Request]:
-    return [Request(evaluate(), *tiers.owned(state, jobs, state.round), state.round) for jobs in due.values()]
+def _tests(link: Asking, tiers: Tiers, state: State, due: Mapping[str, Mapping[DeviceId, Job]]) -> list[Request]:
+    test = evaluate(named(link.experiment.task))
+    return [Request(test, *tiers.owned(state, jobs, state.round), state.round) for jobs in due.values()]
 
 
 def _due(experiment: Experiment, fleet: Fleet, tiers: Tiers, state: State) -> dict[str, dict[DeviceId, Job]]:

@@ -15,6 +15,7 @@ from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import divergence
 from fedprune.models import draws
+from fedprune.tasks import zeros
 from fedprune.training.divergence import Diverged
 from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
@@ -83,7 +84,7 @@ def device(self: Device, request: Payload) -> Payload:
         with draws.seeded(self.number("train", round)):
             outcome = training.train(
                 model, batches, sgd, request.masks, local=local, steps=steps, memory=memory, round=round,
-                lean=job.lean, inner=inner, turn=turn if inner else None, before_step=draw_anew,
+                lean=job.lean, inner=inner, turn=turn if inner else None, before_step=draw_anew, task=self.task,
             )  # fmt: skip
     except Diverged as error:
         if not self.experiment.privacy.epsilon:
@@ -91,8 +92,8 @@ def device(self: Device, request: Payload) -> Payload:
         # it depends on the device's data whether it did: a private answer is what was sent, and noise
         training.load_state(model, own_tensors(request))
         memory, inner = _memory(request, local), _inner_models(request, len(job.inner))
-        outcome = training.Outcome(0.0, 0, 0)
-    values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
+        outcome = training.Outcome(0.0, zeros(self.task), 0)
+    values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
     buffers = {
         f"{INNER}{index}/{name}": value.numpy()
         for index, each in enumerate(inner)
@@ -124,7 +125,7 @@ def _chosen(
         rng = generator(self.experiment.seed, "device", self.who, "examples", round)
         inputs, batch = self.schema.normalise(examples.inputs), self.experiment.training.batch
         with draws.seeded(self.number("examples", round)):
-            index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
+            index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch, task=self.task)
         examples = examples.take(index)
     return examples
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedprune import measures
+from fedprune import measures, tasks
 from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
 from fedprune.experiment import Experiment, Training
 from fedprune.federated.rounds.jobs import Job, held, restored
@@ -26,9 +26,11 @@ from fedprune.federated.rounds.phases.local_steps import (
     own_tensors,
 )
 from fedprune.federated.rounds.phases.server_step import owned_by_any, stepped
+from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.graph import width
 from fedprune.pruning import masks
 from fedprune.pruning.parts import statistics
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.types import Ask, Local, Method, Model, Params, Tensor, Trained
 from fedprune.wire.payload import Payload, count, number
 
@@ -71,7 +73,7 @@ def train(
         return joined.of(model._replace(params=masks.apply(model.params, model.masks)))
 
     def checked(state: State, job: Job, payload: Payload) -> None:
-        check(functools.partial(_passes, experiment), local(job), state, job, payload)
+        check(functools.partial(_passes, experiment), local(job), state, job, payload, tasks.named(experiment.task))
 
     def more(state: State, job: Job) -> int:
         if local(job) == Local():
@@ -213,12 +215,14 @@ def _passes(experiment: Experiment, job: Job) -> int:
     return experiment.training.epochs * (1 + min(job.inner_steps, len(job.inner)))
 
 
-def check(passes: Callable[[Job], int], local: Local, state: State, job: Job, payload: Payload) -> None:
+def check(
+    passes: Callable[[Job], int], local: Local, state: State, job: Job, payload: Payload, task: Task = CLASSIFICATION
+) -> None:
     """A reply's numbers are plausible, its tensors are those asked for, finite, and 0 outside the device's own part."""
     examples = count(payload, "examples", least=1)
     if payload.values.get("seen") is not None:
         seen = count(payload, "seen", most=examples * passes(job))
-        count(payload, "correct", most=seen)
+        check_sums(task, payload, seen)
     params, kept = held(state, job)
     buffers = {key: value for key, value in _inner(state, job).items() if "/mask/" not in key}
     trained = {name: state.memory[name] for name in local.trains}
