@@ -114,10 +114,12 @@ def show_costs(
         table.add_row(*row, *([metric.text(value)] if value is not None else []))
     console.print(table)
     if wrong := [way for way, each in costs.items() if each.differing]:
-        raise RuntimeError(f"{', '.join(wrong)} differs from LiteRT's reference kernels: please report this model")
+        named = f"{', '.join(wrong)} differs from the reference kernels of {costs[wrong[0]].beside}"
+        raise RuntimeError(f"{named}: please report this model")
+    beside = next((each.beside for each in costs.values() if each.beside), "LiteRT")
     console.print(
         "C99: code, constants and startup; static memory and stack. TFLM is TensorFlow Lite Micro: the model alone, "
-        "without the runtime's code; its arena on 64 bits. C99 gave the bits of LiteRT's reference kernels.",
+        f"without the runtime's code; its arena on 64 bits. C99 gave the bits of {beside}'s reference kernels.",
         soft_wrap=True,
     )
 
