@@ -176,7 +176,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"development examples, and there are none; {more}"
         )
     notices = () if _embeds(model) else found.notices  # what is looked up by its number needs no scale
-    notices = (*notices, *remarks, *([f"model: {remark}"] if remark else []))
+    notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks)
     part = next(iter(model_begun.parts), "")
     setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
     if not experiment.fleet:

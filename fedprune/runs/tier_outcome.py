@@ -105,7 +105,7 @@ def _page(facts: Mapping[str, Any]) -> str:
         counted, whole = facts["c99_constants_bytes"], facts["c99_flash_bytes_predicted"]
         in_c = f"{counted:,} bytes of flash for weights and tables, about {whole:,} with code"
         rows.append(("As C99 sources instead", f"{in_c}; {facts['c99_arena_bytes']:,} of RAM"))
-    rows[:0] = [("**Warning**", markdown(said)) for said in facts["warnings"]]
+    rows[:0] = [("**Warning**", markdown(said)) for said in facts.get("warnings", ())]
     if not facts["fits"]:
         rows.insert(0, ("**Does not fit**", "more flash or arena than this tier may use; see below"))
     if facts["train_memory_bytes_predicted"]:
