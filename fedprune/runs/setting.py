@@ -28,8 +28,8 @@ from fedprune.methods.asking import asked_kinds, begun
 from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
-from fedprune.models import ModelError, as_is, draws
-from fedprune.runs import planning, pruned, weights
+from fedprune.models import ModelError, draws
+from fedprune.runs import fitting, planning, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
 from fedprune.tasks import Task, TaskError, entry
@@ -141,12 +141,12 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         (model, remarks), remark = models.built(*what), models.rehearsed(*what)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
-    _judged(experiment, model, schema, task, source)
+    fitting.judged(experiment, model, schema, task, source)
     prunable = prunable_of(experiment, model, schema.input_shape)
     layers = prunable.layers
     if not layers:
         raise ExperimentError(f"{source}: model: {experiment.model} has no layer to prune: {_without_layers(prunable)}")
-    remarks = (*remarks, *_returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
+    remarks = (*remarks, *fitting.returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
@@ -161,7 +161,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         if not own and not isinstance(error, ValueError):
             raise
         raise ExperimentError(f"{source}: method: {f'{own}{own_code.words(error)}' if own else error}") from error
-    if not task.classes and (why := _about_classes(method, empty, experiment.rounds)):
+    if not task.classes and (why := fitting.about_classes(method, empty, experiment.rounds)):
         said = f"{experiment.method['name']} {why}, and an example of task {experiment.task} has none; choose another"
         raise ExperimentError(f"{source}: method.name: {said}")
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
@@ -175,7 +175,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
             f"development examples, and there are none; {more}"
         )
-    notices = () if _embeds(model) else found.notices  # what is looked up by its number needs no scale
+    notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
     notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks)
     part = next(iter(model_begun.parts), "")
     setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
@@ -205,41 +205,6 @@ def _without_layers(prunable: Prunable) -> str:
     if prunable.dense:
         return "its first and its last stay dense (prune_first, prune_last)"
     return "all are frozen" if prunable.frozen else "it has none whose weights are known to be a layer's"
-
-
-def _returned(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, ...]:
-    with draws.seeded(experiment.seed):
-        said = as_is.also_returned(model, tasks.example(task, schema.input_shape, 2))
-    return (f"{experiment.model}: {said}",) if said else ()
-
-
-def _embeds(model: nn.Module) -> bool:
-    from torch import nn
-
-    return any(isinstance(module, nn.Embedding | nn.EmbeddingBag) for module in model.modules())
-
-
-def _judged(experiment: Experiment, model: nn.Module, schema: Schema, task: Task, source: str) -> None:
-    """ExperimentError where a net's outputs are none that the task's labels could judge."""
-    import torch
-
-    try:
-        tasks.of(experiment, schema, np.empty(0, np.int64))
-    except TaskError as error:
-        raise ExperimentError(f"{source}: {error}") from error
-    with torch.no_grad(), draws.seeded(experiment.seed):
-        outputs = model.eval()(tasks.example(task, schema.input_shape, 2))
-    model.train()
-    if why := tasks.fits(task, tuple(outputs.shape[1:]), len(schema.classes), schema.label_shape):
-        raise ExperimentError(f"{source}: model: {experiment.model}: {why}, as task {experiment.task} has it")
-
-
-def _about_classes(method: Method, empty: Params, rounds: int) -> str:
-    """What of a method is about classes; empty where nothing is."""
-    if method.local.classes:
-        return "trains by classes"
-    kinds = [kind for kind in asked_kinds(method, empty, rounds) if measures.find(kind).classes]
-    return f"asks for the {kinds[0]} of classes" if kinds else ""
 
 
 def zeros(experiment: Experiment, schema: Schema) -> Params:

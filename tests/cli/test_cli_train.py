@@ -111,6 +111,7 @@ def test_what_diverges_ends_with_2_what_helps_and_the_command_to_go_on(fedprune:
     fedavg = ("--set", "method={name='fedavg'}", "--set", "training.learning_rate=1e30")
     code, _, err = fedprune("train", str(world / "tiny.toml"), *fedavg)
     assert code == 2
+    print(repr(err))
     first, second, third = err.strip().splitlines()
     assert first.startswith("round 1, train: ")
     assert "diverged in step" in first

@@ -155,7 +155,7 @@ def test_f1_and_iou_worked_by_hand() -> None:
     [
         ("classification", np.array([0, 3]), 3, "labels reach from 0 to 3, expected 0 to 2"),
         ("classification", np.array([[0], [1]]), 2, r"expected \(n,\)"),
-        ("classification", np.array([0.5, 1.0]), 2, "expected whole numbers"),
+        ("classification", np.array([0.5, 1.0]), 2, "expected one class for each example"),
         ("regression", np.zeros((4, 3)), 2, r"expected \(n, 2\)"),
         ("regression", np.array([1.0, np.nan]), 1, "not finite"),
         ("multi_label", np.array([[0, 2]]), 2, "of 0 and 1"),
