@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -168,7 +169,9 @@ def _dependencies(net: nn.Module, example: torch.Tensor) -> tuple[list[Any], lis
     import torch
     import torch_pruning
 
-    with torch.enable_grad():
+    # It warns of what it cannot follow, such as a GRU: `_is_safe` judges what may be relied on.
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         # As a tuple: a bare batch would first be tried as one argument a sample.
         graph = torch_pruning.DependencyGraph().build_dependency(net, (example,), verbose=False)
         return list(graph.module2node.values()), list(graph.get_all_groups())

@@ -19,6 +19,8 @@ CATALOGUE: Mapping[str, str] = {
     "digits_cnn": "fedprune.models.digits:digits_cnn",
     "dscnn": "fedprune.models.dscnn:dscnn",
     "har_cnn": "fedprune.models.har:har_cnn",
+    "har_gru": "fedprune.models.har:har_gru",
+    "keyword_transformer": "fedprune.models.transformer:keyword_transformer",
     "mobilenet": "fedprune.models.mobilenet:mobilenet",
     "resnet8": "fedprune.models.resnet:resnet8",
     "resnet18": "fedprune.models.resnet:resnet18",
