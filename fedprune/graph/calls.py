@@ -43,6 +43,10 @@ class Call:
         """Return the name of the tensor passed as ``key``; raise if it is a constant of the model."""
         return self.named(self.arguments[key])
 
+    def first(self) -> str:
+        """Return the name of the call's first argument; raise if it is a constant of the model."""
+        return self.named(next(iter(self.arguments.values())))
+
     def named(self, node: Any) -> str:
         """Return the name of the tensor that ``node`` stands for; raise if it is none."""
         found = self.tensors.get(getattr(node, "name", ""))

@@ -27,7 +27,7 @@ from fedprune.graph.operations import (
     TransposedConv2d,
 )
 from fedprune.graph.reading_moves import MOVES
-from fedprune.graph.reading_values import VALUES, first
+from fedprune.graph.reading_values import VALUES
 
 
 def conv(call: Call) -> Operation:
@@ -161,19 +161,19 @@ def batch_norm(call: Call) -> Operation:
         raise call.unsupported("has no running statistics, so its output depends on the batch")
     weight, bias = call.parameter("weight"), call.parameter("bias")
     mean, variance = call.weight("running_mean"), call.weight("running_var")
-    return BatchNorm((first(call),), call.output, weight, bias, mean, variance, float(call.arguments["eps"]))
+    return BatchNorm((call.first(),), call.output, weight, bias, mean, variance, float(call.arguments["eps"]))
 
 
 def group_norm(call: Call) -> Operation:
     weight, bias = call.parameter("weight"), call.parameter("bias")
     groups = int(call.arguments["num_groups"])
-    return GroupNorm((first(call),), call.output, groups, weight, bias, float(call.arguments["eps"]))
+    return GroupNorm((call.first(),), call.output, groups, weight, bias, float(call.arguments["eps"]))
 
 
 def instance_norm(call: Call) -> Operation:
     if not call.arguments["use_input_stats"]:
         return batch_norm(call)
-    weight, bias, source = call.parameter("weight"), call.parameter("bias"), first(call)
+    weight, bias, source = call.parameter("weight"), call.parameter("bias"), call.first()
     groups = call.shapes[source][1]
     return GroupNorm((source,), call.output, groups, weight, bias, float(call.arguments["eps"]))
 
@@ -187,7 +187,7 @@ def layer_norm(call: Call) -> Operation:
         found if found is None else replace(found, value=found.value.reshape(shape))
         for found in (call.parameter("weight"), call.parameter("bias"))
     )
-    return LayerNorm((first(call),), call.output, axes, weight, bias, float(call.arguments["eps"]))
+    return LayerNorm((call.first(),), call.output, axes, weight, bias, float(call.arguments["eps"]))
 
 
 def max_pool(call: Call) -> Operation:

@@ -10,8 +10,9 @@ from fedprune.graph.activations import Add, Constant, Reduce
 from fedprune.graph.calls import Call, Read, Step, canonical, canonical_axis, plain_shape
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import Operation, Parameter, Shape
+from fedprune.graph.reading_pieces import flip, index, padded_with_itself, repeat, roll
 from fedprune.graph.reading_recurrent import RECURRENT
-from fedprune.graph.reading_values import first, reduced
+from fedprune.graph.reading_reductions import reduced
 
 
 def concat(call: Call) -> tuple[Step, ...]:
@@ -47,7 +48,7 @@ def _part(call: Call, node: Any, place: int) -> tuple[str, list[Step]]:
 def pad(call: Call) -> Operation | tuple[Step, ...] | str:
     mode, flat = call.arguments.get("mode", "constant"), list(call.arguments["pad"])
     if mode != "constant":
-        return _padded_with_itself(call, mode, flat)
+        return padded_with_itself(call, mode, flat)
     if call.arguments.get("value"):
         raise call.unsupported("does not pad with zeros")
     if min(flat) < 0:
@@ -56,75 +57,6 @@ def pad(call: Call) -> Operation | tuple[Step, ...] | str:
     for position in range(len(flat) // 2):  # torch counts from the last axis
         axes[canonical_axis(call.rank - 1 - position, call.rank)] = (flat[2 * position], flat[2 * position + 1])
     return Pad((call.tensor("self"),), call.output, tuple(axes))
-
-
-def _padded_with_itself(call: Call, mode: str, flat: list[int]) -> tuple[Step, ...] | str:
-    source, steps = first(call), list[Step]()
-    for position in range(len(flat) // 2):
-        axis = canonical_axis(call.rank - 1 - position, call.rank)
-        size = call.shapes[first(call)][axis]
-        places = np.arange(-flat[2 * position], size + flat[2 * position + 1])
-        if mode == "reflect":
-            places = size - 1 - abs(size - 1 - abs(places))
-        else:
-            places = places % size if mode == "circular" else np.clip(places, 0, size - 1)
-        source, made = _places(call, source, axis, [int(place) for place in places], size)
-        steps += made
-    return _named(call, steps, source)
-
-
-_MOST_PIECES = 64
-
-
-def _places(call: Call, source: str, axis: int, places: list[int], size: int) -> tuple[str, list[Step]]:
-    """What lies at ``places`` along an axis, as a concatenation of slices."""
-    if places == list(range(size)):
-        return source, []
-    runs = list[list[int]]()
-    for place in places:
-        if runs and place == runs[-1][1]:
-            runs[-1][1] += 1
-        else:
-            runs.append([place, place + 1])
-    if len(runs) > _MOST_PIECES:
-        raise call.unsupported(f"takes {len(runs)} pieces apart; at most {_MOST_PIECES} will do")
-    names = [f"{call.output}.piece{axis}.{place}" for place in range(len(runs))]
-    steps = list[Step]()
-    for name, (start, stop) in zip(names, runs, strict=True):
-        steps.append(Slice((source,), name, axis, start, stop, 1))
-    joined = f"{call.output}.joined{axis}"
-    return joined, [*steps, Concat(tuple(names), joined, axis)]
-
-
-def flip(call: Call) -> tuple[Step, ...] | str:
-    source, steps = first(call), list[Step]()
-    for dim in call.arguments["dims"]:
-        axis = canonical_axis(dim, call.rank)
-        size = call.shapes[first(call)][axis]
-        source, made = _places(call, source, axis, list(range(size))[::-1], size)
-        steps += made
-    return _named(call, steps, source)
-
-
-def index(call: Call) -> tuple[Step, ...] | str:
-    """``x[:, [0, 2]]`` or ``x.index_select``: constant places along one axis."""
-    source = first(call)
-    if call.name == "index_select":
-        given, dim = call.arguments["index"], call.arguments["dim"]
-    else:
-        chosen = [(place, node) for place, node in enumerate(call.arguments["indices"]) if node is not None]
-        if len(chosen) != 1:
-            raise call.unsupported("takes places along several axes")
-        dim, given = chosen[0]
-    if given.name not in call.constants:
-        raise call.unsupported("takes places that depend on the input")
-    places, axis = call.constants[given.name][1], canonical_axis(dim, call.rank)
-    size = call.shapes[source][axis]
-    if places.ndim != 1 or places.dtype.is_floating_point:
-        raise call.unsupported("takes places that are no list")
-    listed = places.nonzero().ravel() if str(places.dtype) == "torch.bool" else places
-    source, steps = _places(call, source, axis, [int(place) % size for place in listed], size)
-    return _named(call, steps, source)
 
 
 def slice_(call: Call) -> Operation | str:
@@ -203,7 +135,7 @@ _PIECES = {
 
 
 def reshape(call: Call) -> Operation | str:
-    source = first(call)
+    source = call.first()
     return source if call.shapes[source] == call.shape else Reshape((source,), call.output)
 
 
@@ -226,7 +158,7 @@ def permute(call: Call) -> tuple[Step, ...] | str:
         order = [come[go.index(place)] if place in go else next(rest) for place in range(rank)]
     else:
         order = [axis % rank for axis in call.arguments["dims"]]
-    source = first(call)
+    source = call.first()
     if order == sorted(order):
         return source
     if rank == 3:  # axis 2 of the graph has size one and stays where it is
@@ -236,7 +168,7 @@ def permute(call: Call) -> tuple[Step, ...] | str:
 
 
 def expand(call: Call) -> tuple[Step, ...] | str:
-    source, rank = first(call), len(call.plain_shape)
+    source, rank = call.first(), len(call.plain_shape)
     if call.shapes[source] == call.shape:
         return source
     name, steps = call.operand("self", rank)
@@ -245,49 +177,16 @@ def expand(call: Call) -> tuple[Step, ...] | str:
     return (*steps, (nothing, call.shape), Add((name, zeros), call.output))
 
 
-def repeat(call: Call) -> tuple[Step, ...] | str:
-    source, times = first(call), list(call.arguments["repeats"])
-    if len(times) != call.rank:
-        raise call.unsupported("adds axes")
-    steps, shape = list[Step](), call.shapes[source]
-    for plain, count in enumerate(times):
-        if count > 1:
-            axis, result = canonical_axis(plain, call.rank), f"{call.output}.times{plain}"
-            shape = (*shape[:axis], shape[axis] * count, *shape[axis + 1 :])
-            steps.append((Concat((source,) * count, result, axis), shape))
-            source = result
-    return _named(call, steps, source)
-
-
-def roll(call: Call) -> tuple[Step, ...] | str:
-    source, steps = first(call), list[Step]()
-    for shift, dim in zip(call.arguments["shifts"], call.arguments["dims"], strict=True):
-        axis, shape = canonical_axis(dim, call.rank), call.shapes[first(call)]
-        cut = -shift % shape[axis]
-        if not cut:
-            continue
-        a, b, result = (f"{call.output}.{part}{axis}" for part in ("head", "tail", "rolled"))
-        steps += [Slice((source,), a, axis, 0, cut, 1), Slice((source,), b, axis, cut, shape[axis], 1)]
-        steps.append((Concat((b, a), result, axis), shape))
-        source = result
-    return _named(call, steps, source)
-
-
-def _named(call: Call, steps: list[Step], source: str) -> tuple[Step, ...] | str:
-    # ``source`` is what the last step makes, if there is one
-    return (*steps, Reshape((source,), call.output)) if steps else source
-
-
 def pixel_shuffle(call: Call) -> Operation:
-    return PixelShuffle((first(call),), call.output, int(call.arguments["upscale_factor"]))
+    return PixelShuffle((call.first(),), call.output, int(call.arguments["upscale_factor"]))
 
 
 def pixel_unshuffle(call: Call) -> Operation:
-    return PixelUnshuffle((first(call),), call.output, int(call.arguments["downscale_factor"]))
+    return PixelUnshuffle((call.first(),), call.output, int(call.arguments["downscale_factor"]))
 
 
 def channel_shuffle(call: Call) -> tuple[Step, ...]:
-    source, groups = first(call), int(call.arguments["groups"])
+    source, groups = call.first(), int(call.arguments["groups"])
     (n, channels, *size), split, mixed = call.shapes[source], f"{call.output}.split", f"{call.output}.mixed"
     parts = (groups, channels // groups)
     return (
@@ -299,7 +198,7 @@ def channel_shuffle(call: Call) -> tuple[Step, ...]:
 
 def resize(call: Call) -> Operation | tuple[Step, ...]:
     bilinear = "linear" in call.name
-    source = first(call)
+    source = call.first()
     size, result = call.shapes[source][2:], call.shape[2:]
     align = bool(call.arguments.get("align_corners"))
     given = (
@@ -312,7 +211,7 @@ def resize(call: Call) -> Operation | tuple[Step, ...]:
 
 
 def unchanged(call: Call) -> str:
-    return first(call)
+    return call.first()
 
 
 MOVES: dict[str, Read] = {

@@ -1,6 +1,6 @@
 """How aten operations on values are read: arithmetic, reductions, and functions of one value."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
@@ -22,7 +22,6 @@ from fedprune.graph.activations import (
     Minimum,
     Multiply,
     PRelu,
-    Reduce,
     Rsqrt,
     Sigmoid,
     Softmax,
@@ -30,8 +29,9 @@ from fedprune.graph.activations import (
     Tanh,
 )
 from fedprune.graph.calls import Call, Read, Step, canonical, canonical_axis
-from fedprune.graph.moving import Reshape, Slice
-from fedprune.graph.operations import RELU, RELU6, Bounds, GlobalMean, Operation, Parameter
+from fedprune.graph.moving import Slice
+from fedprune.graph.operations import RELU, RELU6, Bounds, Operation, Parameter
+from fedprune.graph.reading_reductions import reduce, vector_norm
 from fedprune.types import FloatTensor
 
 _LEAST = 1e-12
@@ -42,7 +42,7 @@ def clip(call: Call) -> Operation | tuple[Step, ...]:
     fixed = {"relu": RELU, "relu6": RELU6}
     low, high = (call.arguments.get(names[0], call.arguments.get(names[1])) for names in _ENDS)
     bounds = fixed.get(call.name) or Bounds(-inf if low is None else float(low), inf if high is None else float(high))
-    source = first(call)
+    source = call.first()
     if bounds in (RELU, RELU6):
         return Clip((source,), call.output, bounds)
     steps = list[Step]()
@@ -114,11 +114,11 @@ def reversed_difference(call: Call) -> tuple[Step, ...]:
 
 def negative(call: Call) -> tuple[Step, ...]:
     number, made = _number(call, -1.0, "minus")
-    return (made, Multiply((first(call), number), call.output))
+    return (made, Multiply((call.first(), number), call.output))
 
 
 def power(call: Call) -> tuple[Step, ...]:
-    source, exponent = first(call), call.arguments.get("exponent", 0.5)
+    source, exponent = call.first(), call.arguments.get("exponent", 0.5)
     if exponent == 2:
         return (Multiply((source, source), call.output),)
     if exponent == -0.5:
@@ -130,11 +130,11 @@ def power(call: Call) -> tuple[Step, ...]:
 
 
 def square(call: Call) -> Operation:
-    return Multiply((first(call), first(call)), call.output)
+    return Multiply((call.first(), call.first()), call.output)
 
 
 def silu(call: Call) -> tuple[Operation, ...]:
-    source, gate = first(call), f"{call.output}.gate"
+    source, gate = call.first(), f"{call.output}.gate"
     return (Sigmoid((source,), gate), Multiply((source, gate), call.output))
 
 
@@ -145,7 +145,7 @@ def hard_sigmoid(call: Call) -> tuple[Step, ...]:
     moved, clipped = f"{call.output}.moved", f"{call.output}.clipped"
     return (
         made,
-        Add((first(call), three), moved),
+        Add((call.first(), three), moved),
         Clip((moved,), clipped, RELU6),
         more,
         Multiply((clipped, sixth), call.output),
@@ -154,7 +154,7 @@ def hard_sigmoid(call: Call) -> tuple[Step, ...]:
 
 def gated(call: Call) -> tuple[Step, ...]:
     """glu: the first half times the sigmoid of the second."""
-    source, axis = first(call), canonical_axis(call.arguments["dim"], call.rank)
+    source, axis = call.first(), canonical_axis(call.arguments["dim"], call.rank)
     half = call.shapes[source][axis] // 2
     a, b, gate = (f"{call.output}.{part}" for part in ("first", "second", "gate"))
     return (
@@ -166,20 +166,20 @@ def gated(call: Call) -> tuple[Step, ...]:
 
 
 def gelu(call: Call) -> Operation:
-    return Gelu((first(call),), call.output, call.arguments.get("approximate") == "tanh")
+    return Gelu((call.first(),), call.output, call.arguments.get("approximate") == "tanh")
 
 
 def leaky_relu(call: Call) -> Operation:
-    return LeakyRelu((first(call),), call.output, float(call.arguments["negative_slope"]))
+    return LeakyRelu((call.first(),), call.output, float(call.arguments["negative_slope"]))
 
 
 def prelu(call: Call) -> Operation:
-    return PRelu((first(call),), call.output, call.weight())
+    return PRelu((call.first(),), call.output, call.weight())
 
 
 def elu(call: Call) -> Operation | tuple[Step, ...]:
     """``scale (max(x, 0) + alpha (exp(min(x, 0)) - 1))``."""
-    source, alpha, scale = first(call), float(call.arguments.get("alpha", 1)), float(call.arguments.get("scale", 1))
+    source, alpha, scale = call.first(), float(call.arguments.get("alpha", 1)), float(call.arguments.get("scale", 1))
     if call.name == "selu":
         alpha, scale = 1.6732632423543772, 1.0507009873554805
     if (alpha, scale) == (1, 1):
@@ -201,76 +201,16 @@ def elu(call: Call) -> Operation | tuple[Step, ...]:
     )  # fmt: skip
 
 
-def vector_norm(call: Call) -> tuple[Step, ...]:
-    """``sqrt(sum x^2)``."""
-    if call.arguments["ord"] != 2:
-        raise call.unsupported(f"of order {call.arguments['ord']} is not covered; 2 is")
-    source, names = first(call), [f"{call.output}.{part}" for part in ("squares", "sum", "inverse")]
-    squares = Multiply((source, source), names[0])
-    whole = {**call.shapes, names[0]: call.shapes[source]}
-    *steps, total = reduced(replace(call, shapes=whole), names[0], call.arguments["dim"], "sum")
-    assert isinstance(total, Operation)
-    shape = call.shape
-    return (
-        squares, *steps, (replace(total, output=names[1]), shape),
-        (Rsqrt((names[1],), names[2], _LEAST), shape),
-        Multiply((names[1], names[2]), call.output),
-    )  # fmt: skip
-
-
 def softmax(kind: type[Softmax] | type[LogSoftmax]) -> Read:
     return lambda call: kind((call.tensor("self"),), call.output, canonical_axis(call.arguments["dim"], call.rank))
 
 
 def unary(kind: type[Operation]) -> Read:
-    return lambda call: kind((first(call),), call.output)
+    return lambda call: kind((call.first(),), call.output)
 
 
 def rsqrt(call: Call) -> Operation:
-    return Rsqrt((first(call),), call.output, 0.0)
-
-
-def reduce(function: str) -> Read:
-    """The reader of a reduction, over the axes that the call names or over all but the batch."""
-
-    def read(call: Call) -> tuple[Step, ...]:
-        return reduced(call, call.tensor("self"), call.arguments.get("dim"), function)
-
-    return read
-
-
-def reduced(call: Call, source: str, named: Sequence[int] | int | None, function: str) -> tuple[Step, ...]:
-    plain: Sequence[int] = [named] if isinstance(named, int) else named or range(call.rank)
-    axes = tuple(sorted(canonical_axis(axis, call.rank) for axis in plain))
-    before = call.shapes[source]
-    channels = before[1] if len(before) == 4 and before[0] == 1 else 0
-    if function == "mean" and axes in ((2, 3), (3,)) and call.shape in ((1, channels), (1, channels, 1, 1)):
-        return (GlobalMean((source,), call.output),)
-    if function != "sum":
-        return _reduced_to(call, Reduce((source,), call.output, function, axes), before)
-    name, count = f"{call.output}.count", np.prod([before[axis] for axis in axes])
-    ones = (1,) * len(call.shape)
-    made = (Constant((), name, Parameter(name, np.full(ones, count, np.float32))), ones)
-    mean, kept = f"{call.output}.average", tuple(1 if axis in axes else size for axis, size in enumerate(before))
-    shaped = f"{call.output}.shaped"
-    return (
-        (Reduce((source,), mean, "mean", axes), kept),
-        (Reshape((mean,), shaped), call.shape),
-        made,
-        Multiply((shaped, name), call.output),
-    )
-
-
-def _reduced_to(call: Call, op: Reduce, before: tuple[int, ...]) -> tuple[Step, ...]:
-    kept = tuple(1 if axis in op.axes else size for axis, size in enumerate(before))
-    if call.shape == kept:
-        return (op,)
-    whole = f"{call.output}.kept"
-    return ((replace(op, output=whole), kept), Reshape((whole,), call.output))
-
-
-def first(call: Call) -> str:
-    return call.named(next(iter(call.arguments.values())))
+    return Rsqrt((call.first(),), call.output, 0.0)
 
 
 VALUES: dict[str, Read] = {
@@ -306,5 +246,3 @@ VALUES: dict[str, Read] = {
     "amax": reduce("max"),
     "amin": reduce("min"),
 }
-
-__all__ = ["VALUES", "first", "reduced"]

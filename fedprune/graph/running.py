@@ -210,16 +210,10 @@ def _resize(op: Resize, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
     return F.interpolate(x, shape[2:], mode="bilinear", align_corners=op.align_corners)
 
 
-def _pixel_shuffle(op: PixelShuffle, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
+def _torch() -> Any:
     import torch.nn.functional as F
 
-    return F.pixel_shuffle(x, op.factor)
-
-
-def _pixel_unshuffle(op: PixelUnshuffle, _: Shape, x: "torch.Tensor") -> "torch.Tensor":
-    import torch.nn.functional as F
-
-    return F.pixel_unshuffle(x, op.factor)
+    return F
 
 
 def _reduce(op: Reduce, shape: Shape, x: "torch.Tensor") -> "torch.Tensor":
@@ -278,8 +272,8 @@ RULES: Mapping[type[Operation], Callable[..., Any]] = {
     MatMul: lambda op, shape, x, y: x @ y,
     Constant: lambda op, shape: _weight(op.value),
     Permute: lambda op, shape, x: x.permute(op.order),
-    PixelShuffle: _pixel_shuffle,
-    PixelUnshuffle: _pixel_unshuffle,
+    PixelShuffle: lambda op, shape, x: _torch().pixel_shuffle(x, op.factor),
+    PixelUnshuffle: lambda op, shape, x: _torch().pixel_unshuffle(x, op.factor),
     Clip: lambda op, shape, x: x,
     GlobalMean: lambda op, shape, x: x.mean((2, 3)).reshape(-1, *shape[1:]),
     Add: lambda op, shape, x, y: x + y,

@@ -7,14 +7,13 @@ place belongs to a unit, or to none that could be removed, so that what is left 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from math import prod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from fedprune.graph.activations import Binary, Constant, LogSoftmax, PRelu, Reduce, Softmax, Unary
+from fedprune.graph.labels import Labels, Units, fixed
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
 from fedprune.graph.operations import (
     AvgPool,
@@ -33,55 +32,8 @@ from fedprune.graph.operations import (
     TransposedConv2d,
     consumers,
 )
+from fedprune.graph.regrouping import regrouped
 from fedprune.types import Tensor
-
-FIXED = 0
-"""The label of what belongs to no unit."""
-
-Labels = tuple[Tensor, ...]
-"""Along each axis of a tensor, the unit of each place."""
-
-
-@dataclass
-class Units:
-    """The units of a graph's tensors; `of` resolves labels that are one."""
-
-    graph: Graph
-    labels: dict[str, Labels] = field(default_factory=dict)
-    wild: frozenset[str] = frozenset()
-    """Constants that one operation reads: they are cut as that needs them."""
-    _parents: list[int] = field(default_factory=lambda: [FIXED])
-
-    def fresh(self, count: int) -> Tensor:
-        """So many new units."""
-        start = len(self._parents)
-        self._parents += range(start, start + count)
-        return np.arange(start, start + count)
-
-    def root(self, label: int) -> int:
-        """The label that stands for all that are one with this."""
-        while self._parents[label] != label:
-            self._parents[label] = self._parents[self._parents[label]]
-            label = self._parents[label]
-        return label
-
-    def of(self, name: str, axis: int) -> Tensor:
-        """The unit of each place along an axis of a tensor."""
-        return self.resolved(self.labels[name][axis])
-
-    def resolved(self, labels: Tensor) -> Tensor:
-        """Labels, those that are one made equal."""
-        return np.array([self.root(int(label)) for label in labels], np.int64)
-
-    def join(self, first: Tensor, second: Tensor) -> None:
-        """Make units at the same places one; what meets something fixed is fixed."""
-        for a, b in zip(first.tolist(), second.tolist(), strict=True):
-            a, b = self.root(a), self.root(b)
-            self._parents[max(a, b)] = min(a, b)
-
-    def fix(self, labels: Tensor) -> None:
-        """Say that these can never be removed."""
-        self.join(labels, np.full_like(labels, FIXED))
 
 
 def units(graph: Graph) -> Units:
@@ -90,7 +42,7 @@ def units(graph: Graph) -> Units:
     constants = {op.output for op in graph.operations if isinstance(op, Constant)}
     made = Units(graph, wild=frozenset(name for name in constants if len(readers[name]) == 1))
     for name in (graph.input, *constants):
-        made.labels[name] = _fixed(graph.shapes[name])
+        made.labels[name] = fixed(graph.shapes[name])
     for op in graph.operations:
         if not isinstance(op, Constant):
             rule = _RULES.get(type(op), _untold)
@@ -101,16 +53,12 @@ def units(graph: Graph) -> Units:
     return made
 
 
-def _fixed(shape: Shape) -> Labels:
-    return tuple(np.zeros(size, np.int64) for size in shape)
-
-
 def _untold(made: Units, op: Operation, shape: Shape) -> Labels:
     """Of an operation whose units cannot be told: all that it reads stays."""
     for name in op.inputs:
         for labels in made.labels[name]:
             made.fix(labels)
-    return _fixed(shape)
+    return fixed(shape)
 
 
 def _same(made: Units, op: Operation, shape: Shape) -> Labels:
@@ -130,7 +78,7 @@ def _conv(made: Units, op: Conv2d, shape: Shape) -> Labels:
 
 
 def _map(channels: Tensor, shape: Shape) -> Labels:
-    return (_fixed(shape)[0], channels, *_fixed(shape)[2:])
+    return (fixed(shape)[0], channels, *fixed(shape)[2:])
 
 
 def _transposed(made: Units, op: TransposedConv2d, shape: Shape) -> Labels:
@@ -142,7 +90,7 @@ def _linear(made: Units, op: Linear, shape: Shape) -> Labels:
 
 
 def _embedding(made: Units, op: Embedding, shape: Shape) -> Labels:
-    return (*_fixed(shape)[:-1], made.fresh(shape[-1]))
+    return (*fixed(shape)[:-1], made.fresh(shape[-1]))
 
 
 def _matmul(made: Units, op: MatMul, shape: Shape) -> Labels:
@@ -177,14 +125,14 @@ def _pool(made: Units, op: Operation, shape: Shape) -> Labels:
     labels = made.labels[op.inputs[0]]
     for axis in (2, 3):
         made.fix(labels[axis])
-    return (labels[0], labels[1], *_fixed(shape)[2:])
+    return (labels[0], labels[1], *fixed(shape)[2:])
 
 
 def _global(made: Units, op: GlobalMean, shape: Shape) -> Labels:
     labels = made.labels[op.inputs[0]]
     for axis in (2, 3):
         made.fix(labels[axis])
-    return (labels[0], labels[1], *_fixed(shape)[2:])
+    return (labels[0], labels[1], *fixed(shape)[2:])
 
 
 def _binary(made: Units, op: Operation, shape: Shape) -> Labels:
@@ -238,103 +186,6 @@ def _unshuffle(made: Units, op: PixelUnshuffle, shape: Shape) -> Labels:
     return _map(np.repeat(made.labels[op.inputs[0]][1], op.factor**2), shape)
 
 
-def blocks(before: Shape, after: Shape) -> Iterator[tuple[list[int], list[int]]]:
-    """Axes of a reshape's input and of its output that hold the same values, in the smallest such blocks."""
-    i = j = 0
-    while i < len(before) or j < len(after):
-        ours, theirs, sizes = [i] if i < len(before) else [], [j] if j < len(after) else [], [1, 1]
-        i, j = i + len(ours), j + len(theirs)
-        sizes = [prod(before[a] for a in ours), prod(after[a] for a in theirs)]
-        while sizes[0] != sizes[1]:
-            if sizes[0] < sizes[1]:
-                ours.append(i)
-                sizes[0] *= before[i]
-                i += 1
-            else:
-                theirs.append(j)
-                sizes[1] *= after[j]
-                j += 1
-        yield ours, theirs
-
-
-def _reshape(made: Units, op: Reshape, shape: Shape) -> Labels:
-    before, given = made.graph.shapes[op.inputs[0]], made.labels[op.inputs[0]]
-    found = list(_fixed(shape))
-    for ours, theirs in blocks(before, shape):
-        told = [axis for axis in ours if made.resolved(given[axis]).any()]
-        if len(told) > 1:
-            for axis in told:
-                made.fix(given[axis])
-        if len(told) != 1:
-            continue
-        sizes = [before[axis] for axis in ours]
-        flat = np.broadcast_to(_column(given[told[0]], ours.index(told[0]), len(ours)), sizes).reshape(-1)
-        whole = flat.reshape([shape[axis] for axis in theirs])
-        long = [place for place, axis in enumerate(theirs) if shape[axis] > 1]
-        # neighbours first: a unit lies whole along one axis, by which all others are cut alike
-        chosen = _finest(made, op.output, whole, theirs, long)
-        lines = np.moveaxis(whole, chosen, 0).reshape(whole.shape[chosen], -1)
-        for line in lines:
-            made.join(line, np.full_like(line, line[0]))
-        found[theirs[chosen]] = lines[:, 0].copy()
-    return tuple(found)
-
-
-def _column(labels: Tensor, place: int, rank: int) -> Tensor:
-    return labels.reshape([-1 if axis == place else 1 for axis in range(rank)])
-
-
-def _finest(made: Units, name: str, whole: Tensor, axes: Sequence[int], long: Sequence[int]) -> int:
-    """Along which axis of the output units are told: that of heads, where a product follows, else the longest."""
-    if not long:
-        return 0
-    apart = {place: _distinct(np.moveaxis(whole, place, 0)) for place in long}
-    heads = _batch_axis(made.graph, name)
-    for place in long:
-        if axes[place] == heads and apart[place] == whole.shape[place]:
-            return place
-    return max(long, key=lambda place: (apart[place], -place))
-
-
-def _distinct(lines: Tensor) -> int:
-    return len({tuple(sorted(set(line.ravel().tolist()))) for line in lines})
-
-
-def _batch_axis(graph: Graph, name: str) -> int | None:
-    """The axis of a tensor that is the batch of a product of matrices further on."""
-    readers = consumers(graph)
-    held: list[tuple[str, int]] = [(name, axis) for axis in range(len(graph.shapes[name]))]
-    seen = set(held)
-    origin = {place: place[1] for place in held}
-    while held:
-        place = held.pop(0)
-        tensor, axis = place
-        for op in readers[tensor]:
-            if isinstance(op, MatMul):
-                if axis == 1 and graph.shapes[tensor][1] > 1:
-                    return origin[place]
-                continue
-            after = _followed(graph, op, tensor, axis)
-            if after is not None and (op.output, after) not in seen:
-                seen.add((op.output, after))
-                origin[op.output, after] = origin[place]
-                held.append((op.output, after))
-    return None
-
-
-def _followed(graph: Graph, op: Operation, name: str, axis: int) -> int | None:
-    if isinstance(op, Permute):
-        return op.order.index(axis)
-    if isinstance(op, Slice | Unary | Binary):
-        return axis
-    if isinstance(op, Reshape):
-        for ours, theirs in blocks(graph.shapes[name], graph.shapes[op.output]):
-            long = [a for a in ours if graph.shapes[name][a] > 1]
-            if long == [axis] and len(after := [a for a in theirs if graph.shapes[op.output][a] > 1]) == 1:
-                return after[0]
-    return None
-
-
 _RULES: Mapping[type[Operation], Callable[[Units, Any, Shape], Labels]] = {
     Conv2d: _conv,
     TransposedConv2d: _transposed,
@@ -355,7 +206,7 @@ _RULES: Mapping[type[Operation], Callable[[Units, Any, Shape], Labels]] = {
     Slice: _slice,
     Pad: _pad,
     Permute: _permute,
-    Reshape: _reshape,
+    Reshape: regrouped,
     PixelShuffle: _shuffle,
     PixelUnshuffle: _unshuffle,
 }

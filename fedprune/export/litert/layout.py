@@ -114,6 +114,21 @@ def spread(values: Tensor, whole: Shape, dims: Dims) -> tuple[Tensor, Shape]:
     return result, tuple(kept)
 
 
+def held(shape: Shape, dims: Dims) -> list[Dims] | None:
+    """Return the dimensions in each axis of the file's tensor longer than one; None where one holds only a part."""
+    rest, found = list(dims), list[Dims]()
+    for size in shape:
+        if size == 1:
+            continue
+        part = list[Dim]()
+        while prod(dim.size for dim in part) < size and rest:
+            part.append(rest.pop(0))
+        if prod(dim.size for dim in part) != size:
+            return None
+        found.append(tuple(part))
+    return found if not rest else None
+
+
 def reach(size: Pair, result: Pair, kernel: Pair, stride: Pair, padding: Sides) -> Sides:
     """Return the padding that windows really touch: torch may pad cells behind the last window."""
     ends = []

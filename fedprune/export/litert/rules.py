@@ -11,7 +11,8 @@ from fedprune.export.litert.lowering import Lowering, Seen
 from fedprune.export.litert.numbers import Numbers, takes_tokens
 from fedprune.export.litert.recurrent import recurrent
 from fedprune.export.litert.rules_moves import MOVES
-from fedprune.export.litert.rules_values import VALUES, reduce_axes
+from fedprune.export.litert.rules_reduce import reduce_axes
+from fedprune.export.litert.rules_values import VALUES
 from fedprune.graph import (
     FREE,
     AvgPool,

@@ -1,7 +1,6 @@
 """The .tflite operators of arithmetic, reductions and functions of one value, in whatever order values lie."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 from fedprune.export.litert import layout
 from fedprune.export.litert.layout import Dims, Shape
 from fedprune.export.litert.lowering import Lowering
-from fedprune.export.litert.numbers import wide_constant
+from fedprune.export.litert.rules_reduce import reduce, rsqrt
 from fedprune.graph import (
     RELU,
     RELU6,
@@ -22,7 +21,6 @@ from fedprune.graph import (
     Elu,
     Exp,
     Gelu,
-    GlobalMean,
     HardSwish,
     LeakyRelu,
     LogSoftmax,
@@ -89,7 +87,7 @@ def _alike(made: Lowering, names: tuple[str, ...], lead: str) -> list[int]:
 
 def _beside(made: Lowering, names: tuple[str, ...], lead: str, shape: Shape, dims: Dims) -> list[int]:
     """Operands laid out so that they broadcast as they lie to the one that is whole."""
-    parts = _as_in(shape, dims)
+    parts = layout.held(shape, dims)
     shapes = [made.shape(name) for name in names]
     if parts is None or len(parts) > 3 or not all(_alike_along(part, shapes) for part in parts):
         # kernels know a batch and three axes
@@ -110,21 +108,6 @@ def _beside(made: Lowering, names: tuple[str, ...], lead: str, shape: Shape, dim
             sizes[place] = prod(dim.size for dim in part if own[dim.axis] > 1)
         inputs.append(made.arranged(name, kept, tuple(sizes)))
     return inputs
-
-
-def _as_in(shape: Shape, dims: Dims) -> list[Dims] | None:
-    """The dimensions that each axis of the file's tensor longer than one holds; None where one holds only a part."""
-    rest, found = list(dims), list[Dims]()
-    for size in shape:
-        if size == 1:
-            continue
-        part = list[layout.Dim]()
-        while prod(dim.size for dim in part) < size and rest:
-            part.append(rest.pop(0))
-        if prod(dim.size for dim in part) != size:
-            return None
-        found.append(tuple(part))
-    return found if not rest else None
 
 
 def _alike_along(part: Dims, shapes: list[Shape]) -> bool:
@@ -155,47 +138,6 @@ def _crossed(made: Lowering, names: tuple[str, ...], whole: Shape) -> tuple[list
     return inputs, shape, dims
 
 
-def reduce_axes(made: Lowering, op: Reduce | GlobalMean, code: str, axes: tuple[int, ...]) -> None:
-    """Write a reduction over some axes of the graph's tensor."""
-    name, first, result = op.inputs[0], made.shape(op.inputs[0]), made.shape(op.output)
-    seen = made.seen[name]
-    if seen.order is not None:
-        raise UnsupportedOperation(f"{op.output} reduces joined flattened maps")
-    if isinstance(op, GlobalMean) and layout.joined(seen.dims) == layout.joined(
-        layout.plain(first, layout.last(len(first)))
-    ):
-        source = made.read(name, layout.last(len(first)), layout.shape(first))
-        places = [1, 2]
-        shape: Shape = (1, 1, 1, first[1])
-    else:
-        shape = made.tensors[seen.tensor].shape
-        parts = _as_in(shape, seen.dims)
-        pure = parts is not None and all(len({dim.axis in axes for dim in part}) == 1 for part in parts)
-        if parts is None or not pure or len(parts) > 3:
-            parts = list[Dims]()
-            for dim in seen.dims:
-                if parts and (parts[-1][-1].axis in axes) == (dim.axis in axes):
-                    parts[-1] = (*parts[-1], dim)
-                else:
-                    parts.append((dim,))
-            more = max(0, 4 - len(parts))
-            shape = (*[1] * more, *(prod(dim.size for dim in part) for part in parts))
-        source = made.shaped(name, seen.tensor, shape)
-        long = [place for place, size in enumerate(shape) if size > 1]
-        places = [place for place, part in zip(long, parts, strict=True) if part[0].axis in axes]
-        shape = tuple(1 if place in places else size for place, size in enumerate(shape))
-    kept = tuple(dim for dim in seen.dims if dim.axis not in axes)
-    if len(result) != len(first):  # a map of one position, as a vector
-        kept = layout.reshaped(kept, tuple(1 if a in axes else size for a, size in enumerate(first)), result) or kept
-    options = made.options("Reducer", keepDims=True)
-    made.emit(code, (source, made.integers(places)), made.make(op.output, shape, kept), options)
-
-
-def _reduce(made: Lowering, op: Reduce) -> None:
-    code = {"mean": "MEAN", "max": "REDUCE_MAX", "min": "REDUCE_MIN"}[op.function]
-    reduce_axes(made, op, code, op.axes)
-
-
 def _alone(made: Lowering, op: Operation, code: str, options: Any = None, version: int = 0) -> None:
     # value by value: it lies as its input does
     seen = made.seen[op.inputs[0]]
@@ -223,7 +165,7 @@ def _leaky_relu(made: Lowering, op: LeakyRelu) -> None:
 def _prelu(made: Lowering, op: PRelu) -> None:
     seen, whole = made.seen[op.inputs[0]], made.shape(op.output)
     shape, _ = _held(made, op.inputs[0])
-    parts = _as_in(shape, seen.dims)
+    parts = layout.held(shape, seen.dims)
     if parts is None:
         raise UnsupportedOperation(f"{op.output} has slopes by channel of a tensor that lies otherwise")
     slopes = op.weight.value.reshape(-1, *[1] * (len(whole) - 2))
@@ -267,53 +209,6 @@ def _widen(made: Lowering, op: Widen | Narrow) -> None:
         made.seen[op.output] = made.seen[op.inputs[0]]
 
 
-def _rsqrt(made: Lowering, op: Rsqrt) -> None:
-    seen = made.seen[op.inputs[0]]
-    source, shape = seen.tensor, made.tensors[seen.tensor].shape
-    scales = made.tensors[source].scales
-    ones = (1,) * len(shape)
-    least = 0.0 if scales is None else float(scales[0]) / 2
-    if op.epsilon >= least and op.epsilon > 0:
-        added = made.add(made.numbers.activation(op.inputs[0], shape))
-        epsilon = made.constant(op.inputs[0], np.full(ones, op.epsilon, np.float32))
-        made.emit("ADD", (source, epsilon), added, made.options("Add"))
-        source = added
-    result = made.make(op.output, shape, seen.dims)
-    if made.numbers.is_wide(op.output):
-        _rsqrt_wide(made, source, result)
-    else:
-        made.emit("RSQRT", (source,), result)
-
-
-_STEPS = 128
-"""Steps of the grid of a variance below which its inverse root is looked up apart."""
-
-
-def _rsqrt_wide(made: Lowering, source: int, result: int) -> None:
-    """``1 / sqrt(v)`` as that of the larger of v and t times that of the smaller over t.
-
-    LiteRT's table of 16-bit inverse roots has 512 steps, of which the first is far off; t is 128 steps of v's own grid.
-    """
-    tensor = made.tensors[source]
-    assert tensor.scales is not None
-    ones, scale = (1,) * len(tensor.shape), float(tensor.scales[0])
-    limit = scale * _STEPS
-
-    def wide(most: float) -> int:
-        return made.add(replace(tensor, scales=np.array([most / 32767]), data=None))
-
-    edge = made.add(wide_constant(np.full(ones, limit), scale))
-    inverse = made.add(wide_constant(np.full(ones, 1 / limit), 1 / limit / 32767))
-    above, below, share = made.add(tensor), made.add(tensor), wide(1.0)
-    made.emit("MAXIMUM", (source, edge), above, made.options("MaximumMinimum"))
-    made.emit("MINIMUM", (source, edge), below, made.options("MaximumMinimum"))
-    made.emit("MUL", (below, inverse), share, made.options("Mul"))
-    first, second = wide(limit**-0.5), wide(_STEPS**0.5)
-    made.emit("RSQRT", (above,), first)
-    made.emit("RSQRT", (share,), second)
-    made.emit("MUL", (first, second), result, made.options("Mul"))
-
-
 VALUES: Mapping[type[Operation], Callable[[Lowering, Any], None]] = {
     Constant: _constant,
     Add: _binary("ADD", "Add"),
@@ -322,7 +217,7 @@ VALUES: Mapping[type[Operation], Callable[[Lowering, Any], None]] = {
     Divide: _binary("DIV", "Div"),
     Maximum: _binary("MAXIMUM", "MaximumMinimum"),
     Minimum: _binary("MINIMUM", "MaximumMinimum"),
-    Reduce: _reduce,
+    Reduce: reduce,
     Clip: _clip,
     Softmax: _softmax("SOFTMAX", {"name": "Softmax", "values": {"beta": 1.0}}),
     LogSoftmax: _softmax("LOG_SOFTMAX", {"name": "LogSoftmax", "values": {}}),
@@ -335,7 +230,7 @@ VALUES: Mapping[type[Operation], Callable[[Lowering, Any], None]] = {
     Elu: _unary("ELU"),
     Abs: _unary("ABS", "Abs"),
     Exp: _unary("EXP", "Exp"),
-    Rsqrt: _rsqrt,
+    Rsqrt: rsqrt,
     Widen: _widen,
     Narrow: _widen,
 }
