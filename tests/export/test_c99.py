@@ -140,6 +140,16 @@ def test_softmax_of_many_grids(tmp_path: Path) -> None:
     agree(draft.file(joined(draft, results)), tmp_path)
 
 
+def test_log_softmax_of_many_grids(tmp_path: Path) -> None:
+    draft = Draft((1, 3, 5, 4))
+    made = [
+        draft.conv(draft.input, classes, (1, 1), grid=grid)
+        for classes, grid in zip((2, 9, 19, 5), GRIDS[1:], strict=False)
+    ]
+    made += [draft.input, draft.reshape(draft.input, (1, 60)), draft.reshape(draft.input, (1, 15, 4))]
+    agree(draft.file(joined(draft, [draft.unary("LOG_SOFTMAX", at, (16 / 256, 127)) for at in made])), tmp_path)
+
+
 def test_tables_of_operations_on_each_value(tmp_path: Path) -> None:
     draft = Draft((1, 3, 5, 4))
     made = [draft.conv(draft.input, 4, (1, 1), grid=grid) for grid in GRIDS]

@@ -2,7 +2,7 @@
 
 from math import floor
 
-from fedprune.export.c99.numbers import factor
+from fedprune.export.c99.numbers import Factor, factor
 
 _ONE = 2**31 - 1
 _FRACTION = 26  # bits of a difference in fixed point, five above the point
@@ -15,12 +15,17 @@ def exponentials(scale: float, beta: float) -> list[int]:
 
     Raises ``ValueError`` where the kernels' fixed point is too coarse for ``beta scale``.
     """
+    by = steps_factor(scale, beta)
+    radius = floor((2**5 - 1) * 2**_FRACTION / 2**by.shift)
+    return [_exponential(_product(-steps << by.shift, by.multiplier)) for steps in range(min(radius, 255) + 1)]
+
+
+def steps_factor(scale: float, beta: float = 1.0) -> Factor:
+    """Return the factor from steps to the kernels' fixed point, 26 bits below the point; raises as `exponentials`."""
     unit = beta * scale * 2**_FRACTION
     if not unit > 1:
         raise ValueError(f"an input of scale {scale:g} and a beta of {beta:g}, too small for the kernels' fixed point")
-    by = factor(min(unit, _ONE))
-    radius = floor((2**5 - 1) * 2**_FRACTION / 2**by.shift)
-    return [_exponential(_product(-steps << by.shift, by.multiplier)) for steps in range(min(radius, 255) + 1)]
+    return factor(min(unit, _ONE))
 
 
 def _exponential(x: int) -> int:

@@ -7,8 +7,9 @@ _NUMBERS = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4
 _STRUCTS = {
     "map": 12, "step": 20, "filter": 8, "part": 28, "conv": 36, "linear": 24, "depthwise": 28, "add": 32,
     "multiply": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
-    "move": 52, "pick": 20, "gather": 20, "reduce": 20, "bilinear": 24, "combine": 44, "rescale": 24, "rsqrt": 16,
-    "l2_norm": 12, "matmul": 24, "wide": 28, "wide_filter": 8, "curve": 20, "copy": 28,
+    "move": 52, "pick": 20, "gather": 20, "reduce": 24, "bilinear": 24, "combine": 44, "rescale": 24, "rsqrt": 16,
+    "l2_norm": 12, "log_softmax": 20, "matmul": 24, "wide": 28, "wide_filter": 8, "curve": 20,
+    "copy": 28,
 }  # fmt: skip
 _LARGE_FILTER = 12  # a filter whose bias has a word to itself
 
@@ -18,11 +19,11 @@ _CODE: Mapping[str, int] = {
     "tile_bitmap": 290, "conv": 1128, "linear_dense": 92, "linear_gap4": 102, "linear_gap5": 136, "linear_gap8": 66,
     "linear_bitmap": 76, "linear": 160, "depthwise": 672, "add": 314, "multiply": 256, "max_pool": 322, "avg_pool": 324,
     "mean": 160, "lookup": 102, "place": 250, "softmax": 288, "reciprocal": 140, "move": 202,
-    "pick": 148, "gather": 142, "reduce": 448, "bilinear": 356, "combine": 404, "unit_of": 66, "sum_of": 108,
+    "pick": 148, "gather": 142, "reduce": 490, "bilinear": 356, "combine": 404, "unit_of": 66, "sum_of": 108,
     "difference_of": 110, "square_of": 110, "product_of": 68, "larger_of": 10, "smaller_of": 10, "leak_of": 140,
     "quotient_of": 220, "inverse_root": 240, "rescale": 244, "rsqrt": 332, "l2_norm": 278, "matmul": 422,
     "wide_dense": 78, "wide_gap4": 106, "wide_gap5": 140, "wide_gap8": 68, "wide_bitmap": 76, "wide": 222,
-    "curve": 340, "copy": 72,
+    "curve": 340, "copy": 72, "log_softmax": 706,
 }  # fmt: skip
 _STARTUP = 246  # vectors, reset, an empty main, model_input and model_run
 _STREAM = 8  # a call in model_run

@@ -5,21 +5,20 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedprune.export.c99.arithmetic import BINARY
-from fedprune.export.c99.exponentials import exponentials
 from fedprune.export.c99.folding import folds
 from fedprune.export.c99.gathering import gather
 from fedprune.export.c99.lowering import Lowering, Rule
 from fedprune.export.c99.moves import MOVES
 from fedprune.export.c99.parts import filled, put, taken
 from fedprune.export.c99.placing import PLACES
-from fedprune.export.c99.program import SAME_ROWS, Array, At, Fields, Layer, Loop, Program
+from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
 from fedprune.export.c99.resizing import RESIZES
+from fedprune.export.c99.softmax import softmax
 from fedprune.export.c99.transposed import transposed
-from fedprune.export.c99.values import alike, by_value, l2_norm, matmul, quantize, rsqrt
+from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
 from fedprune.export.c99.wide import curve, on_int16, product
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
-from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.export.litert.loops import Flat, flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
 from fedprune.export.tflm.unpack import unpacked
@@ -27,26 +26,6 @@ from fedprune.export.tflm.unpack import unpacked
 # More than any microcontroller holds, or is planned for here in seconds.
 _MOST_OPERATORS = 1_000
 _MOST_ROWS = 2**17
-
-
-def _softmax(made: Lowering, operator: FileOperator) -> None:
-    source, result = alike(made, operator)
-    if made.tensor(operator.output).shape[-1:] != (made.maps[result].channels,):
-        raise made.wrong("is over the last of five axes")
-    grid = made.grid(operator.output)
-    if grid != (1 / 256, -128):
-        raise made.wrong(f"has an output of scale {grid.scale} and zero point {grid.zero_point}, not 1/256 and -128")
-    try:
-        values = exponentials(made.grid(operator.inputs[0]).scale, float(made.options(operator).beta))
-    except ValueError as error:
-        raise made.wrong(f"has {error}") from None
-    fields: Fields = {
-        "in": At(source),
-        "out": At(result),
-        "exponentials": Array("int32_t", values),
-        "count": len(values),
-    }
-    made.emit(Layer("softmax", (source,), result, fields, SAME_ROWS, in_place=True, helpers=("reciprocal",)))
 
 
 _BY_VALUE = (
@@ -60,7 +39,8 @@ RULES: dict[str, Rule] = {
     "FULLY_CONNECTED": fully_connected,
     "MAX_POOL_2D": pool("max_pool"),
     "AVERAGE_POOL_2D": pool("avg_pool"),
-    "SOFTMAX": _softmax,
+    "SOFTMAX": softmax("softmax", (1 / 256, -128)),
+    "LOG_SOFTMAX": softmax("log_softmax", (16 / 256, 127)),
     "GATHER": gather,
     **MOVES,
     **PLACES,

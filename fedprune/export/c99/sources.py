@@ -226,8 +226,8 @@ _ORDER = (
     "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
     "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
     "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
-    "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "move", "pick", "gather",
-    "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
+    "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "log_softmax", "move",
+    "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
 )  # fmt: skip
 
 _HEADER = """\
