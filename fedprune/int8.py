@@ -26,4 +26,4 @@ def affine(low: float, high: float) -> Affine:
     if high - low < _NOTHING:
         return Affine(1.0, 0)
     scale = float(np.float32((high - low) / 255))
-    return Affine(scale, int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+    return Affine(scale, min(max(round(-128 - low / scale), -128), 127))

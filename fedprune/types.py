@@ -172,14 +172,15 @@ class Optimiser(NamedTuple):
 
 Loss = Callable[..., "torch.Tensor"]
 """(net, params, inputs, labels, memory, now) -> scalar; ``net(params, inputs)`` are the logits of training, and
-``net.still(params, inputs)`` those of evaluation, without gradients, with batch-norm statistics among its params."""
+``net.still(params, inputs)`` those of evaluation, without gradients, with batch-norm statistics among its params;
+``net.task`` is what the model is for, with a ``loss`` of its own."""
 
 
 class Local(NamedTuple):
     """The device half of a method, built on the device; the default is plain masked SGD."""
 
     loss: Loss | None = None
-    """None is the mean cross-entropy."""
+    """None is the task's, a mean over the examples."""
     optimiser: Optimiser | None = None
     """None is the experiment's SGD."""
     examples: Callable[..., Tensor] | None = None
@@ -199,6 +200,8 @@ class Local(NamedTuple):
     ``net.still`` knows nothing of it."""
     turns: Callable[[int, np.random.Generator], Iterator[int]] | None = None
     """(number of smaller parts, rng) -> which model each step trains: the device's own (0) or one nested in it."""
+    classes: bool = False
+    """Whether it reads labels as classes, or outputs as logits of classes, which other tasks have not."""
     passes: int = 0
     """Forward passes of a step besides its own and before it, such as a teacher's; for the plan of a device's time."""
 

@@ -12,7 +12,13 @@ from fedprune import pruning
 
 _PRUNING = [found.name for found in pkgutil.walk_packages(pruning.__path__, "fedprune.pruning.")]
 PURE = [*_PRUNING, "fedprune.aggregation", "fedprune.wire"]
-OTHERS = ["fedprune.graph.coupling", "fedprune.graph.surgery", "fedprune.graph.width"]
+OTHERS = [
+    "fedprune.runs.int8_facts",
+    "fedprune.runs.report.warned",
+    "fedprune.graph.coupling",
+    "fedprune.graph.surgery",
+    "fedprune.graph.width",
+]
 
 
 def documented(module: ModuleType) -> dict[str, list[doctest.Example]]:

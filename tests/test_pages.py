@@ -145,6 +145,15 @@ def test_settings_and_extras_that_a_page_names_exist(page: Path) -> None:
         assert set(extra.split(",")) <= set(project()["project"]["optional-dependencies"]), extra
 
 
+def test_a_net_and_a_loader_of_ones_own_take_less_than_twenty_lines() -> None:
+    shown = blocks((ROOT / "docs" / "own_model_and_data.md").read_text())
+    first = next(block for block in shown if block.language == "python")
+    assert len(first.text.splitlines()) < 20
+    named = {f"{Path(first.file).stem}:{each.name}" for each in ast.parse(first.text).body if hasattr(each, "name")}
+    experiment = tomllib.loads(next(block for block in shown if block.language == "toml").text)
+    assert {experiment["model"], experiment["data"]["name"]} == named
+
+
 def test_the_readme_is_a_tour_with_a_true_map() -> None:
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 200

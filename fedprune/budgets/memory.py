@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fedprune.budgets.passes import Step
 from fedprune.budgets.storage import stored_bytes
 from fedprune.graph import BatchNorm, Graph, parameters
+from fedprune.training.optimisers import PLAIN_STEPS, Steps
 from fedprune.types import Local, Params
 
 _FLOAT = 4
@@ -28,7 +29,7 @@ class Extra(NamedTuple):
     read: int = 0
     """Values of its memory that a device reads."""
     slots: int = 1
-    """Values that the optimiser keeps of each trained one."""
+    """Values that are kept of each trained one: by the optimiser, and where FedProx's term pulls it back to."""
     chooses: bool = False
     """Whether it holds every example as floats before it trains, to choose some, and computes them in batches."""
 
@@ -36,10 +37,12 @@ class Extra(NamedTuple):
 NOTHING = Extra()
 
 
-def extra_of(local: Local, memory: Params) -> Extra:
-    """What ``local`` takes, where ``memory`` has (at least) what it trains and reads. KeyError where it has not."""
+def extra_of(local: Local, memory: Params, steps: Steps = PLAIN_STEPS) -> Extra:
+    """What ``local`` takes, where ``memory`` has (at least) what it trains and reads, and every step is one of
+    ``steps``. KeyError where it has not."""
     trained, read = (sum(memory[name].size for name in names) for names in (local.trains, local.reads))
-    slots = local.optimiser.slots if local.optimiser is not None else 1
+    optimiser = local.optimiser or (steps.optimiser(()) if steps.optimiser is not None else None)
+    slots = (optimiser.slots if optimiser is not None else 1) + (steps.proximal > 0)
     return Extra(int(trained), int(read), slots, local.examples is not None)
 
 
@@ -51,7 +54,7 @@ class Memory(NamedTuple):
     gradients: int = 0
     """Of all that is trained."""
     optimiser: int = 0
-    """Momentum, or what a method's optimiser keeps."""
+    """Momentum, or what another optimiser keeps; and what FedProx's term pulls back to."""
     activations: int = 0
     """Those kept, their gradients, and what kernels take while they compute."""
     top_k: int = 0

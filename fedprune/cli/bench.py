@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from fedprune.experiment import ExperimentError
 from fedprune.export.text import one_line
+from fedprune.tasks import ACCURACY, Metric
 
 if TYPE_CHECKING:
     from fedprune.export.chip.benching import Costs
@@ -77,12 +78,12 @@ def bench(console: Console, file: Path, place: Place) -> None:
 
             with console.status(escape(f"{name} on {place}")):
                 costs = on_chip(model, place)
-            show_costs(console, costs, place, None)
+            show_costs(console, costs, place)
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
 
 
-def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
+def show_export(console: Console, folder: Path, metric: Metric = ACCURACY, value: float | None = None) -> None:
     """What the model in a microcontroller's folder costs on a Cortex-M4, or what is missing to measure it.
 
     ExperimentError where it cannot be measured; the folder stays as it is.
@@ -97,35 +98,45 @@ def show_export(console: Console, folder: Path, accuracy: float | None) -> None:
     try:
         with console.status(escape(f"{folder} on {_CHIP}")):
             costs = benching.on_chip(model, _CHIP)
-        show_costs(console, costs, _CHIP, accuracy)
+        show_costs(console, costs, _CHIP, metric, value)
     except WRONG as error:
         raise ExperimentError(f"{folder} is written, but was not measured: {why(error)}") from error
 
 
-def show_costs(console: Console, costs: Mapping[str, Costs], place: str, accuracy: float | None) -> None:
+def show_costs(
+    console: Console, costs: Mapping[str, Costs], place: str, metric: Metric = ACCURACY, value: float | None = None
+) -> None:
     """A row for each way to run a model on a chip."""
-    table = _table(place, "flash, bytes", "RAM, bytes", "instructions", *(["accuracy"] if accuracy is not None else []))
+    table = _table(place, "flash, bytes", "RAM, bytes", "instructions", *([metric.name] if value is not None else []))
     for way, each in costs.items():
         counted = "not counted" if each.instructions is None else f"{each.instructions:,}"
         row = (way, f"{each.flash_bytes:,}", f"{each.ram_bytes:,}", counted)
-        table.add_row(*row, *([f"{100 * accuracy:.2f} %"] if accuracy is not None else []))
+        table.add_row(*row, *([metric.text(value)] if value is not None else []))
     console.print(table)
     if wrong := [way for way, each in costs.items() if each.differing]:
-        raise RuntimeError(f"{', '.join(wrong)} differs from LiteRT's reference kernels: please report this model")
+        named = f"{', '.join(wrong)} differs from the reference kernels of {costs[wrong[0]].beside}"
+        raise RuntimeError(f"{named}: please report this model")
+    beside = next((each.beside for each in costs.values() if each.beside), "LiteRT")
     console.print(
         "C99: code, constants and startup; static memory and stack. TFLM is TensorFlow Lite Micro: the model alone, "
-        "without the runtime's code; its arena on 64 bits. C99 gave the bits of LiteRT's reference kernels.",
+        f"without the runtime's code; its arena on 64 bits. C99 gave the bits of {beside}'s reference kernels.",
         soft_wrap=True,
     )
 
 
-def show_files(console: Console, files: Mapping[str, bytes], accuracies: Mapping[str, Any]) -> None:
-    """A row for each .tflite file: bytes, latency on this machine, accuracy where it is known."""
-    _latencies(console, files, Place.host, accuracies)
+def show_files(
+    console: Console, files: Mapping[str, bytes], metric: Metric, values: Mapping[str, float | None]
+) -> None:
+    """A row for each .tflite file: bytes, latency on this machine, the metric where it is known."""
+    _latencies(console, files, Place.host, metric, values)
 
 
 def _latencies(
-    console: Console, files: Mapping[str, bytes], place: Place, accuracies: Mapping[str, Any] | None = None
+    console: Console,
+    files: Mapping[str, bytes],
+    place: Place,
+    metric: Metric = ACCURACY,
+    values: Mapping[str, float | None] | None = None,
 ) -> None:
     from fedprune.export.chip import benching
     from fedprune.export.litert import aarch64
@@ -133,12 +144,12 @@ def _latencies(
     with console.status(escape(f"{', '.join(files)} on {place}")):
         measure = benching.on_host if place is Place.host else aarch64.emulated
         found = measure([*files.values()])
-    table = _table(str(place), "bytes", "median, ms", "90 %, ms", *(["accuracy"] if accuracies else []))
+    table = _table(str(place), "bytes", "median, ms", "90 %, ms", *([metric.name] if values else []))
     for (name, content), each in zip(files.items(), found, strict=True):
         latency = each.latency
         row = [escape(name), f"{len(content):,}", f"{latency.median_ms:.3f}", f"{latency.p90_ms:.3f}"]
-        if accuracies:
-            row.append(f"{100 * accuracies[name]:.2f} %" if accuracies.get(name) is not None else "-")
+        if values:
+            row.append(metric.text(values[name]) if values.get(name) is not None else "-")
         table.add_row(*row)
     console.print(table)
     note = "one thread" if place is Place.host else "one thread of an emulated Cortex-A72: only ratios count"

@@ -102,6 +102,9 @@ def _facts(settings: Data, recorded: Recorded) -> Iterator[str]:
     if settings.name == "sounds":
         seconds = (settings.sounds or Sounds()).seconds
         yield f"{len(recorded) * seconds:,g} seconds of sound, in examples of {seconds:g}"
+    if recorded.targets is not None and len(recorded.targets):
+        for name, values in zip(settings.classes, recorded.targets.T, strict=True):
+            yield f"target {name}: from {values.min():g} to {values.max():g}, mean {values.mean():g}"
     if recorded.features:
         yield f"signals: {', '.join(recorded.features)}"
     others = Counter(label for label in recorded.labels if label not in settings.classes) if settings.classes else {}
@@ -110,7 +113,7 @@ def _facts(settings: Data, recorded: Recorded) -> Iterator[str]:
         yield f"label {label!r} is no class of the experiment: {count:,} examples stay out; classes are {classes}"
     if len(devices := _of_devices(settings, recorded)) > 1:
         yield f"{', '.join(devices[:3])} look like one folder a device, not labels: give the folder in one of them"
-    if missing := [name for name in settings.classes if name not in recorded.labels]:
+    if recorded.targets is None and (missing := [name for name in settings.classes if name not in recorded.labels]):
         yield f"no example of {', '.join(missing)}"
     if settings.name in ("sounds", "pictures") and {label.lower() for label in recorded.labels} <= _SPLITS:
         yield f"{', '.join(sorted(set(recorded.labels)))} look like splits, not labels: give the folder in one of them"

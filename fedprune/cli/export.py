@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.console import Console
 
 from fedprune.cli.bench import WRONG, read_model, show_export, show_files, why
+from fedprune.cli.progress import warn
 from fedprune.experiment import ExperimentError
+from fedprune.tasks import metric_in, value_in
 
 
 def export_run(console: Console, run: Path, to_microcontroller: bool, fastest: bool, data_dir: Path | None) -> None:
@@ -19,11 +21,12 @@ def export_run(console: Console, run: Path, to_microcontroller: bool, fastest: b
     _list(console, write(run, to_microcontroller, str(data_dir) if data_dir else None, fastest))
     result = RunFolder(run).read_result()
     if to_microcontroller:
-        show_export(console, run / "microcontroller", result["accuracy_int8"])
+        show_export(console, run / "microcontroller", metric_in(result), value_in(result, "int8"))
     else:
-        names = {"model.tflite": "accuracy_int8", "model_float.tflite": "accuracy_float"}
+        names = {"model.tflite": "int8", "model_float.tflite": "float"}
         files = {name: (run / name).read_bytes() for name in names}
-        show_files(console, files, {name: result[key] for name, key in names.items()})
+        show_files(console, files, metric_in(result), {name: value_in(result, end) for name, end in names.items()})
+    warn(console, result)
 
 
 def export_file(console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None) -> None:
@@ -41,7 +44,7 @@ def export_file(console: Console, file: Path, to_microcontroller: bool, fastest:
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
     _list(console, [*written[:-1], *written.firmware])
-    show_export(console, folder, None)
+    show_export(console, folder)
 
 
 def _list(console: Console, paths: Iterable[Path]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
+
+from fedprune.cli.progress import warn
+from fedprune.experiment import ExperimentError
 
 if TYPE_CHECKING:
     from fedprune.export.inspection.file import Inspection
@@ -28,6 +32,22 @@ def show_inspection(console: Console, inspection: Inspection) -> None:
     table.add_row("[bold]in all[/bold]", "", "", *sizes)
     console.print(table)
     console.print("\n" + "\n".join(_totals(inspection)), highlight=False, soft_wrap=True)
+
+
+def show_noise(console: Console, folder: Path) -> None:
+    """Of a finished run: what it warns of, and the signal to noise of each layer, the noisiest first."""
+    from fedprune.runs.folder import RunFolder
+
+    try:
+        result = RunFolder(folder).read_result()
+    except ExperimentError:  # a folder with a file that came from elsewhere
+        return
+    if found := result.get("signal_to_noise_db"):
+        table = Table("layer, the noisiest first", Column("dB, int8 against torch", justify="right"), box=None)
+        for layer, value in found.items():
+            table.add_row(_plain(layer), f"{value:.1f}")
+        console.print("", table)
+    warn(console, result)
 
 
 def _totals(inspection: Inspection) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedprune import own_code
 from fedprune.cli import data as cli_data
 from fedprune.cli import deploy as cli_deploy
 from fedprune.cli import experiments
@@ -66,10 +67,13 @@ def plan(
     if not experiment.fleet:
         raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
     with console.status("tracing the model"):
-        made = prepare(experiment, str(file), str(data_dir) if data_dir else None).plan
+        setting = prepare(experiment, str(file), str(data_dir) if data_dir else None)
+        made = setting.plan
         speed = measure().macs_per_second
     assert made is not None
     show_plan(console, experiment, made, speed)
+    for text in setting.notices:
+        console.print(text, style="yellow", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -124,7 +128,7 @@ def inspect(
 ) -> None:
     """Operators, bytes by layer and encoding, zeros, multiply-adds and memory of a model. FILE is a .tflite."""
     from fedprune.cli.bench import WRONG, models, why
-    from fedprune.cli.inspect import show_inspection
+    from fedprune.cli.inspect import show_inspection, show_noise
     from fedprune.export.inspection.file import inspect as look
 
     name, content = next(iter(models(file).items()))
@@ -132,6 +136,8 @@ def inspect(
         show_inspection(console, look(content, name))
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
+    if file.is_dir():
+        show_noise(console, file)
 
 
 @app.command()
@@ -175,7 +181,7 @@ cli_data.mount(app)
 
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error, and exit code 2."""
-    from fedprune.federated.rounds.asking import RunStopped
+    from fedprune.federated.rounds.asking import Diverged, RunStopped
 
     try:
         app()
@@ -185,9 +191,17 @@ def main() -> None:
     except OSError as error:
         errors.print(f"{error.filename}: {error.strerror}" if error.filename else str(error), markup=False)
         sys.exit(2)
+    except Diverged as error:  # to go on with it would be to diverge again
+        errors.print(str(error), markup=False)
+        sys.exit(2)
     except RunStopped as error:
         errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {again()}", markup=False)
         sys.exit(1)
+    except Exception as error:
+        if not own_code.place(error):
+            raise
+        errors.print(own_code.raised(error), markup=False)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ from fedprune.cli.device_names import NUMBERS, Names
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.naming import ordered
 from fedprune.runs.report.attendance import Said, away, faults, named, strangers
+from fedprune.runs.report.warned import warned
+from fedprune.tasks import ACCURACY, SAME_CLASS, Metric, agreement_in, metric_in, value_in
 
-_HEAD = f"{'round':>6} {'accuracy':>9} {'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
+_AFTER = f"{'loss':>8} {'density':>8} {'KB up':>10} {'KB down':>10} {'seconds':>8}"
 _What = TypeVar("_What")
 
 
@@ -36,7 +38,7 @@ class Display:
         self._progress = Progress(*columns, console=console, transient=True)
         self._task = self._progress.add_task("preparing", total=None)
         self._round: dict[str, Any] = {}
-        self._headed = False
+        self._headed, self._metric = False, ACCURACY
         self._names = names
         self._away: Mapping[Any, Said] = {}
         self._strangers: set[tuple[str, str]] = set()
@@ -60,7 +62,7 @@ class Display:
     def __call__(self, row: Mapping[str, Any]) -> None:
         """A line of metrics, an epoch of pretraining, or the phase export."""
         if "epoch" in row:
-            text = f"pretraining on public examples, {100 * row['accuracy']:.0f} %"
+            text = f"pretraining on public examples, {metric_in(row).text(value_in(row), 0)}"
             self._progress.update(self._task, description=text, completed=row["epoch"], total=row["epochs"])
             return
         if "notice" in row:
@@ -75,6 +77,7 @@ class Display:
                 self._console.print(f"       {said}, the rest is the link's and the server's", soft_wrap=True)
             self._progress.update(self._task, description="exporting and checking", total=None)
             return
+        self._metric = metric_in(row) if row.get("metric") else self._metric
         if not self._round:
             self._round = {
                 "round": at,
@@ -98,9 +101,9 @@ class Display:
             self._device_seconds += row["device_seconds"]
             self._seconds += row.get("seconds") or 0.0
         if row["phase"] == "evaluate":
-            line["parts"][row.get("part", "")] = row["accuracy"]
+            line["parts"][row.get("part", "")] = value_in(row)
             if len(line["parts"]) == 1:
-                line["accuracy"], line["loss"], line["density"] = row["accuracy"], row["loss"], row["density"]
+                line["value"], line["loss"], line["density"] = value_in(row), row["loss"], row["density"]
         if at != _CHECK:
             self._progress.update(self._task, description="rounds", completed=row["round"], total=self._rounds)
 
@@ -127,14 +130,16 @@ class Display:
 
     def _print(self) -> None:
         line, self._round = self._round, {}
+        metric, wide = self._metric, max(9, len(self._metric.name))
         if not self._headed:
             self._headed = True
-            self._console.print(f"{self._name} -> {escape(str(self._folder))}\n[bold]{_HEAD}[/bold]", soft_wrap=True)
-        accuracy = "" if line.get("accuracy") is None else f"{100 * line['accuracy']:.2f} %"
+            head = f"{'round':>6} {escape(metric.name):>{wide}} {_AFTER}"
+            self._console.print(f"{self._name} -> {escape(str(self._folder))}\n[bold]{head}[/bold]", soft_wrap=True)
+        value = "" if line.get("value") is None else metric.text(line["value"])
         loss = "" if line.get("loss") is None else f"{line['loss']:.4f}"
         self._console.print(
-            f"{line['round']:>6} {accuracy:>9} {loss:>8} {line['density']:>8.4f} {line['up'] / 1e3:>10,.1f} "
-            f"{line['down'] / 1e3:>10,.1f} {line['seconds']:>8.1f}  {_remark(line)}",
+            f"{line['round']:>6} {value:>{wide}} {loss:>8} {line['density']:>8.4f} {line['up'] / 1e3:>10,.1f} "
+            f"{line['down'] / 1e3:>10,.1f} {line['seconds']:>8.1f}  {_remark(line, metric)}",
             soft_wrap=True,
         )
         for said in line["said"]:
@@ -153,6 +158,7 @@ def _said(row: Mapping[str, Any], names: Names) -> list[str]:
     failed, jobs = _grouped(faults(row)), _grouped(named(row.get("replanned")))
     grown = _grouped(named(row.get("grown")))
     return [
+        *([f"{row['phase']}: diverged: {row['diverged']}"] if row.get("diverged") else []),
         *([f"{row['phase']}: those that failed were asked {again}"] if times else []),
         *(f"{names.all_of(devices)}, {row['phase']}: {why}" for why, devices in failed.items()),
         *(f"{names.all_of(devices)}, {row['phase']}: {why}; left out" for why, devices in grown.items()),
@@ -186,12 +192,7 @@ def mib(size: float) -> str:
     return f"{size / 2**20:,.1f} MiB" if size < 10 * 2**20 else f"{size / 2**20:,.0f} MiB"
 
 
-def percent(share: float | None) -> str:
-    """A share of examples in percent, where any device has tested it."""
-    return "not tested" if share is None else f"{100 * share:.2f} %"
-
-
-def _remark(line: Mapping[str, Any]) -> str:
+def _remark(line: Mapping[str, Any], metric: Metric) -> str:
     """What else happened in a round, besides training and testing; and how smaller parts do."""
     said = []
     if line["round"] == _CHECK:
@@ -200,42 +201,67 @@ def _remark(line: Mapping[str, Any]) -> str:
         said.append("a candidate is chosen")
     if "top_gradients" in line["phases"]:
         said.append("masks change")
-    said += [f"{part} {100 * value:.2f} %" for part, value in list(line["parts"].items())[1:] if value is not None]
+    said += [f"{part} {metric.text(value)}" for part, value in list(line["parts"].items())[1:] if value is not None]
     return ", ".join(said)
 
 
 def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     """The outcome as a short table, and where everything lies."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    size, agreement = result["bytes"], result["checks"]["litert_int8"]["agreement"]
-    file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
+    metric = metric_in(result)
+    agreement, cannot = result["checks"]["litert_int8"]["agreement"], result.get("no_export")
     for key, value in (
-        ("accuracy, torch", percent(result["accuracy_float"])),
+        (f"{metric.name}, torch", metric.text(value_in(result, "float"))),
         (
-            "accuracy, model.tflite",
-            percent(result["accuracy_int8"])
-            + (f"; torch's class on {percent(agreement)}" if agreement is not None else ""),
+            f"{metric.name}, model.tflite",
+            metric.text(value_in(result, "int8")) + _agrees(result, agreement),
         ),
         ("density", f"{result['density']:.4f} of the prunable weights, {result['density_all']:.4f} of all"),
         ("parameters kept", f"{result['parameters_kept']:,} of {result['parameters']:,}"),
-        ("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}"),
-        *_on_chips(result),
+        *(_files(result["bytes"]) if not cannot else [("model.tflite", f"none: {cannot}")]),
+        *(_on_chips(result) if not cannot else []),
         ("on the link", f"{result['bytes_up'] / 1e6:.2f} MB up, {result['bytes_down'] / 1e6:.2f} MB down, all devices"),
     ):
-        table.add_row(key, value)
+        table.add_row(escape(key), escape(value))
     console.print(table)
     if result.get("tiers"):
-        console.print(_tiers(result["tiers"]))
+        console.print(_tiers(result["tiers"], metric))
+    warn(console, result)
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
-        ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
-        ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
+        *(_EXPORTED if not cannot else ()),
         *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
         ("metrics.jsonl", "a line for each round and phase"),
         ("result.json", "the outcome"),
         ("report.html", "all of it, drawn"),
     ):
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
+
+
+_EXPORTED = (
+    ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
+    ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
+)
+
+
+def warn(console: Console, result: Mapping[str, Any]) -> None:
+    """What a result warns of, of the model and of each tier."""
+    for said in warned(result):
+        console.print(f"[yellow]warning: {escape(said)}[/yellow]", soft_wrap=True)
+
+
+def _files(size: Mapping[str, int]) -> list[tuple[str, str]]:
+    file, download = size["int8 .tflite, compacted"], size["int8 .tflite, compacted, gzip"]
+    return [("model.tflite", f"{file:,} bytes, {download:,} to download; dense float32 {size['float32, dense']:,}")]
+
+
+def _agrees(result: Mapping[str, Any], agreement: float | None) -> str:
+    metric = agreement_in(result)
+    if agreement is None:
+        return ""
+    if metric == SAME_CLASS:
+        return f"; torch's class on {metric.text(agreement)}"
+    return f"; {metric.name} {metric.text(agreement)}"
 
 
 def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -251,17 +277,17 @@ def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [*in_c, ("microcontroller, TFLM", f"{file:,} bytes and the runtime's code; {arena:,} of RAM")]
 
 
-def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> Table:
+def _tiers(tiers: Mapping[str, Mapping[str, Any]], metric: Metric) -> Table:
     """The model of each tier."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("tier", "density", "accuracy, int8", "worst device", "flash, bytes", "arena, bytes"):
+    for head in ("tier", "density", f"{metric.name}, int8", "worst device", "flash, bytes", "arena, bytes"):
         table.add_column(head, justify="left" if head == "tier" else "right")
     for name, tier in tiers.items():
         worst = tier["worst_device"]
         label = name if tier["fits"] else f"{name}, [red]too large[/red]"
         table.add_row(
-            label, f"{tier['density']:.4f}", percent(tier["accuracy_int8"]),
-            f"{percent(worst['accuracy'])} ({escape(str(worst['device']))})" if worst else percent(None),
+            label, f"{tier['density']:.4f}", metric.text(value_in(tier, "int8")),
+            f"{metric.text(value_in(worst))} ({escape(str(worst['device']))})" if worst else metric.text(None),
             f"{tier['flash_bytes']:,}",
             f"{tier['arena_bytes']:,}" if tier["arena_bytes"] else "not measured",
         )  # fmt: skip

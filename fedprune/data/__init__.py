@@ -2,7 +2,7 @@
 
 from fedprune.data.augment import crop_and_flip
 from fedprune.data.catalogue import NAMES, load
-from fedprune.data.examples import DataError, Dataset, Examples, Schema, validate
+from fedprune.data.examples import DataError, Dataset, Examples, Schema, unscaled, validate
 from fedprune.data.hub import load_from_hub
 from fedprune.data.partition import Partition, dirichlet, iid, natural, shards
 from fedprune.data.parts import DeviceData, Federation
@@ -25,5 +25,6 @@ __all__ = [
     "load_from_hub",
     "natural",
     "shards",
+    "unscaled",
     "validate",
 ]

@@ -1,4 +1,4 @@
-"""What devices with data of their own agree on before round 0: classes, an example's shape, constants of the inputs."""
+"""What devices with data of their own agree on before round 0: classes, an example's shape, constants."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from fedprune.data import own
 from fedprune.data.examples import DataError, Schema
 from fedprune.data.own import Recorded
 from fedprune.data.parts import PARTS, DeviceData
+from fedprune.data.taking import LEAST_SPREAD
 from fedprune.experiment import Data
-from fedprune.experiment.own_data import LEAST_STD, MOST_CLASSES, axis
+from fedprune.experiment.own_data import LEAST_STD, MOST_CLASSES, axis, targets_of
 from fedprune.types import DeviceId
 
 Moments = npt.NDArray[np.float64]
 
-AGREED = ("classes", "shape", "mean", "std")
+AGREED = ("classes", "shape", "mean", "std", "target_mean", "target_std")
 """Keys of [data] that devices agree on, where the experiment does not fix them."""
 _BLOCK = 2**20
 """Values of inputs that are doubles at a time."""
-_LEAST_SPREAD = 2.0**-24
-"""Of a channel's mean: less is the rounding of float32, which normalised would be all that a model sees."""
 
 
 class Told(NamedTuple):
@@ -37,9 +36,10 @@ class Told(NamedTuple):
     counts: Mapping[str, Mapping[str, int]]
     """Part -> class -> examples."""
     mean: Moments
-    """(channels,) of its training inputs in natural units; empty where the experiment fixes it, or it has none."""
+    """(channels + targets,) of its training inputs in natural units, and of numbers to predict behind them; empty where
+    the experiment fixes it, or it has none."""
     m2: Moments
-    """(channels,) sums of squared distances from that mean."""
+    """(channels + targets,) sums of squared distances from that mean."""
     tier: str = ""
     """Of the experiment's fleet, that it belongs in, where it knows."""
 
@@ -64,11 +64,13 @@ class Agreed(NamedTuple):
 def tell(settings: Data, schema: Schema, parts: DeviceData) -> Told:
     """What a device says of its ``parts``, whose labels and inputs are of ``schema``."""
     labels = parts.pool.labels
+    # of numbers to predict all count as of the first
+    classes = np.zeros(len(labels), np.int64) if targets_of(settings) else labels
     counts = {
         part: {
             name: count
             for name, count in zip(
-                schema.classes, np.bincount(labels[rows], minlength=len(schema.classes)).tolist(), strict=True
+                schema.classes, np.bincount(classes[rows], minlength=len(schema.classes)).tolist(), strict=True
             )
             if count
         }
@@ -80,7 +82,12 @@ def tell(settings: Data, schema: Schema, parts: DeviceData) -> Told:
     along = axis(settings, schema.input_shape)
     values = len(parts.train_indices) * math.prod(schema.input_shape) // schema.input_shape[along]
     mean = _sums(parts, schema, along) / values
-    return Told(schema.input_shape, counts, mean, _sums(parts, schema, along, mean))
+    m2 = _sums(parts, schema, along, mean)
+    if targets_of(settings):
+        right = labels[parts.train_indices].astype(np.float64)
+        means = right.mean(axis=0)
+        mean, m2 = np.append(mean, means), np.append(m2, ((right - means) ** 2).sum(axis=0))
+    return Told(schema.input_shape, counts, mean, m2)
 
 
 def _sums(parts: DeviceData, schema: Schema, along: int, mean: Moments | None = None) -> Moments:
@@ -124,13 +131,19 @@ def agree(settings: Data, told: Mapping[DeviceId, Told]) -> Agreed:
         raise DataError("no device has an example to train on; see fedprune data check, on a device")
     if len(classes) > MOST_CLASSES:
         raise DataError(f"devices have {len(classes):,} labels, a model at most {MOST_CLASSES:,}; give data.classes")
-    if len(classes) < 2:
+    targets = targets_of(settings)
+    if len(classes) < 2 and not targets:
         raise DataError(f"devices have the label {classes[0]!r} alone; a model needs two to tell apart")
-    mean, std = settings.mean, settings.std
+    mean, std, target_mean, target_std = settings.mean, settings.std, settings.target_mean, settings.target_std
     if not mean:
-        mean, std = _pooled(shape, [each for each in fitting.values() if each.mean.size])
+        told_of = [each for each in fitting.values() if each.mean.size]
+        mean, std = _pooled(math.prod(shape) // channels(settings, shape), told_of, len(targets))
+        if targets:
+            mean, target_mean = mean[: -len(targets)], mean[-len(targets) :]
+            std, target_std = std[: -len(targets)], std[-len(targets) :]
     tiers = {device: each.tier for device, each in told.items() if each.tier}
-    return Agreed(replace(settings, classes=classes, shape=shape, mean=mean, std=std), holds, tiers, tuple(notices))
+    constants = {"mean": mean, "std": std, "target_mean": target_mean, "target_std": target_std}
+    return Agreed(replace(settings, classes=classes, shape=shape, **constants), holds, tiers, tuple(notices))
 
 
 def schema_of(settings: Data) -> Schema:
@@ -151,6 +164,9 @@ def schema_of(settings: Data) -> Schema:
         1 / 255 if pictures else 1.0,
         augment,
         math.prod(shape) * (1 if pictures else 4),
+        settings.target_mean,
+        settings.target_std,
+        (len(settings.classes),) if targets_of(settings) else (),
     )
 
 
@@ -161,7 +177,9 @@ def seen_by_one(settings: Data, recorded: Recorded) -> Data:
     classes = settings.classes or tuple(sorted({*recorded.labels}, key=_natural))
     count = channels(settings, shape)
     mean, std = settings.mean or (0.0,) * count, settings.std or (1.0,) * count
-    return replace(settings, classes=classes, shape=shape, mean=mean, std=std)
+    targets = len(targets_of(settings))
+    means, stds = settings.target_mean or (0.0,) * targets, settings.target_std or (1.0,) * targets
+    return replace(settings, classes=classes, shape=shape, mean=mean, std=std, target_mean=means, target_std=stds)
 
 
 def is_agreed(settings: Data) -> bool:
@@ -170,7 +188,9 @@ def is_agreed(settings: Data) -> bool:
 
 
 def _one_a_channel(settings: Data) -> bool:
-    return len(settings.mean) == len(settings.std) == channels(settings, settings.shape)
+    targets = len(targets_of(settings))
+    right = len(settings.target_mean) == len(settings.target_std) == targets
+    return right and len(settings.mean) == len(settings.std) == channels(settings, settings.shape)
 
 
 def channels(settings: Data, shape: tuple[int, ...]) -> int:
@@ -193,11 +213,13 @@ def _natural(name: str) -> tuple[int, int, str]:
     return (0, int(name), name) if name.isdecimal() else (1, 0, name)
 
 
-def _pooled(shape: tuple[int, ...], told: list[Told]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    size = math.prod(shape) // told[0].mean.size
-    counts = [each.examples("train") * size for each in told]
-    total, means, stds = sum(counts), [], []
-    for channel in range(told[0].mean.size):
+def _pooled(size: int, told: list[Told], targets: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Of each channel, of which an example has ``size`` values, and of each target, of which it has one."""
+    means, stds = [], []
+    for channel in range(count := told[0].mean.size):
+        each_has = size if channel < count - targets else 1
+        counts = [each.examples("train") * each_has for each in told]
+        total = sum(counts)
         # sums that are rounded once, so that the order of devices changes nothing
         mean = math.fsum(count * float(each.mean[channel]) for count, each in zip(counts, told, strict=True)) / total
         apart = (count * (float(each.mean[channel]) - mean) ** 2 for count, each in zip(counts, told, strict=True))
@@ -205,5 +227,5 @@ def _pooled(shape: tuple[int, ...], told: list[Told]) -> tuple[tuple[float, ...]
         means.append(float(np.float32(mean)))
         std = math.sqrt(m2 / total)
         # a channel that never changes says nothing, and is left as it is
-        stds.append(float(np.float32(std if std > max(LEAST_STD, _LEAST_SPREAD * abs(mean)) else 1.0)))
+        stds.append(float(np.float32(std if std > max(LEAST_STD, LEAST_SPREAD * abs(mean)) else 1.0)))
     return tuple(means), tuple(stds)

@@ -1,12 +1,13 @@
 """Names of data sets become loaders here, once, at the door; a dotted name brings the user's own."""
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from fedprune import own_code
 from fedprune.data import cifar10, digits, keywords, ucihar
 from fedprune.data.examples import DataError, Dataset, validate
 from fedprune.data.hub import load_from_hub
+from fedprune.tasks import CLASSIFICATION, Task
 
 FROM_FILES: dict[str, Callable[[Path], Dataset]] = {
     "cifar10": cifar10.load,
@@ -19,37 +20,50 @@ NAMES = ("digits", *FROM_FILES)
 """Every name that `load` knows by itself."""
 
 
-def load(name: str, data_dir: Path | None = None) -> Dataset:
+def load(name: str, data_dir: Path | None = None, task: Task = CLASSIFICATION) -> Dataset:
     """Returns the data set called `name`: one of `NAMES`, or "my_package.data:load", called as load(data_dir=...).
 
     A set that lies in files is read from `data_dir`, or fetched through Flower Datasets where that is None.
-    Raises `DataError` with one line that names the culprit and what would be right.
+    Labels are those of `task`. Raises `DataError` with one line that names the culprit and what would be right.
     """
     if ":" in name:
-        return _load_own(name, data_dir)
+        return validate(_load_own(name, data_dir), task)
     if name == "digits":
-        return validate(digits.load(data_dir))
+        return validate(digits.load(data_dir), task)
     if name not in FROM_FILES:
         known = ", ".join(NAMES)
         raise DataError(
             f"no data set is called {name!r}: choose one of {known}, or name your own as my_package.data:load"
         )
-    return load_from_hub(name) if data_dir is None else validate(FROM_FILES[name](data_dir))
+    return validate(load_from_hub(name) if data_dir is None else FROM_FILES[name](data_dir), task)
 
 
 def _load_own(name: str, data_dir: Path | None) -> Dataset:
     module_name, _, function_name = name.partition(":")
     try:
-        loader = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, ValueError) as error:
+        loader = own_code.imported(name)
+    except AttributeError as error:
+        if own_code.place(error, name):
+            raise DataError(f"{name}: {own_code.raised(error, name)}") from error
+        said = f"module {module_name!r} has no attribute {function_name!r}"
+        raise DataError(f"{name}: {said}; expected a function that takes data_dir and returns a Dataset") from error
+    except Exception as error:  # somebody else's code: it may fail in any way
+        if own_code.place(error, name):
+            raise DataError(f"{name}: {own_code.raised(error, name)}") from error
         raise DataError(
             f"{name}: {module_name!r} cannot be imported ({error}); is it installed or on PYTHONPATH?"
         ) from error
-    except AttributeError as error:
-        raise DataError(f"{name}: {error}; expected a function that takes data_dir and returns a Dataset") from error
     if not callable(loader):
         raise DataError(f"{name} is a {type(loader).__name__}, expected a function that takes data_dir")
-    dataset = loader(data_dir=data_dir)
+    if wrong := own_code.misfit(loader, data_dir=data_dir):
+        raise DataError(f"{name}: {wrong}")
+    try:
+        dataset = loader(data_dir=data_dir)
+    except Exception as error:
+        where = f"failed on {data_dir}: " if data_dir else ""
+        raise DataError(f"{name}: {where}{own_code.raised(error, name)}") from error
     if not isinstance(dataset, Dataset):
-        raise DataError(f"{name} returned a {type(dataset).__name__}, expected a fedprune.data.Dataset")
-    return validate(dataset)
+        where = own_code.defined(loader).removesuffix(": ")
+        returned = f"{name} returned a {type(dataset).__name__}, expected a fedprune.data.Dataset"
+        raise DataError(f"{returned}; it begins in {where}" if where else returned)
+    return dataset

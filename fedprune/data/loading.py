@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune import data, training
+from fedprune import data, tasks, training
 from fedprune.data import DataError, Dataset, DeviceData, Examples, Federation, Schema, own
 from fedprune.data.agreement import Agreed, Told, agree, schema_of, seen_by_one, tell
 from fedprune.data.examples import IntArray
@@ -43,14 +43,14 @@ def shuffled(
     return training.in_batches(inputs, examples.labels, rng.permutation(len(examples)), size, least=2)
 
 
-def load_dataset(name: str, data_dir: str | None = None) -> Dataset:
-    """The data set from ``data_dir``, else from the folder that the environment names."""
-    return _dataset(name, data_dir or os.environ.get(DATA_DIR))
+def load_dataset(name: str, data_dir: str | None = None, task: str = tasks.PLAIN) -> Dataset:
+    """The data set from ``data_dir``, else from the folder that the environment names, with labels of a task."""
+    return _dataset(name, data_dir or os.environ.get(DATA_DIR), task)
 
 
 def federation(experiment: Experiment, data_dir: str | None = None) -> Federation:
     """Who holds what in an experiment: the same in every process. DataError where the data is missing or too small."""
-    return _federation(experiment.data, experiment.seed, data_dir or os.environ.get(DATA_DIR))
+    return _federation(experiment.data, experiment.seed, data_dir or os.environ.get(DATA_DIR), experiment.task)
 
 
 class Known(NamedTuple):
@@ -61,13 +61,17 @@ class Known(NamedTuple):
     """Device -> part of its data -> examples."""
     public: Examples
     """The server's own; none of a device's."""
+    notices: tuple[str, ...] = ()
+    """What is to be said of the data before anything is trained, each in one line."""
 
 
 def known(experiment: Experiment, data_dir: str | None = None) -> Known:
     """What a server knows where one data set is dealt to devices. DataError as for `federation`."""
     dealt = federation(experiment, data_dir)
     holds: dict[DeviceId, Mapping[str, int]] = {index: device.sizes() for index, device in enumerate(dealt.devices)}
-    return Known(load_dataset(experiment.data.name, data_dir).schema, holds, dealt.public)
+    dataset = load_dataset(experiment.data.name, data_dir, experiment.task)
+    notice = "" if tasks.named(experiment.task).tokens else data.unscaled(dataset)
+    return Known(dataset.schema, holds, dealt.public, (f"data: {notice}",) if notice else ())
 
 
 def known_of(agreed: Agreed) -> Known:
@@ -152,12 +156,16 @@ def own_folders(people: str | None) -> list[Path]:
 
 
 @functools.lru_cache(maxsize=4)
-def _dataset(name: str, data_dir: str | None) -> Dataset:
-    return data.load(name, Path(data_dir) if data_dir else None)
+def _dataset(name: str, data_dir: str | None, task: str) -> Dataset:
+    return data.load(name, Path(data_dir) if data_dir else None, tasks.named(task))
 
 
 @functools.lru_cache(maxsize=4)
-def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
+def _federation(settings: Data, seed: int, data_dir: str | None, task: str) -> Federation:
+    dataset = _dataset(settings.name, data_dir, task)
+    if settings.partition in ("dirichlet", "shards") and not tasks.by_class(dataset.train.labels):
+        why = f'deals by class, and an example of task {task} has none; write partition = "iid"'
+        raise DataError(f"partition: {settings.partition} {why}, or natural where it is known whose examples are")
     partitions: dict[str, data.Partition | None] = {
         "iid": data.iid,
         "dirichlet": functools.partial(data.dirichlet, alpha=settings.alpha),
@@ -165,7 +173,7 @@ def _federation(settings: Data, seed: int, data_dir: str | None) -> Federation:
         "natural": None,
     }
     found = data.federate(
-        _dataset(settings.name, data_dir),
+        dataset,
         partitions[settings.partition],
         settings.devices or None,
         seed,

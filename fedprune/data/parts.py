@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedprune.data.examples import Examples, IntArray
+from fedprune.data.examples import Array, Examples, IntArray
 
 PARTS = ("train", "development", "test")
 """Parts of a device's data."""
@@ -21,9 +21,14 @@ class Pool:
     test: Examples | None
 
     @property
-    def labels(self) -> IntArray:
-        """(n,) labels of both splits."""
+    def labels(self) -> Array:
+        """(n, ...) labels of both splits."""
         return np.concatenate([self.train.labels, *([] if self.test is None else [self.test.labels])])
+
+    @property
+    def strata(self) -> IntArray:
+        """(n,) by what parts of both splits are drawn evenly."""
+        return np.concatenate([self.train.strata, *([] if self.test is None else [self.test.strata])])
 
     def take(self, indices: IntArray) -> Examples:
         """Returns a copy of the examples at `indices` (m,), in that order."""

@@ -49,7 +49,7 @@ def federate(
         raise DataError(f"examples {examples} must be at least 1")
 
     pool = Pool(dataset.train, dataset.test)
-    labels = pool.labels
+    labels = pool.strata
     if partition is None:
         groups, owned, tests = _people(dataset, devices, test, official_test)
         trainable = _limited(np.sort(np.concatenate(owned)), groups, examples, seed)
@@ -97,7 +97,7 @@ def _people(
         raise DataError(
             f"{dataset.name} does not say whose its examples are: give a partition (iid, dirichlet or shards)"
         )
-    people, labels = np.concatenate(known), np.concatenate([split.labels for split in splits])
+    people, labels = np.concatenate(known), np.concatenate([split.strata for split in splits])
     parts = natural(people)
     if devices is not None and devices > len(parts):
         raise DataError(f"{dataset.name} has {len(parts)} people: {devices} devices are too many")
@@ -113,7 +113,7 @@ def _people(
             tests.append(cut.held)
     if devices is not None:
         owned, tests = _households(owned, devices), _households(tests, devices)
-    return people * len(dataset.classes) + labels, owned, tests
+    return people * max(2, len(dataset.classes)) + labels, owned, tests
 
 
 def _households(people: list[IntArray], devices: int) -> list[IntArray]:
@@ -138,8 +138,8 @@ def _artificial_tests(
     """(each device's trainable indices less its test part, each device's test indices)."""
     rng = generator(seed, "federate", "test")
     if dataset.test is not None:
-        held = np.stack([np.bincount(labels[mine], minlength=len(dataset.classes)) for mine in owned])
-        return list(owned), [len(dataset.train) + part for part in deal(dataset.test.labels, held, rng)]
+        held = np.stack([np.bincount(labels[mine], minlength=max(2, len(dataset.classes))) for mine in owned])
+        return list(owned), [len(dataset.train) + part for part in deal(dataset.test.strata, held, rng)]
     if dataset.overlap:
         raise DataError(
             f"{dataset.name} has overlapping examples and no official test split: only people can be devices"

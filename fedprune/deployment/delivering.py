@@ -22,6 +22,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.files import write_atomically
 from fedprune.runs.folder import RunFolder
+from fedprune.tasks import named
 from fedprune.types import DeviceId
 
 _LIMIT_S = 1800.0  # where the experiment says none: over a real link a message can be lost
@@ -59,7 +60,9 @@ def _delivered(
         fleet = Fleet({index: int(target.node or 0) for index, target in asked.items()}, ())
         jobs: dict[DeviceId, Job] = {index: Job(part=target.tier) for index, target in asked.items()}
         link = Link(grid, experiment, first_limit_s=_LIMIT_S)
-        step = link.ask(deploy(models, experiment.name), State(0, {}), fleet, jobs, 0, least=0.0)
+        step = link.ask(
+            deploy(models, experiment.name, named(experiment.task)), State(0, {}), fleet, jobs, 0, least=0.0
+        )
         tell(step.row)
         answers, faults = step.answer or {}, step.row["faults"]
     when = datetime.now(UTC).isoformat(timespec="seconds")

@@ -15,6 +15,7 @@ from fedprune.experiment import Experiment
 from fedprune.federated.rounds.naming import ordered
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.planning import members_of
+from fedprune.tasks import metric_in, value_in
 from fedprune.types import DeviceId
 
 PLAN, ROWS = "plan.json", "rows.json"
@@ -108,13 +109,14 @@ def submit(fleet: Fleet, run: Path, to: Sequence[Target]) -> str:
 
 
 def model_in_use(row: Mapping[str, Any] | None) -> str:
-    """Run, first letters of the SHA-256, and accuracy on the device's own test part; empty where nothing is known."""
+    """Run, first letters of the SHA-256, and how it does on the device's own test part; empty where that is unknown."""
     found = (row or {}).get("in_use")
     if not found:
         return ""
-    return f"{found['run'] or '?'} {found['sha256'][:8]} {percent(found['accuracy'])}"
+    return f"{found['run'] or '?'} {found['sha256'][:8]} {judged(found)}"
 
 
-def percent(accuracy: float | None) -> str:
-    """An accuracy, for people; a dash where there is none."""
-    return "-" if accuracy is None else f"{100 * accuracy:.1f} %"
+def judged(table: Mapping[str, Any], end: str = "") -> str:
+    """An accuracy or what else a model is judged by, for people; a dash where there is none."""
+    value = value_in(table, end)
+    return "-" if value is None else metric_in(table).text(value, 1)

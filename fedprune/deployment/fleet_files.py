@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from fedprune.runs.folder_files import Metric
+
 
 class Seen(msgspec.Struct, frozen=True):
     """What a devices.json says of a node."""
@@ -27,6 +29,8 @@ class InUse(msgspec.Struct, frozen=True):
     sha256: str
     run: str
     accuracy: float | None
+    metric: Metric | None = None
+    value: float | None = None
 
 
 class Latency(msgspec.Struct, frozen=True):
@@ -51,6 +55,9 @@ class Delivered(msgspec.Struct, frozen=True):
     latency_ms: Latency | None
     memory_bytes: int | None
     in_use: InUse | None
+    metric: Metric | None = None
+    value: float | None = None
+    value_before: float | None = None
     node: str | None = None
     """Flower's id of it, which goes with its key: another device may come to have its name."""
 

@@ -23,6 +23,7 @@ def there(experiment: Experiment, source: str, data_dir: Path | None) -> None:
     from fedprune.data.catalogue import FROM_FILES
     from fedprune.data.hub import UNFAITHFUL
     from fedprune.data.loading import DATA_DIR, load_dataset
+    from fedprune.tasks import TaskError
 
     name, public_dir = experiment.data.name, experiment.data.public_dir
     if public_dir and not Path(public_dir).is_dir():
@@ -39,8 +40,8 @@ def there(experiment: Experiment, source: str, data_dir: Path | None) -> None:
             f"server{more}; add --data-dir DIR"
         )
     try:
-        load_dataset(name, str(given) if given else None)
-    except DataError as error:
+        load_dataset(name, str(given) if given else None, experiment.task)
+    except (DataError, TaskError) as error:
         raise FleetError(f"{source}: data: {error}") from error
 
 

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from fedprune.deployment.deploying import percent
+from fedprune.deployment.deploying import judged
 from fedprune.deployment.state import FleetState
 
 _MINUTES = len("2026-11-22 22:59")
@@ -61,8 +61,8 @@ def deployed(rows: Sequence[Mapping[str, Any]], size: Callable[[float], str]) ->
         memory = size(row["memory_bytes"]) if row["memory_bytes"] is not None else "-"
         used = "yes" if row["used"] else "no"
         cells = (
-            row["name"], row["tier"] or "-", f"{row['bytes']:,}", percent(row["accuracy_before"]),
-            percent(row["accuracy"]), latency, memory, used if row["answered"] else "?",
+            row["name"], row["tier"] or "-", f"{row['bytes']:,}", judged(row, "before"),
+            judged(row), latency, memory, used if row["answered"] else "?",
         )  # fmt: skip
         numbers.add_row(*(escape(str(cell)) for cell in cells))
     return Group(numbers, *_said("reason", ((row["name"], row["reason"]) for row in rows)))

@@ -16,12 +16,24 @@ from msgspec import Meta
 from fedprune.experiment import toml_files
 from fedprune.experiment.contradictions import contradictions
 from fedprune.experiment.errors import explain, one_line, quoted
-from fedprune.experiment.sections import Amount, Data, Export, Natural, Positive, Pretraining, Privacy, Tier, Training
+from fedprune.experiment.own_data import targets_of
+from fedprune.experiment.sections import (
+    Amount,
+    Data,
+    Export,
+    Natural,
+    Positive,
+    Pretraining,
+    Privacy,
+    Stretch,
+    Tier,
+    Training,
+)  # fmt: skip
 from fedprune.experiment.toml_files import TomlError
 
 __all__ = [
-    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Tier", "Training", "from_json",
-    "for_devices", "load", "parse", "to_json", "to_toml", "training_devices",
+    "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Stretch", "Tier", "Training",
+    "from_json", "for_devices", "load", "parse", "to_json", "to_toml", "training_devices",
 ]  # fmt: skip
 
 Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
@@ -45,11 +57,16 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``name`` and the method's own parameters."""
     rounds: Natural
     """0 prunes the model that there is, and trains nothing after it."""
+    task: str = "classification"
+    """What the model is for: classification, regression, multi_label, next_token, segmentation, depth, or a dotted name
+    of one's own function that returns a `fedprune.tasks.Task`."""
     name: str = ""
     seed: Seed = 0
     evaluate_every: Positive = 1
-    prune_first: bool = False
-    prune_last: bool = False
+    prune_first: bool | None = None
+    prune_last: bool | None = None
+    """Whether the first and the last layer are pruned; where nothing is said they are dense, but where they hold most
+    of the weights."""
     prune_depthwise: bool = False
     """Depthwise layers hold few weights and lose much by pruning, so they stay dense by default."""
     least_replies: Annotated[float, Meta(gt=0, le=1)] = 0.5
@@ -105,14 +122,15 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     """An experiment from plain tables; ``source`` names them in errors."""
     try:
         fleet = _fleet(table.get("fleet", {}), source)
-        experiment = msgspec.convert({**table, "fleet": {}}, Experiment)
+        experiment = msgspec.convert({**_rated(table), "fleet": {}}, Experiment)
     except msgspec.ValidationError as error:
         raise ExperimentError(f"{source}: {explain(str(error), _TABLES)}") from error
     except UnicodeEncodeError as error:
         raise ExperimentError(f"{source}: a key or a text is not UTF-8: {quoted(error.object)}") from error
     experiment = msgspec.structs.replace(experiment, fleet=fleet, data=_with_devices(experiment.data, fleet))
     # as labels are read, whatever system they were written on
-    classes = tuple(unicodedata.normalize("NFC", name) for name in experiment.data.classes)
+    names = experiment.data.classes or targets_of(experiment.data)
+    classes = tuple(unicodedata.normalize("NFC", name) for name in names)
     experiment = msgspec.structs.replace(experiment, data=msgspec.structs.replace(experiment.data, classes=classes))
     if experiment.data.partition == "own" and not experiment.data.public_dir and experiment.export.ranges == "public":
         # the server has no example of its own to measure on
@@ -121,6 +139,18 @@ def parse(table: Mapping[str, Any], source: str) -> Experiment:
     for key, problem in contradictions(experiment, training_devices(fleet)):
         raise ExperimentError(f"{source}: {key}: {problem}")
     return experiment
+
+
+_ADAMS_RATE = 0.001
+
+
+def _rated(table: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The table with a learning rate fit for Adam, where it asks for that and says none: SGD's is far too large."""
+    training, pretraining = table.get("training"), table.get("pretraining", {})
+    if not isinstance(training, Mapping) or training.get("optimiser") != "adam" or not isinstance(pretraining, Mapping):
+        return table
+    rate = {"learning_rate": _ADAMS_RATE}
+    return {**table, "training": {**rate, **training}, "pretraining": {**rate, **pretraining}}
 
 
 def _fleet(tables: Any, source: str) -> dict[str, Tier]:
@@ -173,13 +203,18 @@ def to_json(experiment: Experiment) -> str:
     for key in ("pretraining", "export", "privacy"):
         if getattr(experiment, key) == getattr(_PLAIN, key):
             del table[key]
-    for key in ("quantise_last", "clip_norm", "aggregate", "trim", "most_examples"):
+    for key in (
+        "quantise_last", "clip_norm", "aggregate", "trim", "most_examples", "label_smoothing", "class_weights",
+    ):  # fmt: skip
         if getattr(experiment.training, key) == getattr(_PLAIN.training, key):
             del table["training"][key]
-    for key in ("central", "classes", "shape", "mean", "std", "public_dir", "sounds", "pictures", "tables"):
+    for key in (
+        "central", "classes", "shape", "mean", "std", "target_mean", "target_std", "public_dir", "sounds", "pictures",
+        "tables",
+    ):  # fmt: skip
         if getattr(experiment.data, key) == getattr(_PLAIN.data, key):
             del table["data"][key]
-    for key in ("retries", "deadline_s"):
+    for key in ("retries", "deadline_s", "task"):
         if table[key] == getattr(_PLAIN, key):
             del table[key]
     return msgspec.json.encode(table).decode()
@@ -205,7 +240,9 @@ def to_toml(experiment: Experiment) -> str:
 
 def _toml(value: Any) -> str:
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items() if each is not None) + " }"
+    if isinstance(value, list | tuple) and any(isinstance(each, dict) for each in value):
+        return "[" + ", ".join(_toml(each) for each in value) + "]"
     # JSON's values are TOML's, but for surrogate pairs and a bare DEL
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
@@ -243,6 +280,6 @@ def _override(table: dict[str, Any], override: str) -> None:
 
 _TABLES: dict[str, type[msgspec.Struct]] = {
     "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
-    "privacy": Privacy,
+    "privacy": Privacy, "training.schedule[]": Stretch,
 }  # fmt: skip
 _PLAIN = Experiment(Data(""), "", {}, 1)

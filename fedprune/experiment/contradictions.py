@@ -8,20 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from fedprune.experiment import own_data
 from fedprune.experiment.errors import quoted
+from fedprune.experiment.sections import Training
 
 if TYPE_CHECKING:
     from fedprune.experiment import Experiment
 
 
+WITH_CLASSES = ("classification", "next_token", "segmentation")
+"""Tasks whose labels are classes, which can be weighted and smoothed."""
+
+
 def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]]:
     """(key, what is wrong and what would be right) of an experiment whose tiers have so many training devices."""
     data, problems = experiment.data, []
-    for key, text in (("model", experiment.model), ("data.name", data.name)):
+    for key, text in (("model", experiment.model), ("data.name", data.name), ("task", experiment.task)):
         if not _encodable(text):
             problems.append((key, f"{quoted(text)} is not UTF-8"))
     problems += own_data.contradictions(data)
     if data.partition not in ("natural", "own") and not data.devices and not experiment.fleet:
         problems.append(("data.devices", f"missing; a {data.partition} partition wants a number of devices, 1 or more"))
+    problems += _of_task(experiment)
     if experiment.fleet and not trained:
         problems.append(("fleet", "no tier trains; leave trains = false out of one at least"))
     elif experiment.fleet and data.devices and data.devices != trained:
@@ -34,7 +40,8 @@ def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]
         problems.append(
             ("training.quantise_last", "no plan counts what it takes; leave it out, or train_memory_bytes of all tiers")
         )
-    if experiment.export.ranges == "devices" and experiment.export.calibration != "minmax":
+    problems += _of_rates(experiment.training)
+    if experiment.export.ranges == "devices" and experiment.export.calibration not in ("best", "minmax"):
         problems.append(("export.calibration", "devices send extremes alone; leave it out, or export.ranges"))
     problems += _not_private(experiment) if experiment.privacy.epsilon else []
     if data.official_test and data.partition != "natural":
@@ -54,6 +61,24 @@ def contradictions(experiment: Experiment, trained: int) -> list[tuple[str, str]
     return problems
 
 
+def _of_rates(training: Training) -> list[tuple[str, str]]:
+    """What of learning rates and of the server's optimiser has nothing to act on."""
+    problems = []
+    if training.schedule and training.final_learning_rate is not None:
+        problems.append(("training.final_learning_rate", "training.schedule says what it is; leave one of them out"))
+    for index, stretch in enumerate(training.schedule):
+        if stretch.along != "line" and stretch.to is None:
+            problems.append((f"training.schedule[{index}].to", f'missing; along = "{stretch.along}" leads to a rate'))
+    defaults = Training()
+    if training.server_optimiser == "none":
+        for key in ("server_learning_rate", "server_momentum", "server_beta2", "server_epsilon"):
+            if getattr(training, key) != getattr(defaults, key):
+                problems.append(
+                    (f"training.{key}", 'training.server_optimiser is "none"; choose one, such as "momentum"')
+                )
+    return problems
+
+
 def _plain(value: Any) -> bool:
     """Whether JSON and flat TOML both give a value back."""
     if isinstance(value, list):
@@ -68,6 +93,26 @@ def _plain(value: Any) -> bool:
 def _encodable(text: str) -> bool:
     # a lone surrogate, which comes of an argument that is not UTF-8, is no text
     return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _of_task(experiment: Experiment) -> list[tuple[str, str]]:
+    """What contradicts what the model is for, as far as a name tells that."""
+    task, training, problems = experiment.task, experiment.training, []
+    for key in ("label_smoothing", "class_weights"):
+        if getattr(training, key) and task not in WITH_CLASSES:
+            problems.append((f"training.{key}", f"only where task is one of {', '.join(WITH_CLASSES)}"))
+    data, targets = experiment.data, own_data.targets_of(experiment.data)
+    if data.partition == "own" and task == "regression" and not targets:
+        said = 'devices\' own recordings have numbers to predict where data.name = "tables"; name their columns'
+        problems.append(("data.tables.targets", said))
+    elif data.partition == "own" and task not in ("classification", "regression"):
+        problems.append(("task", f"{quoted(task)}: devices' own recordings have labels, or targets in tables"))
+    elif targets and task != "regression":
+        problems.append(("data.tables.targets", f'only where task = "regression", here {quoted(task)}'))
+    if isinstance(training.class_weights, str) and training.class_weights not in ("", "balanced"):
+        said = f"{quoted(training.class_weights)} is neither balanced nor a list of numbers"
+        problems.append(("training.class_weights", said))
+    return problems
 
 
 def _not_private(experiment: Experiment) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 Tables = Mapping[str, type[msgspec.Struct]]
-"""Table of the experiment, ``""`` for the outermost -> its keys."""
+"""Table of the experiment, ``""`` for the outermost, ``key[]`` for each of a list -> its keys."""
 
 _NAMES = {"int": "a whole number", "float": "a number", "str": "a text in quotes", "bool": "true or false",
           "object": "a table", "array": "a list", "null": "nothing"}  # fmt: skip
@@ -19,7 +19,7 @@ def explain(message: str, tables: Tables) -> str:
     path = where.strip("`").removeprefix("$").strip(".")
     if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
         name = unknown[1] if re.fullmatch(r"[\w-]+", unknown[1]) else repr(unknown[1])
-        keys = list(tables.get(path, tables[""]).__struct_fields__)
+        keys = list(tables.get(_any_of(path), tables[""]).__struct_fields__)
         close = difflib.get_close_matches(name, keys, 1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(keys))}"
         return f"{'.'.join(filter(None, [path, name]))}: unknown key; {hint}"
@@ -30,11 +30,17 @@ def explain(message: str, tables: Tables) -> str:
         return f"{path}: expected {kinds}, got {_NAMES.get(wrong[2], wrong[2])}"
     if choice := re.fullmatch(r"Invalid enum value '?(.+?)'?", text):
         field = path.rsplit(".", 1)[-1]
-        options = next(f.type for f in msgspec.structs.fields(tables[path.rpartition(".")[0]]) if f.name == field)
+        table = tables[_any_of(path.rpartition(".")[0])]
+        options = next(each.type for each in msgspec.structs.fields(table) if each.name == field)
         return f"{path}: {choice[1]!r} is not one of {', '.join(options.__args__)}"
     if bound := re.fullmatch(r"Expected `(\w+)` (.+)", text):
         return f"{path}: expected {_NAMES.get(bound[1], bound[1])} {bound[2]}"
     return f"{path}: {text}"
+
+
+def _any_of(path: str) -> str:
+    """The path of a table in a list as that of any of them: key[3] is key[]."""
+    return re.sub(r"\[\d+\]", "[]", path)
 
 
 _MOST_LETTERS, _MOST_QUOTED = 1000, 60

@@ -76,10 +76,18 @@ class Tables(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Rows of an example."""
     step: Annotated[int, Meta(ge=0, le=2**24)] = 0
     """Rows from one example of a recording to the next; 0 is as many as in a window, so that none overlap."""
+    targets: tuple[str, ...] = ()
+    """Columns of numbers to predict, for task regression, in the place of a label: a window's are those of its last
+    row."""
 
 
 NAMES = ("sounds", "pictures", "tables", "arrays")
 """Kinds of own recordings that the library reads; others are read by a loader of one's own."""
+
+
+def targets_of(data: Data) -> tuple[str, ...]:
+    """Columns of numbers to predict, in the order of the model's outputs; empty where examples have labels."""
+    return data.tables.targets if data.name == "tables" and data.tables is not None else ()
 
 
 def shape_of(data: Data) -> tuple[int, ...] | None:
@@ -117,19 +125,26 @@ def contradictions(data: Data) -> list[tuple[str, str]]:
     for key in NAMES[:3]:
         if getattr(data, key) is not None and data.name != key:
             problems.append((f"data.{key}", f'only where data.name = "{key}"'))
-    for key in ("classes", "shape", "mean", "std", "public_dir"):
+    for key in ("classes", "shape", "mean", "std", "target_mean", "target_std", "public_dir"):
         if getattr(data, key) and not own:
             problems.append((f"data.{key}", 'only where data.partition = "own"'))
     if own and data.examples:
         problems.append(("data.examples", "each device has its own; leave it out"))
     if data.name == "tables" and (data.tables is None or not data.tables.signals):
         problems.append(("data.tables", 'missing; give its columns, such as { signals = ["ax", "ay", "az"] }'))
-    if len(data.classes) != len({*data.classes}) or len(data.classes) == 1:
+    targets = targets_of(data)
+    if len(targets) != len({*targets}) or (targets and data.classes != targets):
+        problems.append(("data.tables.targets", "expected each of them once, and data.classes left out"))
+    elif len(data.classes) != len({*data.classes}) or (len(data.classes) == 1 and not targets):
         problems.append(("data.classes", "expected two or more, each of them once"))
     if len(data.classes) > MOST_CLASSES:
         problems.append(("data.classes", f"{len(data.classes):,}; at most {MOST_CLASSES:,}"))
     if len(data.mean) != len(data.std):
         problems.append(("data.std", f"{len(data.std)} values, but data.mean has {len(data.mean)}; give both or none"))
+    for key, values in (("target_mean", data.target_mean), ("target_std", data.target_std)):
+        if len(values) != (len(targets) if data.mean else 0):
+            expected = f"one for each of data.tables.targets, {len(targets)}" if data.mean and targets else "none"
+            problems.append((f"data.{key}", f"{len(values)} values, expected {expected}: they come with data.mean"))
     return problems + (_of_shape(data) if own and not problems else [])
 
 

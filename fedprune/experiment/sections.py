@@ -47,6 +47,10 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
     """Of each channel of own recordings; with ``std``, left out, that of all devices' training examples."""
     std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
+    target_mean: tuple[Annotated[float, Meta(ge=-LARGEST, le=LARGEST)], ...] = ()
+    """Of each of data.tables.targets; with ``mean``, left out, that of all devices' training examples."""
+    target_std: tuple[Annotated[float, Meta(ge=LEAST_STD, le=LARGEST)], ...] = ()
+    """Of each of data.tables.targets."""
     public_dir: str = ""
     """The server's folder of own recordings, to pretrain and to calibrate with; empty where it has none."""
     sounds: Sounds | None = None
@@ -54,16 +58,38 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tables: Tables | None = None
 
 
+class Stretch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Some rounds of a schedule of learning rates."""
+
+    rounds: Positive
+    to: Rate | None = None
+    """Learning rate of the last of them; left out, the rate stays what it was."""
+    along: Literal["line", "cosine", "step"] = "line"
+    """How it gets there from the rate before: evenly, along half a cosine, or at once."""
+
+
 class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A device's local training."""
+    """A device's local training, and what the server makes of it."""
 
     epochs: Positive = 1
     batch: Positive = 64
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    """What moves a device's weights, and the server's in pretraining, where the method has nothing of its own; adam has
+    decoupled weight decay (AdamW)."""
     learning_rate: Rate = 0.05
+    """Of the first round; left out with adam, 0.001, in pretraining too."""
     final_learning_rate: Rate | None = None
     """Learning rate of the last round, reached by a cosine; the same as the first where left out."""
+    schedule: tuple[Stretch, ...] = ()
+    """Instead of final_learning_rate, stretches of rounds one after the other, such as a warm-up and a cosine:
+    [{ rounds = 5, to = 0.1 }, { rounds = 45, to = 0.001, along = "cosine" }]. After the last the rate stays."""
     momentum: Share = 0.9
+    """Of SGD; β₁ of adam."""
     weight_decay: Amount = 5e-4
+    clip_gradients: Amount = 0.0
+    """Greatest Euclidean norm of a step's gradient over all weights, in pretraining too; 0 is no limit."""
+    proximal: Amount = 0.0
+    """FedProx's μ: devices also minimise μ/2 ‖w − w₀‖², where w₀ is what they were sent."""
     augment: bool = True
     """Random crops and flips, for images that bear them."""
     participation: Annotated[float, Meta(gt=0, le=1)] = 1.0
@@ -86,6 +112,23 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How each weight is joined over the devices that own it: their mean by examples; their median, one vote a device;
     or the mean by examples without the least and the greatest, ``trim`` of the devices at each end."""
     trim: Annotated[float, Meta(ge=0, lt=0.5)] = 0.2
+    server_optimiser: Literal["none", "momentum", "adam", "yogi", "adagrad"] = "none"
+    """How the server goes on with what devices changed, joined: all of it; with momentum (FedAvgM); or by FedAdam,
+    FedYogi, FedAdagrad."""
+    server_learning_rate: Rate | None = None
+    """Left out, 1 with momentum, else 0.01."""
+    server_momentum: Share = 0.9
+    """Of momentum; β₁ of the others."""
+    server_beta2: Share = 0.99
+    """Of adam and yogi."""
+    server_epsilon: Rate = 1e-3
+    """τ, which is added to the root of second moments: the smaller, the more a weight's step is of one size."""
+    label_smoothing: Share = 0.0
+    """So much of a label's certainty is shared out among all classes, in the loss that is trained, and in no metric."""
+    class_weights: str | tuple[Rate, ...] = ()
+    """Of each class in the loss that is trained, and in no metric, in the order of the model's outputs; ``balanced``:
+    in inverse proportion to its share of the device's own training examples (of the public ones in pretraining), so
+    that no device says how many it has of which. Left out, all count 1."""
 
 
 class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -105,8 +148,10 @@ class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ranges: Literal["public", "devices"] = "public"
     """Whose examples they are measured on: the server's public ones, or those of the devices, which each send the least
     and the greatest value of every activation when training is over."""
-    calibration: Literal["minmax", "percentile", "mse"] = "minmax"
-    """All that was seen; without the outermost 0.01 % at each end; or the range of least squared rounding error."""
+    calibration: Literal["best", "minmax", "percentile", "mse"] = "best"
+    """All that was seen; without the outermost 0.01 % at each end; the range of least squared rounding error; or the
+    best of these, each also with biases that make up for the rounding: the file that agrees most with torch on public
+    examples."""
 
 
 class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedprune.graph.shared import second_names
 from fedprune.types import Granularity, Masks, Scores, Tensor
 
 if TYPE_CHECKING:
@@ -121,40 +123,28 @@ def coupled(groups: Iterable[Group]) -> Granularity:
     return Granularity(pool, spread)
 
 
-def layer_shapes(model: nn.Module, example: torch.Tensor) -> dict[str, tuple[int, ...]]:
-    """Return the weight shapes of convolutions and linear layers, in the order they run on a batch ``example``.
-
-    >>> import torch
-    >>> layer_shapes(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU()), torch.zeros(1, 3))
-    {'0.weight': (4, 3)}
-    """
-    from torch import nn
-
-    modules = dict(model.named_modules())
-    # A root that is itself a layer has the empty name, and its weight no prefix.
-    return {
-        f"{name}.weight".lstrip("."): tuple(modules[name].weight.shape)
-        for name in _calls(model, example)
-        if isinstance(modules[name], (nn.modules.conv._ConvNd, nn.Linear))
-    }
-
-
 def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
-    """Return groups, lone batch norms and whether all operations are per channel; the model is not touched."""
-    import torch
-    import torch_pruning
+    """Return groups, lone batch norms and whether all operations are per channel; the model is not touched.
+
+    A net that cannot be followed has no groups.
+    """
     from torch import nn
 
     net = copy.deepcopy(model).eval().requires_grad_(True)
     calls = _calls(net, example)
-    with torch.enable_grad():
-        # As a tuple: a bare batch would first be tried as one argument a sample.
-        graph = torch_pruning.DependencyGraph().build_dependency(net, (example,), verbose=False)
-    nodes = list(graph.module2node.values())
+    try:
+        nodes, traced_groups = _dependencies(net, example)
+    except Exception:  # the library's own, of whatever kind, for a net that it cannot follow
+        return Coupling((), {}, False)
     names = {module: name for name, module in net.named_modules()}
-    safe = {node.module for node in nodes if _is_safe(node, calls.get(names.get(node.module, "?"), []), example.ndim)}
+    shared = _shared(net)
+    safe = {
+        node.module
+        for node in nodes
+        if node.module not in shared and _is_safe(node, calls.get(names.get(node.module, "?"), []), example.ndim)
+    }
     groups, claimed = [], set[tuple[str, int, int]]()
-    for traced in graph.get_all_groups():
+    for traced in traced_groups:
         group = _group(traced, safe, names, list(calls))
         places = {(m.name, m.dim, int(p)) for m in group.members for p in m.positions.flat} if group else set()
         if group and not places & claimed:
@@ -172,6 +162,26 @@ def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
     # What stands at the very end reads no further: a softmax there does no harm.
     inner = {node.module for node in nodes if node.outputs}
     return Coupling(tuple(sorted(groups, key=lambda group: order.index(group.name))), norms, inner <= safe)
+
+
+def _dependencies(net: nn.Module, example: torch.Tensor) -> tuple[list[Any], list[Any]]:
+    """The nodes and groups of the library's graph; it raises errors of many kinds."""
+    import torch
+    import torch_pruning
+
+    # It warns of what it cannot follow, such as a GRU: `_is_safe` judges what may be relied on.
+    with torch.enable_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # As a tuple: a bare batch would first be tried as one argument a sample.
+        graph = torch_pruning.DependencyGraph().build_dependency(net, (example,), verbose=False)
+        return list(graph.module2node.values()), list(graph.get_all_groups())
+
+
+def _shared(net: nn.Module) -> set[nn.Module]:
+    """Modules that own a parameter or buffer which has a second name: what is cut of one would be cut of another."""
+    second = second_names(net)
+    owners = {name.rpartition(".")[0] for name in (*second, *second.values())}
+    return {module for name, module in net.named_modules(remove_duplicate=False) if name in owners}
 
 
 def _calls(model: nn.Module, example: torch.Tensor) -> dict[str, list[int]]:
@@ -284,9 +294,3 @@ def _row_means(member: Member, scores: Scores) -> Tensor:
     rows = scores[member.name].reshape(member.shape[0], -1).mean(1)
     means: Tensor = rows[member.positions].mean(1)
     return means
-
-
-def prunable(layers: Iterable[str], *, first: bool = False, last: bool = False) -> tuple[str, ...]:
-    """The layers that are pruned, given all in forward order: the first and the last only where asked for."""
-    names = tuple(layers)
-    return names[0 if first else 1 : None if last else -1]

@@ -68,14 +68,15 @@ def run(graph: Graph, inputs: Tensor) -> dict[str, FloatTensor]:
         raise ValueError(f"inputs of shape {tuple(inputs.shape)} do not fit the graph's input {shape}")
     first = torch.as_tensor(np.asarray(inputs, dtype=np.float32)).reshape(-1, *shape)
     with torch.no_grad():
-        if len(first) > 1 and _moves_batch(graph):  # then only a batch of one is what the shapes say
+        if len(first) > 1 and moves_batch(graph):  # then only a batch of one is what the shapes say
             each = [_values(graph, one[None]) for one in first]
             joined = {name: np.concatenate if shape[0] == 1 else np.stack for name, shape in graph.shapes.items()}
             return {name: join([one[name].numpy() for one in each]) for name, join in joined.items()}
         return {name: value.numpy() for name, value in _values(graph, first).items()}
 
 
-def _moves_batch(graph: Graph) -> bool:
+def moves_batch(graph: Graph) -> bool:
+    """Return whether a graph computes samples one at a time only, since its batch does not always lie first."""
     computed = {op.output for op in graph.operations if not isinstance(op, Constant)}
     return any(graph.shapes[name][0] != 1 for name in computed) or any(
         isinstance(op, Permute) and op.order[0] != 0 for op in graph.operations
@@ -85,11 +86,20 @@ def _moves_batch(graph: Graph) -> bool:
 def _values(graph: Graph, first: "torch.Tensor") -> "dict[str, torch.Tensor]":
     values = {graph.input: first}
     for op in graph.operations:
-        arguments = [values[name] for name in op.inputs]
-        result = RULES[type(op)](op, graph.shapes[op.output], *arguments)
-        bounds = getattr(op, "bounds", FREE)
-        values[op.output] = result if bounds == FREE else result.clamp(bounds.low, bounds.high)
+        values[op.output] = clipped(op, compute(graph, op, [values[name] for name in op.inputs]))
     return values
+
+
+def compute(graph: Graph, op: Operation, arguments: "list[torch.Tensor]") -> "torch.Tensor":
+    """Return what one operation of the graph makes of a batch of each of its inputs, before its bounds."""
+    result: torch.Tensor = RULES[type(op)](op, graph.shapes[op.output], *arguments)
+    return result
+
+
+def clipped(op: Operation, values: "torch.Tensor") -> "torch.Tensor":
+    """Return ``values`` within the operation's bounds, where it has any."""
+    bounds = getattr(op, "bounds", FREE)
+    return values if bounds == FREE else values.clamp(bounds.low, bounds.high)
 
 
 def _constant(parameter: Parameter | None) -> "torch.Tensor | None":

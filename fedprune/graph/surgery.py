@@ -76,7 +76,10 @@ def removable(model: nn.Module, masks: Masks, example: torch.Tensor) -> dict[str
 def _operate(model: nn.Module, masks: Masks, example: torch.Tensor) -> tuple[nn.Module, Coupling, dict[str, Tensor]]:
     """The masked model in double precision, removed channels zeroed and their constants folded; and which they are."""
     net = _masked(model, masks)
-    coupling = couple(net, _noise(example, 1, seed=0))
+    try:
+        coupling = couple(net, _noise(example, 1, seed=0))
+    except Exception as error:  # whatever the net's own code raises
+        raise SurgeryError(f"the model does not run in double precision: {error}") from error
     removed = {group.name: np.zeros(group.size, dtype=np.bool_) for group in coupling.groups}
     while True:
         inputs = _inputs(net, coupling.groups, _noise(example, 1, seed=0))

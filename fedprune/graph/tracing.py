@@ -9,6 +9,7 @@ from fedprune.graph import shapes as _shapes
 from fedprune.graph.calls import Call, Read, canonical
 from fedprune.graph.operations import Graph, Operation, Shape
 from fedprune.graph.readers import READERS
+from fedprune.graph.shared import second_names
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     """Return the graph of ``model`` in evaluation mode; the model itself is left as it was.
 
     ``example`` is a batch, channels first, of which the first sample is used: only its shape matters, and whether it
-    is of integers. Names of parameters are those of ``state_dict``. Dropout, copies and reshapes to the same shape
-    leave no trace.
+    is of integers. Names of parameters are those of ``state_dict``, a shared one's the first of its. Dropout, copies,
+    reshapes to the same shape and what no output needs leave no trace.
 
     Raises ``UnsupportedOperation``, naming the aten operation and the line of the model, for what no operation covers.
     """
@@ -35,9 +36,10 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
     try:
         torch.backends.mha.set_fastpath_enabled(False)  # one opaque call, where no gradient is asked for
         with torch.no_grad(), warnings.catch_warnings():
-            # of recurrent layers, which keep lists of their weights
-            warnings.filterwarnings("ignore", "The tensor attribute")
-            return _read(_known(torch.export.export(model.eval(), (sample,))), READERS)
+            warnings.simplefilter("ignore", UserWarning)  # of a recurrent layer's own list of its weights
+            program = _known(torch.export.export(model.eval(), (sample,)))
+            program.graph.eliminate_dead_code()
+            return _read(program, READERS, second_names(model))
     finally:
         torch.backends.mha.set_fastpath_enabled(attention)
         for module, training in modes:
@@ -56,8 +58,8 @@ def _known(program: "torch.export.ExportedProgram") -> "torch.export.ExportedPro
     return written
 
 
-def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read]) -> Graph:
-    constants = _constants(program)
+def _read(program: "torch.export.ExportedProgram", readers: Mapping[str, Read], second: Mapping[str, str]) -> Graph:
+    constants = {node: (second.get(name, name), value) for node, (name, value) in _constants(program).items()}
     tensors: dict[str, str] = {}
     shapes: dict[str, Shape] = {}
     modules: dict[str, str] = {}
@@ -170,17 +172,24 @@ def _call(
         plain_shape=shape,
         rank=len(getattr(first, "shape", ())),
         shapes=shapes,
-        where=_line(node.meta.get("stack_trace") or ""),
+        where=_line(node.meta.get("stack_trace") or "") or _layer(node),
         tensors=tensors,
         constants=constants,
     )
 
 
+def _layer(node: "Node") -> str:
+    # Of a module of torch's in a plain sequence no line of its author's is in the history.
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    kind = str(stack[-1][1]).rpartition(".")[2] if stack else ""
+    return f"layer {_module(node)!r}, a {kind}" if kind else "(no source line recorded)"
+
+
 def _line(stack: str) -> str:
     # The innermost frame outside torch: the line that its author can change.
     frames = re.findall(r'File "([^"]+)", line (\d+), in (\S+)\n\s*(.*)', stack)
-    own = [frame for frame in frames if "/torch/" not in frame[0].replace("\\", "/")] or frames
+    own = [frame for frame in frames if "/torch/" not in frame[0].replace("\\", "/")]
     if not own:
-        return "(no source line recorded)"
+        return ""
     file, line, function, code = own[-1]
     return f"{file}, line {line}, in {function}: {code.strip()}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedprune.graph.coupling import Group
+from fedprune.graph.shared import second_names, unique_state
 from fedprune.types import Masks, Params, Tensor
 
 if TYPE_CHECKING:
@@ -165,15 +166,16 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     from torch import nn
 
     net = copy.deepcopy(model)
-    state = net.state_dict()
+    state, second = unique_state(net), second_names(net)
     named = {name for name, tensor in state.items() if tensor.ndim}
-    if wrong := (named - shapes.keys()) | (shapes.keys() - state.keys()):
+    if wrong := (named - shapes.keys()) | (shapes.keys() - state.keys() - second.keys()):
         raise ValueError(f"not the model's names: {sorted(wrong)[:3]}")
     resizable = nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._BatchNorm
     for prefix, module in net.named_modules():
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for key, tensor in tensors:
             name = f"{prefix}.{key}".lstrip(".")  # a root that is itself a layer has no prefix
+            name = second.get(name, name)
             if name not in state:  # a buffer that no state holds is the model's own constant
                 continue
             own, wanted = tuple(tensor.shape), tuple(shapes.get(name, ()))

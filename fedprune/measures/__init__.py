@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import msgspec
 import numpy as np
 
+from fedprune.tasks import Task
 from fedprune.types import DeviceId, Model, Params, Tensor
 from fedprune.wire.payload import Payload
 
@@ -42,6 +43,10 @@ class Measurer(Protocol):
     @property
     def schema(self) -> Schema:
         """What an example is."""
+
+    @property
+    def task(self) -> Task:
+        """What the model is for."""
 
     @property
     def parts(self) -> DeviceData:
@@ -108,6 +113,8 @@ class Kind(NamedTuple):
     """(slots, values) -> bytes that an honest request's tensors take at most besides those of the model."""
     answers: Callable[[Any, Model], int] = lambda args, model: 0
     """(args, model) -> bytes that an honest answer takes at most besides the ``copies`` of what was sent."""
+    classes: bool = False
+    """Whether it is about classes, which only some tasks have."""
     whose: Callable[[Any], str] | None = None
     """args -> whose examples are behind it, where the asker has the choice; else ``of``."""
 

@@ -33,7 +33,7 @@ def _request(model: Model, args: Part | None) -> Payload:
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     examples, model = examples_of(device, request.values["of"]), device.model(request.tensors)
     with draws.seeded(device.number("accuracy")):
-        found = training.evaluate(model, device.batches(examples, min(most or _BATCH, _BATCH)))
+        found = training.evaluate(model, device.batches(examples, min(most or _BATCH, _BATCH)), device.task)
     return Payload({"examples": found.examples, "hits": found.correct})
 
 
@@ -52,4 +52,4 @@ def _whose(args: Part | None) -> str:
     return args or DEVELOPMENT
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, _Asked, whose=_whose)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, _Asked, classes=True, whose=_whose)

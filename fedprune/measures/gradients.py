@@ -23,7 +23,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     batches = device.batches(examples, most or device.experiment.training.grow_batch)
     model = device.model(request.tensors)
     with draws.seeded(device.number("gradients")):
-        grads = gradients(model, batches, layers)
+        grads = gradients(model, batches, layers, device.task)
     return Payload({"examples": len(examples)}, _layers.named(_GRAD, grads))
 
 

@@ -30,7 +30,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     for index, params in enumerate(candidates_of(request)):
         model = device.model({**params, **statistics_of(index, request.tensors)})
         with draws.seeded(device.number("candidates")):  # the same for each, so that only the masks differ
-            loss = training.evaluate(model, device.batches(examples, min(most or BATCH, BATCH))).loss
+            loss = training.evaluate(model, device.batches(examples, min(most or BATCH, BATCH)), device.task).loss
         losses.append(loss if np.isfinite(loss) else None)
     return Payload({"examples": len(examples), "losses": losses})
 

@@ -38,7 +38,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     chosen = examples.take(rng.permutation(len(examples))[: most or device.experiment.training.grow_batch])
     model, inputs = device.model(request.tensors), device.schema.normalise(chosen.inputs)
     with draws.seeded(device.number("grow", round)):
-        found = evidence.top_gradients(model, inputs, chosen.labels, request.masks, counts)
+        found = evidence.top_gradients(model, inputs, chosen.labels, request.masks, counts, device.task)
     tensors = {}
     for name, top in found.items():
         at = np.zeros(request.masks[name].size, np.bool_)

@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from fedprune import own_code
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.types import Method
 
@@ -41,7 +42,7 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Chan
     """
     name, given = table["name"], {key: value for key, value in table.items() if key != "name"}
     function = find(name)
-    signature = inspect.signature(function, eval_str=True)
+    signature = _signature(name, function)
     parameters = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
     traced = parameters.pop("channels", None)
     if "seed" in parameters:
@@ -60,7 +61,11 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Chan
         raise MethodError(f"method.name: {name} needs the coupled channels of a model, and there is none here")
     try:
         method = function(layers, **given)
-    except ValueError as error:
+    except Exception as error:  # whatever one's own function raises
+        if own_code.place(error, name):
+            raise MethodError(f"method: {own_code.raised(error, name)}") from error
+        if not isinstance(error, ValueError):
+            raise
         raise MethodError(f"method: {error}") from error
     if not isinstance(method, Method):
         raise MethodError(f"method.name: {name} returned {type(method).__name__}, expected a fedprune.types.Method")
@@ -72,7 +77,7 @@ def size_parameter(name: str) -> tuple[str, float] | None:
 
     None where it has neither. Raises MethodError for an unknown method.
     """
-    parameters = inspect.signature(find(name)).parameters
+    parameters = _signature(name, find(name)).parameters
     for key in ("density", "width"):
         if key in parameters:
             default = parameters[key].default
@@ -83,19 +88,30 @@ def size_parameter(name: str) -> tuple[str, float] | None:
 def find(name: str) -> Callable[..., Any]:
     """The function of a shipped or dotted method name."""
     target = catalogue().get(name, name)
-    module, colon, attribute = target.partition(":")
-    if not colon:
+    if ":" not in target:
         known = ", ".join(catalogue())
         raise MethodError(
             f"method.name: {name!r} is not one of {known}, nor a dotted name like my_package.methods:mine"
         )
     try:
-        function = getattr(importlib.import_module(module), attribute)
+        function = own_code.imported(target)
     except Exception as error:  # whatever one's own module raises while it is imported
-        raise MethodError(f"method.name: {name} cannot be imported: {error}") from error
+        raise MethodError(f"method.name: {name} cannot be imported: {own_code.raised(error, name)}") from error
     if not callable(function):
         raise MethodError(f"method.name: {name} is not a function")
     return function  # type: ignore[no-any-return]
+
+
+def _signature(name: str, function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except Exception as error:  # annotations are somebody's code as well
+        raise MethodError(f"method.name: {own_code.defined(function)}{name}: {own_code.words(error)}") from error
+    first = next(iter(signature.parameters.values()), None)
+    if first is None or first.kind not in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD, first.VAR_POSITIONAL):
+        said = f"{name}{signature} takes no layers, its one positional argument"
+        raise MethodError(f"method.name: {own_code.defined(function)}{said}")
+    return signature
 
 
 def _check(key: str, value: object, annotation: object) -> None:

@@ -67,7 +67,9 @@ def best_channels(scores: Scores, keep: float) -> Masks:
 
 
 def whole(channels: Channels, params: Params) -> Model:
-    """A model whose devices hold every channel for now, and of which none is pushed."""
+    """A model whose devices hold every channel for now, and of which none is pushed; ValueError where it has none."""
+    if not channels()[0]:
+        raise ValueError("the model has no channels that can be followed, so none can be pruned")
     free = {group.name: np.ones(group.size, np.bool_) for group in channels()[0]}
     return pushed(narrowed(channels, lambda groups: {})(params), free, 0.0)
 

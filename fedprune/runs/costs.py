@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fedprune import budgets, measures, training
+from fedprune import budgets, measures, tasks, training
 from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of
 from fedprune.budgets.plan import ways
 from fedprune.counter_rng import generator
@@ -20,6 +20,7 @@ from fedprune.methods.asking import asked_kinds, begun
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
 from fedprune.training.lean import Lean, blocks
+from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params
 
 if TYPE_CHECKING:
@@ -67,7 +68,9 @@ class Costs:
         largest = method(asked)
         self._zeros = zeros
         self.structured, self.local = bool(largest.start(self._zeros).parts), largest.local
-        self._extra = extra_of(self.local, largest.start(self._zeros).memory)
+        asked_of = experiment.training
+        steps = steps_of(asked_of.optimiser, asked_of.clip_gradients, asked_of.proximal)
+        self._extra = extra_of(self.local, largest.start(self._zeros).memory, steps)
         kinds = asked_kinds(largest, self._zeros, experiment.rounds)
         self.grows = any(measures.find(kind).backward for kind in kinds)
         self.batch = experiment.training.batch
@@ -102,10 +105,12 @@ class Costs:
             torch.manual_seed(0)
             for parameter in model.parameters():  # equal values, such as zero biases, would be stored once
                 parameter.add_(torch.rand_like(parameter) / 16)
-        graph = trace(model, torch.zeros(1, *self._schema.input_shape))
+        task = tasks.named(self._experiment.task)
+        graph = trace(model, tasks.example(task, self._schema.input_shape))
         folded = inference(graph)
         # ranges change what bytes say, not how many there are
         seen = generator(0, "inputs of a cost").standard_normal((_SEEN, *self._schema.input_shape)).astype(np.float32)
+        seen = np.zeros_like(seen) if task.tokens else seen
         file = litert.write_int8(folded, litert.calibrate(folded, seen))
         return Traced(state, graph, folded, blocks(model), len(file))
 

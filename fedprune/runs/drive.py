@@ -36,7 +36,8 @@ def rounds(
         state = pretrain(setting, progress)
         folder.save(state)
     ended: list[Fleet] = []
-    shipped = functools.partial(shipping.shipped, setting) if setting.experiment.export.ranges == "devices" else None
+    from_devices = setting.experiment.export.ranges == "devices" and shipping.traceable(setting)
+    shipped = functools.partial(shipping.shipped, setting) if from_devices else None
     for step in run(asking, setting.tiers(), len(setting.holds), state, shipped, ended.append):
         if step.row:
             folder.add(step.row)
@@ -59,7 +60,8 @@ def drive(
         for part, forms in which:  # one after the other, so that a device need not hold all of them at once
             jobs = setting.tiers().tests(part, fleet.active(last.round).nodes, fleet.usable(last.round))
             tests = {device: job._replace(part="", structured=False) for device, job in jobs.items()}
-            step = asking.ask(_forms.question(forms), last.view(part), fleet, tests, last.round, least=0.0)
+            question = _forms.question(forms, setting.task)
+            step = asking.ask(question, last.view(part), fleet, tests, last.round, least=0.0)
             row = {**step.row, **({"part": part} if part else {})}
             folder.add(row)
             progress(row)

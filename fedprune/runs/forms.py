@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +16,7 @@ from fedprune.federated.rounds.rounds import measured
 from fedprune.runs import shipping
 from fedprune.runs.costs import SRAM_SLACK
 from fedprune.runs.setting import Setting
+from fedprune.tasks import CLASSIFICATION, Task, value_in, value_key
 from fedprune.types import DeviceId
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ class Forms(NamedTuple):
     compact: nn.Module
     """Without the channels that nothing needs; the same function."""
     litert_float: bytes
+    """This and the other files are empty where the model cannot be exported."""
     litert_int8: bytes
     """The compacted model, all integers: what is shipped."""
     litert_int8_dense: bytes
@@ -43,24 +46,42 @@ class Forms(NamedTuple):
     micro: bytes
     """The compacted model for TensorFlow Lite Micro, which leaves the zeros out of flash."""
     macs: int
-    """Multiply-adds of the compacted model."""
+    """Multiply-adds of the compacted model; 0 where it cannot be exported."""
+    why: str = ""
+    """Why there are no files: which operator of which line has no rule. Empty where there are some."""
+    calibration: str = "minmax"
+    """How the ranges of the int8 files came about."""
+    noise_db: Mapping[str, float] = {}
+    """Layer -> signal to noise of the int8 file against torch on public examples, the noisiest first."""
 
 
 class Check(NamedTuple):
     """How each form does on the test parts of all devices together."""
 
-    accuracy: float | None
-    """Of torch; None where no device says."""
+    task: Task
+    value: float | None
+    """The task's metric, of torch; None where no device says."""
     forms: dict[str, Any]
-    """For litert_float, litert_int8 and tflm: examples, accuracy, and agreement (the same class as torch)."""
+    """For litert_float, litert_int8 and tflm: examples, accuracy or another metric, and agreement with torch."""
     arena_bytes: int | None
     """Working memory on a microcontroller; None where it could not be measured."""
     by_device: Mapping[DeviceId, float | None]
-    """Accuracy of the int8 file on a device's test part; None where it has none."""
+    """The metric of the int8 file on a device's test part; None where it has none."""
+    int8_loss: float | None = None
+    """By how much the metric of the int8 file is worse than torch's, over the test parts on which both ran to the end;
+    of an accuracy, torch's less that of the file."""
+
+    @property
+    def int8(self) -> float | None:
+        """The metric of the int8 file."""
+        return value_in(self.forms["litert_int8"])
 
 
-def ready(setting: Setting, source: str) -> None:
-    """ExperimentError, before any training, for what could not be exported or checked after it."""
+def ready(setting: Setting, source: str) -> str:
+    """What is to be said, before any training, of an export that will not be possible; empty where it is.
+
+    ExperimentError for what could not be checked after it.
+    """
     from fedprune.export import litert
     from fedprune.graph import UnsupportedOperation
 
@@ -71,14 +92,17 @@ def ready(setting: Setting, source: str) -> None:
     try:
         litert.write_float(shipping.graph(setting, setting.model()))
     except UnsupportedOperation as error:
-        _converted(setting, setting.model(), error, 1, f"{source}: ")
+        found = _converted(setting, setting.model(), error, 1)
+        return f"{found}; it is trained, and model.npz will hold it" if isinstance(found, str) else ""
+    return ""
 
 
 def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") -> Forms:
     """Shrink, trace and quantise the model of a part, of which ``state`` is the view.
 
     Layers whose zeros are left out are unpacked in working memory: as many as ``sram_bytes`` allow, or, where that is
-    0, as cost no more than a quarter of what the dense file takes. ExperimentError for what cannot be exported.
+    0, as cost no more than a quarter of what the dense file takes. Of a model that cannot be exported there are no
+    files, and `Forms.why`. ExperimentError where ranges are missing.
     """
     from fedprune.budgets import macs
     from fedprune.export import litert, tflm
@@ -89,44 +113,51 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
     model, compact = shipping.compacted(setting, state)
     try:
         whole, small = shipping.graph(setting, model), shipping.smaller(setting, compact)
-        whole_ranges, ranges = shipping.ranges(setting, measured(state, part), whole, small)
-        dense_file, file = litert.write_int8(whole, whole_ranges), litert.write_int8(small, ranges)
+        dense, ready, way = shipping.calibrated(setting, measured(state, part), whole, small)
+        dense_file, file = litert.write_int8(*dense[:2]), litert.write_int8(*ready[:2])
         allowed = sram_bytes - SRAM_SLACK if sram_bytes else int(_MOST_ARENA * tflm.sram_bytes(small))
         # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24
-        both = ((small, ranges), (whole, whole_ranges))
-        micro = min((tflm.write_sparse(*each, allowed) for each in both), key=len)
-        return Forms(model, compact, litert.write_float(small), file, dense_file, micro, macs(small))
+        micro = min((tflm.write_sparse(*each[:2], allowed) for each in (ready, dense)), key=len)
+        files = (litert.write_float(small), file, dense_file, micro)
+        return Forms(model, compact, *files, macs(small), calibration=str(way), noise_db=ready.noise_db)
     except UnsupportedOperation as error:
         made = _converted(setting, model, error, len(setting.public))
+    if isinstance(made, str):
+        return Forms(model, compact, b"", b"", b"", b"", 0, made)
     limit = sram_bytes - SRAM_SLACK if sram_bytes else None
     micro = tflm.pack_sparse(read(made.litert_int8), limit)
     return Forms(model, model, *made, made.litert_int8, micro, inspect(made.litert_int8).macs)
 
 
-def _converted(
-    setting: Setting, model: nn.Module, why: UnsupportedOperation, examples: int, place: str = ""
-) -> Converted:
-    """The files of a model that has no graph, by way of litert-torch, with the ranges of public examples."""
+def _converted(setting: Setting, model: nn.Module, why: UnsupportedOperation, examples: int) -> Converted | str:
+    """The files of a model that has no graph, by way of litert-torch, with the ranges of public examples; or why not.
+
+    That is a line that names the operator that the graph has no rule for, and where the model calls it.
+    """
     from fedprune.export.litert.converter import convert
     from fedprune.graph import UnsupportedOperation
 
-    named = f"{place}model: {setting.experiment.model}"
-    if not len(setting.public) or setting.experiment.export.ranges == "devices":
-        raise ExperimentError(f"{named} cannot be exported without public examples: {why}") from why
+    named = f"model: {setting.experiment.model} cannot be exported: {why}"
+    if not len(setting.public) or setting.experiment.export.ranges == "devices" or not _second_way():
+        return named
     seen = setting.schema.normalise(setting.public.inputs[: min(examples, shipping.CALIBRATION)])
     try:
         return convert(model, seen)
     except (UnsupportedOperation, RuntimeError, ValueError) as error:
-        raise ExperimentError(f"{named} cannot be exported: {why}; nor in the second way: {error}") from error
+        return f"{named}; nor by litert-torch: {error}"
 
 
-def question(forms: Forms) -> Phase[dict[DeviceId, Told]]:
+def _second_way() -> bool:
+    return importlib.util.find_spec("litert_torch") is not None
+
+
+def question(forms: Forms, task: Task = CLASSIFICATION) -> Phase[dict[DeviceId, Told]]:
     """What devices are asked of a model's files: how each does on their test parts.
 
     TensorFlow Lite Micro, where a device has it, gets fewer of them the larger the model is.
     """
     files = {"litert_float": forms.litert_float, "litert_int8": forms.litert_int8, SLOW: forms.micro}
-    return check(files, min(1.0, _MICRO_MACS / max(forms.macs, 1)))
+    return check({name: file for name, file in files.items() if file}, min(1.0, _MICRO_MACS / max(forms.macs, 1)), task)
 
 
 def runs_here(setting: Setting, forms: Forms) -> int | None:
@@ -136,6 +167,8 @@ def runs_here(setting: Setting, forms: Forms) -> int | None:
     """
     from fedprune.export import litert, tflm
 
+    if forms.why:
+        return None
     nothing = np.zeros((1, *setting.schema.input_shape), np.float32)
     try:
         for file in (forms.litert_float, forms.litert_int8):
@@ -148,25 +181,42 @@ def runs_here(setting: Setting, forms: Forms) -> int | None:
         return None
 
 
-def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None) -> Check:
+def checked(told: Mapping[DeviceId, Told], arena_bytes: int | None, task: Task = CLASSIFICATION) -> Check:
     """How each form does on the test parts of all devices together, and the int8 file on each."""
-    examples = sum(each["examples"] for each in told.values())
-    correct = sum(each["correct"] for each in told.values())
     names = ("litert_float", "litert_int8", SLOW)
-    forms = {name: _sum([each["forms"][name] for each in told.values()]) for name in names}
-    by_device = {
-        device: _share(each["forms"]["litert_int8"]["correct"], each["forms"]["litert_int8"]["examples"])
-        for device, each in told.items()
-    }
-    return Check(_share(correct, examples), forms, arena_bytes, by_device)
+    forms = {name: _sum(task, _of_form(told, name)) for name in names}
+    ints = {device: _of_form({device: each}, "litert_int8") for device, each in told.items()}
+    by_device = {device: _value(task, each) for device, each in ints.items()}
+    return Check(task, _value(task, [*told.values()]), forms, arena_bytes, by_device, _int8_loss(task, told))
 
 
-def _sum(told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    examples, correct, agree = (sum(each[key] for each in told) for key in ("examples", "correct", "agree"))
+def _of_form(told: Mapping[DeviceId, Told], name: str) -> list[Mapping[str, Any]]:
+    return [each["forms"][name] for each in told.values() if name in each["forms"]]
+
+
+def _int8_loss(task: Task, told: Mapping[DeviceId, Told]) -> float | None:
+    ran = [each for each in told.values() if "litert_int8" in each["forms"]]
+    both = [each for each in ran if each["forms"]["litert_int8"]["examples"] == each["examples"]]
+    torch, int8 = _value(task, both), _value(task, [each["forms"]["litert_int8"] for each in both])
+    if torch is None or int8 is None:
+        return None
+    return torch - int8 if task.metric.higher else int8 - torch
+
+
+def _sum(task: Task, told: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    examples, agree = (sum(each[key] or 0 for each in told) for key in ("examples", "agree"))
     why = next((each["why"] for each in told if each["why"]), "")
-    found = {"examples": examples, "accuracy": _share(correct, examples), "agreement": _share(agree, examples)}
+    value = {"accuracy": None, value_key(task.metric): _value(task, told)}
+    found = {"examples": examples, **value, "agreement": agree / examples if examples else None}
     return found | ({"why": why} if why and not examples else {})
 
 
-def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+def _value(task: Task, told: Sequence[Mapping[str, Any]]) -> float | None:
+    """The metric over the examples of all; None where there are none, or a sum is not finite."""
+    seen, sums = sum(each["examples"] for each in told), {}
+    for name in task.names:
+        values = [each[name] for each in told if each["examples"]]
+        if not seen or None in values:
+            return None
+        sums[name] = sum(values)
+    return task.value({**sums, "seen": seen})

@@ -14,6 +14,8 @@ import numpy as np
 
 from fedprune import __version__, wire
 from fedprune import experiment as _experiment
+from fedprune.data import Schema
+from fedprune.experiment import ExperimentError
 from fedprune.experiment.own_data import Sounds
 from fedprune.export.chip import sounds
 from fedprune.export.chip.card import C99_FORMS
@@ -27,8 +29,10 @@ from fedprune.runs import forms as _forms
 from fedprune.runs import tier_outcome
 from fedprune.runs.folder import RunFolder, inside, total
 from fedprune.runs.forms import Check, Forms
+from fedprune.runs.int8_facts import int8_facts
 from fedprune.runs.report import page
 from fedprune.runs.setting import Setting, prepare
+from fedprune.tasks import entry, metric_in, value_in
 from fedprune.types import DeviceId, Tensor
 
 _PACKAGES = ("flwr", "numpy", "torch", "ai-edge-litert", "tflite-micro")
@@ -50,7 +54,7 @@ def finish(setting: Setting, folder: RunFolder, state: State, ask_all: AskAll) -
     forms, checked = made[part, 0]
     result = _result(setting, folder, state, forms, checked)
     write_litert(folder.path, forms)
-    result |= _write_c(setting, folder.path, forms, result)
+    result |= _write_c(setting, folder.path, forms, result) if not forms.why else {"no_export": forms.why}
     if setting.plan is not None:
 
         def write(path: Path, forms: Forms, facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -73,7 +77,7 @@ def _made(setting: Setting, state: State, part: str, ask_all: AskAll) -> dict[tu
     }
     arenas = [_forms.runs_here(setting, forms) for forms in made.values()]
     told = ask_all([(each, forms) for (each, _), forms in made.items()], state)
-    checks = [_forms.checked(each, arena) for each, arena in zip(told, arenas, strict=True)]
+    checks = [_forms.checked(each, arena, setting.task) for each, arena in zip(told, arenas, strict=True)]
     return {key: (forms, check) for (key, forms), check in zip(made.items(), checks, strict=True)}
 
 
@@ -109,6 +113,8 @@ def report(folder: RunFolder) -> Path:
 
 def write_litert(path: Path, forms: Forms) -> list[Path]:
     """model.tflite (int8, for a phone, a Pi or TensorFlow Lite Micro), and model_float.tflite."""
+    if forms.why:
+        return []
     files = {"model.tflite": forms.litert_int8, "model_float.tflite": forms.litert_float}
     for name, content in files.items():
         write_atomically(path / name, content)
@@ -126,10 +132,12 @@ def write_microcontroller(
     mean, std = _in_turn(schema.input_shape, schema.mean / schema.scale, schema.std / schema.scale)
     card = {
         "name": result["name"],
-        "labels": list(schema.classes),
+        "labels": [*schema.classes[-1:]] if _one_logit(forms, schema) else list(schema.classes),
         "mean": mean,
         "std": std,
-        "accuracy": result["accuracy_int8"],
+        **entry(metric_in(result), value=value_in(result, "int8")),
+        **{key: result[key] for key in ("warnings", "calibration", "signal_to_noise_db") if key in result},
+        **_targets(setting),
         "arena_bytes": result["arena_bytes"],
         "size_bytes": result["bytes"],
     }
@@ -142,6 +150,22 @@ def write_microcontroller(
     return written._replace(firmware=tuple(dict.fromkeys([*written.firmware, *sounds.write(heard, to)])))
 
 
+def _one_logit(forms: Forms, schema: Schema) -> bool:
+    """Whether the model has one logit, of the second of two classes."""
+    from fedprune.export.litert import ports
+    from fedprune.export.litert.reader import read
+
+    return len(schema.classes) == 2 and (ports(read(forms.litert_int8)).output.shape or (0,))[-1] == 1
+
+
+def _targets(setting: Setting) -> dict[str, Any]:
+    """What a model's numbers stand for, where they are normalised targets."""
+    schema = setting.schema
+    if not schema.target_mean or setting.experiment.task not in ("regression", "depth"):
+        return {}
+    return {"target_mean": list(schema.target_mean), "target_std": list(schema.target_std)}
+
+
 def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
     """The shortest lists of one length that, repeated, give an input's elements their values, channels last."""
     flat = [np.moveaxis(np.broadcast_to(value, shape), 0, -1).reshape(-1) for value in values]
@@ -152,8 +176,6 @@ def _in_turn(shape: tuple[int, ...], *values: Tensor) -> list[list[float]]:
 
 
 def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, checked: Check) -> dict[str, Any]:
-    from fedprune.export import litert
-
     experiment, rows = setting.experiment, folder.rows()
     parameters = {name: state.params[name] for name, _ in forms.model.named_parameters()}
     kept_masks = {name: mask for name, mask in state.masks.items() if name in parameters}
@@ -167,8 +189,8 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "devices": len(setting.holds),
         "rounds": state.round,
         "seed": experiment.seed,
-        "accuracy_float": checked.accuracy,
-        "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
+        **tier_outcome.outcome_of(checked),
+        **int8_facts(forms, checked),
         "density": masks.density(kept_masks),
         "density_all": masks.density_all(parameters, kept_masks),
         "parameters": size,
@@ -179,17 +201,25 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "bytes": {
             "float32, dense": 4 * size,
             "masked, coded for the link": len(wire.encode(state.masks) + wire.encode(state.params, state.masks)),
-            "float32 .tflite, compacted": len(forms.litert_float),
-            "int8 .tflite, dense": len(forms.litert_int8_dense),
-            "int8 .tflite, compacted": len(forms.litert_int8),
-            "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
-            "int8, zeros left out, for microcontrollers": len(forms.micro),
+            **(_bytes(forms) if not forms.why else {}),
         },
         "bytes_up": total(rows, "bytes_up"),
         "bytes_down": total(rows, "bytes_down"),
         "seconds": sum(row.get("seconds") or 0 for row in rows),
         "checks": checked.forms,
         "versions": {"fedprune": __version__, "python": platform.python_version(), **_versions()},
+    }
+
+
+def _bytes(forms: Forms) -> dict[str, int]:
+    from fedprune.export import litert
+
+    return {
+        "float32 .tflite, compacted": len(forms.litert_float),
+        "int8 .tflite, dense": len(forms.litert_int8_dense),
+        "int8 .tflite, compacted": len(forms.litert_int8),
+        "int8 .tflite, compacted, gzip": litert.gzip_bytes(forms.litert_int8),
+        "int8, zeros left out, for microcontrollers": len(forms.micro),
     }
 
 
@@ -214,7 +244,8 @@ def redraw(path: Path) -> Path:
 def export(path: Path, to_microcontroller: bool, data_dir: str | None, fastest: bool = False) -> list[Path]:
     """Write the files for one kind of device from a finished run's folder, tiers' too; returns their paths.
 
-    ExperimentError where the run has not ended, is damaged or in use, or where a link leads out of its folder.
+    ExperimentError where the run has not ended, is damaged or in use, where a link leads out of its folder, or where
+    its model cannot be had in that form: of which operator there is no rule, and where the model calls it.
     """
     folder = RunFolder(path)
     folder.read_result()
@@ -229,8 +260,13 @@ def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None,
 
     def write(to: Path, part: str, sram_bytes: int, facts: Mapping[str, Any]) -> list[Path]:
         forms = _forms.make(setting, state.view(part), sram_bytes, part)
+        if forms.why:
+            raise ExperimentError(f"{folder.path}: {forms.why}")
         if to_microcontroller:
-            written = write_microcontroller(setting, to, forms, facts, fastest)
+            try:
+                written = write_microcontroller(setting, to, forms, facts, fastest)
+            except (ValueError, RuntimeError) as error:
+                raise ExperimentError(f"{folder.path}: model: {setting.experiment.model} has no C: {error}") from error
             return [*written[:-1], *written.firmware]
         return write_litert(to, forms)
 

@@ -125,9 +125,11 @@ def _run(
 
     def prepared(agreed: Agreed | None) -> Setting:
         setting = prepare(experiment, source, data_dir, agreed)
-        forms.ready(setting, source)
+        cannot = forms.ready(setting, source)
         if not going_on:
             setting.given_weights(source)
+            for text in (*setting.notices, *filter(None, (cannot,))):
+                progress({"notice": text})
         return setting
 
     def rounds(setting: Setting, agreed: Agreed | None, holders: Holders) -> None:

@@ -11,25 +11,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec.structs import replace as replaced
 
-from fedprune import measures, models, training
+from fedprune import measures, models, own_code, tasks, training
 from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
-from fedprune.data.loading import agreed_here, known, known_of, shuffled
+from fedprune.data.loading import agreed_here, in_order, known, known_of, shuffled
 from fedprune.experiment import Experiment, ExperimentError, training_devices
+from fedprune.federated.rounds.asking import Diverged
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import standing_of
 from fedprune.federated.rounds.tiers import Tiers, one_part
 from fedprune.graph import UnsupportedOperation
+from fedprune.graph.shared import second_names
 from fedprune.methods import MethodError, size_parameter
 from fedprune.methods.asking import asked_kinds, begun
-from fedprune.methods.building import at_size, prunable_of
+from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError, draws
-from fedprune.runs import planning, weights
+from fedprune.runs import fitting, planning, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
+from fedprune.tasks import Task, TaskError, entry
+from fedprune.training import divergence
+from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params, Sgd
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
 
 _EPOCHS = 10
 """Of pretraining from the seed's weights, where the experiment says no number."""
+_SOME = 250  # public examples that tell whether pretraining has diverged
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,13 @@ class Setting:
     """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
+    notices: tuple[str, ...] = ()
+    """What is to be said before anything is trained, each in one line."""
+
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the model is for, with weights of classes by the server's own examples."""
+        return tasks.of(self.experiment, self.schema, self.public.labels)
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
@@ -72,7 +85,7 @@ class Setting:
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
         what = self.experiment.model, self.schema.input_shape, len(self.schema.classes)
-        model = models.build(*what, self.experiment.seed)
+        model = models.build(*what, self.experiment.seed, tasks.named(self.experiment.task))
         if params is not None:
             training.load_state(model, params)
         return model.eval()
@@ -83,7 +96,8 @@ class Setting:
         ExperimentError, beginning with ``source``, where they are not the model's.
         """
         file = self.experiment.pretraining.weights
-        return weights.read(Path(file), training.state_of(self.model()), source) if file else None
+        model = self.model()
+        return weights.read(Path(file), training.state_of(model), source, second_names(model)) if file else None
 
     def fits(self, state: State, source: str) -> None:
         """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""
@@ -110,6 +124,10 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     """
     training.one_thread()
     try:
+        task = tasks.named(experiment.task)
+    except TaskError as error:
+        raise ExperimentError(f"{source}: {error}") from error
+    try:
         if experiment.data.partition == "own":
             agreed = agreed or agreed_here(experiment.data, data_dir)
             experiment, found = replaced(experiment, data=agreed.settings), known_of(agreed)
@@ -119,16 +137,16 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(f"{source}: data: {error}") from error
     schema, devices = found.schema, len(found.holds)
     try:
-        model = models.build(experiment.model, schema.input_shape, len(schema.classes), experiment.seed)
+        what = experiment.model, schema.input_shape, len(schema.classes), experiment.seed, task
+        (model, remarks), remark = models.built(*what), models.rehearsed(*what)
     except ModelError as error:
         raise ExperimentError(f"{source}: model: {error}") from error
+    fitting.judged(experiment, model, schema, task, source)
     prunable = prunable_of(experiment, model, schema.input_shape)
     layers = prunable.layers
     if not layers:
-        raise ExperimentError(
-            f"{source}: model: {experiment.model} has no layer to prune between its first and its last"
-        )
-
+        raise ExperimentError(f"{source}: model: {experiment.model} has no layer to prune: {_without_layers(prunable)}")
+    remarks = (*remarks, *fitting.returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         sized = at_size(experiment, prunable)
@@ -138,18 +156,29 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         model_begun, _ = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    except ValueError as error:
-        raise ExperimentError(f"{source}: method: {error}") from error
+    except Exception as error:  # a method of one's own may fail in any way
+        own = own_code.place(error, experiment.method["name"])
+        if not own and not isinstance(error, ValueError):
+            raise
+        raise ExperimentError(f"{source}: method: {f'{own}{own_code.words(error)}' if own else error}") from error
+    if not task.classes and (why := fitting.about_classes(method, empty, experiment.rounds)):
+        said = f"{experiment.method['name']} {why}, and an example of task {experiment.task} has none; choose another"
+        raise ExperimentError(f"{source}: method.name: {said}")
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
     private = experiment.privacy.epsilon > 0
     kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
     allow(experiment, kinds, unnoised(method, empty) if private else (), source)
     if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
+        share = experiment.data.development
+        more = f"set it above {share:g}{', or let fewer devices have more examples each' if share else ''}"
         raise ExperimentError(
             f"{source}: data.development: {experiment.method['name']} chooses among candidates by the devices' "
-            "development examples, and there are none; set it above 0"
+            f"development examples, and there are none; {more}"
         )
-    setting = Setting(experiment, *found, layers, method, next(iter(model_begun.parts), ""))
+    notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
+    notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks)
+    part = next(iter(model_begun.parts), "")
+    setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:
@@ -172,6 +201,12 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     return replace(setting, method=whole, plan=plan)
 
 
+def _without_layers(prunable: Prunable) -> str:
+    if prunable.dense:
+        return "its first and its last stay dense (prune_first, prune_last)"
+    return "all are frozen" if prunable.frozen else "it has none whose weights are known to be a layer's"
+
+
 def zeros(experiment: Experiment, schema: Schema) -> Params:
     """Every parameter and buffer of the experiment's model, all 0."""
     slots = models.slots(experiment.model, schema.input_shape, len(schema.classes))
@@ -181,26 +216,47 @@ def zeros(experiment: Experiment, schema: Schema) -> Params:
 def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
     """The state before round 0: given weights, or the seed's initial ones, trained on the server's public examples.
 
-    ExperimentError where weights are given that are not the model's.
+    ExperimentError where weights are given that are not the model's; Diverged where training comes to nothing.
     """
     settings, seed = setting.experiment.pretraining, setting.experiment.seed
     model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
+    task = setting.task
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
-    for epoch in range(epochs if len(public) else 0):
+    own = setting.experiment.training
+    steps = steps_of(own.optimiser, own.clip_gradients)
+    first: float | None = None
+    epochs = epochs if len(public) else 0
+    for epoch in range(epochs):
         rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
         batches = shuffled(
             setting.schema,
             public,
             settings.batch,
             generator(seed, "pretraining", epoch),
-            augment=setting.experiment.training.augment,
+            augment=own.augment,
         )
-        sgd = Sgd(float(rate), weight_decay=setting.experiment.training.weight_decay)
+        sgd = Sgd(float(rate), weight_decay=own.weight_decay)
         before_step = functools.partial(_draw_anew, seed, epoch)
-        with draws.seeded(number(seed, "pretraining", epoch)):
-            outcome = training.train(model, batches, sgd, before_step=before_step)
-        progress({"epoch": epoch + 1, "epochs": epochs, "accuracy": outcome.correct / outcome.examples})
+        try:
+            with draws.seeded(number(seed, "pretraining", epoch)):
+                outcome = training.train(
+                    model, batches, sgd, steps=steps, before_step=before_step, first_loss=first, task=task
+                )
+                first = outcome.loss / outcome.examples if first is None else first
+                if epoch == epochs - 1:
+                    _still_learns(setting, model, first)
+        except divergence.Diverged as error:
+            raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
+        progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
+
+
+def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:
+    """divergence.Diverged where the last step of pretraining has made the loss explode, which no later one tells."""
+    some = setting.public.take(np.arange(min(_SOME, len(setting.public))))
+    outcome = training.evaluate(model, in_order(setting.schema, some, _SOME), setting.task)
+    if divergence.exploded(loss := outcome.loss / outcome.examples, first_loss):
+        raise divergence.Diverged(loss, *divergence.largest(model.state_dict()))
 
 
 def _draw_anew(seed: int, epoch: int, step: int) -> None:

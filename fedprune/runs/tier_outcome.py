@@ -12,8 +12,10 @@ from fedprune.federated.rounds.model import State
 from fedprune.files import write_atomically
 from fedprune.runs.folder import RunFolder, inside
 from fedprune.runs.forms import Check, Forms
+from fedprune.runs.int8_facts import int8_facts
 from fedprune.runs.planning import TierPlan
 from fedprune.runs.setting import Setting
+from fedprune.tasks import entry, metric_in, value_in, value_key
 
 Write = Callable[[Path, Forms, Mapping[str, Any]], Mapping[str, Any]]
 """Writes the files of a model, with its facts, into a folder; returns the facts of them, of which some are new."""
@@ -43,7 +45,8 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
     own = setting.experiment.fleet[plan.tier]
     by_device = {device: checked.by_device.get(device) for device in setting.holds}
     tested = {device: value for device, value in by_device.items() if value is not None}
-    worst = min(tested, key=lambda device: tested[device], default=None)
+    metric = checked.task.metric
+    worst = (min if metric.higher else max)(tested, key=lambda device: tested[device], default=None)
     file = forms.micro if own.sram_bytes else forms.litert_int8
     return {
         "name": f"{setting.experiment.name}, {plan.tier}",
@@ -51,10 +54,11 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
         "size": plan.size,
         "density": density,
         "devices": [*setting.plan.members.values()].count(plan.tier) if own.trains else own.devices,
-        "accuracy_float": checked.accuracy,
-        "accuracy_int8": checked.forms["litert_int8"]["accuracy"],
-        "worst_device": None if worst is None else {"device": worst, "accuracy": tested[worst]},
-        "accuracy_by_device": by_device,
+        **outcome_of(checked),
+        **int8_facts(forms, checked),
+        "worst_device": None if worst is None else {"device": worst, value_key(metric): tested[worst]},
+        "accuracy_by_device": {},
+        f"{value_key(metric)}_by_device": by_device,
         "flash_bytes": len(file),
         "flash_bytes_allowed": own.flash_bytes,
         "arena_bytes": checked.arena_bytes,
@@ -72,14 +76,26 @@ def _facts(setting: Setting, plan: TierPlan, density: float, forms: Forms, check
     }
 
 
+def outcome_of(checked: Check) -> dict[str, Any]:
+    """What result.json says of the metric; keys of an accuracy are there whatever it is, None where it is another."""
+    told = entry(checked.task.metric, float=checked.value, int8=checked.int8)
+    others = {"agreement": checked.task.agreement._asdict()} if "metric" in told else {}
+    return {"accuracy_float": None, "accuracy_int8": None, **told, **others}
+
+
 def _page(facts: Mapping[str, Any]) -> str:
     """The card as Markdown."""
     worst = facts["worst_device"]
     arena = f"{facts['arena_bytes']:,} bytes" if facts["arena_bytes"] else "not measured"
+    metric = metric_in(facts)
+    name = metric.title
     rows = [
-        ("Accuracy, int8, all test parts", _percent(facts["accuracy_int8"])),
-        ("Accuracy, torch", _percent(facts["accuracy_float"])),
-        ("Worst device", f"{markdown(str(worst['device']))}: {_percent(worst['accuracy'])}" if worst else "not tested"),
+        (f"{name}, int8, all test parts", metric.text(value_in(facts, "int8"))),
+        (f"{name}, torch", metric.text(value_in(facts, "float"))),
+        (
+            "Worst device",
+            f"{markdown(str(worst['device']))}: {metric.text(value_in(worst))}" if worst else "not tested",
+        ),
         ("Density of the prunable weights", f"{facts['density']:.4f}"),
         ("Flash", f"{facts['flash_bytes']:,} bytes{_of(facts['flash_bytes_allowed'])}"),
         ("Arena (working memory)", f"{arena}{_of(facts['sram_bytes_allowed'])}"),
@@ -89,6 +105,7 @@ def _page(facts: Mapping[str, Any]) -> str:
         counted, whole = facts["c99_constants_bytes"], facts["c99_flash_bytes_predicted"]
         in_c = f"{counted:,} bytes of flash for weights and tables, about {whole:,} with code"
         rows.append(("As C99 sources instead", f"{in_c}; {facts['c99_arena_bytes']:,} of RAM"))
+    rows[:0] = [("**Warning**", markdown(said)) for said in facts.get("warnings", ())]
     if not facts["fits"]:
         rows.insert(0, ("**Does not fit**", "more flash or arena than this tier may use; see below"))
     if facts["train_memory_bytes_predicted"]:
@@ -96,15 +113,11 @@ def _page(facts: Mapping[str, Any]) -> str:
         rows.append(("Training memory, predicted", f"{facts['train_memory_bytes_predicted']:,} bytes{limit}"))
     lines = [f"# {markdown(facts['name'])}", "", "| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)]
     devices = [
-        f"| {markdown(str(device))} | {_percent(value)} |"
-        for device, value in facts["accuracy_by_device"].items()
+        f"| {markdown(str(device))} | {metric.text(value)} |"
+        for device, value in facts[f"{value_key(metric)}_by_device"].items()
         if value is not None
     ]
-    return "\n".join([*lines, "", "| device | accuracy, int8 |", "|---|---|", *devices]) + "\n"
-
-
-def _percent(value: float | None) -> str:
-    return "not tested" if value is None else f"{100 * value:.2f} %"
+    return "\n".join([*lines, "", f"| device | {metric.name}, int8 |", "|---|---|", *devices]) + "\n"
 
 
 def _fits(size: int, allowed: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ _WRAPPED = ("state_dict", "model_state_dict", "model")
 _PARALLEL = "module."
 
 
-def read(path: Path, model: Params, source: str) -> Params:
+def read(path: Path, model: Params, source: str, second: Mapping[str, str] = MappingProxyType({})) -> Params:
     """The state of ``model``, with the names, shapes and types of its tensors, as a file or a run's folder has it.
 
     A .pt is read with ``weights_only``, so that it runs no code; what it holds under state_dict is taken, and the
-    prefix of torch's DataParallel is dropped. ExperimentError, beginning with ``source``, names the first tensor that
-    does not fit, in the model's order.
+    prefix of torch's DataParallel is dropped; ``second`` names of shared tensors are let be. ExperimentError, beginning
+    with ``source``, names the first tensor that does not fit, in the model's order.
     """
     where = f"{source}: pretraining.weights: {path}"
     given = _plain(_tensors(path, where), where)
@@ -41,7 +42,7 @@ def read(path: Path, model: Params, source: str) -> Params:
         if not np.isfinite(value).all():
             raise ExperimentError(f"{where}: {name} holds a value that is not finite")
         state[name] = np.array(value, own.dtype, order="C")
-    if more := [name for name in given if name not in model]:
+    if more := [name for name in given if name not in model and second.get(name) not in given]:
         raise ExperimentError(f"{where}: holds {more[0]}, which the model has not; it has {_some(model)}")
     return state
 

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fedprune.graph.shared import unique_state
+from fedprune.tasks import CLASSIFICATION, Task, added, total, zeros
 from fedprune.training import lean as lean_training
 from fedprune.training.batches import Batches, as_input
+from fedprune.training.divergence import Watch
 from fedprune.training.lean import PLAIN, Lean, SubModel
 from fedprune.training.net import Net, lone_examples
-from fedprune.training.optimisers import moved_by, moved_plainly, plain_sgd
+from fedprune.training.optimisers import PLAIN_STEPS, Steps, moved_by, moved_plainly, plain_sgd, restrained
 from fedprune.types import Local, Masks, Now, Params, Sgd, Tensor
 
 if TYPE_CHECKING:
@@ -31,8 +34,18 @@ class Outcome(NamedTuple):
     """Sums over the examples seen, so that outcomes of devices add up."""
 
     loss: float
-    correct: int
+    sums: Mapping[str, float]
+    """What the task's metric is computed of."""
     examples: int
+
+    @property
+    def correct(self) -> float:
+        """Of a classification, how many examples are right."""
+        return self.sums["correct"]
+
+    def value(self, task: Task) -> float:
+        """The task's metric."""
+        return task.value({**self.sums, "seen": self.examples})
 
 
 def train(
@@ -42,31 +55,36 @@ def train(
     masks: Masks | None = None,
     *,
     local: Local = _PLAIN_LOCAL,
+    steps: Steps = PLAIN_STEPS,
     memory: Named = MappingProxyType({}),
     round: int = 0,
     before_step: Callable[[int], None] | None = None,
     lean: Lean = PLAIN,
     inner: Sequence[SubModel] = (),
     turn: Callable[[int], int] | None = None,
+    first_loss: float | None = None,
+    task: Task = CLASSIFICATION,
 ) -> Outcome:
     """Train ``model`` in place; pruned weights, which must come in as 0, are exactly 0 after every step.
 
-    ``local`` says what a step minimises and how it moves weights; ``memory`` holds what it reads, and what it trains,
-    in place. ``before_step(i)`` comes before step i, counted from 0. ``lean`` trades time for memory: recomputed and
-    sparse training end in the same bits, micro-batches in the same weights to rounding where no batch norm sees, and
-    no dropout draws for, each of them alone. Step i trains the whole model where ``turn(i)`` is 0, else
-    ``inner[turn(i) - 1]``. Returns the sum of cross-entropies and the hits over the examples as trained on, whatever
-    the loss. RuntimeError where a tensor has no part in the cross-entropy (a loss of a method's own may leave some
-    alone), ValueError where ``lean`` cannot be had with ``local``.
+    ``local`` says what a step minimises and how it moves weights, ``steps`` what the experiment asks of each of them;
+    ``memory`` holds what it reads, and what it trains, in place. ``before_step(i)`` comes before step i, counted from
+    0. ``lean`` trades time for memory: recomputed and sparse training end in the same bits, micro-batches in the same
+    weights to rounding where no batch norm sees, and no dropout draws for, each of them alone. Step i trains the whole
+    model where ``turn(i)`` is 0, else ``inner[turn(i) - 1]``. Returns the sums of the ``task``'s loss and of its metric
+    over the examples as trained on, whatever a method's loss. What has no part in a step's loss, and parameters that
+    are frozen, stay as they are. RuntimeError where nothing has a part in it, ValueError where ``lean`` cannot be had
+    with ``local``; `divergence.Diverged` as soon as the loss is not finite or explodes, compared with ``first_loss`` or
+    else that of its first step, or where a value of the model is not finite in the end.
     """
     import torch
 
     plain, masks = steps_plainly(local), masks or {}
     if not plain and (lean.sparse or lean.recompute):
         raise ValueError("sparse and recomputed training know no loss, optimiser or trained memory of a method's own")
-    loss_sum, correct, examples = 0.0, 0, 0
+    loss_sum, sums, examples = 0.0, zeros(task), 0
     model.train()
-    net, matrices = Net(model), {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
+    net, matrices = Net(model, task=task), {name for name, tensor in model.named_parameters() if tensor.ndim > 1}
     with ExitStack() as context:
         context.enter_context(lone_examples(model))
         own = context.enter_context(_trained(model, memory, local.trains))
@@ -75,10 +93,13 @@ def train(
         params, choose = context.enter_context(lean_training.prepared(model, masks, lean, inner))
         every = {**params, **own}
         tensors = list(every.values())
-        if plain:
-            move = moved_plainly(params, {} if lean.sparse else masks, matrices)
+        under = {} if lean.sparse else masks
+        optimiser = local.optimiser or (steps.optimiser(matrices) if steps.optimiser is not None else None)
+        if plain and optimiser is None:
+            move = moved_plainly(params, under, matrices)
         else:
-            move = moved_by(local.optimiser or plain_sgd(), every, masks)
+            move = moved_by(optimiser or plain_sgd(), every, under)
+        restrain, watch = restrained(every, under, steps), Watch(every, first_loss)
         _forget(tensors)
         for step, (inputs, labels) in enumerate(batches):
             if before_step is not None:
@@ -90,15 +111,17 @@ def train(
                 objective, loss, logits = _losses(local, net, model, params, as_input(some), target, memory, now)
                 # Adds up in place; torch.autograd.grad would hold the sum and a whole gradient besides.
                 torch.autograd.backward(objective if share == 1 else objective * share, inputs=tensors)
-                loss_sum += loss.item() * len(few)
-                correct += int((logits.argmax(1) == target).sum())
+                loss_sum += watch.told(step, loss.item()) * len(few)
+                sums = added(sums, task.sums(logits.detach().numpy(), few))
                 examples += len(few)
             if local.loss is None:
-                _check_gradients(every)
+                _check_gradients(own)
             with torch.no_grad():
+                restrain()
                 move(now)
             _forget(tensors)
-    return Outcome(loss_sum, correct, examples)
+    watch.ended({**dict(model.state_dict()), **own})
+    return Outcome(loss_sum, sums, examples)
 
 
 def steps_plainly(local: Local) -> bool:
@@ -116,18 +139,16 @@ def _losses(
     memory: Named,
     now: Now,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """(what is minimised, the mean cross-entropy, the logits that it is of)."""
-    from torch.nn import functional
-
+    """(what is minimised, the task's loss, the outputs that it is of)."""
     if local.loss is None:
         logits = model(inputs)
-        loss = functional.cross_entropy(logits, labels)
+        loss = net.task.loss(logits, labels)
         return loss, loss, logits
     net.logits = None
     objective = local.loss(net, params, inputs, labels, memory, now)
     if net.logits is None:
         raise RuntimeError("the loss has not asked the net for logits to train")
-    return objective, functional.cross_entropy(net.logits, labels), net.logits
+    return objective, net.task.loss(net.logits, labels), net.logits
 
 
 @contextmanager
@@ -149,8 +170,8 @@ def _trained(model: nn.Module, memory: Named, names: Sequence[str]) -> Iterator[
             tensor.requires_grad_(before[name])
 
 
-def _check_gradients(trained: Named) -> None:
-    for name, tensor in trained.items():
+def _check_gradients(memory: Named) -> None:
+    for name, tensor in memory.items():
         if tensor.grad is None:
             raise RuntimeError(f"{name} has no part in the loss, so it cannot be trained")
 
@@ -160,24 +181,23 @@ def _forget(tensors: Sequence[torch.Tensor]) -> None:
         tensor.grad = None
 
 
-def evaluate(model: nn.Module, batches: Batches) -> Outcome:
-    """Loss sum and hits of ``model`` in evaluation mode; nothing is changed but the mode."""
+def evaluate(model: nn.Module, batches: Batches, task: Task = CLASSIFICATION) -> Outcome:
+    """Sums of the ``task``'s error and metric of ``model`` in evaluation mode; nothing is changed but the mode."""
     import torch
-    from torch.nn import functional
 
-    loss_sum, correct, examples = 0.0, 0, 0
+    loss_sum, sums, examples = 0.0, zeros(task), 0
     model.eval()
     with torch.no_grad():
         for inputs, labels in batches:
             target, logits = torch.from_numpy(labels), model(as_input(inputs))
-            loss_sum += functional.cross_entropy(logits, target, reduction="sum").item()
-            correct += int((logits.argmax(1) == target).sum())
+            loss_sum += total(task, logits, target)
+            sums = added(sums, task.sums(logits.numpy(), labels))
             examples += len(labels)
-    return Outcome(loss_sum, correct, examples)
+    return Outcome(loss_sum, sums, examples)
 
 
 def predict(model: nn.Module, batches: Batches) -> Tensor:
-    """Logits (n, classes), float32, in evaluation mode."""
+    """Outputs (n, ...), float32, in evaluation mode."""
     import torch
 
     model.eval()
@@ -189,7 +209,7 @@ def load_state(model: nn.Module, state: Params) -> None:
     """Set every parameter and buffer of ``model``, in place. RuntimeError where names or shapes differ."""
     import torch
 
-    own = model.state_dict()
+    own = unique_state(model)
     if own.keys() != state.keys():
         raise RuntimeError(f"not the model's state; these names differ: {sorted(own.keys() ^ state.keys())[:3]}")
     for name, tensor in own.items():
@@ -201,7 +221,7 @@ def load_state(model: nn.Module, state: Params) -> None:
 
 def state_of(model: nn.Module) -> Params:
     """Copies of every parameter and buffer, as numpy arrays in C order."""
-    return {name: np.array(value.detach().numpy(), order="C") for name, value in model.state_dict().items()}
+    return {name: np.array(value.detach().numpy(), order="C") for name, value in unique_state(model).items()}
 
 
 def in_batches(

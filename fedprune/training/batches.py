@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-"""(inputs float32 (n, C, ...), labels int64 (n,)), one a step."""
+"""(inputs float32 (n, C, ...), labels int64 or float32 (n, ...) as the task has them), one a step."""
 
 
 def as_input(inputs: Tensor) -> torch.Tensor:

@@ -9,8 +9,10 @@ import numpy as np
 
 from fedprune.graph import Graph, run
 from fedprune.pruning.topk import top_k
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.gradients import as_the_next_step
+from fedprune.training.net import lone_examples
 from fedprune.types import FloatTensor, Masks, Moments, Tensor, TopK
 
 if TYPE_CHECKING:
@@ -22,19 +24,24 @@ def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
     """Mean and unbiased variance of every batch-norm layer's input over ``batches``, weights frozen.
 
     Layers are re-estimated as training would see them, each normalised by its batch's own statistics; batches count
-    alike, so give them nearly equal sizes. The model's running statistics are left re-estimated.
+    alike, so give them nearly equal sizes. A layer that gets one value a channel goes by its running statistics, which
+    are what it then has. The model's running statistics are left re-estimated; of a layer that its owner keeps at rest
+    they are what they were.
     """
     import torch
 
-    layers = dict(_norm_layers(model))
+    every = dict(_norm_layers(model))
+    model.train()
+    layers = {name: layer for name, layer in every.items() if layer.training}
     momenta = {name: layer.momentum for name, layer in layers.items()}
     model.eval()
     for layer in layers.values():
-        layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over batches
+        assert layer.num_batches_tracked is not None
+        layer.num_batches_tracked.zero_()
+        layer.momentum = None  # a plain mean over batches, whose first takes the place of what there was
         layer.train()
     examples = 0
-    with torch.no_grad():
+    with torch.no_grad(), lone_examples(model):
         for inputs, labels in batches:
             model(as_input(inputs))
             examples += len(labels)
@@ -42,7 +49,7 @@ def bn_statistics(model: nn.Module, batches: Batches) -> dict[str, Moments]:
         layer.momentum = momenta[name]
         layer.eval()
     return {
-        name: Moments(_copy(layer.running_mean), _copy(layer.running_var), examples) for name, layer in layers.items()
+        name: Moments(_copy(layer.running_mean), _copy(layer.running_var), examples) for name, layer in every.items()
     }
 
 
@@ -52,7 +59,12 @@ def statistics_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def top_gradients(
-    model: nn.Module, inputs: Tensor, labels: Tensor, masks: Masks, counts: Mapping[str, int]
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    masks: Masks,
+    counts: Mapping[str, int],
+    task: Task = CLASSIFICATION,
 ) -> dict[str, TopK]:
     """For each layer of ``counts``, that many largest |∂L/∂θ| among its *pruned* positions, L the batch's mean loss.
 
@@ -61,7 +73,6 @@ def top_gradients(
     training step will; running statistics do not move.
     """
     import torch
-    from torch.nn import functional
 
     params = dict(model.named_parameters())
     found: dict[str, TopK] = {}
@@ -77,7 +88,7 @@ def top_gradients(
     with as_the_next_step(model, counts):
         hooks = [params[name].register_post_accumulate_grad_hook(keep_largest(name)) for name in counts]  # type: ignore[no-untyped-call]
         try:
-            loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels))
+            loss = task.loss(model(as_input(inputs)), torch.from_numpy(labels))
             torch.autograd.backward(loss)
         finally:
             for hook in hooks:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import as_input
-from fedprune.training.net import Net
+from fedprune.training.net import Net, lone_examples
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def chosen(
     rng: np.random.Generator,
     *,
     at_rest: int = 0,
+    task: Task = CLASSIFICATION,
 ) -> Tensor:
     """Indices (int64, ascending) of the examples that ``choose`` (`Local.examples`) takes of all ``inputs``.
 
@@ -36,10 +38,11 @@ def chosen(
 
     modes = {module: module.training for module in model.modules()}
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    net, params = Net(model, at_rest), dict(model.named_parameters())
+    net, params = Net(model, at_rest, task), dict(model.named_parameters())
     model.train()
     try:
-        answer = np.asarray(choose(net, params, as_input(inputs), torch.from_numpy(labels), memory, rng))
+        with lone_examples(model):
+            answer = np.asarray(choose(net, params, as_input(inputs), torch.from_numpy(labels), memory, rng))
     finally:
         with torch.no_grad():
             for name, buffer in model.named_buffers():

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedprune.graph.shared import unique_state
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import Batches, as_input
+from fedprune.training.net import lone_examples
 from fedprune.types import Tensor
 
 if TYPE_CHECKING:
@@ -24,12 +27,16 @@ _INPUT = 2.0**-400
 def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]:
     """For a block, take gradients of these parameters alone, batch norm by each batch's own statistics.
 
-    That is how the next training step sees them; running statistics do not move, and nothing is dropped out. Afterwards
-    the model is in evaluation mode and holds no gradient.
+    That is how the next training step sees them; running statistics do not move, and nothing is dropped out. One that
+    gets one value a channel goes by its running statistics. Afterwards the model is in evaluation mode and holds no
+    gradient.
     """
     from torch.nn.modules.batchnorm import _BatchNorm
 
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    trained = {tensor: tensor.requires_grad for tensor in model.parameters()}
+    model.train()
+    layers = [layer for layer in layers if layer.training]  # not those that their owner keeps at rest
     model.eval()
     for layer in layers:
         layer.train()
@@ -38,30 +45,32 @@ def as_the_next_step(model: nn.Module, names: Collection[str]) -> Iterator[None]
         tensor.requires_grad_(name in names)
         tensor.grad = None
     try:
-        yield
+        with lone_examples(model):
+            yield
     finally:
-        for tensor in model.parameters():
-            tensor.requires_grad_(True)
+        for tensor, moves in trained.items():
+            tensor.requires_grad_(moves)
             tensor.grad = None
         for layer in layers:
             layer.track_running_stats = True
         model.eval()
 
 
-def gradients(model: nn.Module, batches: Batches, names: Collection[str]) -> dict[str, Tensor]:
+def gradients(
+    model: nn.Module, batches: Batches, names: Collection[str], task: Task = CLASSIFICATION
+) -> dict[str, Tensor]:
     """∂L/∂θ of each named parameter, pruned positions too, float32; L is the mean loss over all examples.
 
     Where batch norm is, an example's loss depends on those in its batch. Gradients of no examples are 0, and so is that
     of a parameter that has no part in the loss.
     """
     import torch
-    from torch.nn import functional
 
     params = {name: tensor for name, tensor in model.named_parameters() if name in names}
     examples = 0
     with as_the_next_step(model, names):
         for inputs, labels in batches:
-            loss = functional.cross_entropy(model(as_input(inputs)), torch.from_numpy(labels), reduction="sum")
+            loss = task.loss(model(as_input(inputs)), torch.from_numpy(labels)) * len(labels)
             torch.autograd.backward(loss)  # adds up in place
             examples += len(labels)
         return {name: _mean(params[name], examples) for name in names}
@@ -102,7 +111,7 @@ def _without_shifts(model: nn.Module) -> dict[str, torch.Tensor]:
 
     state = {
         name: tensor.detach().double().abs() if tensor.is_floating_point() else tensor
-        for name, tensor in model.state_dict().items()
+        for name, tensor in unique_state(model).items()
     }
     for prefix, module in model.named_modules():
         if isinstance(module, nn.Linear | _ConvNd | _BatchNorm):

@@ -1,10 +1,11 @@
-"""What a local step may minimise: cross-entropy, or a teacher's soft targets beside it."""
+"""What a local step may minimise: the task's loss, or a teacher's soft targets beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.net import Net
 from fedprune.types import Loss, Now
 
@@ -20,10 +21,13 @@ def plain_loss(
     memory: Mapping[str, torch.Tensor],
     now: Now,
 ) -> torch.Tensor:
-    """The mean cross-entropy."""
-    from torch.nn import functional
+    """The task's loss, a mean over the examples."""
+    return _task(net).loss(net(params, inputs), labels)
 
-    return functional.cross_entropy(net(params, inputs), labels)
+
+def _task(net: Net) -> Task:
+    """What a net is for; a plain function of parameters and inputs, as in a method's tests, classifies."""
+    return getattr(net, "task", CLASSIFICATION)
 
 
 def distilled(teacher: str = "teacher/", alpha: float = 0.5, temperature: float = 4.0) -> Loss:
@@ -51,6 +55,6 @@ def distilled(teacher: str = "teacher/", alpha: float = 0.5, temperature: float 
         logits = net(params, inputs)
         found = functional.log_softmax(logits / temperature, 1)
         apart = functional.kl_div(found, soft, reduction="batchmean", log_target=True)
-        return (1 - alpha) * functional.cross_entropy(logits, labels) + alpha * temperature**2 * apart
+        return (1 - alpha) * _task(net).loss(logits, labels) + alpha * temperature**2 * apart
 
     return loss

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from fedprune.tasks import CLASSIFICATION, Task
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
 class Net:
     """A model with parameters that are given with each call; to be made before anything wraps the model."""
 
-    def __init__(self, model: nn.Module, at_rest: int = 0) -> None:
+    def __init__(self, model: nn.Module, at_rest: int = 0, task: Task = CLASSIFICATION) -> None:
         """``at_rest`` is the most examples at a time that `still` computes, 0 for all of them."""
+        self.task = task
         self._model, self._at_rest = model, at_rest
         self._parameters, self._buffers = dict(model.named_parameters()), dict(model.named_buffers())
         self._names = model.state_dict(keep_vars=True).keys() | self._parameters.keys() | self._buffers.keys()

@@ -25,7 +25,6 @@ from fedprune.federated.link.records import to_records
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run
 from fedprune.graph import trace
-from fedprune.graph.coupling import prunable
 from fedprune.pruning import masks
 from fedprune.runs.setting import prepare
 from fedprune.training.lean import Lean, blocks
@@ -103,7 +102,7 @@ def request(name: str, way: Way) -> tuple[RecordDict, Memory]:
     graph = trace(model, torch.zeros(1, *shape))
     state = training.state_of(model)
     weights = {key: state[key].shape for key, p in model.named_parameters() if p.ndim > 1}
-    layers = prunable(tuple(weights)) if way.density < 1 else ()
+    layers = tuple(weights)[1:-1] if way.density < 1 else ()
     pruned = {key: uniforms(0, key, weights[key]) < way.density for key in layers}
     experiment = parse(
         {
@@ -139,7 +138,7 @@ def request(name: str, way: Way) -> tuple[RecordDict, Memory]:
 def memory_of(local: Callable[[Iterable[str]], Local], state: Params, weights: Iterable[str]) -> Params:
     """What travels besides the model: a teacher, or scores and weights of every layer that can be pruned."""
     if local is scored:
-        layers = prunable(tuple(weights))
+        layers = tuple(weights)[1:-1]
         scores = {SCORE + key: np.abs(state[key]) for key in layers}
         return {**scores, **{WEIGHT + key: state[key] for key in layers}}
     return state if local is taught else {}

@@ -45,10 +45,6 @@ CASES = {
         ["--set", "model=own_world:wrong_classes"],
         r"model: own_world:wrong_classes: logits have shape \(2, 4\), expected \(2, 3\)",
     ),
-    "a model that no file can hold": (
-        ["--set", "model=own_world:not_exportable"],
-        r"model: own_world:not_exportable cannot be exported: .*sort",
-    ),
     "unknown method": (
         ["--set", "method.name=fedtine"],
         r"method\.name: 'fedtine' is not one of .*fedtiny, ",

@@ -194,15 +194,28 @@ def test_too_few_devices_end_with_1_and_the_command_to_go_on(
     fedprune: Callable[..., tuple[int, str, str]], world: Path
 ) -> None:
     code, _, err = fedprune(
-        "simulate", str(world / "tiny.toml"), "--set", "training.learning_rate=1e30", "--set", "method.name=fedavg",
+        "simulate", str(world / "tiny.toml"), "--set", "training.learning_rate=1e39", "--set", "method.name=fedavg",
         "--set", "method={name='fedavg'}", "--workers", "1",
     )  # fmt: skip
     assert code == 1
     first, second, third = err.strip().splitlines()
-    assert re.match(r"round 1, train: 0 of 3 devices answered well\. device 0: .*not finite", first)
+    assert re.match(r"round 1, train: 0 of 3 devices answered well\. device 0: RuntimeError: .*overflow", first)
     assert "go on with" in second
     assert third.split()[0] == "fedprune"
     assert third.endswith("--resume")
+
+
+def test_training_that_diverges_ends_with_2_and_a_line_that_says_where_and_what_helps(
+    fedprune: Callable[..., tuple[int, str, str]], world: Path
+) -> None:
+    code, _, err = fedprune(
+        "simulate", str(world / "tiny.toml"), "--set", "training.learning_rate=1e30", "--set",
+        "method={name='fedavg'}", "--workers", "1",
+    )  # fmt: skip
+    assert code == 2
+    (line,) = err.strip().splitlines()
+    assert re.match(r"round 1, train: 0 of 3 devices answered well\. device 0: diverged in step \d: the loss is", line)
+    assert re.search(r"; largest value: \S+ in \S+; .*lower training.learning_rate \(1e\+30 here\)", line)
 
 
 def test_a_finished_run_is_made_anew_and_nothing_old_is_left(
@@ -213,7 +226,7 @@ def test_a_finished_run_is_made_anew_and_nothing_old_is_left(
         "simulate", str(world / "tiny.toml"), "--out", "run", "--set", "training.learning_rate=1e30", "--fresh",
         "--workers", "1",
     )  # fmt: skip
-    assert code == 1  # all devices diverge
+    assert code == 2  # all devices diverge
     left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert not {"model.npz", "model.tflite", "model_float.tflite", "result.json", "report.html"} & left
     assert read(tmp_path / "run" / "checkpoint.fedprune").round == 0

@@ -175,6 +175,10 @@ def test_a_run_that_no_device_tested_says_so(world: Path) -> None:
     counts = dict.fromkeys(("density", "density_all", "parameters", "parameters_kept", "bytes_up", "bytes_down"), 1)
     result = {"bytes": sizes, "checks": checks, "accuracy_float": None, "accuracy_int8": None, "no_c": "", **counts}
     summary(Console(file=out, width=100), {**result, "tiers": {"board": {**tier, "fits": True}}}, world)
+    assert "warning" not in out.getvalue()
+    loud = {"warnings": ["int8 loses [4] points"], "tiers": {"board": {**tier, "warnings": ["int8 loses 5 points"]}}}
+    summary(Console(file=(said := io.StringIO()), width=100), {**result, **loud}, world)
+    assert "\nwarning: int8 loses [4] points\nwarning: board: int8 loses 5 points\n" in said.getvalue()
     lines = {line.split("  ")[0].strip(): line.split() for line in out.getvalue().splitlines()}
     assert lines["accuracy, torch"] == ["accuracy,", "torch", "not", "tested"]
     assert lines["accuracy, model.tflite"] == ["accuracy,", "model.tflite", "not", "tested"]

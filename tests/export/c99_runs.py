@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from fedprune.export.c99 import Sources
 
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
-CHECKS = [*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+CHECKS = (*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover")
 
 
 def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
@@ -59,10 +60,10 @@ def written(sources: Sources, folder: Path) -> Path:
     return folder
 
 
-def computed(sources: Sources, samples: np.ndarray, folder: Path) -> np.ndarray:
+def computed(sources: Sources, samples: np.ndarray, folder: Path, flags: Sequence[str] = CHECKS) -> np.ndarray:
     """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
     (written(sources, folder) / "main.c").write_text(_MAIN)
-    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "program"]
+    command = [compiler(), *flags, "main.c", "model.c", "-o", "program"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)

@@ -114,6 +114,15 @@ def test_the_page_has_the_flash_of_c99_sources_where_there_are_some() -> None:
     assert "flash of the C99 sources" not in page(RESULT, ROWS, LAYERS, "")
 
 
+def test_the_page_says_what_int8_loses_and_where() -> None:
+    noise = {"signal_to_noise_db": {"<dw>": 14.8, "fc": 31.0}, "calibration": "mse, biases corrected"}
+    whole = page({**RESULT, **noise, "warnings": ["int8 loses <4> points"]}, ROWS, LAYERS, "")
+    assert '<p class="warning">int8 loses &lt;4&gt; points</p>' in whole
+    assert whole.index("&lt;dw&gt;</td><td>14.8") < whole.index("fc</td><td>31.0")
+    assert "calibration: mse, biases corrected." in whole
+    assert 'class="warning"' not in page(RESULT, ROWS, LAYERS, "")
+
+
 def test_the_page_of_a_run_that_no_device_tested_says_so() -> None:
     """As one in private, whose devices say nothing of their test parts."""
     nothing = {"examples": 0, "accuracy": None, "agreement": None}

@@ -46,6 +46,37 @@ class _Made(nn.Module):
         return (moved + torch.from_numpy(self.array.astype(np.float32)))[..., self.order]
 
 
+class _Functional(nn.Module):
+    """Functional dropout, which draws in training, and noise from torch in the forward pass."""
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        dropped = nn.functional.dropout(inputs, 0.2, self.training)
+        return dropped + 0.1 * torch.rand(inputs.shape) if self.training else dropped
+
+
+class _Recurrent(nn.Module):
+    """A GRU of two layers over the rows, with dropout between these."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(6, 6, 2, batch_first=True, dropout=0.3)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return inputs + self.gru(inputs[:, 0])[0][:, None]
+
+
+class _Attending(nn.Module):
+    """Attention among the rows, some of whose weights are dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(6, 2, dropout=0.3, batch_first=True)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        rows = inputs[:, 0]
+        return inputs + self.attention(rows, rows, rows, need_weights=False)[0][:, None]
+
+
 class _Own(nn.Module):
     """A generator of its own, and a counter of its steps."""
 
@@ -76,6 +107,9 @@ CHANGES: dict[str, Callable[[], nn.Module]] = {
     "in_evaluation": lambda: _Drawn(lambda: float(torch.rand(()) + np.random.rand() + random.random()), True),  # noqa: NPY002
     "its_own": _Own,
     "it_counts": _Counts,
+    "functional": _Functional,
+    "recurrent": _Recurrent,
+    "attending": _Attending,
 }
 
 

@@ -21,7 +21,7 @@ from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
 
 KINDS = [*drawing_nets.CHANGES, "everything"]
-IN_ONE = ("dropout", "by_numpy", "by_python", "in_evaluation")  # enough to tell, and quicker
+IN_ONE = ("dropout", "by_numpy", "by_python", "in_evaluation", "functional", "recurrent")  # enough to tell, and quicker
 
 
 def timeless(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

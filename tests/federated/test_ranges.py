@@ -238,7 +238,7 @@ def test_ranges_of_another_model_are_refused_in_one_line(asked: Any) -> None:
     ("changes", "expected"),
     [
         ({"export": {"ranges": "device"}}, "export.ranges: 'device' is not one of public, devices"),
-        ({"export": {"calibration": "max"}}, "export.calibration: 'max' is not one of minmax, percentile, mse"),
+        ({"export": {"calibration": "max"}}, "export.calibration: 'max' is not one of best, minmax, percentile, mse"),
         ({"export": {"calibrate": "mse"}}, "export.calibrate: unknown key; did you mean calibration?"),
         ({"export": {"ranges": "devices", "calibration": "mse"}}, "export.calibration: devices send extremes alone"),
         ({"training": {"quantise_last": -1}}, "training.quantise_last: expected a whole number >= 0"),
@@ -255,21 +255,45 @@ def test_what_cannot_be_is_said_in_one_line(changes: dict[str, Any], expected: s
     assert "\n" not in str(error.value)
 
 
-def test_calibration_is_chosen_by_its_name() -> None:
-    def found(**export: str) -> litert.Ranges:
-        data = {"name": "digits", "devices": 2, "public": 0.3}
-        setting = prepare(tiny_world.experiment(model="digits_cnn", data=data, export=export), "test")
-        graph = shipping.graph(setting, setting.model())
-        whole, small = shipping.ranges(setting, None, graph, graph)
-        assert whole == small
-        return small
+def calibrated(**export: str) -> tuple[shipping.Calibrated, str]:
+    data = {"name": "digits", "devices": 2, "public": 0.3}
+    setting = prepare(tiny_world.experiment(model="digits_cnn", data=data, export=export), "test")
+    graph = shipping.graph(setting, setting.model())
+    whole, small, way = shipping.calibrated(setting, None, graph, graph)
+    assert whole.ranges == small.ranges
+    assert litert.write_int8(*whole[:2]) == litert.write_int8(*small[:2])
+    assert (small.graph.operations == graph.operations) == (not way.corrected)
+    assert small.noise_db
+    return small, str(way)
 
-    extremes, percentiles, squares = (found(calibration=name) for name in ("minmax", "percentile", "mse"))
-    assert found() == extremes
+
+def test_calibration_is_chosen_by_its_name() -> None:
+    found = {name: calibrated(calibration=name) for name in ("minmax", "percentile", "mse")}
+    assert all(way == name for name, (_, way) in found.items())
+    extremes, percentiles, squares = (each.ranges for each, _ in found.values())
     for some in (percentiles, squares):
         assert some != extremes
         assert all(extremes[name][0] <= low <= high <= extremes[name][1] for name, (low, high) in some.items())
     assert percentiles != squares
+
+
+def test_the_best_calibration_is_one_of_these_and_the_same_every_time() -> None:
+    best, way = calibrated()
+    again, same = calibrated(calibration="best")
+    assert way == same
+    assert litert.write_int8(*best[:2]) == litert.write_int8(*again[:2])
+    assert best.ranges == calibrated(calibration=way.partition(",")[0])[0].ranges
+
+
+def test_devices_ranges_are_tried_with_and_without_corrected_biases_where_there_are_public_examples(
+    in_tmp: Callable[..., Any], asked: Any
+) -> None:
+    run = in_tmp(experiment(rounds=1))
+    made = forms.make(prepare(experiment(rounds=1), "test"), run.state)
+    assert made.calibration in ("minmax", "minmax, biases corrected")
+    assert made.noise_db
+    blind = forms.make(prepare(experiment(data=WITHOUT_PUBLIC), "test"), asked.state)
+    assert (blind.calibration, blind.noise_db) == ("minmax", {})
 
 
 # -- training with the rounding of int8

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fedprune.graph.coupling import Group, couple, coupled, coupled_channels, layer_shapes
+from fedprune.graph.coupling import Group, couple, coupled, coupled_channels
+from fedprune.graph.layers import layer_shapes
 from fedprune.graph.surgery import SurgeryError, removable, shrink
 from fedprune.models import build
 

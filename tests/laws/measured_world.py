@@ -20,6 +20,7 @@ from fedprune.measures import bn_statistics
 from fedprune.measures.flow import Thinned
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.types import Model, Params, Tensor
 from fedprune.wire.payload import Payload
 
@@ -48,6 +49,7 @@ class Device:
     net: Callable[[], nn.Module]
     schema: Schema
     parts: DeviceData
+    task: Task = CLASSIFICATION
 
     @property
     def experiment(self) -> Any:

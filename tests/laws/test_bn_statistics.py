@@ -72,3 +72,21 @@ def test_layers_without_running_statistics_are_left_out(make: Callable[[], nn.Mo
     net = nn.Sequential(nn.Conv2d(1, 2, 3), make())
     assert evidence.statistics_names(net) == ()
     assert evidence.bn_statistics(net, batches(1)) == {}
+
+
+def test_one_example_whose_batch_has_no_spread_gives_the_statistics_that_there_were() -> None:
+    """A later batch with a spread gives its own, as if it were the first."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(36, 4), nn.BatchNorm1d(4), nn.ReLU())
+    train(nn.Sequential(net, nn.Linear(4, 5)), batches(2, seed=9), Sgd(0.1))
+    mean, variance = net[2].running_mean.numpy().copy(), net[2].running_var.numpy().copy()
+
+    alone = evidence.bn_statistics(net, batches(1, 1))["2"]
+    assert (alone.mean.tolist(), alone.variance.tolist(), alone.examples) == (mean.tolist(), variance.tolist(), 1)
+
+    more = batches(1, 6, seed=1)
+    assert np.array_equal(evidence.bn_statistics(net, [*batches(1, 1), *more])["2"].mean, _mean_of(net, more))
+
+
+def _mean_of(net: nn.Module, given: list[Batch]) -> np.ndarray:
+    return evidence.bn_statistics(copy.deepcopy(net), given)["2"].mean

@@ -27,6 +27,7 @@ from fedprune.budgets.profile import _cgroup_free
 from fedprune.graph import Conv2d, Graph, Linear, inference, trace
 from fedprune.models import build
 from fedprune.training.lean import blocks
+from fedprune.training.optimisers import Steps
 from fedprune.types import Local, Optimiser
 
 SHAPES = {"resnet8": (3, 16, 16), "dscnn": (1, 12, 10), "har_cnn": (3, 16), "digits_cnn": (1, 8, 8)}
@@ -124,8 +125,11 @@ def test_a_local_says_what_it_takes() -> None:
     memory = {"score": np.zeros((3, 4)), "gate": np.zeros(5), "first": np.zeros((2, 2)), "unread": np.zeros(99)}
     adam = Optimiser(lambda trained: {}, lambda trained, grads, state, now: None, slots=2)
     assert extra_of(Local(), memory) == Extra() == Extra(0, 0, 1, False)
+    assert extra_of(Local(), memory, Steps(lambda decayed: adam)).slots == 2
+    assert extra_of(Local(), memory, Steps(proximal=0.1)).slots == 2  # velocity, and where training began
     local = Local(optimiser=adam, trains=("score", "gate"), reads=("first",), examples=lambda *given: np.arange(1))
     assert extra_of(local, memory) == Extra(17, 4, 2, True)
+    assert extra_of(local, memory, Steps(lambda decayed: adam, proximal=0.1)).slots == 3  # its own optimiser's two
     with pytest.raises(KeyError, match="teacher"):
         extra_of(Local(reads=("teacher",)), memory)
 

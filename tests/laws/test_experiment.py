@@ -61,6 +61,22 @@ BAD = [
     (GOOD + "[training]\naugment = 1\n", "training.augment: expected true or false, got a whole number"),
     (GOOD + "[training]\nfinal_learning_rate = 'x'\n", "training.final_learning_rate: expected a number, got a text"),
     (TOP + "method = 3\n" + DATA, "method: expected a table, got a whole number"),
+    (
+        GOOD + "[training]\nschedule = [{ rounds = 2, too = 1 }]\n",
+        "training.schedule[0].too: unknown key; did you mean to?",
+    ),
+    (GOOD + "[training]\nschedule = [{ rounds = 2 }, { to = 0.1 }]\n", "training.schedule[1].rounds: missing"),
+    (
+        GOOD + "[training]\nschedule = [{ rounds = 2, along = 'bend' }]\n",
+        "training.schedule[0].along: 'bend' is not one of line, cosine, step",
+    ),
+    (GOOD + "[training]\nschedule = [{ rounds = 2, along = 'step' }]\n", "training.schedule[0].to: missing; along"),
+    (
+        GOOD + "[training]\nfinal_learning_rate = 0.1\nschedule = [{ rounds = 2 }]\n",
+        "training.final_learning_rate: training.schedule says what it is",
+    ),
+    (GOOD + "[training]\nserver_beta2 = 0.5\n", "training.server_beta2: training.server_optimiser is"),
+    (GOOD + "[training]\noptimiser = 'rms'\n", "training.optimiser: 'rms' is not one of sgd, adam"),
     # out of range
     (GOOD.replace("3", "-3"), "rounds: expected a whole number >= 0"),
     ("seed = -1\n" + GOOD, "seed: expected a whole number >= 0"),
@@ -208,3 +224,17 @@ def test_to_toml_gives_the_experiment_again(tmp_path: Path) -> None:
     settings = ["method.name=fedtiny", "method.density=0.05", "method.by=true", 'method.text="é\\"\\n\\\\"', "seed=3"]
     found = load(written(tmp_path, GOOD), settings)
     assert parse(tomllib.loads(to_toml(found)), "again") == found
+
+
+def test_a_schedule_comes_back_from_toml_and_json_and_adam_has_a_rate_of_its_own(tmp_path: Path) -> None:
+    text = "[training]\noptimiser = 'adam'\nschedule = [{ rounds = 2, to = 0.1 }, { rounds = 3 }]\n"
+    found = load(written(tmp_path, GOOD + text))
+    assert (found.training.learning_rate, found.pretraining.learning_rate) == (0.001, 0.001)
+    assert [(each.rounds, each.to, each.along) for each in found.training.schedule] == [
+        (2, 0.1, "line"),
+        (3, None, "line"),
+    ]
+    assert parse(tomllib.loads(to_toml(found)), "again") == found
+    assert from_json(to_json(found)) == found
+    said = load(written(tmp_path, GOOD + text + "learning_rate = 0.01\n"))
+    assert (said.training.learning_rate, said.pretraining.learning_rate) == (0.01, 0.001)

@@ -191,7 +191,7 @@ def test_a_sub_models_step_is_that_of_the_masked_model() -> None:
                 parameter[torch.from_numpy(~inner.masks[name])] = 0
     wanted = train(alone, batches("digits_cnn", 1), STILL, inner.masks)
     found = train(whole, batches("digits_cnn", 1), STILL, inner=[inner], turn=lambda step: 1)
-    assert found == pytest.approx(wanted, rel=1e-5)
+    assert (found.loss, found.sums, found.examples) == (pytest.approx(wanted.loss, rel=1e-5), *wanted[1:])
     for name, parameter in whole.named_parameters():
         inside = torch.from_numpy(inner.masks.get(name, np.ones(tuple(parameter.shape), bool)))
         torch.testing.assert_close(parameter[inside], dict(alone.named_parameters())[name][inside])
@@ -225,9 +225,20 @@ def test_what_cannot_be_trained_is_named() -> None:
     inner = SubModel({}, {"nothing.running_mean": torch.zeros(1)})
     with pytest.raises(KeyError, match=r"nothing\.running_mean"):
         train(model, batches("digits_cnn"), STILL, inner=[inner], turn=lambda step: 1)
-    model.spare = nn.Parameter(torch.zeros(3))
-    with pytest.raises(RuntimeError, match="spare has no part in the loss"):
-        train(model, batches("digits_cnn"), STILL)
+
+
+@pytest.mark.parametrize("lean", [Lean(), Lean(sparse=True), Lean(recompute=True), Lean(micro_batch=3)])
+def test_what_is_frozen_or_has_no_part_in_the_loss_stays_as_it_is(lean: Lean) -> None:
+    model = net("digits_cnn")
+    model.spare = nn.Parameter(torch.ones(3, 3))
+    for parameter in model.stem.parameters():
+        parameter.requires_grad_(False)
+    still = {name: value.clone() for name, value in model.named_parameters() if name.startswith(("stem", "spare"))}
+    moving = model.head.linear.weight.clone()
+    train(model, batches("digits_cnn"), Sgd(0.1, weight_decay=0.1), lean=lean)
+    assert len(still) > 2
+    assert all(torch.equal(model.get_parameter(name), value) for name, value in still.items())
+    assert not torch.equal(model.head.linear.weight, moving)
 
 
 @pytest.mark.parametrize("lean", [Lean(sparse=True), Lean(recompute=True)])

@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.graph.coupling import prunable
 from fedprune.pruning import criteria
 from fedprune.pruning.pruners import regrow
 from fedprune.pruning.schedules import constant
@@ -67,9 +66,3 @@ def test_every_block_in_its_turn_whatever_the_period(number: int, period: int, u
 def test_turns_without_blocks_are_refused() -> None:
     with pytest.raises(ValueError, match="no prunable layer"):
         in_turn([], 10, regrow(criteria.magnitude, criteria.gradient, constant(0.5)), until=100)
-
-
-@given(NAMES, st.booleans(), st.booleans())
-def test_first_and_last_are_pruned_only_where_asked_for(names: list[str], first: bool, last: bool) -> None:
-    expected = [name for i, name in enumerate(names) if (i > 0 or first) and (i < len(names) - 1 or last)]
-    assert list(prunable(iter(names), first=first, last=last)) == expected

@@ -126,7 +126,7 @@ def test_two_steps_worked_by_hand() -> None:
     np.testing.assert_allclose(seen[1][0], [[0.05, 0.1] - 0.1 * velocity, -(np.array([0.05, 0.1]) - 0.1 * velocity)])
     bias = 0.05 - 0.1 * (0.5 * -0.5 - g)
     np.testing.assert_allclose(seen[1][1], [bias, -bias], rtol=1e-6)
-    assert outcome == Outcome(pytest.approx(math.log(2) + math.log(1 + math.exp(-0.6)), rel=1e-6), 2, 2)
+    assert outcome == Outcome(pytest.approx(math.log(2) + math.log(1 + math.exp(-0.6)), rel=1e-6), {"correct": 2}, 2)
 
 
 # masks
@@ -212,8 +212,8 @@ def test_an_optimiser_may_set_parameters() -> None:
 def test_no_batches_train_nothing() -> None:
     net = small_net()
     before = state(net)
-    assert train(net, [], Sgd(0.1)) == Outcome(0.0, 0, 0)
-    assert training.evaluate(net, []) == Outcome(0.0, 0, 0)
+    assert train(net, [], Sgd(0.1)) == Outcome(0.0, {"correct": 0}, 0)
+    assert training.evaluate(net, []) == Outcome(0.0, {"correct": 0}, 0)
     assert unchanged(net, before)
 
 

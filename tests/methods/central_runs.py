@@ -12,7 +12,7 @@ from fedprune import training
 from fedprune.counter_rng import generator
 from fedprune.data import Dataset, Examples
 from fedprune.data.loading import in_order, load_dataset, shuffled
-from fedprune.graph.coupling import layer_shapes
+from fedprune.graph.layers import layer_shapes
 from fedprune.models import draws
 from fedprune.pruning import masks
 from fedprune.training.examples import chosen

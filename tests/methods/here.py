@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from fedprune.experiment import Experiment, from_json, to_json
 from fedprune.federated.link.client import ROUTES
 from fedprune.federated.rounds.acting import Done
-from fedprune.federated.rounds.asking import Request
+from fedprune.federated.rounds.asking import Request, line
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
@@ -62,11 +62,8 @@ class Here:
             answer = ROUTES[phase.route](self.devices[device], phase.request(ask.state, job))
             phase.check(ask.state, job, answer)
             replies.append(Reply(device, answer, job))
-        seen = sum(int(reply.payload.values.get("seen") or 0) for reply in replies)
-        hits = sum(int(reply.payload.values.get("correct") or 0) for reply in replies)
-        row = {"round": ask.round, "phase": phase.route.rpartition(".")[2], "accuracy": hits / seen if seen else None}
         answer = phase.reduce(ask.state, replies) if replies else None
-        return Step(row, answer, good=frozenset(ask.jobs), route=phase.route)
+        return Step(line(ask, replies, answer, 0.0), answer, good=frozenset(ask.jobs), route=phase.route)
 
 
 def _unlimited(said: Payload) -> Payload:

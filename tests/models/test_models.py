@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from fedprune import graph as graphs
+from fedprune.budgets import compute
 from fedprune.models import CATALOGUE, ModelError, build
 
 torch.set_num_threads(1)
@@ -25,9 +27,28 @@ NETS = [
     ("vgg11", (3, 32, 32), 10, 9_222_848, 9_228_362, 152_769_536, None),
 ]
 
+# Multiply-accumulates by hand: what each step or token takes, times their number; of attention also tokens by tokens.
+OF_STEPS = [
+    ("har_gru", (9, 128), 6, 27_936, 28_582, 32 * (32 * 9 * 8 + 144 * (32 + 48) + 144 * (48 + 48)) + 48 * 6),
+    (
+        "keyword_transformer", (1, 49, 10), 40, 42_384, 43_672,
+        25 * (48 * 10 * 5 + 2 * (4 * 48 * 48 + 2 * 48 * 96)) + 2 * 2 * 25 * 25 * 48 + 48 * 40,
+    ),
+]  # fmt: skip
+
 
 def test_every_net_of_the_catalogue_is_counted() -> None:
-    assert {net[0] for net in NETS} == set(CATALOGUE)
+    assert {net[0] for net in (*NETS, *OF_STEPS)} == set(CATALOGUE)
+
+
+@pytest.mark.parametrize(("name", "shape", "classes", "weights", "parameters", "macs"), OF_STEPS)
+def test_sizes_of_nets_of_steps(
+    name: str, shape: tuple[int, ...], classes: int, weights: int, parameters: int, macs: int
+) -> None:
+    model = build(name, shape, classes)
+    assert sum(p.numel() for p in model.parameters() if p.ndim > 1) == weights
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert compute.macs(graphs.trace(model.eval(), torch.zeros(1, *shape))) == macs
 
 
 @pytest.mark.parametrize(("name", "shape", "classes", "weights", "parameters", "macs", "published"), NETS)
@@ -62,7 +83,7 @@ def test_sizes(
 
 @pytest.mark.parametrize("name", sorted(CATALOGUE))
 def test_top_level_children_are_the_blocks_and_only_their_convolutions_lack_a_bias(name: str) -> None:
-    _, shape, classes, *_ = next(net for net in NETS if net[0] == name)
+    _, shape, classes, *_ = next(net for net in (*NETS, *OF_STEPS) if net[0] == name)
     model = build(name, shape, classes)
     blocks = [child for child, _ in model.named_children()]
     assert blocks == ["stem", *(f"stage{i}" for i in range(1, len(blocks) - 1)), "head"]
@@ -72,9 +93,9 @@ def test_top_level_children_are_the_blocks_and_only_their_convolutions_lack_a_bi
             assert module.bias is None, parameter
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet", "dscnn"])
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet", "dscnn", "har_gru", "keyword_transformer"])
 def test_gradients_reach_every_parameter(name: str) -> None:
-    _, shape, classes, *_ = next(net for net in NETS if net[0] == name)
+    _, shape, classes, *_ = next(net for net in (*NETS, *OF_STEPS) if net[0] == name)
     model = build(name, shape, classes)
     model(torch.rand(4, *shape)).logsumexp(1).sum().backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())

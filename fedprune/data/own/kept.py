@@ -20,6 +20,8 @@ class Kept(NamedTuple):
     labels: tuple[str, ...]
     recordings: tuple[str, ...]
     problems: tuple[str, ...]
+    targets: tuple[tuple[float, ...], ...] = ()
+    """Numbers to predict, of each example; empty where there are none."""
 
 
 class _Beside(msgspec.Struct):
@@ -30,6 +32,7 @@ class _Beside(msgspec.Struct):
     labels: tuple[str, ...]
     recordings: tuple[str, ...]
     problems: tuple[str, ...]
+    targets: tuple[tuple[float, ...], ...] = ()
 
 
 def kept(folder: Path, stamp: str, make: Callable[[], Kept]) -> Kept:
@@ -65,11 +68,15 @@ def _open(path: Path) -> Kept | None:
         return None
     if not inputs.shape or len(beside.labels) != len(inputs) or len(beside.recordings) != len(inputs):
         return None
-    return Kept(inputs, beside.labels, beside.recordings, beside.problems)
+    if len(beside.targets) not in (0, len(inputs)):
+        return None
+    return Kept(inputs, beside.labels, beside.recordings, beside.problems, beside.targets)
 
 
 def _write(path: Path, fresh: Kept) -> None:
-    beside = _Beside(fresh.inputs.shape, fresh.inputs.dtype.str, fresh.labels, fresh.recordings, fresh.problems)
+    beside = _Beside(
+        fresh.inputs.shape, fresh.inputs.dtype.str, fresh.labels, fresh.recordings, fresh.problems, fresh.targets
+    )
     write_whole(path.with_suffix(".npy"), lambda file: np.save(file, fresh.inputs))
     # the inputs are there before what leads to them
     write_whole(path.with_suffix(".json"), lambda file: file.write(msgspec.json.encode(beside)))

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedprune.data.catalogue import load
 from fedprune.data.examples import DataError
-from fedprune.data.own.recorded import Recorded, line
+from fedprune.data.own.recorded import Recorded
 
 
 def read(name: str, folder: Path) -> Recorded:
@@ -15,12 +15,7 @@ def read(name: str, folder: Path) -> Recorded:
     Recordings are train#ROW and test#ROW. DataError where it gives no data set, or one whose examples overlap: which of
     them are of one recording, nobody could tell.
     """
-    try:
-        dataset = load(name, folder)
-    except DataError:
-        raise
-    except Exception as error:  # somebody else's code: it may fail in any way
-        raise DataError(line(name, f"failed on {folder}: {type(error).__name__}: {error}")) from error
+    dataset = load(name, folder)
     if dataset.overlap:
         raise DataError(
             f"{name}: overlap is {dataset.overlap}, and windows of one recording could end up in different parts: "

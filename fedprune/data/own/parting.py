@@ -37,8 +37,9 @@ def parts(
 ) -> tuple[DeviceData, dict[str, int]]:
     """Return a device's parts, its labels as indices into ``classes``, and how many examples each other label has.
 
-    Examples of a label that is none of ``classes`` stay out. The parts may be empty. The name of the ``device`` is a
-    part of its recordings' names: files are called alike everywhere, and would else be tested on everywhere.
+    Where numbers are to be predicted, those are its labels. Examples of a label that is none of ``classes`` stay out.
+    The parts may be empty. The name of the ``device`` is a part of its recordings' names: files are called alike
+    everywhere, and would else be tested on everywhere.
     """
     index = {name: position for position, name in enumerate(classes)}
     labels = np.array([index.get(label, -1) for label in recorded.labels], np.int64)
@@ -48,7 +49,7 @@ def parts(
     inputs = recorded.inputs[known] if unknown else recorded.inputs
     where = np.array(_where(settings, recorded, device), object)[known]
     train, development, test = (np.flatnonzero(where == part) for part in PARTS)
-    pool = Pool(Examples(inputs, labels[known]), None)
+    pool = Pool(Examples(inputs, labels[known] if recorded.targets is None else recorded.targets[known]), None)
     return DeviceData(pool, train, development, test), dict(sorted(unknown.items()))
 
 

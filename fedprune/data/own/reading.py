@@ -94,7 +94,10 @@ def read(settings: Data, folder: Path) -> Recorded:
         return _read(settings, kind, files, read_file, shape)
 
     found = kept.kept(folder, _stamp(settings, files), make)
-    return _composed(Recorded(*found, _signals(settings), fresh))
+    targets = np.array(found.targets, np.float32) if own_data.targets_of(settings) else None
+    if targets is not None and not len(targets):
+        targets = np.zeros((0, len(own_data.targets_of(settings))), np.float32)
+    return _composed(Recorded(*found[:4], _signals(settings), targets, fresh))
 
 
 def _composed(recorded: Recorded) -> Recorded:
@@ -172,6 +175,7 @@ def _read(
         tuple(label for piece in pieces for label in piece.labels),
         tuple(recording for piece in pieces for recording in piece.recordings),
         tuple(problems),
+        tuple(tuple(row) for piece in pieces if piece.targets is not None for row in piece.targets.tolist()),
     )
 
 

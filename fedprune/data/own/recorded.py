@@ -22,6 +22,8 @@ class Recorded:
     """A line for each file, or piece of one, that cannot be used: its path in the folder, why, what would be right."""
     features: tuple[str, ...] = ()
     """Names of the channels where they have names, which are a table's signals."""
+    targets: Array | None = None
+    """(n, targets) float32, the numbers to predict; None where labels are to be told. Labels then name the first."""
     fresh: bool = True
     """Whether the files were read just now; else what was kept of them."""
 
@@ -38,6 +40,8 @@ class Piece(NamedTuple):
     recordings: Sequence[str]
     problems: Sequence[str] = ()
     """What of the file is left out, without its name."""
+    targets: Array | None = None
+    """(n, targets) float32, where numbers are to be predicted."""
 
 
 class Unusable(ValueError):

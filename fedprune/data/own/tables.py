@@ -27,13 +27,15 @@ def read(file: File, settings: Tables) -> Piece:
     A window that holds a value that is no finite number is left out, and so are rows without a label; the piece says
     how many. Unusable, or the libraries' own errors, where there is none.
     """
-    folder = label_of(file) if settings.label == "folder" else None
-    keys = [name for name in (settings.label if folder is None else "", _recording(settings), settings.person) if name]
-    found = table_files.columns(file.path, settings.signals, keys)
+    folder = label_of(file) if settings.label == "folder" and not settings.targets else None
+    label = "" if settings.targets or folder is not None else settings.label
+    keys = [name for name in (label, _recording(settings), settings.person) if name]
+    found = table_files.columns(file.path, [*settings.signals, *settings.targets], keys)
     count = len(found.numbers[settings.signals[0]]) if settings.signals else 0
     if not count:
         raise Unusable("has no rows")
-    labels = [folder] * count if folder is not None else found.texts[settings.label]
+    alike = settings.targets[0] if settings.targets else folder
+    labels = [alike] * count if alike is not None else found.texts[settings.label]
     if broken := next((label for label in labels if not is_text(label)), None):
         raise Unusable(f"label {broken!r} is not UTF-8")
     if odd := next((label for label in set(labels) if not is_label(label)), None):
@@ -53,9 +55,17 @@ def read(file: File, settings: Tables) -> Piece:
         if lost := int((~finite[:, channel]).sum()):
             problems.append(f"column {name}: {lost} of {len(starts)} windows hold no finite number, and are left out")
     whole: Array = np.all(finite, axis=1)
+    ends = np.asarray(starts, np.int64) + settings.window - 1
+    targets = np.stack([found.numbers[name][ends] for name in settings.targets], 1) if settings.targets else None
+    if targets is not None:
+        targets = targets.astype(np.float32)
+        told: Array = np.all(np.isfinite(targets), axis=1)
+        if lost := int((~told).sum()):
+            problems.append(f"{lost} of {len(starts)} windows end without a target, and are left out")
+        whole, targets = whole & told, targets[whole & told]
     kept = [start for start, good in zip(starts, whole, strict=True) if good]
     recordings = [_recording_at(file, settings, found, start) for start in kept]
-    return Piece(windows[whole], [labels[start] for start in kept], recordings, problems)
+    return Piece(windows[whole], [labels[start] for start in kept], recordings, problems, targets)
 
 
 def runs_of(keys: Sequence[Sequence[str]]) -> Iterator[Run]:

@@ -1,5 +1,6 @@
 """Phase deploy: devices get a model of a run that has ended, try it, and use it from then on if it is no worse."""
 
+import functools
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.sums import check_sums
+from fedprune.tasks import ACCURACY, CLASSIFICATION, Task, entry, zeros
 from fedprune.types import DeviceId
 from fedprune.wire.payload import Payload, count, number, one_line
 
@@ -39,7 +42,7 @@ class _Asked(msgspec.Struct):
     tier: _Line
 
 
-def deploy(files: Mapping[str, bytes], run: str) -> Phase[dict[DeviceId, dict[str, Any]]]:
+def deploy(files: Mapping[str, bytes], run: str, task: Task = CLASSIFICATION) -> Phase[dict[DeviceId, dict[str, Any]]]:
     """Bring devices the .tflite file of their job's part, which is a tier's name here; ``run`` is where it is from.
 
     It comes to what each of them says of it, see `reduce`.
@@ -51,13 +54,13 @@ def deploy(files: Mapping[str, bytes], run: str) -> Phase[dict[DeviceId, dict[st
         return Payload(values, {MODEL: np.frombuffer(content, np.uint8)})
 
     def check(state: State, job: Job, payload: Payload) -> None:
-        _check(payload, shelf.name(files[job.part]))
+        _check(task, payload, shelf.name(files[job.part]))
 
-    return Phase(ROUTE, request, device, reduce, check, {"seen": "test"})
+    return Phase(ROUTE, request, device, functools.partial(reduce, task=task), check, {"seen": "test"})
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Keep the model, try it and the one in use on the test part, and take it into use unless it gets less right.
+    """Keep the model, try it and the one in use on the test part, and take it into use unless it is worse.
 
     An experiment with ``privacy.epsilon`` learns whether it was, but no counts, unless it has ``privacy.evaluate``.
     """
@@ -80,18 +83,20 @@ def device(self: Device, request: Payload) -> Payload:
     same = before is not None and before.sha256 == stated
     examples = self.parts.test
     with tempfile.TemporaryDirectory() as name:
-        trial.lay_out(Path(name), len(examples), self.batches(examples, _BATCH))
+        trial.lay_out(Path(name), self.experiment, self.schema, len(examples), self.batches(examples, _BATCH))
         new, why = _tried(file, Path(name))
         old, why_old = new if same else None, ""
         if new and before and not same:  # where the new one does not run, nothing is to be compared
             old, why_old = _tried(folder / shelf.CURRENT, Path(name))
-    worse = new is not None and old is not None and new.correct < old.correct
+    task = self.task
+    value, earlier = (each and _value(task, each.sums, each.seen) for each in (new, old))
+    worse = value is not None and earlier is not None and task.metric.better(earlier, value)
     if new is None:
         reason = f"already in use, but now {why}" if same else why
     elif same:
         reason = "already in use"
     elif worse:
-        reason = "gets less right than the one in use"
+        reason = "gets less right than the one in use" if task.classes else f"its {task.metric.name} is worse"
     elif not new.seen:
         reason = "no test examples here: taken into use without a test"
     else:
@@ -99,39 +104,48 @@ def device(self: Device, request: Payload) -> Payload:
     if new is not None and not worse:
         previous = before.sha256 if before else None
         card = Card(
-            stated, asked.run, asked.tier, _accuracy(new.correct, new.seen),
-            datetime.now(UTC).isoformat(timespec="seconds"), before.previous if same and before else previous,
+            stated, asked.run, asked.tier, time=datetime.now(UTC).isoformat(timespec="seconds"),
+            previous=before.previous if same and before else previous,
         )  # fmt: skip
+        if task.metric == ACCURACY:
+            card = msgspec.structs.replace(card, accuracy=value)
+        else:
+            card = msgspec.structs.replace(card, metric=task.metric, value=value)
         shelf.take(folder, card)
     shelf.tidy(folder)
     used = same or (new is not None and not worse)
     return _reply(self, new, old, shelf.in_use(folder), reason, used=used)
 
 
-def reduce(state: State, replies: Sequence[Reply]) -> dict[DeviceId, dict[str, Any]]:
+def reduce(state: State, replies: Sequence[Reply], task: Task = CLASSIFICATION) -> dict[DeviceId, dict[str, Any]]:
     """Device -> what it said of the model that it got.
 
     ``used``, ``reason``; ``accuracy`` and ``accuracy_before`` on its test part, of the new model and of the one that
-    was in use; ``latency_ms`` (median, 90 %); ``memory_bytes``, see `trial.Trial`; and ``in_use``, which model is: its
-    sha256, run and accuracy. None stands for what could not be found out.
+    was in use, or what `tasks.entry` has of another metric; ``latency_ms`` (median, 90 %); ``memory_bytes``, see
+    `trial.Trial`; and ``in_use``, which model is: its sha256, run and accuracy. None stands for what could not be found
+    out.
     """
-    return {reply.device: _told(reply.payload.values) for reply in replies}
+    return {reply.device: _told(task, reply.payload.values) for reply in replies}
 
 
-def _told(values: Mapping[str, Any]) -> dict[str, Any]:
-    seen, earlier, now = values["seen"], values["before_correct"], values["in_use"]
-    accuracy = _accuracy(values["correct"], seen)
-    before = _accuracy(earlier, seen) if earlier is not None else None
+def _told(task: Task, values: Mapping[str, Any]) -> dict[str, Any]:
+    seen, now = values["seen"], values["in_use"]
+    value = _value(task, values, seen)
+    before = _value(task, {name: values[BEFORE + name] for name in task.names}, seen)
     latency = values["latency_ms"]
     return {
         "used": values["used"],
         "reason": values["reason"],
-        "accuracy": accuracy,
-        "accuracy_before": before,
+        **_NO_ACCURACY,
+        **entry(task.metric, value=value, before=before),
         "latency_ms": None if latency is None else {"median": latency[0], "p90": latency[1]},
         "memory_bytes": values["peak_bytes"],
-        "in_use": now and {**now, "accuracy": accuracy if values["used"] else before},
+        "in_use": now and {**now, "accuracy": None, **entry(task.metric, value=value if values["used"] else before)},
     }
+
+
+BEFORE = "before_"
+_NO_ACCURACY = {"accuracy": None, "accuracy_before": None}  # where another metric is told
 
 
 def _tried(file: Path, examples: Path) -> tuple[Trial | None, str]:
@@ -147,8 +161,8 @@ def _reply(self: Device, new: Trial | None, old: Trial | None, now: Card | None,
     values = {
         "device": self.who,
         "seen": counted.seen if counted else 0,
-        "correct": counted.correct if counted else 0,
-        "before_correct": old.correct if counted and old else None,
+        **(counted.sums if counted else zeros(self.task)),
+        **{BEFORE + name: old.sums[name] if counted and old else None for name in self.task.names},
         "latency_ms": [new.median_ms, new.p90_ms] if new else None,
         "peak_bytes": new.memory_bytes if new else None,  # memory_bytes is what the whole process may use
         "used": used,
@@ -158,14 +172,15 @@ def _reply(self: Device, new: Trial | None, old: Trial | None, now: Card | None,
     return Payload(values)
 
 
-def _check(payload: Payload, sha256: str) -> None:
+def _check(task: Task, payload: Payload, sha256: str) -> None:
     """ValueError where a reply contradicts itself, or is none."""
     if payload.tensors:
         raise ValueError(f"expected counts alone, got the tensors {sorted(payload.tensors)[:3]}")
     values = payload.values
-    for key in ("correct", *(["before_correct"] if values.get("before_correct") is not None else [])):
-        if count(payload, key) > count(payload, "seen"):
-            raise ValueError(f"{key}: more hits than examples")
+    seen, earlier = count(payload, "seen"), tuple(BEFORE + name for name in task.names)
+    check_sums(task, payload, seen)
+    if any(values.get(name) is not None for name in earlier):
+        check_sums(task._replace(names=earlier), payload, seen)
     if values.get("peak_bytes") is not None:
         count(payload, "peak_bytes")
     latency = values.get("latency_ms")
@@ -188,8 +203,11 @@ def _check(payload: Payload, sha256: str) -> None:
         raise ValueError(f"used is {values.get('used')!r:.20}, but in use is {now!r:.100}")
 
 
-def _accuracy(correct: int, seen: int) -> float | None:
-    return correct / seen if seen else None
+def _value(task: Task, sums: Mapping[str, Any], seen: int) -> float | None:
+    """The metric; None where there is no example, or a sum is not finite."""
+    if not seen or any(sums[name] is None for name in task.names):
+        return None
+    return task.value({**{name: sums[name] for name in task.names}, "seen": seen})
 
 
 def _folder() -> Path:

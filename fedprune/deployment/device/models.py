@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from fedprune.files import write_atomically
+from fedprune.tasks import Metric
 
 CURRENT, CARD = "current.tflite", "current.json"
 _MODEL = re.compile(r"([0-9a-f]{64})\.tflite")
@@ -29,6 +30,9 @@ class Card(msgspec.Struct, frozen=True):
     tier: str = ""
     accuracy: float | None = None
     """On the device's own test part, when it was deployed; None where it has no examples there."""
+    metric: Metric | msgspec.UnsetType = msgspec.UNSET
+    """What ``value`` is of, where a model is judged by another than accuracy."""
+    value: float | msgspec.UnsetType | None = msgspec.UNSET
     time: str = ""
     """When it was taken into use, UTC."""
     previous: str | None = None

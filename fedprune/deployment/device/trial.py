@@ -1,4 +1,4 @@
-"""A .tflite file tried on this device, in a process of its own: what it takes, how fast it is, how much it gets right.
+"""A .tflite file tried on this device, in a process of its own: what it takes, how fast it is, how good.
 
 So a file over which the runtime crashes takes nothing else with it, and the memory is that of one model alone.
 """
@@ -10,16 +10,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
+from fedprune import tasks
+from fedprune.data import Schema
+from fedprune.experiment import Experiment, from_json, to_json
 from fedprune.types import Tensor
 
-_INPUTS, _LABELS = "inputs.npy", "labels.npy"
+_INPUTS, _LABELS, _TASK = "inputs.npy", "labels.npy", "task.json"
 _BATCH = 250
 _LONGEST_S = 1500
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -32,7 +36,8 @@ class TrialError(RuntimeError):
 class Trial(NamedTuple):
     """What one model did."""
 
-    correct: int
+    sums: Mapping[str, float]
+    """Of the task, over the test examples."""
     seen: int
     """Test examples; 0 where there are none."""
     median_ms: float
@@ -43,17 +48,34 @@ class Trial(NamedTuple):
     its packed weights, its tensors. None where the system does not say."""
 
 
-def lay_out(folder: Path, count: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Write ``count`` examples, normalised, where `attempt` finds them; a file, since a device may lack the memory."""
+def lay_out(
+    folder: Path, experiment: Experiment, schema: Schema, count: int, batches: Iterable[tuple[Tensor, Tensor]]
+) -> None:
+    """Write ``count`` examples, normalised, where `attempt` finds them; a file, since a device may lack the memory.
+
+    ``experiment`` and ``schema`` say what the model is judged by.
+    """
     inputs: Tensor | None = None
     labels, at = np.zeros(count, np.int64), 0
     for batch, right in batches:
         if inputs is None:
             shape = (count, *batch.shape[1:])
             inputs = np.lib.format.open_memmap(folder / _INPUTS, "w+", np.float32, shape)
+            labels = np.zeros((count, *right.shape[1:]), right.dtype)
         inputs[at : at + len(right)], labels[at : at + len(right)] = batch, right
         at += len(right)
     np.save(folder / _LABELS, labels)
+    said = _Task(to_json(experiment), schema.classes, schema.target_mean, schema.target_std)
+    (folder / _TASK).write_bytes(msgspec.json.encode(said))
+
+
+class _Task(msgspec.Struct, frozen=True):
+    """What a task is made of, for the process that runs the file."""
+
+    experiment: str
+    classes: tuple[str, ...]
+    target_mean: tuple[float, ...]
+    target_std: tuple[float, ...]
 
 
 def attempt(model: Path, examples: Path) -> Trial:
@@ -92,12 +114,18 @@ def _measure(model: Path, examples: Path) -> Trial:
     latency = runtime.latency_ms(content)
     peak = _resident("VmHWM")
     memory = max(0, peak - before) if peak is not None and before is not None else None
-    labels, correct = np.load(examples / _LABELS), 0
+    labels, said = np.load(examples / _LABELS), msgspec.json.decode((examples / _TASK).read_bytes(), type=_Task)
+    task = tasks.of(from_json(said.experiment), said, np.empty(0, np.int64))
+    sums = tasks.zeros(task)
     inputs = np.load(examples / _INPUTS, mmap_mode="r") if len(labels) else labels
     for start in range(0, len(labels), _BATCH):
         part = slice(start, start + _BATCH)
-        correct += int(np.count_nonzero(litert.run(content, inputs[part]).argmax(1) == labels[part]))
-    return Trial(correct, len(labels), latency.median_ms, latency.p90_ms, memory)
+        outputs = litert.run(content, inputs[part])
+        right = task.outputs(len(said.classes), labels.shape[1:])[0]
+        if outputs.shape[1:] != right and outputs[0].size == np.prod(right):
+            outputs = outputs.reshape(len(outputs), *right)
+        sums = tasks.added(sums, task.sums(outputs, labels[part]))
+    return Trial(sums, len(labels), latency.median_ms, latency.p90_ms, memory)
 
 
 def _resident(key: str) -> int | None:

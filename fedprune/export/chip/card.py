@@ -7,6 +7,7 @@ from typing import Any
 from fedprune.export.litert import Port, Ports, gzip_bytes
 from fedprune.export.text import markdown
 from fedprune.export.tflm.operators import operators
+from fedprune.tasks import metric_in, value_in
 
 C99_FORMS: Mapping[str, str] = {
     "C99, weights and tables": "c99_constants_bytes",
@@ -37,12 +38,13 @@ def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]
 
 def page(card: Mapping[str, Any]) -> str:
     """Return the card as Markdown. Names in it are plain text, whatever they are."""
-    source, result = card["input"], card["output"]
+    source, result, metric = card["input"], card["output"], metric_in(card)
+    what = "target" if "target_mean" in card else "label"
     rows = [
         ("Input", f"{source['dtype']}, {tuple(source['shape'])}: a batch of one, channels last"),
         ("Input numbers", _numbers(source)),
         ("Input normalisation", f"(value - mean) / std, mean {card['mean']}, std {card['std']}, before quantising"),
-        ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a label"),
+        ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a {what}"),
         ("Output numbers", _numbers(result)),
         ("Flash of the C99 sources", _flash(card)),
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
@@ -51,8 +53,12 @@ def page(card: Mapping[str, Any]) -> str:
         ("Operators to register", markdown(", ".join(card["operators"]))),
         ("SHA-256 of the model", f"`{card['sha256']}`"),
     ]
-    if card.get("accuracy") is not None:
-        rows.insert(0, ("Accuracy", f"{100 * card['accuracy']:.2f} %"))
+    if what == "target":
+        meant = f"number × std + mean, mean {card['target_mean']}, std {card['target_std']}"
+        rows.insert(5, ("Targets", meant))
+    if (value := value_in(card)) is not None:
+        rows.insert(0, (markdown(metric.title), metric.text(value)))
+    rows[:0] = [("**Warning**", markdown(str(said))) for said in card.get("warnings", ())]
     known = {
         "input",
         "output",
@@ -60,6 +66,12 @@ def page(card: Mapping[str, Any]) -> str:
         "std",
         "labels",
         "accuracy",
+        "warnings",
+        "signal_to_noise_db",
+        "metric",
+        "value",
+        "target_mean",
+        "target_std",
         "flash_bytes",
         "arena_bytes",
         "c99_arena_bytes",
@@ -79,13 +91,20 @@ def page(card: Mapping[str, Any]) -> str:
             "## Sizes",
             "",
             *_table(("Form", "Bytes"), [(markdown(form), f"{size:,}") for form, size in card["size_bytes"].items()]),
+            *_noise(card.get("signal_to_noise_db") or {}),
             "",
-            "## Labels",
+            f"## {what.title()}s",
             "",
             *(f"{index}. {markdown(str(label))}" for index, label in enumerate(card["labels"])),
             "",
         ]
     )
+
+
+def _noise(found: Mapping[str, float]) -> list[str]:
+    head = ["", "## Signal to noise of each layer, int8 against torch", ""] if found else []
+    rows = [(markdown(layer), f"{value:.1f}") for layer, value in found.items()]
+    return [*head, *_table(("Layer, the noisiest first", "dB"), rows)] if found else []
 
 
 def _flash(card: Mapping[str, Any]) -> str:

@@ -63,9 +63,11 @@ def c_files(
     Args:
         model: the .tflite bytes for TensorFlow Lite Micro.
         card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
-            the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1], ``name``,
-            ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other forms of
-            the model). All else it holds goes into the card.
+            the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1] or what
+            `tasks.entry` has of another metric, ``target_mean`` and ``target_std`` that outputs are normalised by,
+            ``name``, ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other
+            forms of the model), ``warnings``, ``signal_to_noise_db`` (layer -> dB, the noisiest first). All else it
+            holds goes into the card.
         plain: the model of which the C99 sources are made, where it is not the same.
         optimise: `fedprune.export.c99.smallest`, the default, or `fastest`.
 

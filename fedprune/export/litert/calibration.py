@@ -79,6 +79,13 @@ def calibrate(
     The names are those of ``graph``: calibrate the graph that will be written. Every rule but the true extremes takes a
     second pass. Raises ``ValueError`` for no inputs and for values that are not finite.
     """
+    return calibrate_by({"": by}, graph, inputs, batch_size=batch_size)[""]
+
+
+def calibrate_by(
+    rules: Mapping[str, Rule], graph: Graph, inputs: Tensor, *, batch_size: int = 64
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Return what `calibrate` does by each of several rules, of the same two passes."""
     if len(inputs) == 0:
         raise ValueError("calibration needs at least one input")
 
@@ -86,11 +93,14 @@ def calibrate(
         return (inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size))
 
     found = named(graph, evidence.ranges(graph, batches()))
-    if by is extremes:
-        return found
-    counts = evidence.histograms(graph, batches(), found)
-    ruled = {name: by(Histogram(*found[name], counts[name])) for name in counts}
-    return found | {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ruled.items()}
+    seconds = any(rule is not extremes for rule in rules.values())
+    counts = evidence.histograms(graph, batches(), found) if seconds else {}
+
+    def ruled(rule: Rule) -> dict[str, tuple[float, float]]:
+        ends = {name: rule(Histogram(*found[name], each)) for name, each in counts.items()}
+        return found | {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in ends.items()}
+
+    return {name: found if rule is extremes else ruled(rule) for name, rule in rules.items()}
 
 
 def named(graph: Graph, ranges: FloatTensor) -> dict[str, tuple[float, float]]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedprune.export.litert.flatbuffer import FileTensor
 from fedprune.export.litert.quantise import Affine, Ranges, grids, to_int8, weight_scales, wide
-from fedprune.graph import Graph
+from fedprune.graph import Embedding, Graph
 from fedprune.types import FloatTensor
 
 
@@ -135,3 +135,8 @@ def wide_constant(values: FloatTensor, scale: float) -> FileTensor:
 def integers(graph: Graph, ranges: Ranges) -> Integers:
     """Return the int8 numbers of a graph whose tensors have such ranges. Raises as `quantise.grids`."""
     return Integers(grids(graph, ranges), wide(graph))
+
+
+def takes_tokens(graph: Graph) -> bool:
+    """Return whether a graph's input is of integers, which name rows of embeddings."""
+    return any(isinstance(op, Embedding) and graph.input in op.inputs for op in graph.operations)

@@ -8,7 +8,7 @@ import numpy as np
 from fedprune.export.litert import layout
 from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.litert.lowering import Lowering, Seen
-from fedprune.export.litert.numbers import Numbers
+from fedprune.export.litert.numbers import Numbers, takes_tokens
 from fedprune.export.litert.recurrent import recurrent
 from fedprune.export.litert.rules_moves import MOVES
 from fedprune.export.litert.rules_values import VALUES, reduce_axes
@@ -54,11 +54,6 @@ def lower(graph: Graph, numbers: Numbers) -> File:
         for index, tensor in enumerate(made.tensors)
     ]
     return File(tensors, made.operators, (source,), results, made.subgraphs)
-
-
-def takes_tokens(graph: Graph) -> bool:
-    """Return whether a graph's input is of integers, which name rows of embeddings."""
-    return any(isinstance(op, Embedding) and graph.input in op.inputs for op in graph.operations)
 
 
 def _map(made: Lowering, name: str) -> int:

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 from flwr.serverapp import Grid
 
+from fedprune import tasks
 from fedprune.data.agreement import Agreed
 from fedprune.experiment import Experiment
 from fedprune.federated.link import gathering
 from fedprune.federated.link.exchange import Answers, exchange
-from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
+from fedprune.federated.rounds.asking import Diverged, Request, RunStopped, line, round_seconds
 from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
@@ -89,8 +90,8 @@ class Link(NamedTuple):
     def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:
         """Run phases on devices, with one message for each device. RunStopped where too few answer one well.
 
-        Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say. Without any
-        answer, where ``least`` allows that, there is nothing to reduce.
+        Where too few do, those that did not are asked again, as often as the experiment's ``retries`` say, but for
+        those whose training diverged. Without any answer, where ``least`` allows that, there is nothing to reduce.
 
         A device that refuses, since the job would not fit its memory, has answered, but is not part of the result.
         """
@@ -133,6 +134,7 @@ class Link(NamedTuple):
         index_of = {fleet.nodes[index]: index for index in ask.jobs}
         everyone: list[Reply] = []
         named: dict[DeviceId, str] = {}
+        diverged: set[DeviceId] = set()
         up = down = retried = 0
         while True:
             everyone += [reply._replace(device=index_of[node]) for node, reply in answers.good]
@@ -140,13 +142,15 @@ class Link(NamedTuple):
             named |= {index_of[node]: reason for node, reason in answers.faults.items()}
             named = {index: reason for index, reason in named.items() if index not in heard}
             up, down = up + answers.bytes_up, down + answers.bytes_down
-            if len(everyone) >= needed or retried == self.experiment.retries:
+            diverged |= {index_of[node] for node in answers.diverged}
+            failed = named.keys() - diverged
+            if len(everyone) >= needed or retried == self.experiment.retries or not failed:
                 break
             retried += 1
             self.say({"notice": f"round {round}, {phase.route}: asking again, since {_reasons(named)}"})
             time.sleep(self.pause_s)
             # one that was lost may come back, and until then asking it is of no use
-            there = self._awaited([fleet.nodes[index] for index in named])
+            there = self._awaited([fleet.nodes[index] for index in named if index in failed])
             again = {node: ask.jobs[index_of[node]] for node in there}
             if not again:
                 break
@@ -158,7 +162,8 @@ class Link(NamedTuple):
         everyone.sort(key=lambda reply: place(reply.device))
         if len(everyone) < needed:
             few = f"{len(everyone)} of {len(ask.jobs)} devices answered well"
-            raise RunStopped(f"round {round}, {phase.route}: {few}. {_reasons(named)}")
+            stop = f"round {round}, {phase.route}: {few}. {_reasons(named)}"
+            raise Diverged(stop, self.experiment, round) if diverged else RunStopped(stop)
         grown = {str(reply.device): reply.left_out for reply in everyone if reply.left_out}
         replies = [reply for reply in everyone if REFUSED not in reply.payload.values and not reply.left_out]
         refused = [reply for reply in everyone if REFUSED in reply.payload.values]
@@ -180,7 +185,8 @@ class Link(NamedTuple):
             **fleet.notes(round),
         }
         seconds = time.perf_counter() - started
-        row = line(ask, replies, answer, seconds, bytes_up=up, bytes_down=down, faults=named, more=more)
+        task = tasks.named(self.experiment.task)
+        row = line(task, ask, replies, answer, seconds, bytes_up=up, bytes_down=down, faults=named, more=more)
         return Step(
             row,
             answer,

@@ -9,11 +9,10 @@ from flwr.app import Message, RecordDict
 
 from fedprune import __version__
 from fedprune.federated.link.records import from_records, size, stamp, values_of
-from fedprune.federated.rounds.asking import SUMS
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.naming import said
-from fedprune.federated.rounds.phases import Phase
+from fedprune.federated.rounds.phases import Phase, divergence
 from fedprune.types import DeviceId
 from fedprune.wire import FRAME
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, UNUSED, Payload, count, number
@@ -23,6 +22,10 @@ _SLACK = 2**16  # bytes for numbers, names and the library's own framing
 
 class Grown(ValueError):
     """A device with own data has more of it than it is believed to have: recordings may come faster than trust."""
+
+
+class Diverges(ValueError):
+    """A device says that what it trained or tested has diverged: asked again, it would say the same."""
 
 
 class Asked(NamedTuple):
@@ -69,7 +72,8 @@ def checked(
 
     ``device`` and ``holds`` are which device the node was met as, and how many examples it may have by part, where it
     was met. Where it has ``own`` data it may have more, which count for no more than these.
-    ValueError, with the reason, where the reply may not be used; Grown where that is no fault of the device.
+    ValueError, with the reason, where the reply may not be used; Grown where that is no fault of the device, Diverges
+    where it says so itself.
     """
     phase, job = asked.phase, asked.job
     if (has := size(records)) > asked.most_bytes:
@@ -78,6 +82,8 @@ def checked(
     payload = from_records(records, asked.request.masks, asked.most_bytes)
     if payload.masks:
         raise ValueError(f"expected no masks of the device's own, got {sorted(payload.masks)[:3]}")
+    if why := divergence.why(payload.values):
+        raise Diverges(why)
     if REFUSED not in payload.values:
         phase.check(asked.state, job, payload)
     elif job.needs_bytes:
@@ -91,7 +97,7 @@ def checked(
         count(payload, UNUSED)
     if SECONDS in payload.values:
         number(payload, SECONDS, least=0)
-    for key in SUMS:
+    for key in ("loss", "seen"):
         if payload.values.get(key) is not None:  # a loss that is not finite arrives as null
             number(payload, key)
     says = said(payload)

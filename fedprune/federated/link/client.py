@@ -158,7 +158,8 @@ def _open(text: str, index: int, data_dir: str | None) -> Device:
     members = federation(experiment, data_dir).devices
     if not 0 <= index < len(members):
         raise ValueError(f"partition-id {index} is outside the {len(members)} devices of {experiment.name}")
-    return Device(index, experiment, load_dataset(experiment.data.name, data_dir).schema, members[index])
+    schema = load_dataset(experiment.data.name, data_dir, experiment.task).schema
+    return Device(index, experiment, schema, members[index])
 
 
 def _own_device(text: str, context: Context) -> Device:

@@ -12,7 +12,7 @@ from flwr.serverapp import Grid
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment
 from fedprune.federated.link import bundle
-from fedprune.federated.link.checks import Asked, Grown, addressed, asked, checked
+from fedprune.federated.link.checks import Asked, Diverges, Grown, addressed, asked, checked
 from fedprune.federated.link.records import size, to_records
 from fedprune.federated.rounds.asking import Request
 from fedprune.federated.rounds.fleet import Fleet
@@ -33,6 +33,8 @@ class Answers(NamedTuple):
     """Node -> why its reply is not among the good ones."""
     late: set[int]
     """Nodes that did not answer in time."""
+    diverged: set[int]
+    """Nodes that say that what they trained or tested has diverged, which is a fault as well."""
     bytes_down: int
     bytes_up: int
 
@@ -54,7 +56,7 @@ def exchange(
     answers = []
     for (_, jobs), requests in zip(asks, made, strict=True):
         down = sum(size(requests[job][1]) for job in jobs.values())
-        answers.append(Answers([], dict.fromkeys(jobs, why), set(jobs) if limit_s else set(), down, 0))
+        answers.append(Answers([], dict.fromkeys(jobs, why), set(jobs) if limit_s else set(), set(), down, 0))
     sent: dict[int, tuple[int, ...]] = {}
     contents: dict[tuple[tuple[int, Job], ...], RecordDict] = {}  # one for all with these jobs: each costs a model
     messages = []
@@ -96,6 +98,8 @@ def exchange(
                 del answers[index].faults[node]
             except ValueError as error:
                 answers[index].faults[node] = one_line(str(error))
+                if isinstance(error, Diverges):
+                    answers[index].diverged.add(node)
             except Exception as error:  # a reply that no check foresaw is that device's fault, not the end of the run
                 answers[index].faults[node] = one_line(f"a damaged reply: {type(error).__name__}: {error}")
             else:

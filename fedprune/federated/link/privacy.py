@@ -28,11 +28,12 @@ from fedprune.experiment import Privacy, from_json
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
-from fedprune.federated.rounds.asking import SUMS
+from fedprune.federated.rounds.asking import sums_of
 from fedprune.federated.rounds.phases import evaluate, measure, train
 from fedprune.federated.rounds.phases.local_steps import OWN
+from fedprune.tasks import CLASSIFICATION, Task, named, zeros
 from fedprune.types import Masks, Params, Tensor
-from fedprune.wire.payload import REFUSED, Payload
+from fedprune.wire.payload import DIVERGED, REFUSED, Payload
 
 _EXACT = tuple(measure.PREFIX + kind for kind in measures.names() if not measures.find(kind).private)
 """Routes whose replies are exact functions of a device's data."""
@@ -47,16 +48,16 @@ def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Mes
     kind, group = message.metadata.message_type, message.metadata.group_id
     parts = unpack(message.content) if kind == SEVERAL else [Part(kind, group, message.content)]
     asked = [_asked(part) for part in parts]
-    for part, privacy in zip(parts, asked, strict=True):
+    for part, (privacy, _) in zip(parts, asked, strict=True):
         if privacy.epsilon and part.route in _EXACT:
             raise ValueError(f"{part.route} would answer without noise, and privacy.epsilon is {privacy.epsilon:g}")
     reply = call_next(message, context)
-    if reply.has_error() or not any(privacy.epsilon for privacy in asked):
+    if reply.has_error() or not any(privacy.epsilon for privacy, _ in asked):
         return reply
     answers = unpack(reply.content) if kind == SEVERAL else [Part(kind, group, reply.content)]
     private = [
-        answer._replace(records=_private(privacy, part, answer.records, message, context))
-        for privacy, part, answer in zip(asked, parts, answers, strict=True)
+        answer._replace(records=_private(*of, part, answer.records, message, context))
+        for of, part, answer in zip(asked, parts, answers, strict=True)
     ]
     return Message(pack(private) if kind == SEVERAL else private[0].records, reply_to=message)
 
@@ -65,22 +66,30 @@ MODS: list[Mod] = [mod]
 """For ``ClientApp(mods=...)``."""
 
 
-def _asked(part: Part) -> Privacy:
+def _asked(part: Part) -> tuple[Privacy, Task]:
     text = values_of(part.records).get("experiment")
-    return from_json(str(text)).privacy if text is not None else Privacy()
+    if text is None:
+        return Privacy(), CLASSIFICATION
+    experiment = from_json(str(text))
+    return experiment.privacy, named(experiment.task) if experiment.privacy.epsilon else CLASSIFICATION
 
 
-def _private(asked: Privacy, part: Part, answer: RecordDict, message: Message, context: Context) -> RecordDict:
+def _private(
+    asked: Privacy, task: Task, part: Part, answer: RecordDict, message: Message, context: Context
+) -> RecordDict:
     """What may leave the device of its ``answer`` to ``part``, which came in ``message``."""
     if not asked.epsilon or why_failed(answer) is not None or REFUSED in values_of(answer):
         return answer
     if part.route == evaluate.ROUTE and not asked.evaluate:
         given = from_records(answer)
-        return to_records(given._replace(values={**given.values, "loss": None, "correct": 0, "seen": 0}))
-    return _noised(asked, part.records, answer, message, context) if part.route == train.ROUTE else answer
+        said = {key: value for key, value in given.values.items() if key != DIVERGED}
+        return to_records(given._replace(values={**said, "loss": None, **zeros(task), "seen": 0}))
+    return _noised(asked, task, part.records, answer, message, context) if part.route == train.ROUTE else answer
 
 
-def _noised(asked: Privacy, sent: RecordDict, answer: RecordDict, message: Message, context: Context) -> RecordDict:
+def _noised(
+    asked: Privacy, task: Task, sent: RecordDict, answer: RecordDict, message: Message, context: Context
+) -> RecordDict:
     """The answer after Flower's mod, which wants plain arrays of equal names in a request and in its reply.
 
     The mod is given an app that has its answer ready: training is done by now, so that its memory is free again.
@@ -105,7 +114,7 @@ def _noised(asked: Privacy, sent: RecordDict, answer: RecordDict, message: Messa
     noised = {
         name: _back(name, vector, given.tensors[name], request.masks) for name, vector in zip(names, found, strict=True)
     }
-    values = {key: value for key, value in given.values.items() if key not in SUMS}
+    values = {key: value for key, value in given.values.items() if key not in sums_of(task)}
     return to_records(Payload(values, {**given.tensors, **noised}), request.masks)
 
 

@@ -13,6 +13,7 @@ from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, step_name
 from fedprune.federated.rounds.phases.measure import by_device, measure
+from fedprune.federated.rounds.phases.server_step import forgotten
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.pruning import masks
@@ -66,7 +67,9 @@ def acted(
     except ValueError as error:
         raise MethodError(f"method: {error}") from error
     masks.check(model.masks, model.params)
-    state = state.of(model._replace(params=masks.apply(model.params, model.masks)))
+    model = model._replace(params=masks.apply(model.params, model.masks))
+    moments = forgotten(state.moments, model.masks, state.params, model.params)
+    state = replace(state.of(model), moments=moments)
     state = replace(state, round=round, found={}, done=(), standing=fleet.standing.text() if round else "")
     if row:
         row["density"] = state.density()

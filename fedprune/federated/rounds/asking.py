@@ -13,12 +13,16 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.phases import Phase, Reply, evaluate
+from fedprune.federated.rounds.phases.learning_rates import learning_rate
 from fedprune.federated.rounds.standing import Step
+from fedprune.tasks import Task, entry, value_key
 from fedprune.types import DeviceId
 from fedprune.wire.payload import Payload
 
-SUMS = ("loss", "correct", "seen")
-"""Values that any phase may report, summed over examples."""
+
+def sums_of(task: Task) -> tuple[str, ...]:
+    """Values that any phase may report, summed over examples."""
+    return ("loss", *task.names, "seen")
 
 
 class Request(NamedTuple):
@@ -69,7 +73,30 @@ class RunStopped(RuntimeError):
     """Too few devices answered well. What was complete before is saved, and a run can go on from it."""
 
 
+class Diverged(RunStopped):
+    """Training has diverged on too many devices, or on the server: with the same settings it would again."""
+
+    def __init__(self, why: str, experiment: Experiment, round: int) -> None:
+        """``why``: round, devices and values; round 0 is pretraining."""
+        super().__init__(f"{why}; {remedies(experiment, round)}")
+
+
+def remedies(experiment: Experiment, round: int) -> str:
+    """What helps against divergence in a round, by key; round 0 is pretraining."""
+    training = experiment.training
+    table, rate = "training", learning_rate(experiment, round)
+    if not round:
+        table, rate = "pretraining", experiment.pretraining.learning_rate
+    found = [f"lower {table}.learning_rate ({rate:.3g} here)"]
+    if round and training.server_optimiser != "none":
+        found.append("lower training.server_learning_rate")
+    clip = training.clip_gradients
+    found.append(f"lower training.clip_gradients ({clip:.3g})" if clip else "set training.clip_gradients, such as to 1")
+    return f"{', '.join(found)}, or scale the inputs by the data set's mean and std"
+
+
 def line(
+    task: Task,
     ask: Request,
     replies: Sequence[Reply],
     answer: Any,
@@ -84,7 +111,7 @@ def line(
     return {
         "round": ask.round,
         "phase": ask.phase.route.rpartition(".")[2],
-        **_means([reply.payload for reply in replies]),
+        **_means(task, [reply.payload for reply in replies]),
         "density": (answer if isinstance(answer, State) else ask.state).density(),
         "bytes_up": bytes_up,
         "bytes_down": bytes_down,
@@ -93,26 +120,36 @@ def line(
         "devices": len(replies),
         "faults": {str(index): reason for index, reason in faults.items()},
         **more,
-        **(_worst(replies) if ask.phase.route == evaluate.ROUTE else {}),
+        **(_worst(task, replies) if ask.phase.route == evaluate.ROUTE else {}),
     }
 
 
-def _means(payloads: Sequence[Payload]) -> dict[str, float | None]:
-    """Accuracy and loss over all examples seen, where the phase reports them."""
-    sums = merge_counts([{key: payload.values.get(key) or 0 for key in SUMS} for payload in payloads])
+def _means(task: Task, payloads: Sequence[Payload]) -> dict[str, Any]:
+    """The task's metric and its loss over all examples seen, where the phase reports them."""
+    sums = merge_counts([{key: payload.values.get(key) or 0 for key in sums_of(task)} for payload in payloads])
     if not sums.get("seen"):
-        return {"accuracy": None, "loss": None}
-    return {"accuracy": sums["correct"] / sums["seen"], "loss": sums["loss"] / sums["seen"]}
+        return {value_key(task.metric): None, "loss": None}
+    values = [_value(task, payload) for payload in payloads if payload.values.get("seen")]
+    value = None if None in values else task.value(sums)
+    return {**entry(task.metric, value=value), "loss": sums["loss"] / sums["seen"]}
 
 
-def _worst(replies: Sequence[Reply]) -> dict[str, Any]:
+def _value(task: Task, payload: Payload) -> float | None:
+    """The metric by one device's examples; None where a sum is not finite, which arrives as null."""
+    if any(payload.values.get(name) is None for name in task.names):
+        return None
+    return task.value({name: payload.values[name] for name in (*task.names, "seen")})
+
+
+def _worst(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:
     """The device that does worst, where devices test a model."""
-    tested = [r for r in replies if r.payload.values.get("seen") and "correct" in r.payload.values]
-    if len(tested) < 2:
+    tested = [reply for reply in replies if reply.payload.values.get("seen")]
+    told = {reply.device: _value(task, reply.payload) for reply in tested}
+    known = {device: value for device, value in told.items() if value is not None}
+    if len(known) < 2:
         return {}
-    shares = {r.device: r.payload.values["correct"] / r.payload.values["seen"] for r in tested}
-    device = min(shares, key=lambda each: shares[each])
-    return {"worst": {"device": device, "accuracy": shares[device]}}
+    device = (min if task.metric.higher else max)(known, key=lambda each: known[each])
+    return {"worst": {"device": device, value_key(task.metric): known[device]}}
 
 
 def round_seconds(seconds: float) -> float:

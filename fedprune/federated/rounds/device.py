@@ -10,15 +10,17 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING
 
-from fedprune import counter_rng, models, training
+from fedprune import counter_rng, models, tasks, training
 from fedprune import experiment as _experiment
 from fedprune.counter_rng import generator
 from fedprune.data import DeviceData, Examples, Schema, own
 from fedprune.data.loading import in_order, opened, shuffled
 from fedprune.experiment import Experiment
 from fedprune.graph import width
+from fedprune.graph.shared import unique_state
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot, draws
+from fedprune.tasks import Task
 from fedprune.types import DeviceId, Local, Params, Tensor
 
 if TYPE_CHECKING:
@@ -42,6 +44,12 @@ class Device:
     tier: str = ""
     """Tier of an experiment's fleet that its owner has put it in, where it has its own data."""
 
+    @functools.cached_property
+    def task(self) -> Task:
+        """What the model is for, with weights of classes by the device's own training examples."""
+        labels = self.parts.pool.labels[self.parts.train_indices]
+        return tasks.of(self.experiment, self.schema, labels)
+
     def log_unknown(self) -> None:
         """Say in the device's own log which of its labels are none of the classes."""
         unknown = [(label, count) for label, count in self.unused.items() if label]
@@ -56,7 +64,8 @@ class Device:
 
         One model serves a process: the last call's. It is as new, whatever of its own an earlier one has moved.
         """
-        what = self.experiment.model, self.schema.input_shape, len(self.schema.classes), self.experiment.seed
+        own = self.experiment
+        what = own.model, self.schema.input_shape, len(self.schema.classes), own.seed, own.task
         shapes = tuple((name, value.shape) for name, value in params.items())
         model, as_new = _model(*what, shapes)
         if as_new is None or _own(model) != as_new:
@@ -116,26 +125,32 @@ def _local(experiment: Experiment, input_shape: tuple[int, ...], classes: int, s
 def _local_of(text: str, input_shape: tuple[int, ...], classes: int, size: float) -> Local:
     training.one_thread()
     experiment = _experiment.from_json(text)
-    net = models.build(experiment.model, input_shape, classes, experiment.seed)
+    net = models.build(experiment.model, input_shape, classes, experiment.seed, tasks.named(experiment.task))
     return at_size(experiment, prunable_of(experiment, net, input_shape))(size).local
 
 
 @functools.lru_cache(maxsize=3)
 def _model(
-    name: str, input_shape: tuple[int, ...], classes: int, seed: int, shapes: tuple[tuple[str, tuple[int, ...]], ...]
+    name: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    seed: int,
+    task: str,
+    shapes: tuple[tuple[str, tuple[int, ...]], ...],
 ) -> tuple[nn.Module, object]:
     """(a model of these shapes, what its modules hold besides)."""
     import torch
 
     training.one_thread()
-    model = models.build(name, input_shape, classes, seed)
+    of = tasks.named(task)
+    model = models.build(name, input_shape, classes, seed, of)
     if len(input_shape) == 3:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    whole = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    whole = {key: tuple(value.shape) for key, value in unique_state(model).items()}
     narrower = whole.keys() == dict(shapes).keys() and whole != dict(shapes)
     with draws.seeded(seed):  # a copy of a net may hold a copy of a generator, as it is now
         if narrower:
-            model = models.checked(name, width.fit(model, dict(shapes)), input_shape, classes)
+            model = models.checked(name, width.fit(model, dict(shapes)), input_shape, classes, of)
     return model, _own(model)
 
 

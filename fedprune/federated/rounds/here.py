@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import msgspec
 
 from fedprune.experiment import Experiment
-from fedprune.federated.rounds.asking import Request, RunStopped, line, round_seconds
+from fedprune.federated.rounds.asking import Diverged, Request, RunStopped, line, round_seconds
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.fleet import Expected, Fleet
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases import Phase, Reply, divergence
 from fedprune.federated.rounds.standing import Step
 from fedprune.pruning import masks
+from fedprune.tasks import named
 from fedprune.types import DeviceId, Masks
 from fedprune.wire.payload import Payload, one_line
 
@@ -59,14 +60,18 @@ class Here(NamedTuple):
         request = phase.request(state, jobs[index])
         try:
             payload = _carried(phase.device(self.device, _carried(request)), request.masks)
+            if diverged := divergence.why(payload.values):
+                raise Diverged(f"round {round}, {phase.route}: {diverged}", self.experiment, round)
             phase.check(state, jobs[index], payload)
+        except Diverged:
+            raise
         except Exception as error:
             why = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
             raise RunStopped(f"round {round}, {phase.route}: {one_line(why)}") from error
         replies = [Reply(index, payload, jobs[index])]
         answer = phase.reduce(state, replies)
         spent = round_seconds(time.perf_counter() - started)
-        row = line(Request(phase, state, jobs, round), replies, answer, spent)
+        row = line(named(self.experiment.task), Request(phase, state, jobs, round), replies, answer, spent)
         return Step(row, answer, good=frozenset([index]), route=phase.route)
 
     def ask_all(self, asks: Sequence[Request], fleet: Fleet) -> list[Step]:

@@ -40,6 +40,8 @@ class State:
     """What is done since ``round`` was trained, as ``step_name`` has it: its tests, then phases of the next round."""
     standing: str = ""
     """What devices have earned: who is set aside, or too slow, as ``standing.Fleet`` writes it."""
+    moments: Params = field(default_factory=dict)
+    """What the server's optimiser keeps of each weight, as ``phases.server_step`` names it."""
 
     def density(self) -> float:
         """Kept fraction of the prunable weights; 1.0 for a dense model."""
@@ -73,7 +75,7 @@ def step_name(phase: str, part: str = "") -> str:
     return f"{phase} {part}".rstrip()
 
 
-_SECTIONS = ("params", "masks", "memory", "notes")
+_SECTIONS = ("params", "masks", "memory", "moments", "notes")
 _PART = ("masks", "params")
 _LEAST_BYTES, _MOST_BYTES, _TIMES = 2**20, 2**31, 2**14
 """What a checkpoint may take in memory: a ResNet-18 of density 0.0001 takes some 1,500 times its file."""
@@ -136,12 +138,13 @@ def read(path: Path) -> State:
 
 
 def _consistent(state: State) -> None:
-    """ValueError where a mask is none of its tensor, or a part's statistics are not the model's."""
+    """ValueError where a mask is none of its tensor, or a part's statistics or moments are not the model's."""
     for masks in (state.masks, *(part.masks for part in state.parts.values())):
         for name, mask in masks.items():
             if name not in state.params or mask.dtype != np.bool_ or mask.shape != state.params[name].shape:
                 raise ValueError(f"{name[:80]!r} is no mask of the model")
-    for part in state.parts.values():
-        for name, value in part.params.items():
+    own = [(key.partition("/")[2], value) for key, value in state.moments.items()]
+    for tensors in (own, *(part.params.items() for part in state.parts.values())):
+        for name, value in tensors:
             if name not in state.params or value.shape != state.params[name].shape:
                 raise ValueError(f"{name[:80]!r} is no tensor of the model")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from fedprune.counter_rng import generator
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.acting import Done, acted, started
@@ -20,11 +22,14 @@ from fedprune.federated.rounds.phases.train import train
 from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.graph import Graph
+from fedprune.tasks import named
+from fedprune.training.divergence import exploded
 from fedprune.types import Ask, DeviceId, FloatTensor
 
 SELECTED = "selected/"
 """Prefix, in a state's notes, of the masks that training began with."""
 _RANGES = "ranges/"
+_FIRST_LOSS = "first loss/"
 _TRAIN, _TEST = "train", "evaluate"
 
 
@@ -118,7 +123,7 @@ def _round(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -
         raise RunStopped(f"round {round}: no device has the memory to train any part of the model")
     if jobs and _TRAIN not in state.done:
         due = _due(experiment, fleet, tiers, state)
-        tests = _tests(tiers, state, due)
+        tests = _tests(link, tiers, state, due)
         own, mine = tiers.owned(tiers.moved(state, round), jobs, round)
         training = Request(train(experiment, round, tiers.method, tiers.locals), own, mine, round)
         *answers, step = link.ask_all([*tests, training], fleet)
@@ -147,15 +152,16 @@ def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet
     due = _due(link.experiment, fleet, tiers, state)
     # where a message costs nothing, a device need not hold all parts at once
     for parts in [[*due]] if link.together else [[part] for part in due]:
-        asks = _tests(tiers, state, {part: due[part] for part in parts})
+        asks = _tests(link, tiers, state, {part: due[part] for part in parts})
         for part, answer in zip(parts, link.ask_all(asks, fleet), strict=True):
             state, fleet = _heard_test(state, fleet, answer, part)
             yield _of_part(answer, state, part)
     return state, fleet
 
 
-def _tests(tiers: Tiers, state: State, due: Mapping[str, Mapping[DeviceId, Job]]) -> list[Request]:
-    return [Request(evaluate(), *tiers.owned(state, jobs, state.round), state.round) for jobs in due.values()]
+def _tests(link: Asking, tiers: Tiers, state: State, due: Mapping[str, Mapping[DeviceId, Job]]) -> list[Request]:
+    test = evaluate(named(link.experiment.task))
+    return [Request(test, *tiers.owned(state, jobs, state.round), state.round) for jobs in due.values()]
 
 
 def _due(experiment: Experiment, fleet: Fleet, tiers: Tiers, state: State) -> dict[str, dict[DeviceId, Job]]:
@@ -172,11 +178,18 @@ def _heard_test(state: State, fleet: Fleet, answer: Step, part: str) -> tuple[St
     """The state with a test among what is done, and the fleet with what it said."""
     # a test that failed says nothing of what training would take
     heard = fleet.told(answer._replace(refused={}), state.round)
+    if (loss := answer.row.get("loss")) is not None:
+        state = replace(state, notes={_FIRST_LOSS + part: np.asarray(loss, np.float64), **state.notes})
     return replace(state, done=(*state.done, step_name(_TEST, part)), standing=heard.standing.text()), heard
 
 
 def _of_part(answer: Step, state: State, part: str) -> Done:
-    return Done({**answer.row, **({"part": part, "density": state.view(part).density()} if part else {})}, state)
+    """The line of a part's test, which says where the loss has exploded since the part's first test."""
+    of_part = {"part": part, "density": state.view(part).density()} if part else {}
+    loss, first = answer.row.get("loss"), state.notes.get(_FIRST_LOSS + part)
+    if loss is not None and first is not None and exploded(loss, float(first)):
+        of_part["diverged"] = f"the loss is {loss:.3g}, and was {float(first):.3g} in the first test"
+    return Done({**answer.row, **of_part}, state)
 
 
 def _heard(link: Asking, fleet: Fleet, tiers: Tiers, state: State, round: int) -> Fleet:

@@ -37,4 +37,4 @@ def kd_dp(
         return top_k(order, kept_count(fraction, len(labels))).nonzero()[0]
 
     loss = distilled(alpha=alpha, temperature=temperature)
-    return Method(start, local=Local(loss, examples=examples, reads=teacher, passes=1))
+    return Method(start, local=Local(loss, examples=examples, reads=teacher, classes=True, passes=1))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from fedprune.experiment import Experiment, training_devices
 from fedprune.runs.report.attendance import attendance, named, numbered, roster, whole, wholes
+from fedprune.tasks import value_in
 
 
 def devices(
@@ -18,7 +20,8 @@ def devices(
 ) -> list[dict[str, Any]]:
     """A line for each device that trains, in order: what ``attendance`` says of it, and more.
 
-    ``worst`` is its accuracy and the round when it last did worst of all; ``accuracy`` its own tier's, at the end;
+    ``worst`` is its accuracy, or what else the run is judged by, and the round when it last did worst of all;
+    ``accuracy`` that of its own tier at the end;
     ``lag_s`` is how long its last answer took to come, over a real link.
     """
     names = roster(rows)
@@ -35,7 +38,8 @@ def devices(
         lag = node.get("lag_s")
         line |= {"tier": tier, "job": "", "worst": None, "lag_s": lag if isinstance(lag, (int, float)) else None}
         line["memory_bytes"] = whole(node.get("memory_bytes")) or line["memory_bytes"]
-        line["accuracy"] = ended.get(tier, {}).get("accuracy_by_device", {}).get(str(called))
+        own = ended.get(tier, {})
+        line["accuracy"] = (own.get("accuracy_by_device") or own.get("value_by_device") or {}).get(str(called))
         if tier and line["memory_bytes"] is None:
             line["memory_bytes"] = fleet[tier].train_memory_bytes or None
     for row in rows:
@@ -43,10 +47,10 @@ def devices(
             if index < len(found):
                 found[index]["job"] = str(job)
         worst = row.get("worst")
-        if isinstance(worst, Mapping) and _share(worst.get("accuracy")):
+        if isinstance(worst, Mapping) and (_share(worst.get("accuracy")) or _finite(worst.get("value"))):
             (index,) = wholes([worst.get("device")]) or [len(found)]
             if index < len(found):
-                found[index]["worst"] = {"accuracy": worst["accuracy"], "round": row["round"]}
+                found[index]["worst"] = {"accuracy": value_in(worst), "round": row["round"]}
     for line in found:
         line["device"] = names[line["device"]] if line["device"] < len(names) else line["device"]
     return found
@@ -68,6 +72,10 @@ _MOST = 100_000  # devices that a damaged line may make believe in
 
 def _names(row: Mapping[str, Any], kinds: Sequence[str]) -> list[int]:
     return [index for kind in kinds for index in named(row.get(kind))]
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def _share(value: object) -> bool:

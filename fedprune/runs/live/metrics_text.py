@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from fedprune.tasks import ACCURACY
+
 
 class _Metric(NamedTuple):
     name: str
@@ -31,14 +33,20 @@ def _metrics(picture: Mapping[str, Any]) -> Iterator[_Metric]:
         "fedprune_last_line_timestamp_seconds", "When the last phase was written, since 1970.", picture["written_s"]
     )
     yield _gauge("fedprune_density", "Kept fraction of the prunable weights.", picture["density"])
+    named = picture["metric"]["name"]
+    told, labelled = ("accuracy", {}) if named == ACCURACY.name else ("value", {"metric": named})
     for key, what in (
         ("accuracy", "Accuracy over the test parts of all devices, 0 to 1; part is empty for the whole model."),
+        ("value", "The metric over the test parts of all devices; part is empty for the whole model."),
         ("loss", "Loss over the test parts of all devices."),
         ("density", "Kept fraction of the prunable weights of a part of the model."),
     ):
-        samples = [({"part": part}, test[key]) for part, test in parts.items()]
+        more = labelled if key == told else {}
+        samples = [({"part": part, **more}, test.get(key)) for part, test in parts.items()]
         yield _Metric(f"fedprune_{'part' if key == 'density' else 'test'}_{key}", "gauge", what, samples)
     yield _gauge("fedprune_train_accuracy", "Accuracy on devices while they train, 0 to 1.", train.get("accuracy"))
+    what = "The metric on devices while they train."
+    yield _Metric("fedprune_train_value", "gauge", what, [(labelled, train.get("value"))])
     yield _gauge("fedprune_train_loss", "Loss on devices while they train.", train.get("loss"))
     layers = [
         ({"part": part, "layer": name}, value)

@@ -90,7 +90,7 @@ _BODY = """
     <div class="wide" tabindex="0" role="region" aria-label="Parts of the model"><table id="parts"></table></div>
   </section>
   <div class="charts">
-    <section><h2>Accuracy by round, %</h2><figure id="accuracy"></figure></section>
+    <section><h2 id="judged">Accuracy by round, %</h2><figure id="accuracy"></figure></section>
     <section><h2>Loss by round</h2><figure id="loss"></figure></section>
     <section><h2>KB by round, all devices</h2><figure id="bytes"></figure></section>
     <section><h2>Seconds by round</h2><figure id="seconds"></figure></section>

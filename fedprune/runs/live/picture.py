@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from fedprune.experiment import Experiment
 from fedprune.runs.live.devices import devices
 from fedprune.runs.report.attendance import away, strangers, whole, wholes
+from fedprune.runs.report.warned import warned
+from fedprune.tasks import ACCURACY, Metric
 
 _LEAST_QUIET_S = 60.0
 _QUIET_PHASES = 5  # as many times the longest phase so far without a line is longer than any phase should take
@@ -35,12 +37,14 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
     """The run at the time ``now_s`` (seconds since 1970), as JSON can say it; numbers that are not finite are None.
 
     ``state`` is waiting, preparing, running, quiet, ending or finished, and ``said`` a sentence for it. ``rounds`` has
-    a line a round, ``parts`` and ``test`` go by part of the model, where ``""`` is the whole. ``device_seconds``, where
+    a line a round, with an ``accuracy``, or a ``value`` where ``metric`` is
+    another; ``parts`` and ``test`` go by part of the model, where ``""`` is the whole. ``device_seconds``, where
     devices say them, are those that the slowest of each phase computed for.
     """
     experiment, rows = seen.experiment, seen.rows
     quiet_s = max(0.0, now_s - seen.written_s) if seen.written_s is not None else None
-    rounds = _rounds(rows)
+    metric = _metric(rows)
+    rounds = _rounds(rows, metric != ACCURACY)
     phases: dict[str, dict[str, float]] = {}
     for row in rows:
         sums = phases.setdefault(row["phase"], {"seconds": 0.0, "bytes_up": 0, "bytes_down": 0, "retried": 0})
@@ -63,6 +67,7 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
         "rounds_asked": experiment.rounds if experiment else 0,
         "phase": rows[-1]["phase"] if rows else "",
         "density": rounds[-1]["density"] if rounds else None,
+        "metric": metric._asdict(),
         "parts": parts,
         "rounds": rounds,
         "phases": phases,
@@ -72,12 +77,21 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
     }
 
 
+def _metric(rows: Sequence[Mapping[str, Any]]) -> Metric:
+    """What values are of; what a damaged line says of it is not believed."""
+    for row in rows:
+        said = row.get("metric")
+        if isinstance(said, Mapping) and [type(said.get(key)) for key in Metric._fields] == [str, str, bool]:
+            return Metric(said["name"], said["unit"], said["higher"])
+    return ACCURACY
+
+
 def number(value: object) -> float | int | None:
     """A finite number as it is; None for all else."""
     return value if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _rounds(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _rounds(rows: Iterable[Mapping[str, Any]], metric: bool) -> list[dict[str, Any]]:
     found: dict[int, dict[str, Any]] = {}
     for row in rows:
         line = found.setdefault(
@@ -99,7 +113,7 @@ def _rounds(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             line[key] = max(line[key], len(said) if isinstance(said := row.get(key), Mapping) else 0)
         if number(row.get("device_seconds")) is not None:
             line["device_seconds"] = (line["device_seconds"] or 0.0) + row["device_seconds"]
-        values = {key: number(row.get(key)) for key in ("accuracy", "loss", "density")}
+        values = {key: number(row.get(key)) for key in ("value" if metric else "accuracy", "loss", "density")}
         if line["density"] is None or (row["phase"] == "evaluate" and not line["test"]):
             line["density"] = values["density"]  # of the whole or the largest part, which is tested first
         if row["phase"] == "evaluate":
@@ -114,7 +128,8 @@ def _state(seen: Seen, quiet_s: float | None) -> tuple[str, str]:
     if experiment is None:
         return "waiting", "The run has not begun: its folder is not there yet, or is empty."
     if seen.result is not None:
-        return "finished", "Finished: the model is exported and checked; report.html in the run's folder has all of it."
+        done = "Finished: the model is exported and checked; report.html in the run's folder has all of it."
+        return "finished", " ".join([done, *(f"Warning: {said}." for said in warned(seen.result))])
     longest = max((number(row.get("seconds")) or 0.0 for row in rows), default=0.0)
     if quiet_s is not None and quiet_s > max(_LEAST_QUIET_S, _QUIET_PHASES * longest):
         return (

@@ -6,6 +6,11 @@ const PERIOD_MS = 2000;
 const id = name => document.getElementById(name);
 const known = value => value !== null && value !== undefined;
 const percent = value => known(value) ? (100 * value).toFixed(2) + ' %' : '–';
+// What a run is judged by: accuracy, or its metric.
+let metric = {name: 'accuracy', unit: '%', higher: true};
+const valueOf = each => each ? each.accuracy ?? each.value : undefined;
+const told = value => !known(value) ? '–' : metric.unit === '%' ? percent(value)
+  : `${Number(value.toPrecision(4))} ${metric.unit}`.trim();
 const fixed = (value, digits) => known(value) ? value.toFixed(digits) : '–';
 const grouped = (value, digits) =>
   value.toLocaleString('en', {minimumFractionDigits: digits, maximumFractionDigits: digits});
@@ -138,8 +143,8 @@ function deviceLine(device, tiered, linked, ended) {
   const refused = device.refusals ? `${device.refusals}, needs ${mib(device.needs_bytes)}` : '0';
   const notes = [device.away_why, device.last_fault && 'last fault: ' + device.last_fault,
     device.job && 'trains now: ' + device.job];
-  const worst = device.worst ? `${percent(device.worst.accuracy)}, round ${device.worst.round}` : '–';
-  const accuracy = [worst, ...(ended ? [percent(device.accuracy)] : [])], word = wordOf(device);
+  const worst = device.worst ? `${told(device.worst.accuracy)}, round ${device.worst.round}` : '–';
+  const accuracy = [worst, ...(ended ? [told(device.accuracy)] : [])], word = wordOf(device);
   const faults = device.late ? `${device.faults}, ${device.late} late` : device.faults;
   return [device.device, ...(tiered ? [[device.tier, 'text']] : []), [word || '–', `text word ${word}`],
     [notes.filter(Boolean).join('; '), 'long'], [last, 'text'],
@@ -154,7 +159,7 @@ function devices(run) {
   table('devices', ['device', ...(tiered ? [['tier', 'text']] : []), ['now', 'text'], ['notes', 'text'],
     ['last asked', 'text'], 'answered', 'faults', 'refusals', 'memory',
     ...(linked ? ['last answer in'] : []), 'last the worst',
-    ...(ended ? ['accuracy at the end'] : [])],
+    ...(ended ? [metric.name + ' at the end'] : [])],
     all.map(device => deviceLine(device, tiered, linked, ended)));
   const words = ['answered', 'failed', 'late', 'refused', 'aside', 'absent']
     .map(word => [word, all.filter(device => wordOf(device) === word).length]).filter(([, count]) => count);
@@ -167,6 +172,9 @@ function devices(run) {
 }
 
 function draw(run) {
+  metric = run.metric || metric;
+  const title = metric.name[0].toUpperCase() + metric.name.slice(1);
+  id('judged').textContent = title + ' by round' + (metric.unit && ', ' + metric.unit);
   const rounds = run.rounds, asked = Math.max(run.rounds_asked, run.round), parts = Object.keys(run.parts);
   const main = run.parts[parts[0]] || {}, done = rounds.filter(each => each.round > 0);
   document.title = run.name ? `${run.round}/${asked} · ${run.name}` : 'fedprune watch';
@@ -176,7 +184,7 @@ function draw(run) {
   id('progress').value = run.round;
   id('round').textContent = asked ? `round ${run.round} of ${asked}${run.phase && ', ' + run.phase + ' done'}` : '';
   const faults = sum(run.devices, each => each.faults), up = sum(rounds, each => each.bytes_up);
-  const tiles = [['round', `${run.round} of ${asked || '–'}`], ['test accuracy', percent(main.accuracy)],
+  const tiles = [['round', `${run.round} of ${asked || '–'}`], ['test ' + metric.name, told(valueOf(main))],
     ['test loss', fixed(main.loss, 4)], ['density', fixed(run.density, 4)], ['from devices', size(up)],
     ['to devices', size(sum(rounds, each => each.bytes_down))],
     ['seconds a round', done.length ? grouped(sum(done, each => each.seconds) / done.length, 1) : '–'],
@@ -187,8 +195,8 @@ function draw(run) {
   id('tiles').replaceChildren(...tiles.map(([label, value]) =>
     node('div', {}, node('b', {}, String(value)), label)));
   id('parts-section').hidden = parts.length < 2;
-  table('parts', ['part', 'accuracy', 'loss', 'density', 'round'], parts.map(part => [part || 'whole',
-    percent(run.parts[part].accuracy), fixed(run.parts[part].loss, 4), fixed(run.parts[part].density, 4),
+  table('parts', ['part', metric.name, 'loss', 'density', 'round'], parts.map(part => [part || 'whole',
+    told(valueOf(run.parts[part])), fixed(run.parts[part].loss, 4), fixed(run.parts[part].density, 4),
     run.parts[part].round]));
   const pointsOf = (of, scale) => rounds.filter(each => known(of(each))).map(each => [each.round, scale * of(each)]);
   const tested = (key, scale) => parts.map((part, index) => ({
@@ -197,7 +205,9 @@ function draw(run) {
   const trained = (key, scale) => ({label: 'devices, while training', look: 'pale',
     points: pointsOf(each => each.train?.[key], scale)});
   const marks = rounds.filter(each => each.phases.includes('top_gradients')).map(each => each.round);
-  lines('accuracy', [trained('accuracy', 100), ...tested('accuracy', 100)], asked, marks, 2, ' %');
+  const judged = metric.name === 'accuracy' ? 'accuracy' : 'value', share = metric.unit === '%' ? 100 : 1;
+  const digits = share === 100 ? 2 : 4, unit = metric.unit ? ' ' + metric.unit : '';
+  lines('accuracy', [trained(judged, share), ...tested(judged, share)], asked, marks, digits, unit);
   lines('loss', [trained('loss', 1), ...tested('loss', 1)], asked, marks, 4, '');
   const names = rounds.map(each => each.round);
   bars('bytes', [{label: 'to devices', look: 'pale', values: rounds.map(each => each.bytes_down / 1e3)},
@@ -208,10 +218,10 @@ function draw(run) {
     ...computed], names, asked, 1);
   layers(run.layers);
   devices(run);
-  table('rounds', ['round', ['phases', 'text'], 'test accuracy', 'test loss', 'density', 'up', 'down', 'seconds',
+  table('rounds', ['round', ['phases', 'text'], 'test ' + metric.name, 'test loss', 'density', 'up', 'down', 'seconds',
     'faults', ...(retried ? ['asked again'] : [])],
     rounds.map(each => [each.round, [each.phases.filter((p, at, list) => list.indexOf(p) === at).join(', '), 'text'],
-      Object.values(each.test).map(test => percent(test.accuracy)).join(', ') || '–',
+      Object.values(each.test).map(test => told(valueOf(test))).join(', ') || '–',
       Object.values(each.test).map(test => fixed(test.loss, 4)).join(', ') || '–', fixed(each.density, 4),
       size(each.bytes_up), size(each.bytes_down), grouped(each.seconds, 1), each.faults + each.refused,
       ...(retried ? [each.retried] : [])]));

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedprune.tasks import ACCURACY
+
 _COUNTS = ("faults", "late", "refused", "retried", "aside", "absent")
 _OURS = ".fedprune"  # how the names of files written here end, so that nobody else's are removed
 
@@ -27,12 +29,14 @@ def write_events(picture: Mapping[str, Any], folder: Path) -> list[Path]:
 
 
 def _scalars(picture: Mapping[str, Any]) -> Iterator[tuple[str, float | None, int]]:
+    name = picture["metric"]["name"]
+    judged = (name, "accuracy" if name == ACCURACY.name else "value")
     for line in picture["rounds"]:
-        for key in ("accuracy", "loss"):
+        for tag, key in (judged, ("loss", "loss")):
             if line["train"]:
-                yield f"train/{key}", line["train"][key], line["round"]
+                yield f"train/{tag}", line["train"][key], line["round"]
             for part, test in line["test"].items():
-                yield f"test/{key}{part and '/' + part}", test[key], line["round"]
+                yield f"test/{tag}{part and '/' + part}", test[key], line["round"]
         for key in ("density", "bytes_up", "bytes_down", "seconds", "device_seconds", *_COUNTS):
             yield f"round/{key}", line[key], line["round"]
     for part, densities in picture["layers"].items():

@@ -1,4 +1,4 @@
-"""Charts of a run as inline SVG: accuracy, bytes and densities."""
+"""Charts of a run as inline SVG: accuracy or another metric, bytes and densities."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+from fedprune.tasks import Metric, value_in
 
 _INK, _PALE = "#1f2937", "#d1d5db"
 _ONE, _TWO, _THREE = "#2563eb", "#ea580c", "#64748b"
@@ -19,9 +21,9 @@ _WORDS = {
 }  # fmt: skip
 
 
-def accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Test accuracy of the global model or of each of its parts, and training accuracy on devices, by round."""
-    with _axes("round", "accuracy, %") as (axes, svg):
+def judged(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
+    """The metric in tests of the global model or of each of its parts, and on devices while they train, by round."""
+    with _axes("round", ", ".join(filter(None, (metric.name, metric.unit)))) as (axes, svg):
         parts = list(dict.fromkeys(row.get("part", "") for row in rows if row["phase"] == "evaluate"))
         lines = [("train", "", "devices, while training", _PALE, "-")]
         lines += [
@@ -30,9 +32,9 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         for phase, part, label, colour, style in lines:
             points = [
-                (row["round"], 100 * row["accuracy"])
+                (row["round"], metric.scaled(value))
                 for row in rows
-                if row["phase"] == phase and row.get("part", "") == part and row.get("accuracy") is not None
+                if row["phase"] == phase and row.get("part", "") == part and (value := value_in(row)) is not None
             ]
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=3.5)

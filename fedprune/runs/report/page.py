@@ -10,6 +10,8 @@ from fedprune.runs.report import charts
 from fedprune.runs.report.attendance import faults
 from fedprune.runs.report.devices import devices
 from fedprune.runs.report.style import STYLE, figure, table
+from fedprune.runs.report.warned import warned
+from fedprune.tasks import Metric, agreement_in, metric_in, value_in
 
 
 def page(
@@ -20,14 +22,16 @@ def page(
     ``result`` and ``rows`` are result.json and metrics.jsonl; ``layers`` holds before, after and moved (fractions by
     layer); ``asked`` is the experiment as text.
     """
+    metric = metric_in(result)
     body = [
         f"<h1>{escape(result['name'])}</h1>",
         f"<p class=dim>{escape(_subtitle(result))}</p>",
+        *(f'<p class="warning">{escape(said)}</p>' for said in warned(result)),
         _tiles(result),
-        *(["<h2>Tiers</h2>", _tiers(result["tiers"])] if result.get("tiers") else []),
-        "<h2>Accuracy by round</h2>",
+        *(["<h2>Tiers</h2>", _tiers(result["tiers"], metric)] if result.get("tiers") else []),
+        f"<h2>{escape(metric.title)} by round</h2>",
         figure(
-            charts.accuracy(rows),
+            charts.judged(rows, metric),
             "Over the test parts of all devices together; no test example is trained on or selected by.",
         ),
         "<h2>Density by layer</h2>",
@@ -45,10 +49,11 @@ def page(
             "counted; all their flash, code and startup too, is predicted for a Cortex-M4. Files need a runtime.",
         ),
         "<h2>The exported file against torch</h2>",
-        _checks(result),
+        f"<p>{escape(result['no_export'])}</p>" if result.get("no_export") else _checks(result),
+        *_noise(result),
         devices(rows, result["devices"]),
         "<h2>Rounds</h2>",
-        _rounds(rows),
+        _rounds(rows, metric),
         "<h2>The experiment</h2>",
         f"<pre>{escape(asked)}</pre>",
     ]
@@ -72,18 +77,19 @@ def _densities(layers: Mapping[str, Mapping[str, float]]) -> str:
     return figure(charts.densities(**layers), caption)
 
 
-def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
+def _tiers(tiers: Mapping[str, Mapping[str, Any]], metric: Metric) -> str:
     """One line a tier: its model, how it does, and what it takes of what it may."""
-    head = ("tier", "devices", "density", "accuracy, torch", "accuracy, int8", "worst device", "flash", "arena",
-            "flash in C99, about", "training memory")  # fmt: skip
+    named = (f"{metric.name}, torch", f"{metric.name}, int8")
+    head = ("tier", "devices", "density", *named, "worst device", "flash", "arena", "flash in C99, about",
+            "training memory")  # fmt: skip
     lines = [
         (
             name,
             tier["devices"],
             f"{tier['density']:.3f}",
-            _percent(tier["accuracy_float"]),
-            _percent(tier["accuracy_int8"]),
-            _worst(tier["worst_device"]),
+            metric.text(value_in(tier, "float")),
+            metric.text(value_in(tier, "int8")),
+            _worst(tier["worst_device"], metric),
             _share(tier["flash_bytes"], tier["flash_bytes_allowed"]),
             _share(tier["arena_bytes"], tier["sram_bytes_allowed"]),
             _share(tier.get("c99_flash_bytes_predicted"), 0),
@@ -92,14 +98,15 @@ def _tiers(tiers: Mapping[str, Mapping[str, Any]]) -> str:
         for name, tier in tiers.items()
     ]
     caption = (
-        "Accuracy over the test parts of all devices together. Training memory is predicted, for a device's whole "
-        "process; flash and arena are the exported model's. In C99, flash holds all code and no runtime is needed."
+        f"{metric.title} over the test parts of all devices together. Training memory is predicted, for a device's "
+        "whole process; flash and arena are the exported model's. In C99, flash holds all code and no runtime is "
+        "needed."
     )
-    return f'<div class="wide">{table(head, lines)}</div><p class=dim>{caption}</p>'
+    return f'<div class="wide">{table(head, lines)}</div><p class=dim>{escape(caption)}</p>'
 
 
-def _worst(worst: Mapping[str, Any] | None) -> str:
-    return _percent(None) if worst is None else f"{_percent(worst['accuracy'])} (device {worst['device']})"
+def _worst(worst: Mapping[str, Any] | None, metric: Metric) -> str:
+    return metric.text(None) if worst is None else f"{metric.text(value_in(worst))} (device {worst['device']})"
 
 
 def _share(size: int | None, allowed: int) -> str:
@@ -110,41 +117,53 @@ def _share(size: int | None, allowed: int) -> str:
 
 
 def _checks(result: Mapping[str, Any]) -> str:
-    checks = result["checks"]
+    checks, metric, agreement = result["checks"], metric_in(result), agreement_in(result)
     names = {"litert_float": "LiteRT, float32", "litert_int8": "LiteRT, int8", "tflm": "TensorFlow Lite Micro, int8"}
     lines = [
-        ("torch, float32", checks["litert_float"]["examples"], _percent(result["accuracy_float"]), ""),
+        ("torch, float32", checks["litert_float"]["examples"], metric.text(value_in(result, "float")), ""),
         *(
-            (names[key], found["examples"], _percent(found["accuracy"]), _percent(found["agreement"]))
+            (names[key], found["examples"], metric.text(value_in(found)), agreement.text(found["agreement"]))
             for key, found in checks.items()
             if found["examples"]
         ),
     ]
-    return table(("", "examples", "accuracy", "same class as torch"), lines)
+    return table(("", "examples", metric.name, agreement.name), lines)
 
 
-def _rounds(rows: Sequence[Mapping[str, Any]]) -> str:
-    head = ("round", "phase", "accuracy, %", "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
-    return f'<div class="wide">{table(head, map(_line, rows))}</div>'
+def _noise(result: Mapping[str, Any]) -> list[str]:
+    """Where int8 loses what it loses, the worst first."""
+    if not (found := result.get("signal_to_noise_db")):
+        return []
+    said = (
+        f"Signal to noise of each layer, int8 against torch, on public examples; calibration: {result['calibration']}."
+    )
+    lines = [(layer, f"{value:.1f}") for layer, value in found.items()]
+    return [f"<p class=dim>{escape(said)}</p>", table(("layer, the noisiest first", "dB"), lines)]
+
+
+def _rounds(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
+    named = ", ".join(filter(None, (metric.name, metric.unit)))
+    head = ("round", "phase", named, "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
+    return f'<div class="wide">{table(head, (_line(row, metric) for row in rows))}</div>'
 
 
 def _tiles(result: Mapping[str, Any]) -> str:
     arena = f"{result['arena_bytes'] / 1e3:,.1f} KB" if result["arena_bytes"] else "not measured"
-    in_c = result.get("c99_flash_bytes_predicted")
+    in_c, metric = result.get("c99_flash_bytes_predicted"), metric_in(result)
     tiles = (
-        ("accuracy, torch", _percent(result["accuracy_float"])),
-        ("accuracy, int8", _percent(result["accuracy_int8"])),
+        (escape(f"{metric.name}, torch"), escape(metric.text(value_in(result, "float")))),
+        (escape(f"{metric.name}, int8"), escape(metric.text(value_in(result, "int8")))),
         ("density of prunable weights", f"{result['density']:.3f}"),
         ("density of all", f"{result['density_all']:.3f}"),
         ("parameters kept", f"{result['parameters_kept']:,}"),
-        ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"])),
+        ("model.tflite", _kb(result["bytes"]["int8 .tflite, compacted"]) if not result.get("no_export") else "none"),
         *([("flash of the C99 sources, about", _kb(in_c))] if in_c else []),
         ("arena on a microcontroller", arena),
     )
     return '<div class="tiles">' + "".join(f"<div><b>{value}</b>{label}</div>" for label, value in tiles) + "</div>"
 
 
-def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
+def _line(row: Mapping[str, Any], metric: Metric) -> tuple[object, ...]:
     def number(key: str, scale: float, form: str) -> str:
         return "" if row.get(key) is None else format(row[key] * scale, form)
 
@@ -156,7 +175,7 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
     return (
         row["round"],
         named,
-        number("accuracy", 100, ".2f"),
+        "" if (value := value_in(row)) is None else metric.plain(value),
         number("loss", 1, ".4f"),
         number("density", 1, ".4f"),
         number("bytes_up", 1e-3, ",.1f"),
@@ -165,10 +184,6 @@ def _line(row: Mapping[str, Any]) -> tuple[object, ...]:
         row.get("devices", ""),
         "; ".join(filter(None, (again, *failed, *refusals, *replanned))),
     )
-
-
-def _percent(value: float | None) -> str:
-    return "not tested" if value is None else f"{100 * value:.2f} %"
 
 
 def _kb(count: int) -> str:

@@ -17,6 +17,7 @@ body {
 h1 { margin-bottom: 0; }
 h2 { margin: 2.5rem 0 0.5rem; font-size: 1.2rem; }
 .dim, figcaption { color: #64748b; font-size: 0.9rem; }
+.warning { border-left: 0.3rem solid #d97706; background: #fef3c7; padding: 0.5rem 1rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: 0.75rem; margin: 1.5rem 0; }
 .tiles div { background: #f1f5f9; border-radius: 0.5rem; padding: 0.6rem 1rem; font-size: 0.9rem; }
 .tiles b { display: block; font-size: 1.35rem; }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fedprune.training.lean.recompute import recomputed
-from fedprune.training.lean.sparse import Sparse, flat, like, with_weights
+from fedprune.training.lean.sparse import Sparse, flat, like, read_by, with_weights
 from fedprune.types import Masks, Tensor
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ class Prepared(NamedTuple):
     """A model ready for lean training."""
 
     params: dict[str, torch.Tensor]
-    """What is trained: the parameters, or for a sparse one its kept values (kept,), flat in the order of memory."""
+    """What is trained: parameters that are not frozen, or for a sparse one its kept values (kept,), flat in the order
+    of memory."""
     choose: Callable[[int], None]
     """Until the next call, the model is the whole (0) or the j-th of the sub-models, counted from 1."""
 
@@ -145,16 +146,18 @@ def prepared(model: nn.Module, masks: Masks, lean: Lean, inner: Sequence[SubMode
         undo.callback(lambda: choose(0))
         changing = {id(whole[name]): name for name in {*sparse, *(name for one in inner for name in one.masks)}}
         for module in model.modules():
-            own = {key: changing[id(p)] for key, p in module._parameters.items() if id(p) in changing}
+            own = {key: changing[id(p)] for key, p in read_by(module).items() if id(p) in changing}
             if own:
                 undo.enter_context(_forward(module, functools.partial(with_weights, module, own, current, sparse)))
+        names = {id(parameter): name for name, parameter in whole.items()}
+        trained = {name: tensor for name, tensor in params.items() if whole[name].requires_grad}
         for path in blocks(model) if lean.recompute else ():
             block = model.get_submodule(path)
-            leaves = [params[f"{path}.{name}"] for name, _ in block.named_parameters() if f"{path}.{name}" in params]
+            leaves = [trained[names[id(each)]] for each in block.parameters() if each.requires_grad]
             undo.enter_context(_forward(block, functools.partial(recomputed, block, leaves)))
         for name in sparse:
             whole[name].data = whole[name].data.new_empty(0)
-        yield Prepared(params, choose)
+        yield Prepared(trained, choose)
 
 
 def _dropped(parameter: torch.Tensor, sparse: Sparse | None, mask: Tensor) -> torch.Tensor:

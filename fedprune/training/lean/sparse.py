@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +61,16 @@ def like(parameter: torch.Tensor, mask: Tensor) -> torch.Tensor:
     return torch.empty_like(parameter, dtype=torch.bool, requires_grad=False).copy_(torch.from_numpy(np.asarray(mask)))
 
 
+def read_by(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that a module reads when it is called, by attribute: its own, and of an attention its projection's."""
+    from torch import nn
+
+    own = {key: parameter for key, parameter in module._parameters.items() if parameter is not None}
+    if isinstance(module, nn.MultiheadAttention):  # which reads the weights of a layer that it never calls
+        own |= {f"out_proj.{key}": parameter for key, parameter in module.out_proj.named_parameters()}
+    return own
+
+
 def with_weights(
     module: nn.Module,
     own: Mapping[str, str],
@@ -77,7 +87,9 @@ def with_weights(
     # An attribute of the instance comes before torch's table of parameters.
     import torch
 
-    there: dict[str, Any] = {key: module._parameters[key] for key in own}
+    owners = {key: module.get_submodule(key.rpartition(".")[0]) for key in own}
+    there: dict[str, Any] = {key: owner._parameters[key.rpartition(".")[2]] for key, owner in owners.items()}
+    listed = vars(module).get("_flat_weights")  # a recurrent layer reads its weights from a list
     made = {key: current(name, there[key]) for key, name in own.items()}
     again = {made[key].data_ptr(): (current, name, there[key]) for key, name in own.items() if name in sparse}
 
@@ -87,13 +99,22 @@ def with_weights(
         return tensor if found is None else (*found, tensor.size(), tensor.stride())
 
     try:
-        module.__dict__.update(made)
+        for key, owner in owners.items():
+            owner.__dict__[key.rpartition(".")[2]] = made[key]
+        if listed is not None:
+            module.__dict__["_flat_weights"] = [made.get(key, weight) for key, weight in _listed(module, listed)]
         del made
         with torch.autograd.graph.saved_tensors_hooks(pack, _unpack):
             return forward(*args, **kwargs)
     finally:
-        for key in own:
-            module.__dict__.pop(key, None)
+        for key, owner in owners.items():
+            owner.__dict__.pop(key.rpartition(".")[2], None)
+        if listed is not None:
+            module.__dict__["_flat_weights"] = listed
+
+
+def _listed(module: Any, weights: list[torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
+    return zip(module._flat_weights_names, weights, strict=True)
 
 
 def _unpack(packed: Any) -> torch.Tensor:

@@ -14,7 +14,7 @@ from fedprune.data.agreement import Told, channels, tell
 from fedprune.data.own.folders import LONGEST_LABEL, is_label
 from fedprune.data.parts import PARTS
 from fedprune.experiment import Data
-from fedprune.experiment.own_data import LARGEST, MOST_CLASSES, MOST_VALUES
+from fedprune.experiment.own_data import LARGEST, MOST_CLASSES, MOST_VALUES, targets_of
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
@@ -93,7 +93,7 @@ def _check(settings: Data, payload: Payload) -> None:
         if payload.tensors:
             raise ValueError(f"expected no moments, got {sorted(payload.tensors)[:3]}")
         return
-    wanted = (channels(settings, tuple(shape)),)
+    wanted = (channels(settings, tuple(shape)) + len(targets_of(settings)),)
     if payload.tensors.keys() != {_MEAN, _M2}:
         raise ValueError(f"expected mean and m2, got {sorted(payload.tensors)[:3]}")
     for name, value in payload.tensors.items():

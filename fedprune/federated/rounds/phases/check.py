@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,9 @@ from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.models import draws
+from fedprune.tasks import CLASSIFICATION, Task, added, zeros
 from fedprune.types import DeviceId, Tensor
 from fedprune.wire.payload import Payload, count, number, one_line
 
@@ -26,10 +28,10 @@ _BATCH = 250
 _LONGEST = 400
 
 Told = Mapping[str, Any]
-"""``examples`` of the test part, ``correct`` of torch, ``forms``: of each examples, correct, agree, or why not."""
+"""``examples`` of the test part, the task's sums of torch, ``forms``: of each examples, sums, agree, or why not."""
 
 
-def check(files: Mapping[str, bytes], share: float) -> Phase[dict[DeviceId, Told]]:
+def check(files: Mapping[str, bytes], share: float, task: Task = CLASSIFICATION) -> Phase[dict[DeviceId, Told]]:
     """Run the files of a model, by form, on devices' test parts; `SLOW` on a ``share`` of the examples."""
 
     def request(state: State, job: Job) -> Payload:
@@ -37,50 +39,56 @@ def check(files: Mapping[str, bytes], share: float) -> Phase[dict[DeviceId, Told
         return Payload({"share": share, **job.to_values()}, {**state.params, **content}, state.masks)
 
     def checked(state: State, job: Job, payload: Payload) -> None:
-        _check([*files], payload)
+        _check([*files], task, payload)
 
     return Phase(ROUTE, request, device, reduce, checked, {"examples": "test"})
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """How each form does on the device's test part, as counts.
+    """How each form does on the device's test part, as sums.
 
     An experiment with ``privacy.epsilon`` learns nothing, unless it has ``privacy.evaluate``.
     """
     files = {name.removeprefix(FILE): value for name, value in request.tensors.items() if name.startswith(FILE)}
     examples, privacy = self.parts.test, self.experiment.privacy
-    found: dict[str, dict[str, Any]] = {form: {"examples": 0, "correct": 0, "agree": 0, "why": ""} for form in files}
+    nothing, task = {"examples": 0, **zeros(self.task), "agree": 0, "why": ""}, self.task
+    found: dict[str, dict[str, Any]] = {form: {**nothing} for form in files}
     if privacy.epsilon and not privacy.evaluate:
         examples = examples.take(np.arange(0))
     few = ceil(min(1.0, number(request, "share", least=0)) * len(examples))
     slow = {*np.unique(np.linspace(0, len(examples) - 1, few).astype(np.int64)).tolist()} if few else set()
     model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(FILE)})
-    correct, at = 0, 0
+    sums, at = zeros(task), 0
     with draws.seeded(self.number("check")):
         for inputs, labels in self.batches(examples, Job.of(request.values).batch or _BATCH):
-            wanted = training.predict(model, [(inputs, labels)]).argmax(1)
-            correct += int(np.count_nonzero(wanted == labels))
+            wanted = training.predict(model, [(inputs, labels)])
+            sums = added(sums, task.sums(wanted, labels))
             some = np.array([row in slow for row in range(at, at + len(labels))])
             at += len(labels)
             for form, file in files.items():
                 rows = some if form == SLOW else np.ones(len(labels), np.bool_)
                 if rows.any() and not found[form]["why"]:
-                    _add(found[form], form, file.tobytes(), inputs[rows], labels[rows], wanted[rows])
-    return Payload({"examples": len(examples), "correct": correct, "forms": found})
+                    try:
+                        given = _outputs(form, file.tobytes(), inputs[rows], wanted.shape[1:])
+                    except (RuntimeError, ValueError, ImportError) as error:
+                        found[form] = {**nothing, "why": one_line(str(error) or type(error).__name__)}
+                        continue
+                    more = {"examples": int(rows.sum()), **task.sums(given, labels[rows])}
+                    more["agree"] = task.agree(given, wanted[rows])
+                    found[form] |= added(more, found[form])
+    return Payload({"examples": len(examples), **sums, "forms": found})
 
 
-def _add(sums: dict[str, Any], form: str, file: bytes, inputs: Tensor, labels: Tensor, wanted: Tensor) -> None:
+def _outputs(form: str, file: bytes, inputs: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """What a file makes of the inputs, in torch's order of axes. RuntimeError, ValueError or ImportError, why not."""
     from fedprune.export import litert, tflm
 
-    try:
-        outputs = tflm.run(file, inputs)[0] if form == SLOW else litert.run(file, inputs)
-        given = outputs.argmax(1)
-    except (RuntimeError, ValueError, ImportError) as error:
-        sums |= {"examples": 0, "correct": 0, "agree": 0, "why": one_line(str(error) or type(error).__name__)}
-        return
-    sums["examples"] += len(labels)
-    sums["correct"] += int(np.count_nonzero(given == labels))
-    sums["agree"] += int(np.count_nonzero(given == wanted))
+    outputs: Tensor = tflm.run(file, inputs)[0] if form == SLOW else litert.run(file, inputs)
+    if outputs.shape[1:] == shape:
+        return outputs
+    if outputs.size == len(inputs) * int(np.prod(shape)) and outputs.ndim <= 2:
+        return outputs.reshape(len(inputs), *shape)
+    raise ValueError(f"its outputs have shape {outputs.shape[1:]}, torch's {shape}")
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> dict[DeviceId, Told]:
@@ -88,12 +96,12 @@ def reduce(state: State, replies: Sequence[Reply]) -> dict[DeviceId, Told]:
     return {reply.device: reply.payload.values for reply in replies}
 
 
-def _check(forms: Sequence[str], payload: Payload) -> None:
+def _check(forms: Sequence[str], task: Task, payload: Payload) -> None:
     """ValueError where a reply contradicts itself, or is none."""
     if payload.tensors:
         raise ValueError(f"expected counts alone, got the tensors {sorted(payload.tensors)[:3]}")
     examples = count(payload, "examples")
-    count(payload, "correct", most=examples)
+    check_sums(task, payload, examples)
     told = payload.values.get("forms")
     if (
         not isinstance(told, dict)
@@ -103,8 +111,8 @@ def _check(forms: Sequence[str], payload: Payload) -> None:
         raise ValueError(f"forms is {told!r:.60}, expected {', '.join(forms)}")
     for each in told.values():
         tried = count(Payload(each), "examples", most=examples)
-        for key in ("correct", "agree"):
-            count(Payload(each), key, most=tried)
+        check_sums(task, Payload(each), tried)
+        check_sums(task._replace(names=("agree",), most=1 if task.agreement.unit == "%" else inf), Payload(each), tried)
         why = each.get("why")
         if not isinstance(why, str) or len(why) > _LONGEST or not (why.isprintable() or not why):
             raise ValueError(f"why is {why!r:.40}, expected a line of text")

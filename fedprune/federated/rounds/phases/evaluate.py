@@ -1,22 +1,30 @@
-"""Phase evaluate: devices test the global model on their test parts; the server adds up losses and hits."""
+"""Phase evaluate: devices test the global model on their test parts; the server adds up losses and what judges."""
 
+import math
 from collections.abc import Sequence
 
 from fedprune import training
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job, held
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases import Phase, Reply, divergence
+from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.models import draws
+from fedprune.tasks import CLASSIFICATION, Task
+from fedprune.training.divergence import Diverged, largest
 from fedprune.wire.payload import Payload, count
 
 ROUTE = "evaluate"
 _BATCH = 250
 
 
-def evaluate() -> Phase[None]:
+def evaluate(task: Task = CLASSIFICATION) -> Phase[None]:
     """Test the current model, or a part of it; the state stays as it is."""
-    return Phase(ROUTE, _request, device, reduce, check, {"seen": "test"})
+
+    def checked(state: State, job: Job, payload: Payload) -> None:
+        check(task, payload)
+
+    return Phase(ROUTE, _request, device, reduce, checked, {"seen": "test"})
 
 
 def _request(state: State, job: Job) -> Payload:
@@ -24,21 +32,25 @@ def _request(state: State, job: Job) -> Payload:
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Loss sum, hits and count over the device's test part."""
+    """Sums of the loss and of what the metric is made of, and count, over the device's test part.
+
+    Or, alone, that the model has diverged.
+    """
     batch = Job.of(request.values).batch or _BATCH
     model = self.model(request.tensors)
     with draws.seeded(self.number("evaluate")):  # the same in every round, so that only the model differs
-        outcome = training.evaluate(model, self.batches(self.parts.test, batch))
-    return Payload({"loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples})
+        outcome = training.evaluate(model, self.batches(self.parts.test, batch), self.task)
+    if not math.isfinite(outcome.loss):
+        return divergence.reply(Diverged(outcome.loss, *largest(model.state_dict())))
+    return Payload({"loss": outcome.loss, **outcome.sums, "seen": outcome.examples})
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> None:
     """Nothing: losses and hits add up for the line of metrics alone."""
 
 
-def check(state: State, job: Job, payload: Payload) -> None:
-    """Counts alone, no more hits than examples. A loss may be infinite in a model that has diverged."""
+def check(task: Task, payload: Payload) -> None:
+    """Sums alone, of no more than so many examples give."""
     if payload.tensors:
         raise ValueError(f"expected counts alone, got the tensors {sorted(payload.tensors)[:3]}")
-    if count(payload, "correct") > count(payload, "seen"):
-        raise ValueError("more hits than examples")
+    check_sums(task, payload, count(payload, "seen"))

@@ -13,9 +13,13 @@ from fedprune.counter_rng import generator
 from fedprune.data import Examples
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.phases import divergence
 from fedprune.models import draws
+from fedprune.tasks import zeros
+from fedprune.training.divergence import Diverged
 from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
+from fedprune.training.optimisers import steps_of
 from fedprune.training.quantised import quantisation_aware
 from fedprune.types import Local, Model, Params, Sgd
 from fedprune.wire.payload import Payload
@@ -42,12 +46,17 @@ def everything(params: Params, memory: Params) -> Params:
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Train the epochs asked for; returns all parameters and buffers, and sums over the examples trained on."""
+    """Train the epochs asked for; returns all parameters and buffers, and sums over the examples trained on.
+
+    Or, alone, that training has diverged: nothing that came of it is worth a place in an average. Where answers are to
+    be private, it returns what it was sent instead.
+    """
     settings, round, job = self.experiment.training, int(request.values["round"]), Job.of(request.values)
     local = self.local(job.size) if request.values.get(LOCAL) else Local()
     model = self.model(own_tensors(request))
     memory = _memory(request, local)
     sgd = Sgd(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
+    steps = steps_of(settings.optimiser, settings.clip_gradients, settings.proximal)
     examples = _chosen(self, job, round, local, model, memory)
     batches = (
         batch
@@ -71,12 +80,20 @@ def device(self: Device, request: Payload) -> Payload:
 
     if round > self.experiment.rounds - settings.quantise_last:
         local = quantisation_aware(local)
-    with draws.seeded(self.number("train", round)):
-        outcome = training.train(
-            model, batches, sgd, request.masks, local=local, memory=memory, round=round, lean=job.lean, inner=inner,
-            turn=turn if inner else None, before_step=draw_anew,
-        )  # fmt: skip
-    values = {"examples": len(examples), "loss": outcome.loss, "correct": outcome.correct, "seen": outcome.examples}
+    try:
+        with draws.seeded(self.number("train", round)):
+            outcome = training.train(
+                model, batches, sgd, request.masks, local=local, steps=steps, memory=memory, round=round,
+                lean=job.lean, inner=inner, turn=turn if inner else None, before_step=draw_anew, task=self.task,
+            )  # fmt: skip
+    except Diverged as error:
+        if not self.experiment.privacy.epsilon:
+            return divergence.reply(error)
+        # it depends on the device's data whether it did: a private answer is what was sent, and noise
+        training.load_state(model, own_tensors(request))
+        memory, inner = _memory(request, local), _inner_models(request, len(job.inner))
+        outcome = training.Outcome(0.0, zeros(self.task), 0)
+    values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
     buffers = {
         f"{INNER}{index}/{name}": value.numpy()
         for index, each in enumerate(inner)
@@ -107,7 +124,8 @@ def _chosen(
     if local.examples is not None:
         rng = generator(self.experiment.seed, "device", self.who, "examples", round)
         inputs, batch = self.schema.normalise(examples.inputs), self.experiment.training.batch
-        index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch)
+        with draws.seeded(self.number("examples", round)):
+            index = chosen(local.examples, model, inputs, examples.labels, memory, rng, at_rest=batch, task=self.task)
         examples = examples.take(index)
     return examples
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from fedprune import measures
+from fedprune import measures, tasks
 from fedprune.aggregation import Share, clipped, coverage_mean, coverage_median, coverage_trimmed
 from fedprune.experiment import Experiment, Training
 from fedprune.federated.rounds.jobs import Job, held, restored
 from fedprune.federated.rounds.model import State, without_own
 from fedprune.federated.rounds.phases import Phase, Reply
+from fedprune.federated.rounds.phases.learning_rates import learning_rate
 from fedprune.federated.rounds.phases.local_steps import (
     INNER,
     LOCAL,
@@ -23,10 +25,12 @@ from fedprune.federated.rounds.phases.local_steps import (
     everything,
     own_tensors,
 )
+from fedprune.federated.rounds.phases.server_step import owned_by_any, stepped
+from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.graph import width
 from fedprune.pruning import masks
 from fedprune.pruning.parts import statistics
-from fedprune.pruning.schedules import cosine
+from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.types import Ask, Local, Method, Model, Params, Tensor, Trained
 from fedprune.wire.payload import Payload, count, number
 
@@ -57,6 +61,7 @@ def train(
         full = [Share(_in_full(state, r), state.masks_of(r.job.part), _examples(r)) for r in replies]
         shares = _clipped(state, full, experiment.training.clip_norm)
         joined = _averaged(state, replies, shares, _aggregate(experiment.training))
+        joined = _stepped(experiment.training, state, joined, shares)
         trained = {
             reply.device: Trained(
                 share.params, share.masks, share.weight, _own(reply.payload), _reports(reply.payload, local(reply.job))
@@ -68,7 +73,7 @@ def train(
         return joined.of(model._replace(params=masks.apply(model.params, model.masks)))
 
     def checked(state: State, job: Job, payload: Payload) -> None:
-        check(functools.partial(_passes, experiment), local(job), state, job, payload)
+        check(functools.partial(_passes, experiment), local(job), state, job, payload, tasks.named(experiment.task))
 
     def more(state: State, job: Job) -> int:
         if local(job) == Local():
@@ -137,6 +142,16 @@ def _averaged(state: State, replies: Sequence[Reply], shares: Sequence[Share], a
     return state.of(Model(masks.apply(params, state.masks), state.masks, memory, parts))
 
 
+def _stepped(settings: Training, before: State, joined: State, shares: Sequence[Share]) -> State:
+    """The joined state after the server's optimiser; what no device trained stays, and what is pruned is 0."""
+    if settings.server_optimiser == "none":
+        return joined
+    owned = owned_by_any(list(before.params), [share.masks for share in shares])
+    owned |= {name: np.asarray(False) for name in before.params if not all(name in share.params for share in shares)}
+    params, moments = stepped(settings, before.params, joined.params, owned, before.moments)
+    return replace(joined, params=masks.apply(params, joined.masks), moments=moments)
+
+
 def _of(shares: Sequence[Share], names: Sequence[str]) -> list[Share]:
     return [share._replace(params={name: share.params[name] for name in names}) for share in shares]
 
@@ -188,7 +203,9 @@ def _statistics(state: State, name: str, replies: Sequence[Reply], aggregate: Ag
         index = trained.index(name)
         turns = payload.values.get("turns", [1])
         prefix = f"{INNER}{index - 1}/" if index else ""
-        found = restored(state, job, {key: payload.tensors[prefix + key] for key in part.params})
+        sent = {key: payload.tensors[prefix + key] for key in part.params if prefix + key in payload.tensors}
+        # what is not sent stays: statistics of a batch norm that is frozen
+        found = {**part.params, **restored(state, job, sent)}
         shares.append(Share(found, kept, number(payload, "examples") * turns[index] / sum(turns)))
     return aggregate(part.params, shares)
 
@@ -198,12 +215,14 @@ def _passes(experiment: Experiment, job: Job) -> int:
     return experiment.training.epochs * (1 + min(job.inner_steps, len(job.inner)))
 
 
-def check(passes: Callable[[Job], int], local: Local, state: State, job: Job, payload: Payload) -> None:
+def check(
+    passes: Callable[[Job], int], local: Local, state: State, job: Job, payload: Payload, task: Task = CLASSIFICATION
+) -> None:
     """A reply's numbers are plausible, its tensors are those asked for, finite, and 0 outside the device's own part."""
     examples = count(payload, "examples", least=1)
     if payload.values.get("seen") is not None:
         seen = count(payload, "seen", most=examples * passes(job))
-        count(payload, "correct", most=seen)
+        check_sums(task, payload, seen)
     params, kept = held(state, job)
     buffers = {key: value for key, value in _inner(state, job).items() if "/mask/" not in key}
     trained = {name: state.memory[name] for name in local.trains}
@@ -245,11 +264,3 @@ def like(expected: Params, given: Params) -> None:
             raise ValueError(f"{name} holds a value that is not finite")
         if name.endswith(".running_var") and (value < 0).any():
             raise ValueError(f"{name} holds a negative variance")
-
-
-def learning_rate(experiment: Experiment, round: int) -> float:
-    """A cosine from the first round's learning rate to the last's; rounds count from 1."""
-    first, last = experiment.training.learning_rate, experiment.training.final_learning_rate
-    if last is None or experiment.rounds == 1:
-        return first
-    return cosine(first, last, end=experiment.rounds - 1)(round - 1)

@@ -1,0 +1,222 @@
+"""The cells of the table: each is tried on a net's run, and passes or says in one line why it cannot be."""
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import brought_data
+import c99_runs
+import numpy as np
+from brought import Row
+
+from fedprune import graph as graphs
+from fedprune.export import c99, litert
+from fedprune.export.litert.reader import operator_name, read
+from fedprune.federated.link import engines
+from fedprune.federated.rounds.model import State
+from fedprune.graph import compaction, shapes, units
+from fedprune.pruning import masks
+from fedprune.runs import shipping
+from fedprune.runs.drive import rounds
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.over_flower import link
+from fedprune.runs.run import simulate
+from fedprune.runs.setting import Setting, prepare
+from fedprune.types import Tensor
+
+IN_LITERT = {"GELU"}
+"""Operators without a kernel in TensorFlow Lite Micro: LiteRT's reference kernels say what is right."""
+_HERE = functools.partial(engines.local, workers=1)
+
+
+class Cannot(Exception):
+    """Why a cell is not to be had."""
+
+
+class Brought(NamedTuple):
+    """A net's run that was stopped once and taken up again."""
+
+    setting: Setting
+    folder: RunFolder
+    result: Mapping[str, Any]
+    state: State
+    undisturbed: State
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """torch's, of the trained net."""
+        import torch
+
+        with torch.no_grad():
+            return self.setting.model(self.state.params)(torch.from_numpy(inputs)).numpy()
+
+    def inputs(self) -> Tensor:
+        """The server's examples as the net takes them."""
+        return self.setting.schema.normalise(self.setting.public.inputs)
+
+    def file(self) -> bytes:
+        """model.tflite."""
+        path = self.folder.path / "model.tflite"
+        if not path.exists():
+            raise Cannot(self.result["no_export"])
+        return path.read_bytes()
+
+
+def brought(row: Row, path: Path) -> Brought:
+    """Run the library's own simulation of two devices, stop it after its training, and take it up again."""
+    method = brought_data.FEDTINY if "convolutions" in row.net else brought_data.MAGNITUDE
+    experiment = brought_data.experiment(row.net, row.data, method)
+
+    def stop(row: Mapping[str, Any]) -> None:
+        if row.get("phase") == "train":
+            raise KeyboardInterrupt
+
+    try:
+        simulate(experiment, path, engine=_HERE, progress=stop)
+    except KeyboardInterrupt:
+        result = simulate(experiment, path, engine=_HERE, resume=True)
+    else:
+        raise AssertionError("nothing was trained")
+    setting, folder = prepare(experiment, "test"), RunFolder(path)
+    apart = RunFolder(path.with_name("undisturbed"))
+    apart.begin(experiment)
+    whole = list[State]()
+    _HERE(2, None, lambda grid: whole.append(
+        rounds(link(grid, experiment, lambda row: None, None, setting.holds), setting, apart, None, lambda row: None)[0]
+    ))  # fmt: skip
+    return Brought(setting, folder, result, folder.state(), whole[0])
+
+
+def trains(it: Brought) -> None:
+    """Two devices answered, their loss is finite, and every trained weight has moved."""
+    rows = [row for row in it.folder.rows() if row["phase"] == "train"]
+    assert len(rows) == 1
+    assert np.isfinite(rows[0]["loss"])
+    assert rows[0]["devices"] == 2
+    assert not rows[0]["faults"], rows[0]["faults"]
+    first = it.setting.model().state_dict()
+    assert any(not np.array_equal(value, it.state.params[name]) for name, value in first.items())
+
+
+def prunes(it: Brought) -> None:
+    """The density asked for, within a hundredth, on all that is pruned; the rest of them is 0."""
+    assert it.state.masks
+    assert abs(masks.density(it.state.masks) - 0.5) < 0.01
+    assert all(not it.state.params[name][~mask].any() for name, mask in it.state.masks.items())
+
+
+def channels_removed(it: Brought) -> None:
+    """With every third unit read by nobody the graph is smaller, and the same to 1e-5."""
+    try:
+        traced = graphs.trace(it.setting.model(it.state.params), _zeros(it.setting))
+    except graphs.UnsupportedOperation as error:
+        raise Cannot(str(error)) from error
+    graph = graphs.fold_batch_norm(traced)
+    told = units.units(graph)
+    known = sorted({int(label) for reader in compaction.readers(graph, told) for label in reader.labels} - {0})
+    if not known:
+        raise Cannot("no layer reads what could be removed")
+    for reader in compaction.readers(graph, told):
+        _read_no_more(reader, np.isin(reader.labels, known[::3]))
+    smaller, inputs = compaction.compact(graph), it.inputs()
+    shapes.check(smaller)
+    assert _weights(smaller) < _weights(graph)
+    one, other = (graphs.run(each, inputs)[each.outputs[0]] for each in (graph, smaller))
+    np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def _zeros(setting: Setting) -> Any:
+    import torch
+
+    return torch.zeros(1, *setting.schema.input_shape)
+
+
+def _weights(graph: graphs.Graph) -> int:
+    values = [value for op in graph.operations for value in vars(op).values()]
+    return sum(value.value.size for value in values if isinstance(value, graphs.Parameter))
+
+
+def _read_no_more(reader: compaction.Reader, places: Tensor) -> None:
+    weight = reader.op.weight.value
+    if isinstance(reader.op, graphs.TransposedConv2d):
+        weight[places] = 0
+    elif isinstance(reader.op, graphs.Conv2d) and reader.op.groups > 1:
+        for rows, part in zip(np.split(weight, reader.op.groups), np.split(places, reader.op.groups), strict=True):
+            rows[:, part] = 0
+    else:
+        weight[:, places] = 0
+
+
+def int8(it: Brought) -> None:
+    """Integers throughout, and torch's class on nine of ten examples, or 20 dB of signal to noise."""
+    content, inputs = it.file(), it.inputs()
+    file = read(content)
+    floats = [each.name for graph in (file, *file.subgraphs) for each in graph.tensors if each.dtype.kind == "f"]
+    assert not floats
+    wanted, found = it.outputs(inputs), litert.run(content, inputs, reference=True)
+    same = float((wanted.argmax(1) == found.argmax(1)).mean())
+    noise = 10 * np.log10(wanted.var() / ((wanted - found) ** 2).mean())
+    assert same >= 0.9 or noise > 20, f"torch's class on {same:.0%}, {noise:.1f} dB"
+
+
+def c(it: Brought) -> None:
+    """C sources are generated, and the run says what they take."""
+    if why := it.result.get("no_c"):
+        raise Cannot(why)
+    c99.generate(it.file())
+    assert it.result["c99_arena_bytes"] > 0
+
+
+def bit_exact(it: Brought) -> None:
+    """The program's outputs are the reference kernels', on extreme and random inputs."""
+    content = it.file()
+    levels = c99_runs.inputs(content, 9)
+    names = {operator_name(op) for op in read(content).operators}
+    if names & IN_LITERT:
+        wanted = litert.reference(content, levels.reshape(len(levels), -1))
+    else:
+        wanted = c99_runs.tflm(content, levels)
+    found = c99_runs.computed(c99.generate(content), levels, it.folder.path / "c", [*c99_runs.WARNINGS, "-O0"])
+    np.testing.assert_array_equal(found, wanted)
+    assert np.ptp(wanted.astype(int)) > 10
+
+
+def resumed(it: Brought) -> None:
+    """The run that was stopped after its training has the bits of one that was not."""
+    for kind in ("params", "masks", "memory"):
+        one, other = getattr(it.state, kind), getattr(it.undisturbed, kind)
+        assert one.keys() == other.keys()
+        assert [name for name in one if one[name].tobytes() != other[name].tobytes()] == []
+
+
+TRIED: Mapping[str, Callable[[Brought], None]] = {
+    "trains": trains,
+    "prunes": prunes,
+    "channels removed": channels_removed,
+    "int8": int8,
+    "C99": c,
+    "bit-exact": bit_exact,
+    "resumed": resumed,
+}
+
+
+def told(row: Row, path: Path) -> dict[str, str]:
+    """Cell -> what is wrong with it, beside what its row says; empty where all is well."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        it = brought(row, path)
+        wrong = {}
+        for cell, tried in TRIED.items():
+            try:
+                tried(it)
+                said = ""
+            except Cannot as error:
+                said = str(error)
+            except AssertionError as error:
+                said = f"wrong: {error}"
+            except Exception as error:
+                said = f"a traceback: {type(error).__name__}: {error}"
+            if said != row.cannot.get(cell, ""):
+                wrong[cell] = said or "can be"
+        return wrong
