@@ -25,6 +25,7 @@ from fedprune.graph.operations import (
     TransposedConv2d,
     producers,
 )
+from fedprune.graph.recurrent import Recurrent
 from fedprune.graph.running import RULES, run
 from fedprune.graph.units import units
 from fedprune.types import FloatTensor, Tensor
@@ -218,7 +219,7 @@ def _reached(graph: Graph) -> dict[str, Tensor]:
                 values[op.output] = given[0]
             elif isinstance(op, get_args(Binary)):
                 values[op.output] = torch.broadcast_to(given[0] + given[1], shape).sign()
-            elif isinstance(op, Softmax | LogSoftmax | LayerNorm | GroupNorm | MatMul):
+            elif isinstance(op, Softmax | LogSoftmax | LayerNorm | GroupNorm | MatMul | Recurrent):
                 whole = sum(each.abs().sum() for each in given)
                 values[op.output] = torch.full(shape, float(whole > 0))
             else:

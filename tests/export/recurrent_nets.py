@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedprune.export import litert
+from fedprune.graph import inference, trace
+
 STEPS, VALUES, CLASSES = 13, 5, 4
 
 
@@ -80,3 +83,10 @@ def made(kind: type[nn.Module], density: float = 1.0) -> tuple[nn.Module, Tensor
             if parameter.ndim == 2:
                 parameter *= torch.rand_like(parameter) < density
     return net, torch.randn(48, VALUES, STEPS)
+
+
+def int8(kind: type[nn.Module], density: float = 1.0) -> bytes:
+    """The int8 file of such a net."""
+    net, samples = made(kind, density)
+    graph = inference(trace(net, samples))
+    return litert.write_int8(graph, litert.calibrate(graph, samples.numpy()))

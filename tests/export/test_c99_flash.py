@@ -11,6 +11,8 @@ from c99_calculators import CALCULATORS
 from c99_files import Draft
 from c99_nets import MOVERS, chain
 from c99_runs import written
+from recurrent_nets import NETS as RECURRENT
+from recurrent_nets import int8
 
 from fedprune.export import c99
 from fedprune.export.c99 import boards, flash
@@ -59,6 +61,7 @@ NETS = {
     "linear alone": linear_alone,
     **{f"moves {seed}": (lambda seed=seed: chain(seed, kinds=MOVERS)) for seed in range(6)},
     "tokens": tokens,
+    **{kind.__name__: (lambda kind=kind: int8(kind, 0.4)) for kind in RECURRENT},
 }
 
 

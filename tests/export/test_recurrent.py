@@ -1,6 +1,8 @@
 """Recurrent layers: one operation each in the graph, one copy of their weights in the file, the same bits in C."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from c99_runs import computed, inputs, tflm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recurrent_nets import NETS, LastStep, made
+from recurrent_nets import NETS, LastStep, int8, made
 from torch import nn
 
 from fedprune import graph as graphs
@@ -171,11 +173,7 @@ def test_a_file_is_about_its_weights() -> None:
 
 
 def test_zeros_take_no_flash_and_long_sequences_little_memory() -> None:
-    sizes = []
-    for density in (1.0, 0.1):
-        net, samples = made(NETS[2], density)
-        graph = graphs.inference(graphs.trace(net, samples))
-        sizes.append(c99.generate(litert.write_int8(graph, litert.calibrate(graph, samples.numpy()))))
+    sizes = [c99.generate(int8(NETS[2], density)) for density in (1.0, 0.1)]
     kept = [sum(int((p != 0).sum()) for p in made(NETS[2], d)[0].parameters() if p.ndim == 2) for d in (1.0, 0.1)]
     assert sizes[0].constants_bytes - sizes[1].constants_bytes > 0.6 * (kept[0] - kept[1])
     # a sequence of values, two of states in and two out, and what a step takes
@@ -198,9 +196,7 @@ def test_slow_changes_are_followed() -> None:
 
 
 def test_a_loop_of_no_fixed_length_is_refused_in_one_line() -> None:
-    net, samples = made(LastStep)
-    graph = graphs.inference(graphs.trace(net, samples))
-    file = read(litert.write_int8(graph, litert.calibrate(graph, samples.numpy())))
+    file = read(int8(LastStep))
     condition, body = file.subgraphs
     limit = next(at for at, tensor in enumerate(condition.tensors) if tensor.data is not None and 13 in tensor.data)
     tensors = [*condition.tensors]
@@ -210,3 +206,23 @@ def test_a_loop_of_no_fixed_length_is_refused_in_one_line() -> None:
         c99.generate(pack(endless))
     with pytest.raises(ModelError, match=r"WHILE' runs the subgraphs \(1, 2\), and there are 1 besides the first"):
         read(pack(replace(file, subgraphs=[condition])))
+
+
+PRUNED = cache(partial(int8, LastStep, 0.4))
+
+
+@settings(max_examples=100, deadline=None)
+@given(places=st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), min_size=1, max_size=3))
+def test_a_damaged_loop_gives_a_line_or_sources(places: list[tuple[int, int]]) -> None:
+    content = bytearray(PRUNED())
+    for place, value in places:
+        content[place % len(content)] = value
+    assert "\n" not in said(c99.generate, bytes(content)) + said(inspection.inspect, bytes(content))
+
+
+def said(take: Callable[[bytes], Any], content: bytes) -> str:
+    try:
+        take(content)
+    except ModelError as error:
+        return str(error)
+    return ""

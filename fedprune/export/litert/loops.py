@@ -67,7 +67,11 @@ def _followed(graph: File, known: _Known) -> _Known:
         rule = _INTEGER.get(operator_name(operator))
         if rule is None or any(index not in found for index in operator.inputs):
             continue
-        result, said = np.asarray(rule(*(found[index] for index in operator.inputs))), graph.tensors[operator.output]
+        try:
+            result = np.asarray(rule(*(found[index] for index in operator.inputs)))
+        except (TypeError, ValueError, IndexError):  # of operands that do not go together
+            continue
+        said = graph.tensors[operator.output]
         if result.size == np.prod(said.shape):
             found[operator.output] = result.astype(said.dtype).reshape(said.shape)
     return found
@@ -229,7 +233,7 @@ def _in_place(body: File, before: int, after: int) -> bool:
     makers = [at for at, operator in enumerate(body.operators) if after in operator.outputs]
     readers = [at for at, operator in enumerate(body.operators) if before in operator.inputs]
     updates = bool(makers) and operator_name(body.operators[makers[0]]) == "DYNAMIC_UPDATE_SLICE"
-    if updates and body.operators[makers[0]].inputs[0] == before:
+    if updates and body.operators[makers[0]].inputs[:1] == (before,):
         return readers == makers
     return bool(makers) and max(readers, default=-1) < makers[0]
 

@@ -52,8 +52,8 @@ def read(content: bytes) -> File:
     not there has the index -1. Names of tensors are kept; metadata, signatures and the description are not.
 
     Raises ``ModelError`` with one line for bytes that are no sound model of fixed shapes, whatever they are, and for
-    what `File` cannot hold: an operator with custom options, variables, types of a part of a byte, zero points that
-    differ by channel, sparse tensors other than by rows.
+    what `File` cannot hold: subgraphs that no loop runs, an operator with custom options, variables, types of a part of
+    a byte, zero points that differ by channel, sparse tensors other than by rows.
     """
     if len(content) < 8 or content[4:8] != _IDENTIFIER:
         raise ModelError(f"this is no .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
@@ -66,9 +66,12 @@ def read(content: bytes) -> File:
     if not 1 <= count <= _MOST_GRAPHS:
         raise ModelError(f"the model has {count} subgraphs; only models of 1 to {_MOST_GRAPHS} are read")
     first, *others = (_graph(model, model.item(2, place)) for place in range(count))
+    run = set[int]()
     for position, operator in enumerate(first.operators):
         if operator_name(operator) == "WHILE":
-            _check_loop(operator, _who(position, "WHILE"), len(others))
+            run |= _run_by(operator, _who(position, "WHILE"), len(others))
+    if len(run) < len(others):
+        raise ModelError(f"the model has {count} subgraphs, and loops of the first run {len(run)}; others are not read")
     return replace(first, subgraphs=others)
 
 
@@ -149,10 +152,12 @@ def _options(table: Table, what: str) -> tuple[int, Any]:
     return number, options
 
 
-def _check_loop(operator: FileOperator, what: str, count: int) -> None:
+def _run_by(operator: FileOperator, what: str, count: int) -> set[int]:
+    """The subgraphs that a loop runs."""
     numbers = operator.options.condSubgraphIndex, operator.options.bodySubgraphIndex
     if not all(1 <= number <= count for number in numbers):
         raise ModelError(f"{what} runs the subgraphs {numbers}, and there are {count} besides the first")
+    return {*numbers}
 
 
 def _check_ends(file: File) -> None:
