@@ -18,7 +18,6 @@ from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import State
 from fedprune.graph import compaction, shapes, units
 from fedprune.pruning import masks
-from fedprune.runs import shipping
 from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.over_flower import link

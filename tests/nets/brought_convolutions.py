@@ -1,6 +1,7 @@
 """Convolutional nets as people write them: norms, activations, residuals, groups, pooling, scaling."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ def _normed(norm: Callable[[int], nn.Module], activation: Callable[[], nn.Module
     def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         widths = (input_shape[0], 8, 12, 12)
         layers: list[nn.Module] = []
-        for at, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for at, (before, after) in enumerate(pairwise(widths)):
             layers += [nn.Conv2d(before, after, 3, 1 + (at == 1), 1), norm(after), activation()]
         return nn.Sequential(*layers, *_head(12, classes))
 

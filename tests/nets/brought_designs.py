@@ -21,7 +21,8 @@ class Excite(nn.Module):
 
     def __init__(self, width: int, squeezed: int) -> None:
         super().__init__()
-        self.pool, self.down, self.up = nn.AdaptiveAvgPool2d(1), nn.Conv2d(width, squeezed, 1), nn.Conv2d(squeezed, width, 1)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.down, self.up = nn.Conv2d(width, squeezed, 1), nn.Conv2d(squeezed, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.hardsigmoid(self.up(F.relu(self.down(self.pool(x))))) * x
@@ -90,9 +91,7 @@ class ShuffleUnit(nn.Module):
         self.stride = stride
         self.beside = nn.Sequential()
         if stride > 1:
-            self.beside = nn.Sequential(
-                conv(inputs, inputs, 3, stride, inputs, activation=None), conv(inputs, half, 1)
-            )
+            self.beside = nn.Sequential(conv(inputs, inputs, 3, stride, inputs, activation=None), conv(inputs, half, 1))
         self.through = nn.Sequential(
             conv(inputs if stride > 1 else half, half, 1), conv(half, half, 3, stride, half, activation=None),
             conv(half, half, 1),
@@ -164,7 +163,8 @@ class NextBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.deep = nn.Conv2d(width, width, 7, padding=3, groups=width)
-        self.norm, self.grow, self.shrink = nn.LayerNorm(width), nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+        self.norm = nn.LayerNorm(width)
+        self.grow, self.shrink = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.5))
 
     def forward(self, x: Tensor) -> Tensor:

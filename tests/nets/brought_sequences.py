@@ -20,7 +20,8 @@ def mlp_three(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 def mlp_flat(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     pixels = input_shape[0] * input_shape[1] * input_shape[2]
-    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 16), nn.Tanh(), nn.Linear(16, 12), nn.ELU(), nn.Linear(12, classes))
+    layers = (nn.Linear(pixels, 16), nn.Tanh(), nn.Linear(16, 12), nn.ELU(), nn.Linear(12, classes))
+    return nn.Sequential(nn.Flatten(), *layers)
 
 
 def mlp_residual(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -48,9 +49,7 @@ def _recurrent(rnn: Callable[[int], nn.Module], width: int) -> Callable[..., nn.
 
 
 gru = _recurrent(lambda inputs: nn.GRU(inputs, 12, batch_first=True), 12)
-lstm_both_ways = _recurrent(
-    lambda inputs: nn.LSTM(inputs, 8, 2, batch_first=True, bidirectional=True, dropout=0.2), 16
-)
+lstm_both_ways = _recurrent(lambda inputs: nn.LSTM(inputs, 8, 2, batch_first=True, bidirectional=True, dropout=0.2), 16)
 rnn = _recurrent(lambda inputs: nn.RNN(inputs, 12, batch_first=True), 12)
 
 

@@ -165,7 +165,7 @@ def _weights(setting: Setting) -> tuple[float, ...]:
     [
         ("prices", "table_net", "prediction", {}, "task: 'prediction' is none of classification"),
         ("prices", "table_net", "task_world:nothing", {}, "task: task_world:nothing: AttributeError"),
-        ("prices", "table_net", "classification", {}, r"train labels are float32 of shape \(240,\), expected one class"),
+        ("prices", "table_net", "classification", {}, r"labels are float32 of shape \(240,\), expected one class"),
         ("yes_or_no", "table_net", "regression", {}, r"expected \(n, 2\)"),
         ("shapes", "table_net", "segmentation", {}, r"outputs have shape \(n, 2\), expected \(n, 2, 8, 8\)"),
         ("counting", "token_net", "classification", {}, r"train labels have shape \(240, 6\), expected \(n,\)"),
