@@ -83,8 +83,6 @@ def _made(setting: Setting, state: State, part: str, ask_all: AskAll) -> dict[tu
 
 def _write_c(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> dict[str, Any]:
     # What the C sources take, or why there are none: a run of hours does not fail over what an export writes later.
-    if result["arena_bytes"] is None:
-        return {"no_c": "the arena could not be measured, without which a C array is of little use"}
     try:
         written = write_microcontroller(setting, path, forms, result)
     except (ValueError, RuntimeError) as error:
@@ -267,7 +265,7 @@ def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None,
                 written = write_microcontroller(setting, to, forms, facts, fastest)
             except (ValueError, RuntimeError) as error:
                 raise ExperimentError(f"{folder.path}: model: {setting.experiment.model} has no C: {error}") from error
-            return [*written[:-1], *written.firmware]
+            return written.paths()
         return write_litert(to, forms)
 
     written = write(folder.path, next(iter(state.parts), ""), 0, result)

@@ -16,8 +16,13 @@ class Row(NamedTuple):
     """Cell -> the line that says why."""
 
 
+_ONE = {"channels removed": "no layer reads units that could go one by one"}
+"""Of nets whose norm mixes all channels, or whose recurrent layers are kept whole."""
+_WHOLE = ("layer_norm", "gru", "lstm_both_ways", "rnn")
+
+
 def _rows(module: str, data: str, **titles: str) -> list[Row]:
-    return [Row(title, f"{module}:{net}", data) for net, title in titles.items()]
+    return [Row(title, f"{module}:{net}", data, _ONE if net in _WHOLE else {}) for net, title in titles.items()]
 
 
 KINDS: Mapping[str, list[Row]] = {

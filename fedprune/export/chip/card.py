@@ -16,11 +16,12 @@ C99_FORMS: Mapping[str, str] = {
 """The C99 sources among the forms of a model -> where a card says what they take: counted; with their code, about."""
 
 
-def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:
+def facts(model: bytes, ports: Ports, arena_bytes: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card as plain data, ready for JSON: what is ``given``, and what the model itself says.
 
     Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept. ``given`` holds
-    what `C99_FORMS` names. ``operators`` are those that a firmware must register.
+    what `C99_FORMS` names. ``arena_bytes`` is None where TensorFlow Lite Micro cannot run the model. ``operators`` are
+    those that a firmware must register.
     """
     in_c = {form: given[key] for form, key in C99_FORMS.items()}
     forms = {**given.get("size_bytes", {}), **in_c, "int8 .tflite": len(model), "int8 .tflite, gzip": gzip_bytes(model)}
@@ -49,7 +50,7 @@ def page(card: Mapping[str, Any]) -> str:
         ("Flash of the C99 sources", _flash(card)),
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
         ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
-        ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
+        ("Arena, TensorFlow Lite Micro", _arena(card["arena_bytes"])),
         ("Operators to register", markdown(", ".join(card["operators"]))),
         ("SHA-256 of the model", f"`{card['sha256']}`"),
     ]
@@ -110,6 +111,10 @@ def _noise(found: Mapping[str, float]) -> list[str]:
 def _flash(card: Mapping[str, Any]) -> str:
     constants, whole = card["c99_constants_bytes"], card["c99_flash_bytes_predicted"]
     return f"{constants:,} bytes of weights and tables; about {whole:,} bytes with code and startup, on a Cortex-M4"
+
+
+def _arena(arena_bytes: int | None) -> str:
+    return "not known: it could not be run" if arena_bytes is None else f"{arena_bytes:,} bytes, measured on 64 bits"
 
 
 def _port(port: Port) -> dict[str, Any]:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Written(NamedTuple):
     """Where the files of a model lie."""
 
-    source: Path
-    """For TensorFlow Lite Micro: the bytes of ``tflite`` as a C array."""
-    header: Path
+    source: Path | None
+    """For TensorFlow Lite Micro: the bytes of ``tflite`` as a C array. None where that cannot run the model."""
+    header: Path | None
     tflite: Path
     c99_source: Path
     """The model itself in C99, to be compiled into a program: no runtime is needed."""
@@ -32,6 +32,10 @@ class Written(NamedTuple):
     card_page: Path
     firmware: tuple[Path, ...]
     """A program around the C99 sources, with its makefile."""
+
+    def paths(self) -> list[Path]:
+        """All of them, the model's before the program's."""
+        return [*(path for path in self[:-1] if isinstance(path, Path)), *self.firmware]
 
 
 def write_c(
@@ -52,7 +56,8 @@ def write_c(
 _FILE = "model.tflite"
 
 
-_NAMES = ("model_data.c", "model_data.h", "model.c", "model.h", "model_card.json", "model_card.md")
+_ARRAY = ("model_data.c", "model_data.h")
+_NAMES = ("model.c", "model.h", "model_card.json", "model_card.md")
 
 
 def c_files(
@@ -65,9 +70,9 @@ def c_files(
         card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
             the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1] or what
             `tasks.entry` has of another metric, ``target_mean`` and ``target_std`` that outputs are normalised by,
-            ``name``, ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other
-            forms of the model), ``warnings``, ``signal_to_noise_db`` (layer -> dB, the noisiest first). All else it
-            holds goes into the card.
+            ``name``, ``arena_bytes`` (else measured in TensorFlow Lite Micro; None where that cannot run the model, for
+            which there is no C array then), ``size_bytes`` (form -> bytes, of other forms of the model), ``warnings``,
+            ``signal_to_noise_db`` (layer -> dB, the noisiest first). All else it holds goes into the card.
         plain: the model of which the C99 sources are made, where it is not the same.
         optimise: `fedprune.export.c99.smallest`, the default, or `fastest`.
 
@@ -86,8 +91,11 @@ def c_files(
     numbers = {key: listed[key] for key in ("labels", "mean", "std")}
     # the library's own checks, then the interpreter's
     made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
-    arena = int(card["arena_bytes"]) if "arena_bytes" in card else arena_bytes(model)
-    texts = sources(model, ends, arena_bytes=arena, **numbers)
+    arena: int | None = card["arena_bytes"] if "arena_bytes" in card else arena_bytes(model)
+    contents = dict[str, str]()
+    if arena is not None:
+        texts = sources(model, ends, arena_bytes=int(arena), **numbers)
+        contents |= {_ARRAY[0]: texts.source, _ARRAY[1]: texts.header}
     c99_costs = {
         "c99_arena_bytes": made.arena_bytes,
         "c99_constants_bytes": made.constants_bytes,
@@ -95,8 +103,8 @@ def c_files(
     }
     full = facts(model, ends, arena, {**listed, **c99_costs})
     described = (json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
-    contents = (texts.source, texts.header, made.source, made.header, *described)
-    return {**dict(zip(_NAMES, (each.encode(errors="replace") for each in contents), strict=True)), _FILE: model}
+    contents |= dict(zip(_NAMES, (made.source, made.header, *described), strict=True))
+    return {**{name: each.encode(errors="replace") for name, each in contents.items()}, _FILE: model}
 
 
 def write_files(contents: Mapping[str, bytes], directory: Path | str) -> Written:
@@ -111,6 +119,9 @@ def write_files(contents: Mapping[str, bytes], directory: Path | str) -> Written
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    c_array, c_header, source, header, card_json, card_page = (folder / name for name in _NAMES)
+    for name in {*_ARRAY} - contents.keys():  # of an earlier model
+        (folder / name).unlink(missing_ok=True)
+    c_array, c_header = (folder / name if name in contents else None for name in _ARRAY)
+    source, header, card_json, card_page = (folder / name for name in _NAMES)
     firmware = tuple(copy_firmware(folder))
     return Written(c_array, c_header, folder / _FILE, source, header, card_json, card_page, firmware)
