@@ -116,10 +116,11 @@ def show_costs(
     if wrong := [way for way, each in costs.items() if each.differing]:
         named = f"{', '.join(wrong)} differs from the reference kernels of {costs[wrong[0]].beside}"
         raise RuntimeError(f"{named}: please report this model")
-    beside = next((each.beside for each in costs.values() if each.beside), "LiteRT")
+    beside = next((each.beside for each in costs.values() if each.beside), "")
+    compared = f"C99 gave the bits of {beside}'s reference kernels." if beside else "Nothing here runs it to compare."
     console.print(
         "C99: code, constants and startup; static memory and stack. TFLM is TensorFlow Lite Micro: the model alone, "
-        f"without the runtime's code; its arena on 64 bits. C99 gave the bits of {beside}'s reference kernels.",
+        f"without the runtime's code; its arena on 64 bits. {compared}",
         soft_wrap=True,
     )
 

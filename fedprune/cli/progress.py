@@ -229,7 +229,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     warn(console, result)
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
-        *(_EXPORTED if not cannot else ()),
+        *(_exported(result) if not cannot else ()),
         *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
         ("metrics.jsonl", "a line for each round and phase"),
         ("result.json", "the outcome"),
@@ -238,10 +238,14 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
 
 
-_EXPORTED = (
-    ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
-    ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
-)
+def _exported(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    runs = result["arena_bytes"] is not None
+    where, beside = (", a Raspberry Pi or TensorFlow Lite Micro", ", a file for TensorFlow Lite Micro") if runs else (
+        " or a Raspberry Pi", ""
+    )  # fmt: skip
+    files = [("model.tflite", f"int8, for a phone{where}")]
+    in_c = [("microcontroller/", f"C99 sources with an example{beside}, a card")]
+    return files if result.get("c99_arena_bytes") is None else [*files, *in_c]
 
 
 def warn(console: Console, result: Mapping[str, Any]) -> None:
@@ -273,7 +277,8 @@ def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     in_c = [("microcontroller, C99", needed)]
     file, arena = result["bytes"].get("int8, zeros left out, for microcontrollers"), result["arena_bytes"]
     if file is None or arena is None:
-        return in_c
+        why = result["checks"].get("tflm", {}).get("why")
+        return [*in_c, ("microcontroller, TFLM", f"none: {why}")] if why else in_c
     return [*in_c, ("microcontroller, TFLM", f"{file:,} bytes and the runtime's code; {arena:,} of RAM")]
 
 
