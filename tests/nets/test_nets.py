@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from brought import CELLS, KINDS, ROWS
+from brought import CELLS, KINDS, ROWS, table
 from brought_cells import TRIED, told
 
 
@@ -15,3 +15,8 @@ def test_a_net_as_people_bring_it(name: str, tmp_path: Path) -> None:
 def test_every_cell_is_tried_and_the_table_is_long_enough() -> None:
     assert [*TRIED] == [*CELLS]
     assert len(ROWS) == sum(map(len, KINDS.values())) >= 40
+
+
+def test_the_page_shows_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "nets.md").read_text(encoding="utf-8")
+    assert page.endswith(table())
