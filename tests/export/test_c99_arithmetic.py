@@ -170,14 +170,17 @@ def test_layers_of_each_position(tmp_path: Path) -> None:
     agree(draft.file(joined(draft, results)), tmp_path)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 3e-5, 1e-3, 0.02])
-def test_roots_of_int16_to_the_step(scale: float, tmp_path: Path) -> None:
-    shape, step = (1, 1, 4, 60), 1 / float(np.sqrt(scale)) / 9000
+@pytest.mark.parametrize(
+    ("scale", "most", "windows"),
+    [*((scale, 9000, (90, 300, 700)) for scale in (1e-6, 3e-5, 1e-3, 0.02)), (3e-5, 300_000, range(1900, 4000, 230))],
+)
+def test_roots_of_int16_to_the_step(scale: float, most: int, windows: Sequence[int], tmp_path: Path) -> None:
+    shape, step = (1, 1, 4, 60), 1 / float(np.sqrt(scale)) / most
     draft = Draft(shape, grid=(scale * 90, -128))
     source = draft.add("QUANTIZE", (draft.input,), draft.activation(shape, (scale, 0), np.int16))
     root = wide_op(draft, "RSQRT", (source,), step, shape)
     results = []
-    for less in (90, 300, 700):  # windows of the results, step by step
+    for less in windows:  # of the results, step by step
         other = draft.constant([less], np.int16, scales=np.array([step], np.float32))
         rest = wide_op(draft, "SUB", (root, other), step, shape, fusedActivationFunction=0)
         results.append(draft.add("QUANTIZE", (rest,), draft.activation(shape, (step, 0))))

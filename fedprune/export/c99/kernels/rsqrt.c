@@ -17,7 +17,7 @@ static void rsqrt(const void *layer, unsigned from, unsigned until) {
       int right, most = 32767;
       if (value > 0) {
         const int32_t inverse = inverse_root(value, &right);
-        most = scaled(scaled(1 << 20, inverse, -right), r->multiplier, r->shift);
+        most = scaled(product(1 << (20 - right), inverse), r->multiplier, r->shift); /* rounded once */
       }
       set_value(to, i, 1, clamp(most, -32768, 32767));
     }
