@@ -110,11 +110,13 @@ def show_costs(console: Console, costs: Mapping[str, Costs], place: str, accurac
         row = (way, f"{each.flash_bytes:,}", f"{each.ram_bytes:,}", counted)
         table.add_row(*row, *([f"{100 * accuracy:.2f} %"] if accuracy is not None else []))
     console.print(table)
+    against = next((each.against for each in costs.values() if each.against), "")
+    compared = f"C99 gave the bits of {against}." if against else "C99's bits were compared with nothing here."
     if wrong := [way for way, each in costs.items() if each.differing]:
-        raise RuntimeError(f"{', '.join(wrong)} differs from LiteRT's reference kernels: please report this model")
+        raise RuntimeError(f"{', '.join(wrong)} differs from {against}: please report this model")
     console.print(
         "C99: code, constants and startup; static memory and stack. TFLM is TensorFlow Lite Micro: the model alone, "
-        "without the runtime's code; its arena on 64 bits. C99 gave the bits of LiteRT's reference kernels.",
+        f"without the runtime's code; its arena on 64 bits. {compared}",
         soft_wrap=True,
     )
 

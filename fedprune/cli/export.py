@@ -42,7 +42,7 @@ def export_file(console: Console, file: Path, to_microcontroller: bool, fastest:
         written = foreign.write(content, folder, file.stem, optimise=optimise)
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
-    _list(console, [*written[:-1], *written.firmware])
+    _list(console, written.files())
     show_export(console, folder, None)
 
 

@@ -230,7 +230,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     warn(console, result)
     for name, what in (
         ("model.npz", "the masked model, as numpy arrays"),
-        *(_EXPORTED if not cannot else ()),
+        *(_exported(result) if not cannot else ()),
         *([("tiers/", "the same files for each tier, with a card")] if result.get("tiers") else []),
         ("metrics.jsonl", "a line for each round and phase"),
         ("result.json", "the outcome"),
@@ -239,10 +239,12 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         console.print(f"  {folder / name!s:<46} {what}", markup=False, soft_wrap=True)
 
 
-_EXPORTED = (
-    ("model.tflite", "int8, for a phone, a Raspberry Pi or TensorFlow Lite Micro"),
-    ("microcontroller/", "C99 sources with an example, a file for TensorFlow Lite Micro, a card"),
-)
+def _exported(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    runs = result["arena_bytes"] is not None
+    int8, beside = (" or TensorFlow Lite Micro", ", a file for TensorFlow Lite Micro") if runs else ("", "")
+    in_c = ("microcontroller/", f"C99 sources with an example{beside}, a card")
+    files = [("model.tflite", f"int8, for a phone{',' if runs else ' or'} a Raspberry Pi{int8}")]
+    return files if result.get("c99_arena_bytes") is None else [*files, in_c]
 
 
 def warn(console: Console, result: Mapping[str, Any]) -> None:
@@ -265,7 +267,8 @@ def _on_chips(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     in_c = [("microcontroller, C99", needed)]
     file, arena = result["bytes"].get("int8, zeros left out, for microcontrollers"), result["arena_bytes"]
     if file is None or arena is None:
-        return in_c
+        why = result["checks"].get("tflm", {}).get("why")
+        return [*in_c, ("microcontroller, TFLM", f"none: {why}")] if why else in_c
     return [*in_c, ("microcontroller, TFLM", f"{file:,} bytes and the runtime's code; {arena:,} of RAM")]
 
 

@@ -81,8 +81,6 @@ def _made(setting: Setting, state: State, part: str, ask_all: AskAll) -> dict[tu
 
 def _write_c(setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any]) -> dict[str, Any]:
     # What the C sources take, or why there are none: a run of hours does not fail over what an export writes later.
-    if result["arena_bytes"] is None:
-        return {"no_c": "the arena could not be measured, without which a C array is of little use"}
     try:
         written = write_microcontroller(setting, path, forms, result)
     except (ValueError, RuntimeError) as error:
@@ -122,7 +120,10 @@ def write_litert(path: Path, forms: Forms) -> list[Path]:
 def write_microcontroller(
     setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any], fastest: bool = False
 ) -> Written:
-    """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``."""
+    """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``.
+
+    Where TensorFlow Lite Micro does not run the model, there is no file for it.
+    """
     from fedprune.export import c99
 
     schema = setting.schema
@@ -139,10 +140,11 @@ def write_microcontroller(
         "size_bytes": result["bytes"],
     }
     optimise, to = c99.fastest if fastest else c99.smallest, inside(path, "microcontroller")
+    file = forms.litert_int8 if result["arena_bytes"] is None else forms.micro
     heard = setting.experiment.data.sounds or Sounds() if setting.experiment.data.name == "sounds" else None
     if heard is None:
-        return write_c(forms.micro, to, card, plain=forms.litert_int8, optimise=optimise)
-    written = write_c(forms.micro, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
+        return write_c(file, to, card, plain=forms.litert_int8, optimise=optimise)
+    written = write_c(file, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
     # an example that begins with raw samples comes in the place of the plain one
     return written._replace(firmware=tuple(dict.fromkeys([*written.firmware, *sounds.write(heard, to)])))
 
@@ -249,7 +251,7 @@ def _exported(folder: RunFolder, to_microcontroller: bool, data_dir: str | None,
                 written = write_microcontroller(setting, to, forms, facts, fastest)
             except (ValueError, RuntimeError) as error:
                 raise ExperimentError(f"{folder.path}: model: {setting.experiment.model} has no C: {error}") from error
-            return [*written[:-1], *written.firmware]
+            return written.files()
         return write_litert(to, forms)
 
     written = write(folder.path, next(iter(state.parts), ""), 0, result)

@@ -15,7 +15,7 @@ C99_FORMS: Mapping[str, str] = {
 """The C99 sources among the forms of a model -> where a card says what they take: counted; with their code, about."""
 
 
-def facts(model: bytes, ports: Ports, arena_bytes: int, given: Mapping[str, Any]) -> dict[str, Any]:
+def facts(model: bytes, ports: Ports, arena_bytes: int | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the card as plain data, ready for JSON: what is ``given``, and what the model itself says.
 
     Sizes are in bytes, under ``size_bytes``, one for each form of the model; those given are kept. ``given`` holds
@@ -46,9 +46,7 @@ def page(card: Mapping[str, Any]) -> str:
         ("Output numbers", _numbers(result)),
         ("Flash of the C99 sources", _flash(card)),
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
-        ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
-        ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
-        ("Operators to register", markdown(", ".join(card["operators"]))),
+        *_tflm(card),
         ("SHA-256 of the model", f"`{card['sha256']}`"),
     ]
     if card.get("accuracy") is not None:
@@ -96,6 +94,16 @@ def _noise(found: Mapping[str, float]) -> list[str]:
     head = ["", "## Signal to noise of each layer, int8 against torch", ""] if found else []
     rows = [(markdown(layer), f"{value:.1f}") for layer, value in found.items()]
     return [*head, *_table(("Layer, the noisiest first", "dB"), rows)] if found else []
+
+
+def _tflm(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if card["arena_bytes"] is None:
+        return [("TensorFlow Lite Micro", "not measured: it is not there, or does not run this model")]
+    return [
+        ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
+        ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
+        ("Operators to register", markdown(", ".join(card["operators"]))),
+    ]
 
 
 def _flash(card: Mapping[str, Any]) -> str:

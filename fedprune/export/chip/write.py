@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class Written(NamedTuple):
     """Where the files of a model lie."""
 
-    source: Path
-    """For TensorFlow Lite Micro: the bytes of ``tflite`` as a C array."""
-    header: Path
+    source: Path | None
+    """For TensorFlow Lite Micro: the bytes of ``tflite`` as a C array; None where that does not run the model."""
+    header: Path | None
     tflite: Path
     c99_source: Path
     """The model itself in C99, to be compiled into a program: no runtime is needed."""
@@ -32,6 +32,10 @@ class Written(NamedTuple):
     card_page: Path
     firmware: tuple[Path, ...]
     """A program around the C99 sources, with its makefile."""
+
+    def files(self) -> list[Path]:
+        """All that there are."""
+        return [*(path for path in self[:-1] if isinstance(path, Path)), *self.firmware]
 
 
 def write_c(
@@ -64,7 +68,8 @@ def c_files(
         model: the .tflite bytes for TensorFlow Lite Micro.
         card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
             the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1], ``name``,
-            ``arena_bytes`` (else measured in TensorFlow Lite Micro), ``size_bytes`` (form -> bytes, of other forms of
+            ``arena_bytes`` (else measured in TensorFlow Lite Micro; None where that does not run the model, which has
+            no file for it then), ``size_bytes`` (form -> bytes, of other forms of
             the model), ``warnings``, ``signal_to_noise_db`` (layer -> dB, the noisiest first). All else it holds goes
             into the card.
         plain: the model of which the C99 sources are made, where it is not the same.
@@ -85,8 +90,8 @@ def c_files(
     numbers = {key: listed[key] for key in ("labels", "mean", "std")}
     # the library's own checks, then the interpreter's
     made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
-    arena = int(card["arena_bytes"]) if "arena_bytes" in card else arena_bytes(model)
-    texts = sources(model, ends, arena_bytes=arena, **numbers)
+    arena = card["arena_bytes"] if "arena_bytes" in card else arena_bytes(model)
+    texts = sources(model, ends, arena_bytes=arena or 0, **numbers)  # which checks the card as well
     c99_costs = {
         "c99_arena_bytes": made.arena_bytes,
         "c99_constants_bytes": made.constants_bytes,
@@ -94,8 +99,10 @@ def c_files(
     }
     full = facts(model, ends, arena, {**listed, **c99_costs})
     described = (json.dumps(full, indent=2, ensure_ascii=False) + "\n", page(full))
-    contents = (texts.source, texts.header, made.source, made.header, *described)
-    return {**dict(zip(_NAMES, (each.encode(errors="replace") for each in contents), strict=True)), _FILE: model}
+    contents = dict(zip(_NAMES, (texts.source, texts.header, made.source, made.header, *described), strict=True))
+    left_out = _NAMES[:2] if arena is None else ()
+    kept = {name: text.encode(errors="replace") for name, text in contents.items() if name not in left_out}
+    return {**kept, _FILE: model}
 
 
 def write_files(contents: Mapping[str, bytes], directory: Path | str) -> Written:
@@ -110,6 +117,7 @@ def write_files(contents: Mapping[str, bytes], directory: Path | str) -> Written
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         write_atomically(folder / name, content)
-    c_array, c_header, source, header, card_json, card_page = (folder / name for name in _NAMES)
+    c_array, c_header = (folder / name if name in contents else None for name in _NAMES[:2])
+    source, header, card_json, card_page = (folder / name for name in _NAMES[2:])
     firmware = tuple(copy_firmware(folder))
     return Written(c_array, c_header, folder / _FILE, source, header, card_json, card_page, firmware)
