@@ -240,7 +240,7 @@ def summary(console: Console, result: Mapping[str, Any], folder: Path) -> None:
 
 
 def _exported(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    runs = result["arena_bytes"] is not None
+    runs = result.get("arena_bytes") is not None
     int8, beside = (" or TensorFlow Lite Micro", ", a file for TensorFlow Lite Micro") if runs else ("", "")
     in_c = ("microcontroller/", f"C99 sources with an example{beside}, a card")
     files = [("model.tflite", f"int8, for a phone{',' if runs else ' or'} a Raspberry Pi{int8}")]
