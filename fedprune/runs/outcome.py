@@ -122,7 +122,10 @@ def write_litert(path: Path, forms: Forms) -> list[Path]:
 def write_microcontroller(
     setting: Setting, path: Path, forms: Forms, result: Mapping[str, Any], fastest: bool = False
 ) -> Written:
-    """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``."""
+    """C sources, the file for TensorFlow Lite Micro, an example program and a model card, in ``microcontroller/``.
+
+    Where TensorFlow Lite Micro does not run the model, there is no file for it.
+    """
     from fedprune.export import c99
 
     schema = setting.schema
@@ -140,10 +143,11 @@ def write_microcontroller(
         "size_bytes": result["bytes"],
     }
     optimise, to = c99.fastest if fastest else c99.smallest, inside(path, "microcontroller")
+    file = forms.litert_int8 if result["arena_bytes"] is None else forms.micro
     heard = setting.experiment.data.sounds or Sounds() if setting.experiment.data.name == "sounds" else None
     if heard is None:
-        return write_c(forms.micro, to, card, plain=forms.litert_int8, optimise=optimise)
-    written = write_c(forms.micro, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
+        return write_c(file, to, card, plain=forms.litert_int8, optimise=optimise)
+    written = write_c(file, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
     # an example that begins with raw samples comes in the place of the plain one
     return written._replace(firmware=tuple(dict.fromkeys([*written.firmware, *sounds.write(heard, to)])))
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from fedprune import graph as graphs
 from fedprune.export import c99, litert, tflm
+from fedprune.export.chip import benching
 from fedprune.export.chip.card import C99_FORMS
 from fedprune.export.chip.write import write_c
 
@@ -104,6 +105,34 @@ def test_card_says_what_the_model_is(residual: bytes, tmp_path: Path) -> None:
     page = paths.card_page.read_text(encoding="utf-8")
     assert all(text in page for text in ("87.50 %", card["sha256"], "ñandú", "| Rounds | 12 |"))
     assert f"{made.constants_bytes:,} bytes of weights and tables; about {made.flash_bytes_predicted:,} bytes" in page
+
+
+def test_a_model_that_tensorflow_lite_micro_does_not_run_has_c_all_the_same(tmp_path: Path) -> None:
+    """GELU, of which it has no kernel."""
+    torch.manual_seed(0)
+    file = written_int8(nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 3)), torch.randn(20, 6))
+    written = write_c(file, tmp_path, {"labels": [*"abc"], "mean": [0], "std": [1], "arena_bytes": None})
+    assert (written.source, written.header) == (None, None)
+    assert not list(tmp_path.glob("model_data*"))
+    assert all(path.is_file() for path in written.files())
+    assert {"model.c", "model.h", "model_card.md", "Makefile"} <= {path.name for path in written.files()}
+    assert json.loads(written.card_json.read_text(encoding="utf-8"))["arena_bytes"] is None
+    assert "does not run this model" in written.card_page.read_text(encoding="utf-8")
+
+
+def test_outputs_of_c_are_held_to_kernels_that_have_all_of_its_operators() -> None:
+    pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
+    torch.manual_seed(0)
+    inputs = torch.randn(20, 6)
+    found = {}
+    for name, middle in {
+        "relu": nn.ReLU(),
+        "gelu": nn.GELU(),
+        "both": nn.Sequential(nn.LayerNorm(8), nn.GELU()),
+    }.items():
+        file = written_int8(nn.Sequential(nn.Linear(6, 8), middle, nn.Linear(8, 3)), inputs)
+        found[name] = benching.expected(file, benching.noise(file))[1]
+    assert found == {"relu": "TensorFlow Lite Micro", "gelu": "LiteRT's reference kernels", "both": ""}
 
 
 def test_a_card_that_does_not_fit_is_refused(residual: bytes, tmp_path: Path) -> None:

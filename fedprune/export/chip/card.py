@@ -49,9 +49,7 @@ def page(card: Mapping[str, Any]) -> str:
         ("Output numbers", _numbers(result)),
         ("Flash of the C99 sources", _flash(card)),
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
-        ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
-        ("Arena, TensorFlow Lite Micro", _arena(card["arena_bytes"])),
-        ("Operators to register", markdown(", ".join(card["operators"]))),
+        *_tflm(card),
         ("SHA-256 of the model", f"`{card['sha256']}`"),
     ]
     if what == "target":
@@ -108,13 +106,19 @@ def _noise(found: Mapping[str, float]) -> list[str]:
     return [*head, *_table(("Layer, the noisiest first", "dB"), rows)] if found else []
 
 
+def _tflm(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if card["arena_bytes"] is None:
+        return [("TensorFlow Lite Micro", "not measured: it is not there, or does not run this model")]
+    return [
+        ("Flash, TensorFlow Lite Micro", f"{card['flash_bytes']:,} bytes for the model, besides the runtime"),
+        ("Arena, TensorFlow Lite Micro", f"{card['arena_bytes']:,} bytes, measured on 64 bits"),
+        ("Operators to register", markdown(", ".join(card["operators"]))),
+    ]
+
+
 def _flash(card: Mapping[str, Any]) -> str:
     constants, whole = card["c99_constants_bytes"], card["c99_flash_bytes_predicted"]
     return f"{constants:,} bytes of weights and tables; about {whole:,} bytes with code and startup, on a Cortex-M4"
-
-
-def _arena(arena_bytes: int | None) -> str:
-    return "not known: it could not be run" if arena_bytes is None else f"{arena_bytes:,} bytes, measured on 64 bits"
 
 
 def _port(port: Port) -> dict[str, Any]:
