@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99 import Sources
+from fedprune.export.litert import ports
+from fedprune.export.litert.reader import read
 
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
 CHECKS = (*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover")
@@ -17,7 +19,7 @@ CHECKS = (*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover")
 
 def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
     """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
-    shape = tuple(_interpreter(model).get_input_details(0)["shape"][1:])
+    shape = ports(read(model)).input.shape[1:]  # also of what TensorFlow Lite Micro does not run
     random = np.random.default_rng(seed)
     drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
     while len(drawn) < count:

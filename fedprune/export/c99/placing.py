@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99.lowering import Lowering, Rule, cells
-from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, At, Fields, Layer, Rows, Structs
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, At, Fields, Fixed, Layer, Rows, Structs
 from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.types import Tensor
 
@@ -63,7 +63,7 @@ def _pad(made: Lowering, operator: FileOperator) -> None:
 
 def _joined(made: Lowering, operator: FileOperator, axis: int, shapes: Sequence[tuple[int, ...]]) -> None:
     # tensors of these shapes, one behind the other along an axis of the output
-    whole, sources = made.tensor(operator.output).shape, [made.map(index, wide=True) for index in operator.inputs]
+    whole = made.tensor(operator.output).shape
     width = made.tensor(operator.output).dtype.itemsize
     if any(made.tensor(index).dtype != made.tensor(operator.output).dtype for index in operator.inputs):
         raise made.wrong("joins maps of different types")
@@ -78,11 +78,20 @@ def _joined(made: Lowering, operator: FileOperator, axis: int, shapes: Sequence[
         made.within("part", max(outer, whole[axis], inner), WHOLE)
         sizes = [(outer, shape[axis], inner) for shape in shapes]
         result = made.view(result, outer, whole[axis], inner)
-    parts, at = [], [0, 0, 0]
-    sources = [made.view(source, *size) for source, size in zip(sources, sizes, strict=True)]
-    for source, size in zip(sources, sizes, strict=True):
-        parts.append(part(source, size, (0, 0, 0), at))
+    parts, at, sources = [], [0, 0, 0], list[int]()
+    for index, size in zip(operator.inputs, sizes, strict=True):
+        data = made.tensor(index).data
+        if data is None:
+            sources.append(made.view(made.map(index, wide=True), *size))
+            parts.append(part(sources[-1], size, (0, 0, 0), at))
+        elif data.dtype == np.int8:
+            fixed = Fixed((size[0], size[1], size[2]), "int8_t", [int(value) for value in data.reshape(-1)])
+            parts.append({**part(0, size, (0, 0, 0), at), "in": fixed})
+        else:
+            raise made.wrong(f"joins a constant of {data.dtype.name}")
         at[along] += size[along]
+    if not sources:
+        raise made.wrong("joins constants alone")
     plain = along > 0 and len(parts) > 1
     place(made, sources, result, parts, SAME_ROWS if plain else ALL_ROWS)
 
