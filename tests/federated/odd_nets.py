@@ -58,12 +58,12 @@ def mlp(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 
 def _recurrent(net: Any, x: torch.Tensor) -> torch.Tensor:
     x = functional.relu(net.a(x)).flatten(2).transpose(1, 2)
-    x = net.attention(*[net.rnn(x)[0]] * 3)[0]
+    x = functional.mish(net.attention(*[net.rnn(x)[0]] * 3)[0])
     return net.out(x.mean(1))  # type: ignore[no-any-return]
 
 
 def recurrent(input_shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A convolution, a GRU over the picture's pixels, attention over them: no rule of the graph's for any of it."""
+    """A convolution, a GRU over the picture's pixels, attention over them, and a Mish, for which there is no rule."""
     return Net(
         _recurrent,
         a=nn.Conv2d(input_shape[0], 6, 3, stride=2),

@@ -3,9 +3,11 @@
 Importable by name, as the process is spawned.
 """
 
+import ctypes
 import gc
 import multiprocessing
 import resource
+import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
@@ -157,6 +159,8 @@ def _answer(app: ClientApp, message: Message, device: int, devices: int, limit: 
         del request
     context = Context(1, message.metadata.dst_node_id, config, RecordDict(), {})
     gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # what earlier messages left in the heap is this one's to ask for again
     unlimited = resource.getrlimit(resource.RLIMIT_AS)
     try:
         if limit.bytes:

@@ -127,7 +127,7 @@ def test_an_allocation_that_fails_all_the_same_is_a_refusal_and_leaves_the_devic
     refused = [list(row.get("refused", {})) for row in rows]
     assert refused[:2] == [["0", "1"]] * 2
     assert set(refused[taken - 1]) <= {"0", "1"}  # one that has failed just before has got a leaner job
-    assert refused[taken - 1]
+    assert refused[taken - 1], [(row["devices"], row.get("refused"), row.get("replanned")) for row in rows]
     assert refused[taken:] == [[]] * 3
     assert rows[-1]["devices"] == 3  # what took the memory is not held against a device for ever
     for row in rows:

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fedprune.graph.coupling import coupled, coupled_channels
 from fedprune.graph.surgery import removable, shrink
-from fedprune.models import CATALOGUE, build
+from fedprune.models import build
 from fedprune.types import Masks
 
 torch.set_num_threads(1)
@@ -79,7 +79,7 @@ def parameters(net: nn.Module) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(CATALOGUE))
+@pytest.mark.parametrize("name", sorted(SHAPES))
 def test_half_the_channels_by_l1(name: str) -> None:
     net, example = trained(name)
     groups = coupled_channels(net, example)
@@ -111,7 +111,7 @@ def test_half_the_channels_by_l1(name: str) -> None:
 
 
 @pytest.mark.parametrize("density", [0.002, 0.02, 0.1])
-@pytest.mark.parametrize("name", sorted(CATALOGUE))
+@pytest.mark.parametrize("name", sorted(SHAPES))
 def test_random_single_weights(name: str, density: float) -> None:
     net, example = trained(name)
     masks = random_masks(net, density, seed=3)

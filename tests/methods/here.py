@@ -24,6 +24,7 @@ from fedprune.federated.rounds.rounds import run
 from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.tasks import CLASSIFICATION
 from fedprune.wire.payload import MEMORY, Payload
 
 _UNLIMITED = 2**60
@@ -63,7 +64,9 @@ class Here:
             phase.check(ask.state, job, answer)
             replies.append(Reply(device, answer, job))
         answer = phase.reduce(ask.state, replies) if replies else None
-        return Step(line(ask, replies, answer, 0.0), answer, good=frozenset(ask.jobs), route=phase.route)
+        return Step(
+            line(CLASSIFICATION, ask, replies, answer, 0.0), answer, good=frozenset(ask.jobs), route=phase.route
+        )
 
 
 def _unlimited(said: Payload) -> Payload:

@@ -80,9 +80,10 @@ def _computed(graph: Graph, op: Operation, values: Mapping[str, torch.Tensor], a
     if not apart or isinstance(op, Constant):
         return compute(graph, op, given)
     constants = {each.output for each in graph.operations if isinstance(each, Constant)}
-    dims = tuple(None if name in constants else 0 for name in op.inputs)
-    result: torch.Tensor = torch.vmap(lambda *each: compute(graph, op, [*each]), in_dims=dims)(*given)
-    return result
+    whole = [name in constants for name in op.inputs]
+    count = next(len(each) for each, fixed in zip(given, whole, strict=True) if not fixed)
+    samples = ([each if fixed else each[at] for each, fixed in zip(given, whole, strict=True)] for at in range(count))
+    return torch.stack([compute(graph, op, sample) for sample in samples])
 
 
 def _on_grid(values: torch.Tensor, grid: Affine, is_wide: bool) -> torch.Tensor:
