@@ -14,6 +14,7 @@ from fedprune import training
 from fedprune.graph import Reshape, Softmax, trace
 from fedprune.graph.surgery import shrink
 from fedprune.models import ModelError, build, rehearsed
+from fedprune.tasks import named
 from fedprune.training.lean import Lean
 from fedprune.types import Sgd
 
@@ -156,6 +157,28 @@ def test_one_that_is_computed_by_hand_is_told() -> None:
 def test_a_sigmoid_of_one_logit_is_taken_off_and_one_of_several_stays() -> None:
     assert torch.equal(built("one_logit", 1)(INPUTS), built("plain", 1)(INPUTS))
     assert torch.equal(built("one_logit", 2)(INPUTS), torch.sigmoid(built("plain", 2)(INPUTS)))
+
+
+@pytest.mark.parametrize(
+    ("task", "end", "off"),
+    [
+        ("multi_label", torch.sigmoid, True),
+        ("multi_label", functional.softmax, False),
+        ("regression", torch.sigmoid, False),
+        ("regression", functional.softmax, False),
+        ("next_token", functional.log_softmax, True),
+    ],
+)
+def test_what_is_taken_off_goes_by_the_task(task: str, end: Any, off: bool, monkeypatch: Any) -> None:
+    def ending(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+        net = plain(input_shape, classes)
+        return Ending(net, end if end is torch.sigmoid else lambda outputs: end(outputs, dim=1))
+
+    monkeypatch.setattr(f"{__name__}.twice", ending)
+    net, inputs = build(f"{__name__}:twice", SHAPE, CLASSES, task=named(task)).eval(), torch.randn(5, *SHAPE)
+    assert torch.equal(net(inputs), net.body(inputs)) == off  # type: ignore[operator]
+    said = rehearsed(f"{__name__}:twice", SHAPE, CLASSES, task=named(task))
+    assert bool(said) == (task != "regression")  # whose outputs may well be shares
 
 
 def test_what_a_forward_raises_while_it_is_looked_at_is_told(monkeypatch: Any) -> None:

@@ -86,9 +86,16 @@ def _outputs(form: str, file: bytes, inputs: Tensor, shape: tuple[int, ...]) -> 
     outputs: Tensor = tflm.run(file, inputs)[0] if form == SLOW else litert.run(file, inputs)
     if outputs.shape[1:] == shape:
         return outputs
-    if outputs.size == len(inputs) * int(np.prod(shape)) and outputs.ndim <= 2:
+    if outputs.size == len(inputs) * int(np.prod(shape)) and (
+        outputs.ndim <= 2 or _long(outputs.shape[1:]) == _long(shape)
+    ):
         return outputs.reshape(len(inputs), *shape)
     raise ValueError(f"its outputs have shape {outputs.shape[1:]}, torch's {shape}")
+
+
+def _long(shape: tuple[int, ...]) -> list[int]:
+    """The extents of axes that are more than one place long: files hold sequences as images of a row."""
+    return [extent for extent in shape if extent != 1]
 
 
 def reduce(state: State, replies: Sequence[Reply]) -> dict[DeviceId, Told]:
