@@ -57,7 +57,8 @@ def class_labels(labels: Tensor, outputs: int, axes: tuple[str, ...]) -> Tensor:
     if labels.ndim != len(axes):
         raise ValueError(f"labels have shape {labels.shape}, expected ({', '.join(axes)}{',' * (len(axes) == 1)})")
     if labels.dtype.kind not in "iub" and not (labels.dtype.kind == "f" and bool((labels == np.rint(labels)).all())):
-        raise ValueError(f"labels are {labels.dtype}, expected whole numbers from 0 to {last}")
+        otherwise = 'where they are numbers to predict, write task = "regression"'
+        raise ValueError(f"labels are {labels.dtype}, expected whole numbers from 0 to {last}; {otherwise}")
     if labels.size and (int(labels.min()) < 0 or int(labels.max()) > last):
         raise ValueError(f"labels reach from {int(labels.min())} to {int(labels.max())}, expected 0 to {last}")
     return labels.astype(np.int64, copy=False)
