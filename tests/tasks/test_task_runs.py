@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import task_world
 import torch
-from flwr.serverapp import Grid
 from rich.console import Console
+from task_runs import asked, trained
 
 from fedprune.cli.progress import summary
 from fedprune.experiment import Experiment, ExperimentError, from_json, parse, to_json, to_toml
@@ -27,35 +27,6 @@ from fedprune.runs.live.metrics_text import metrics_text
 from fedprune.runs.live.picture import Seen, picture
 from fedprune.runs.run import simulate, train
 from fedprune.runs.setting import Setting, prepare
-
-
-def _asked(of: str, net: str, task: str, **more: Any) -> Experiment:
-    table = {
-        "name": of,
-        "model": f"task_world:{net}",
-        "task": task,
-        "rounds": 2,
-        "data": {"name": f"task_world:{of}", "devices": 3, "partition": "iid", "public": 0.1},
-        "training": {"batch": 16, "learning_rate": 0.1, "epochs": 2},
-        "pretraining": {"epochs": 4},
-        "method": {"name": "fedtiny", "density": 0.5, "pool": 2},
-    }
-    return parse({**table, **more}, "test")
-
-
-def _trained(experiment: Experiment, out: Path) -> list[dict[str, Any]]:
-    """Lines of metrics of the rounds alone, over devices, before anything is exported."""
-    setting, told = prepare(experiment, "test"), list[dict[str, Any]]()
-
-    def serve(grid: Grid) -> None:
-        link: Asking = over_flower.link(grid, experiment, told.append, None, setting.holds)
-        folder = RunFolder(out)
-        with folder.held():
-            folder.begin(experiment)
-            rounds(link, setting, folder, None, told.append)
-
-    engines.local(len(setting.holds), None, serve)
-    return told
 
 
 @pytest.mark.parametrize(
@@ -72,7 +43,7 @@ def _trained(experiment: Experiment, out: Path) -> list[dict[str, Any]]:
 def test_devices_learn_a_task_and_every_line_names_its_metric(
     data: str, net: str, task: str, metric: str, far: float, tmp_path: Path
 ) -> None:
-    rows = _trained(_asked(data, net, task), tmp_path)
+    rows = trained(asked(data, net, task), tmp_path)
     judged = [row for row in rows if row.get("value") is not None]
     assert {row["metric"]["name"] for row in judged} == {metric}
     assert not any(row.get("accuracy") for row in rows)
@@ -87,16 +58,16 @@ def test_devices_learn_a_task_and_every_line_names_its_metric(
 
 @pytest.mark.parametrize(("data", "net"), [("yes_or_no", "one_logit"), ("yes", "table_net")])
 def test_one_logit_is_a_classification_of_two(data: str, net: str, tmp_path: Path) -> None:
-    asked = _asked(data, net, "classification", rounds=4, data={
+    experiment = asked(data, net, "classification", rounds=4, data={
         "name": f"task_world:{data}", "devices": 3, "partition": "dirichlet", "alpha": 5.0, "public": 0.1
     })  # fmt: skip
-    rows = [row for row in _trained(asked, tmp_path) if row.get("phase") == "evaluate"]
+    rows = [row for row in trained(experiment, tmp_path) if row.get("phase") == "evaluate"]
     assert rows[-1]["accuracy"] > 0.65
     assert all("metric" not in row for row in rows)
 
 
 def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path: Path) -> None:
-    result = simulate(_asked("prices", "table_net", "regression", rounds=3), tmp_path)
+    result = simulate(asked("prices", "table_net", "regression", rounds=3), tmp_path)
     assert result["metric"] == {"name": "mean absolute error", "unit": "", "higher": False}
     assert (result["accuracy_float"], result["accuracy_int8"]) == (None, None)
     assert 0 < result["value_int8"] < 20
@@ -117,7 +88,7 @@ def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path
     told = console.export_text()
     assert re.search(rf"mean absolute error, model.tflite +{re.escape(shown)}; mean absolute difference", told)
     assert "accuracy" not in told
-    live = picture(Seen(from_json(to_json(_asked("prices", "table_net", "regression"))), RunFolder(tmp_path).rows()), 0)
+    live = picture(Seen(from_json(to_json(asked("prices", "table_net", "regression"))), RunFolder(tmp_path).rows()), 0)
     assert live["metric"]["name"] == "mean absolute error"
     assert live["parts"][""]["value"] == pytest.approx(result["value_float"], rel=1e-5)
     assert 'fedprune_test_value{part="",metric="mean absolute error"}' in metrics_text(live)
@@ -135,14 +106,14 @@ def test_a_net_of_tokens_is_exported_with_integers_at_its_door(tmp_path: Path) -
 
 
 def test_one_holder_of_all_data_does_as_well(tmp_path: Path) -> None:
-    result = train(_asked("prices", "table_net", "regression", rounds=3), tmp_path)
+    result = train(asked("prices", "table_net", "regression", rounds=3), tmp_path)
     assert result["value_float"] < 20
 
 
 def test_a_tier_is_judged_by_the_task_too(tmp_path: Path) -> None:
     fleet = {"large": {"devices": 2}, "small": {"devices": 1, "density": 0.2}}
     data = {"name": "task_world:prices", "partition": "iid", "public": 0.1}
-    result = simulate(_asked("prices", "table_net", "regression", data=data, fleet=fleet), tmp_path)
+    result = simulate(asked("prices", "table_net", "regression", data=data, fleet=fleet), tmp_path)
     small = result["tiers"]["small"]
     told = {key: value for key, value in small["value_by_device"].items() if value is not None}
     assert small["worst_device"]["value"] == max(told.values())
@@ -152,7 +123,7 @@ def test_a_tier_is_judged_by_the_task_too(tmp_path: Path) -> None:
 
 def test_class_weights_and_smoothing_are_in_the_loss_alone(tmp_path: Path) -> None:
     more = {"training": {"batch": 16, "class_weights": "balanced", "label_smoothing": 0.1, "learning_rate": 0.1}}
-    plain, changed = (_asked("yes_or_no", "table_net", "classification", **each) for each in ({}, more))
+    plain, changed = (asked("yes_or_no", "table_net", "classification", **each) for each in ({}, more))
     assert from_json(to_json(changed)) == changed
     assert to_toml(changed).count("class_weights") == 1
     setting = prepare(changed, "test")
@@ -161,7 +132,7 @@ def test_class_weights_and_smoothing_are_in_the_loss_alone(tmp_path: Path) -> No
     # smoothing moves a twentieth of the weight from either class to the other
     own = np.array([0.5 / (1 - ones), 0.5 / ones])
     assert _weights(setting) == pytest.approx(tuple(0.95 * own + 0.05 * own[::-1]), rel=1e-5)
-    rows = [row for row in _trained(changed, tmp_path) if row.get("phase") == "evaluate"]
+    rows = [row for row in trained(changed, tmp_path) if row.get("phase") == "evaluate"]
     assert rows[-1]["accuracy"] > 0.5
     assert "label_smoothing" not in to_json(plain)
 
@@ -195,7 +166,7 @@ def test_what_does_not_go_together_is_one_line_before_any_training(
     data: str, net: str, task: str, more: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(ExperimentError, match=said) as caught:
-        prepare(_asked(data, net, task, **more), "test")
+        prepare(asked(data, net, task, **more), "test")
     assert "\n" not in str(caught.value)
 
 
@@ -213,7 +184,7 @@ def test_what_does_not_go_together_is_one_line_before_any_training(
 )  # fmt: skip
 def test_keys_that_contradict_a_task_are_named(key: str, table: dict[str, Any], task: str) -> None:
     with pytest.raises(ExperimentError, match=re.escape(f"test: {key}")):
-        _asked("prices", "table_net", task, **table)
+        asked("prices", "table_net", task, **table)
 
 
 def test_the_world_is_learnable() -> None:
