@@ -16,12 +16,8 @@ from rich.console import Console
 from task_runs import asked, trained
 
 from fedprune.cli.progress import summary
-from fedprune.experiment import Experiment, ExperimentError, from_json, parse, to_json, to_toml
+from fedprune.experiment import ExperimentError, from_json, to_json, to_toml
 from fedprune.export.litert.reader import read
-from fedprune.federated.link import engines
-from fedprune.federated.rounds.asking import Asking
-from fedprune.runs import over_flower
-from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.live.metrics_text import metrics_text
 from fedprune.runs.live.picture import Seen, picture
@@ -95,7 +91,7 @@ def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path
 
 
 def test_a_net_of_tokens_is_exported_with_integers_at_its_door(tmp_path: Path) -> None:
-    result = simulate(_asked("counting", "token_net", "next_token"), tmp_path)
+    result = simulate(asked("counting", "token_net", "next_token"), tmp_path)
     checks = result["checks"]
     assert checks["litert_float"]["agreement"] == 1
     assert checks["litert_int8"]["examples"] == checks["litert_float"]["examples"] > 0
