@@ -127,6 +127,7 @@ class Fire(nn.Module):
 
 def squeezenet(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     last = nn.Conv2d(16, classes, 1)
+    nn.init.constant_(last.bias, 1.0)  # else the last ReLU is dead after a round
     return nn.Sequential(
         nn.Conv2d(input_shape[0], 12, 3, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, ceil_mode=True), Fire(12, 4, 8),
         Fire(16, 4, 8), nn.Dropout(0.2), last, nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d((1, 1)), nn.Flatten(),
