@@ -52,6 +52,18 @@ class Reader(NamedTuple):
             return np.moveaxis(groups, 2, 1).reshape(self.op.groups * weight.shape[1], -1)
         return np.moveaxis(weight, 1, 0).reshape(weight.shape[1], -1)
 
+    def without(self, places: Tensor) -> FloatTensor:
+        """Its weight with zeros for some inputs, (inputs,) booleans."""
+        weight = self.op.weight.value.copy()
+        if isinstance(self.op, TransposedConv2d):
+            weight[places] = 0
+        elif isinstance(self.op, Conv2d) and self.op.groups > 1:
+            for rows, part in zip(np.split(weight, self.op.groups), np.split(places, self.op.groups), strict=True):
+                rows[:, part] = 0
+        else:
+            weight[:, places] = 0
+        return weight
+
 
 def compact(graph: Graph) -> Graph:
     """Return the graph without units that nothing needs: the same outputs to rounding, in fewer values.
@@ -62,8 +74,8 @@ def compact(graph: Graph) -> Graph:
     nothing can go, or where the smaller one would not be the same on noise.
     """
     told = units(graph)
-    work, removed = graph, set[int]()
-    while found := _needless(work, told, removed):
+    lines, work, removed = _lines(told), graph, set[int]()
+    while found := _needless(work, told, lines, removed):
         work = _silenced(work, told, found)
         removed |= found
     if not removed:
@@ -81,50 +93,49 @@ def readers(graph: Graph, told: Units) -> Iterator[Reader]:
             yield Reader(op, told.of(op.inputs[0], len(graph.shapes[op.inputs[0]]) - 1))
 
 
-def _needless(graph: Graph, told: Units, removed: set[int]) -> set[int]:
-    noise = np.random.default_rng(0).standard_normal((2, *graph.shapes[graph.input][1:])).astype(np.float32)
-    values, reached = run(graph, _as_input(graph, noise)), _reached(graph)
-    known = {label for labels in told.labels.values() for axis in labels for label in told.resolved(axis).tolist()}
-    alive = known - removed - {FIXED}
-    kept = set(alive)
+def _needless(graph: Graph, told: Units, lines: list[set[int]], removed: set[int]) -> set[int]:
+    values, reached = run(graph, _noise(graph, 2)), _reached(graph)
+    needless = set[int]().union(*lines) - removed - {FIXED}
     # what something other than a reader's columns mixes in was fixed when units were told; the rest is read by these
     for reader in readers(graph, told):
         used = reader.columns().any(axis=1)
-        for label in {int(each) for each in reader.labels} & kept:
+        for label in {int(each) for each in reader.labels} & needless:
             places = (reader.labels == label) & used
-            if places.any() and not _carried(graph, reader, places, values, reached):
-                kept.discard(label)
-    needless, groups = set(kept), _lines(told)
-    for line in groups:  # a tensor of no channels is none
-        if line - removed and line - removed <= needless:
-            needless.discard(min(line - removed))
+            if places.any() and not _carried(reader, places, values, reached):
+                needless.discard(label)
+    for line in lines:  # a tensor of no channels is none
+        left = line - removed
+        if FIXED not in line and left and left <= needless:
+            needless.discard(min(left))
     return needless
 
 
 def _lines(told: Units) -> list[set[int]]:
+    """The units along each axis of each tensor, each such set once."""
     found = {tuple(sorted(set(told.resolved(axis).tolist()))) for labels in told.labels.values() for axis in labels}
-    return [set(line) for line in found if FIXED not in line]
+    return [set(line) for line in found]
 
 
-def _as_input(graph: Graph, noise: Tensor) -> Tensor:
+def _noise(graph: Graph, count: int, seed: int = 0) -> Tensor:
+    """So many inputs of a graph: noise, or any tokens."""
+    shape = (count, *graph.shapes[graph.input][1:])
+    noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
     tables = [len(op.weight.value) for op in graph.operations if isinstance(op, Embedding)]
     return np.floor(np.abs(noise) * min(tables) / 8) % min(tables) if tables else noise
 
 
-def _seen(graph: Graph, reader: Reader, values: Mapping[str, Tensor]) -> Tensor:
+def _seen(reader: Reader, values: Mapping[str, Tensor]) -> Tensor:
     """(inputs, values of each) that a reader gets."""
     axis = -1 if isinstance(reader.op, Linear) else 1
     found: Tensor = np.moveaxis(values[reader.op.inputs[0]], axis, 0)
     return found.reshape(len(found), -1)
 
 
-def _carried(
-    graph: Graph, reader: Reader, places: Tensor, values: Mapping[str, Tensor], reached: Mapping[str, Tensor]
-) -> bool:
+def _carried(reader: Reader, places: Tensor, values: Mapping[str, Tensor], reached: Mapping[str, Tensor]) -> bool:
     """Whether a reader's bias can carry what comes in at some places."""
-    if _seen(graph, reader, reached)[places].any():
+    if _seen(reader, reached)[places].any():
         return False
-    seen = _seen(graph, reader, values)[places]
+    seen = _seen(reader, values)[places]
     if not seen.any():
         return True
     op = reader.op
@@ -134,30 +145,21 @@ def _carried(
 
 def _silenced(graph: Graph, told: Units, gone: set[int]) -> Graph:
     """The graph with these units read by nobody and made of zeros, what they added in the biases of their readers."""
-    noise = np.random.default_rng(0).standard_normal((1, *graph.shapes[graph.input][1:])).astype(np.float32)
-    values = run(graph, _as_input(graph, noise))
+    values = run(graph, _noise(graph, 1))
     changed = dict[str, Operation]()
     for reader in readers(graph, told):
         op, places = reader.op, np.isin(reader.labels, list(gone))
         if not places.any():
             continue
-        weight, bias = op.weight.value.copy(), op.bias
-        if not isinstance(op, TransposedConv2d) and (reader.columns()[places]).any():
-            constant = np.where(places, _seen(graph, reader, values)[:, 0], 0.0).astype(np.float64)
-            added = _response(op, weight, constant)
+        bias = op.bias
+        if not isinstance(op, TransposedConv2d) and reader.columns()[places].any():
+            constant = np.where(places, _seen(reader, values)[:, 0], 0.0).astype(np.float64)
+            added = _response(op, constant)
             if added.any():
                 before = 0.0 if bias is None else bias.value
                 name = f"{op.weight.name}.bias" if bias is None else bias.name
                 bias = Parameter(name, (before + added).astype(np.float32))
-        if isinstance(op, TransposedConv2d):
-            weight[places] = 0
-        elif isinstance(op, Conv2d) and op.groups > 1:
-            grouped = weight.reshape(op.groups, -1, *weight.shape[1:])
-            for group, part in enumerate(np.split(places, op.groups)):
-                grouped[group][:, part] = 0
-        else:
-            weight[:, places] = 0
-        changed[op.output] = replace(op, weight=Parameter(op.weight.name, weight), bias=bias)
+        changed[op.output] = replace(op, weight=Parameter(op.weight.name, reader.without(places)), bias=bias)
     for name, made in producers(graph).items():
         maker = changed.get(name, made)
         rows = _rows(graph, told, maker)
@@ -178,8 +180,9 @@ def _without_rows(op: Operation, lost: Tensor) -> Operation:
     return replace(op, **given)
 
 
-def _response(op: Conv2d | Linear, weight: FloatTensor, constant: FloatTensor) -> FloatTensor:
+def _response(op: Conv2d | Linear, constant: FloatTensor) -> FloatTensor:
     """What each output gets of inputs that are constant over the map."""
+    weight = op.weight.value
     summed = weight.astype(np.float64).reshape(*weight.shape[:2], -1).sum(axis=2)  # (out, in of a group)
     if isinstance(op, Conv2d) and op.groups > 1:
         parts = np.split(constant, op.groups)
@@ -236,8 +239,7 @@ def _pattern(op: Operation) -> Operation:
 
 
 def _is_same(graph: Graph, smaller: Graph) -> bool:
-    noise = np.random.default_rng(1).standard_normal((3, *graph.shapes[graph.input][1:])).astype(np.float32)
-    given = _as_input(graph, noise)
+    given = _noise(graph, 3, seed=1)
     before, after = run(graph, given), run(smaller, given)
     return all(
         np.abs(before[name] - after[name]).max() <= _SAME * max(1.0, float(np.abs(before[name]).max()))

@@ -24,7 +24,7 @@ def blocks(before: Shape, after: Shape) -> Iterator[tuple[list[int], list[int]]]
     """Axes of a reshape's input and of its output that hold the same values, in the smallest such blocks."""
     i = j = 0
     while i < len(before) or j < len(after):
-        ours, theirs, sizes = [i] if i < len(before) else [], [j] if j < len(after) else [], [1, 1]
+        ours, theirs = [i] if i < len(before) else [], [j] if j < len(after) else []
         i, j = i + len(ours), j + len(theirs)
         sizes = [prod(before[a] for a in ours), prod(after[a] for a in theirs)]
         while sizes[0] != sizes[1]:

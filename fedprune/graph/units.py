@@ -128,13 +128,6 @@ def _pool(made: Units, op: Operation, shape: Shape) -> Labels:
     return (labels[0], labels[1], *fixed(shape)[2:])
 
 
-def _global(made: Units, op: GlobalMean, shape: Shape) -> Labels:
-    labels = made.labels[op.inputs[0]]
-    for axis in (2, 3):
-        made.fix(labels[axis])
-    return (labels[0], labels[1], *fixed(shape)[2:])
-
-
 def _binary(made: Units, op: Operation, shape: Shape) -> Labels:
     found = []
     sides = [made.labels[name] for name in op.inputs if name not in made.wild]
@@ -197,8 +190,7 @@ _RULES: Mapping[type[Operation], Callable[[Units, Any, Shape], Labels]] = {
     LayerNorm: _over(lambda op: op.axes),
     Reduce: _over(lambda op: op.axes),
     **dict.fromkeys((Softmax, LogSoftmax), _over(lambda op: (op.axis,))),
-    **dict.fromkeys((MaxPool, AvgPool, Resize), _pool),
-    GlobalMean: _global,
+    **dict.fromkeys((MaxPool, AvgPool, GlobalMean, Resize), _pool),
     PRelu: _same,
     **dict.fromkeys(get_args(Unary), _same),
     **dict.fromkeys(get_args(Binary), _binary),

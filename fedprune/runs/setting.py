@@ -95,9 +95,10 @@ class Setting:
 
         ExperimentError, beginning with ``source``, where they are not the model's.
         """
-        file = self.experiment.pretraining.weights
+        if not (file := self.experiment.pretraining.weights):
+            return None
         model = self.model()
-        return weights.read(Path(file), training.state_of(model), source, second_names(model)) if file else None
+        return weights.read(Path(file), training.state_of(model), source, second_names(model))
 
     def fits(self, state: State, source: str) -> None:
         """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""

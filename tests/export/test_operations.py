@@ -55,7 +55,7 @@ def test_what_nobody_reads_is_removed_exactly(name: str, share: float) -> None:
     known = sorted({int(label) for reader in compaction.readers(graph, told) for label in reader.labels} - {0})
     dead = np.random.default_rng(0).choice(known, round(share * len(known)), replace=False)
     for reader in compaction.readers(graph, told):
-        read_no_more(reader, np.isin(reader.labels, dead))
+        reader.op.weight.value[:] = reader.without(np.isin(reader.labels, dead))
     before = output(graph, inputs)
     smaller = compaction.compact(graph)
     shapes.check(smaller)
@@ -67,17 +67,6 @@ def test_what_nobody_reads_is_removed_exactly(name: str, share: float) -> None:
 
 def read(graph: graphs.Graph) -> int:
     return sum(len(reader.labels) for reader in compaction.readers(graph, units.units(graph)))
-
-
-def read_no_more(reader: compaction.Reader, places: Tensor) -> None:
-    weight = reader.op.weight.value
-    if isinstance(reader.op, graphs.TransposedConv2d):
-        weight[places] = 0
-    elif isinstance(reader.op, graphs.Conv2d) and reader.op.groups > 1:
-        for rows, part in zip(np.split(weight, reader.op.groups), np.split(places, reader.op.groups), strict=True):
-            rows[:, part] = 0
-    else:
-        weight[:, places] = 0
 
 
 def test_heads_are_units_where_a_product_follows_them() -> None:

@@ -116,7 +116,7 @@ def channels_removed(it: Brought) -> None:
     if all(len({*reader.labels.tolist()} - {0}) < 2 for reader in compaction.readers(graph, told)):
         raise Cannot("no layer reads units that could go one by one")
     for reader in compaction.readers(graph, told):
-        _read_no_more(reader, np.isin(reader.labels, known[::3]))
+        reader.op.weight.value[:] = reader.without(np.isin(reader.labels, known[::3]))
     smaller, inputs = compaction.compact(graph), it.inputs()
     shapes.check(smaller)
     assert _weights(smaller) < _weights(graph), "nothing was removed"
@@ -133,17 +133,6 @@ def _zeros(setting: Setting) -> Any:
 def _weights(graph: graphs.Graph) -> int:
     values = [value for op in graph.operations for value in vars(op).values()]
     return sum(value.value.size for value in values if isinstance(value, graphs.Parameter))
-
-
-def _read_no_more(reader: compaction.Reader, places: Tensor) -> None:
-    weight = reader.op.weight.value
-    if isinstance(reader.op, graphs.TransposedConv2d):
-        weight[places] = 0
-    elif isinstance(reader.op, graphs.Conv2d) and reader.op.groups > 1:
-        for rows, part in zip(np.split(weight, reader.op.groups), np.split(places, reader.op.groups), strict=True):
-            rows[:, part] = 0
-    else:
-        weight[:, places] = 0
 
 
 def int8(it: Brought) -> None:

@@ -95,11 +95,8 @@ def positions(dims: Dims) -> Tensor:
     return found
 
 
-def spread(values: Tensor, whole: Shape, dims: Dims) -> tuple[Tensor, Shape]:
-    """Return a constant that broadcasts to ``whole`` as it lies in ``dims``; of size one where it is the same.
-
-    Besides, its shape in those dimensions.
-    """
+def spread(values: Tensor, whole: Shape, dims: Dims) -> Tensor:
+    """Return a constant that broadcasts to ``whole`` as it lies in ``dims``; of size one where it is the same."""
     full = values.reshape((1,) * (len(whole) - values.ndim) + values.shape)
     kept = [dim.size if full.shape[dim.axis] > 1 else 1 for dim in dims]
     index = []
@@ -111,7 +108,7 @@ def spread(values: Tensor, whole: Shape, dims: Dims) -> tuple[Tensor, Shape]:
                 places = places + steps.reshape([-1 if other == at else 1 for other in range(len(dims))])
         index.append(places)
     result: Tensor = np.broadcast_to(full[tuple(index)], kept)
-    return result, tuple(kept)
+    return result
 
 
 def held(shape: Shape, dims: Dims) -> list[Dims] | None:

@@ -35,16 +35,10 @@ _VERSIONS: Mapping[str, tuple[int, int]] = {
     "RESHAPE": (1, 1),
     "HARD_SWISH": (1, 1),
     "QUANTIZE": (1, 1),
-    "GELU": (1, 2),
     "PRELU": (1, 1),
     "ELU": (1, 1),
     "DEPTH_TO_SPACE": (1, 1),
     "SPACE_TO_DEPTH": (1, 1),
-    "ABS": (1, 2),
-    "EXP": (1, 2),
-    "GATHER": (1, 2),
-    "TRANSPOSE_CONV": (1, 2),
-    "BATCH_MATMUL": (1, 2),
 }
 _USUAL = (1, 2)
 
@@ -106,19 +100,24 @@ class Lowering:
         wanted = layout.plain(self.shape(name), axes)
         return self.arranged(name, wanted, shape or tuple(self.shape(name)[axis] for axis in axes))
 
+    def read_map(self, name: str) -> int:
+        """Return the file's tensor that holds ``name`` channels last, shaped as an end of the model is."""
+        first = self.shape(name)
+        return self.read(name, layout.last(len(first)), layout.shape(first))
+
     def vector(self, name: str) -> tuple[int, Tensor]:
-        """Return the file's tensor ``(1, 1, 1, F)`` that holds a tensor whose last axis alone is long, in any order.
+        """Return the file's tensor ``(1, 1, 1, F)`` that holds a tensor of which one axis alone is long, in any order.
 
         Besides, the place along that axis of each value.
         """
-        seen, first = self.seen[name], self.shape(name)
+        seen = self.seen[name]
         order = layout.positions(seen.dims) if seen.order is None else seen.order
-        return self.shaped(name, seen.tensor, (1, 1, 1, first[-1])), order
+        return self.shaped(name, seen.tensor, (1, 1, 1, prod(self.shape(name)))), order
 
     def arranged(self, name: str, wanted: Dims, shape: Shape) -> int:
         """Return the file's tensor of ``shape`` that holds ``name`` in those dimensions."""
         if isinstance(made := self.producers.get(name), Constant):
-            values, _ = layout.spread(made.value.value, self.shape(name), wanted)
+            values = layout.spread(made.value.value, self.shape(name), wanted)
             return self.constant(name, values.reshape(shape))
         seen = self.seen[name]
         if seen.order is not None:

@@ -106,11 +106,12 @@ def _compares(op: Operation) -> bool:
 
 def _inverses(graph: Graph, found: dict[str, Affine]) -> dict[str, Affine]:
     # the inverse of a root is never more than that of the least step that the variance may take
+    lower = dict[str, Affine]()
     for op in graph.operations:
         if isinstance(op, Rsqrt) and found[op.output].zero_point == 0:
-            largest = min(found[op.output].scale * _WIDE, (max(op.epsilon, found[op.inputs[0]].scale)) ** -0.5)
-            found[op.output] = Affine(float(np.float32(largest / _WIDE)), 0)
-    return found
+            largest = min(found[op.output].scale * _WIDE, max(op.epsilon, found[op.inputs[0]].scale) ** -0.5)
+            lower[op.output] = Affine(float(np.float32(largest / _WIDE)), 0)
+    return found | lower
 
 
 def wide(graph: Graph) -> frozenset[str]:

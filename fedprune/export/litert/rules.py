@@ -48,7 +48,7 @@ def lower(graph: Graph, numbers: Numbers) -> File:
         if rule is None:
             raise UnsupportedOperation(f"{type(op).__name__} {op.output}: fold batch norms before writing a file")
         rule(made, op)
-    results = tuple(_map(made, name) for name in graph.outputs)
+    results = tuple(made.read_map(name) for name in graph.outputs)
     names = {source: "input", **{index: f"output{n or ''}" for n, index in enumerate(results)}}
     tensors = [
         FileTensor(**{**vars(tensor), "name": names[index]}) if index in names else tensor
@@ -57,18 +57,13 @@ def lower(graph: Graph, numbers: Numbers) -> File:
     return File(tensors, made.operators, (source,), results, made.subgraphs)
 
 
-def _map(made: Lowering, name: str) -> int:
-    first = made.shape(name)
-    return made.read(name, layout.last(len(first)), layout.shape(first))
-
-
 def _conv(made: Lowering, op: Conv2d) -> None:
     weight = op.weight.value  # (out, in / groups, rows, columns)
     bias = _bias(op)
     channels = made.shape(op.inputs[0])[1]
     order = None
     if per_channel(op) and set(made.shape(op.inputs[0])[2:]) == {1}:
-        source, order = _channels(made, op.inputs[0])
+        source, order = made.vector(op.inputs[0])
         weight, bias, padding = weight[order], bias[order], made.schema.Padding.VALID
     else:
         source, padding = window(made, op, _extent(op), None)
@@ -99,13 +94,6 @@ def _conv(made: Lowering, op: Conv2d) -> None:
 _GROUPED = 6  # the version of CONV_2D whose filters read a part of the channels
 
 
-def _channels(made: Lowering, name: str) -> tuple[int, Tensor]:
-    # a map of one position, its channels in whatever order they lie
-    seen = made.seen[name]
-    order = layout.positions(seen.dims) if seen.order is None else seen.order
-    return made.shaped(name, seen.tensor, (1, 1, 1, made.shape(name)[1])), order
-
-
 def per_channel(op: Operation) -> bool:
     """Return whether ``op`` is a convolution that scales and shifts each channel alone, as a batch norm does."""
     return isinstance(op, Conv2d) and op.weight.value.shape == (op.groups, 1, 1, 1)
@@ -125,7 +113,7 @@ def window(made: Lowering, op: Conv2d | MaxPool, kernel: tuple[int, int], filler
 
     ``filler`` is the scalar to pad with; None pads zeros.
     """
-    source, index = op.inputs[0], _map(made, op.inputs[0])
+    source, index = op.inputs[0], made.read_map(op.inputs[0])
     size, result = made.shape(source)[2:], made.shape(op.output)[2:]
     needed = layout.reach((size[0], size[1]), (result[0], result[1]), kernel, op.stride, op.padding)
     kinds = made.schema.Padding
@@ -159,7 +147,7 @@ def _transposed_conv(made: Lowering, op: TransposedConv2d) -> None:
         strideW=op.stride[1],
         fusedActivationFunction=made.clipping(op, op.bounds),
     )
-    source = _map(made, op.inputs[0])
+    source = made.read_map(op.inputs[0])
     inputs = (made.integers(shape), made.add(constants.weight), source, made.add(constants.bias))
     cropped = shape[1:3] != result[2:]
     target = made.add(made.numbers.activation(op.output, shape)) if cropped else made.map(op.output)
@@ -223,7 +211,7 @@ def _max_pool(made: Lowering, op: MaxPool) -> None:
 
 
 def _avg_pool(made: Lowering, op: AvgPool) -> None:
-    _pool(made, op, "AVERAGE_POOL_2D", _map(made, op.inputs[0]), made.schema.Padding.VALID)
+    _pool(made, op, "AVERAGE_POOL_2D", made.read_map(op.inputs[0]), made.schema.Padding.VALID)
 
 
 def _pool(made: Lowering, op: MaxPool | AvgPool, code: str, source: int, padding: int) -> None:

@@ -11,7 +11,6 @@ from fedprune.export.litert.layout import Dims, Shape
 from fedprune.export.litert.lowering import Lowering, Seen
 from fedprune.graph import (
     Concat,
-    Constant,
     Operation,
     Pad,
     Permute,
@@ -26,9 +25,7 @@ from fedprune.graph import (
 def _reshape(made: Lowering, op: Reshape) -> None:
     name = op.inputs[0]
     before, after = made.shape(name), made.shape(op.output)
-    if isinstance(made.producers.get(name), Constant):
-        _written(made, name)
-    seen = made.seen[name]
+    seen = _seen(made, name)
     if seen.order is not None:
         long = [axis for axis, size in enumerate(after) if size > 1]
         dims = tuple(layout.Dim(after[axis], axis, 1) for axis in long)
@@ -52,25 +49,23 @@ def _three(dims: Dims) -> Shape:
     return (*[1] * (4 - len(sizes)), *sizes) if len(sizes) < 4 else (1, prod(sizes[:-2]), *sizes[-2:])
 
 
-def _written(made: Lowering, name: str) -> None:
-    # a constant that is read as if it were computed
-    first = made.shape(name)
-    dims = layout.plain(first, range(len(first)))
-    made.seen[name] = Seen(made.arranged(name, dims, _three(dims)), dims)
+def _seen(made: Lowering, name: str) -> Seen:
+    """How a tensor lies; a constant is written, and read as if it were computed."""
+    if name not in made.seen:
+        first = made.shape(name)
+        dims = layout.plain(first, range(len(first)))
+        made.seen[name] = Seen(made.arranged(name, dims, _three(dims)), dims)
+    return made.seen[name]
 
 
 def _permute(made: Lowering, op: Permute) -> None:
-    if isinstance(made.producers.get(op.inputs[0]), Constant):
-        _written(made, op.inputs[0])
-    seen = made.seen[op.inputs[0]]
+    seen = _seen(made, op.inputs[0])
     made.seen[op.output] = seen._replace(dims=layout.permuted(seen.dims, op.order))
 
 
 def _cut(made: Lowering, name: str, axis: int) -> tuple[int, Dims, int]:
     """(the file's tensor, its dimensions, the place of an axis that lies whole in one of them)."""
-    if isinstance(made.producers.get(name), Constant):
-        _written(made, name)
-    seen, first = made.seen[name], made.shape(name)
+    seen, first = _seen(made, name), made.shape(name)
     dims = layout.joined(seen.dims)
     index, whole = seen.tensor, layout.Dim(first[axis], axis, 1)
     if seen.order is not None or whole not in dims:
@@ -118,21 +113,18 @@ def _concat(made: Lowering, op: Concat) -> None:
         return
     lead = next((name for name in op.inputs if name in made.seen and made.shape(name)[op.axis] > 1), "")
     lead = lead or next((name for name in op.inputs if name in made.seen), op.inputs[0])
-    if lead not in made.seen:
-        _written(made, lead)
+    held = _seen(made, lead).dims
     # the lead's order of axes, the one that is joined along whole
-    order = list(dict.fromkeys(dim.axis for dim in made.seen[lead].dims))
+    order = list(dict.fromkeys(dim.axis for dim in held))
     if op.axis not in order:
-        first = made.shape(lead)
-        natural = layout.last(len(first)) if len(first) == 4 else tuple(range(len(first)))
-        order = [axis for axis in natural if axis in order or axis == op.axis]
-    clean = layout.joined(made.seen[lead].dims) == layout.joined(layout.plain(made.shape(lead), order))
+        order = [axis for axis in layout.last(len(whole)) if axis in order or axis == op.axis]
+    clean = layout.joined(held) == layout.joined(layout.plain(made.shape(lead), order))
     if not clean:
         order = list(range(len(whole)))
     dims = layout.plain(whole, order)
     at = [dim.axis for dim in dims].index(op.axis)
     sides = layout.sizes(dims[:at]), layout.sizes(dims[at + 1 :])
-    place, form = _form(made, lead, dims, at, whole)
+    place, form = _form(dims, at, whole)
     indices = []
     for name in op.inputs:
         size = made.shape(name)[op.axis]
@@ -140,9 +132,7 @@ def _concat(made: Lowering, op: Concat) -> None:
     _joined(made, op, indices, place, form(whole[op.axis], *sides), dims)
 
 
-def _form(
-    made: Lowering, lead: str, dims: Dims, at: int, whole: Shape
-) -> tuple[int, Callable[[int, Shape, Shape], Shape]]:
+def _form(dims: Dims, at: int, whole: Shape) -> tuple[int, Callable[[int, Shape, Shape], Shape]]:
     """(the axis of the file's tensors that is joined along, the shape of one that is ``size`` long there)."""
     channels_last = layout.plain(whole, layout.last(len(whole)))
     if len(whole) == 4 and dims == channels_last:
@@ -158,14 +148,11 @@ def _form(
 def _vectors(made: Lowering, op: Concat, whole: Shape) -> None:
     indices, orders, start = [], list[Any](), 0
     for name in op.inputs:
-        size = made.shape(name)[op.axis]
-        if name not in made.seen:
-            _written(made, name)
-        seen = made.seen[name]
-        order = layout.positions(seen.dims) if seen.order is None else seen.order
-        indices.append(made.shaped(name, seen.tensor, (1, 1, 1, size)))
+        _seen(made, name)
+        index, order = made.vector(name)
+        indices.append(index)
         orders.append(order + start)
-        start += size
+        start += made.shape(name)[op.axis]
     order = np.concatenate(orders)
     dims = (layout.Dim(start, op.axis, 1),) if start > 1 else ()
     _joined(made, op, indices, 3, (1, 1, 1, start), dims)
@@ -188,21 +175,15 @@ _JOINED = 10  # TensorFlow Lite Micro concatenates no more at once
 
 
 def _pad(made: Lowering, op: Pad) -> None:
-    name, first, result = op.inputs[0], made.shape(op.inputs[0]), made.shape(op.output)
-    rank = len(first)
-    order = layout.last(rank)
-    index = made.read(name, order, layout.shape(first))
+    result = made.shape(op.output)
+    order, index = layout.last(len(result)), made.read_map(op.inputs[0])
     sides = [op.padding[axis] for axis in order]
     sides = [*[(0, 0)] * (len(made.tensors[index].shape) - len(sides)), *sides]
-    constants = made.integers(sides)
-    target = made.make(op.output, layout.shape(result), layout.plain(result, order))
-    made.emit("PAD", (index, constants), target, made.options("Pad"))
+    made.emit("PAD", (index, made.integers(sides)), made.map(op.output), made.options("Pad"))
 
 
 def _resize(made: Lowering, op: Resize) -> None:
-    first, result = made.shape(op.inputs[0]), made.shape(op.output)
-    index = made.read(op.inputs[0], layout.last(4), layout.shape(first))
-    inputs = (index, made.integers(result[2:]))
+    inputs = (made.read_map(op.inputs[0]), made.integers(made.shape(op.output)[2:]))
     if op.bilinear:
         half = not op.align_corners
         options = made.options("ResizeBilinear", alignCorners=op.align_corners, halfPixelCenters=half)
@@ -212,28 +193,26 @@ def _resize(made: Lowering, op: Resize) -> None:
         made.emit("RESIZE_NEAREST_NEIGHBOR", inputs, made.map(op.output), options)
 
 
-def _shuffle(made: Lowering, op: PixelShuffle) -> None:
-    # the format has the places of a square before the channels, torch after them
-    name, by = op.inputs[0], op.factor
-    _, channels, rows, columns = made.shape(name)
+def _squares(shape: Shape, by: int) -> Dims:
+    # of a map of whole squares of channels: the format has the places of a square before the channels, torch after them
+    _, channels, rows, columns = shape
     dims = (
         layout.Dim(rows, 2, 1), layout.Dim(columns, 3, 1), layout.Dim(by * by, 1, 1),
         layout.Dim(channels // by**2, 1, by * by),
     )  # fmt: skip
-    wanted = tuple(dim for dim in dims if dim.size > 1)
-    index = made.arranged(name, wanted, (1, rows, columns, channels))
+    return tuple(dim for dim in dims if dim.size > 1)
+
+
+def _shuffle(made: Lowering, op: PixelShuffle) -> None:
+    name, by = op.inputs[0], op.factor
+    index = made.arranged(name, _squares(made.shape(name), by), layout.shape(made.shape(name)))
     made.emit("DEPTH_TO_SPACE", (index,), made.map(op.output), made.options("DepthToSpace", blockSize=by))
 
 
 def _unshuffle(made: Lowering, op: PixelUnshuffle) -> None:
-    name, by = op.inputs[0], op.factor
-    first, (_, channels, rows, columns) = made.shape(name), made.shape(op.output)
-    index = made.read(name, layout.last(4), layout.shape(first))
-    dims = (
-        layout.Dim(rows, 2, 1), layout.Dim(columns, 3, 1), layout.Dim(by * by, 1, 1),
-        layout.Dim(channels // by**2, 1, by * by),
-    )  # fmt: skip
-    target = made.make(op.output, (1, rows, columns, channels), tuple(dim for dim in dims if dim.size > 1))
+    by, result = op.factor, made.shape(op.output)
+    index = made.read_map(op.inputs[0])
+    target = made.make(op.output, layout.shape(result), _squares(result, by))
     made.emit("SPACE_TO_DEPTH", (index,), target, made.options("SpaceToDepth", blockSize=by))
 
 

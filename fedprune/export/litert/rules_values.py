@@ -138,12 +138,12 @@ def _crossed(made: Lowering, names: tuple[str, ...], whole: Shape) -> tuple[list
     return inputs, shape, dims
 
 
-def _alone(made: Lowering, op: Operation, code: str, options: Any = None, version: int = 0) -> None:
+def _alone(made: Lowering, op: Operation, code: str, options: Any = None) -> None:
     # value by value: it lies as its input does
     seen = made.seen[op.inputs[0]]
     result = made.make(op.output, made.tensors[seen.tensor].shape, seen.dims)
     made.seen[op.output] = made.seen[op.output]._replace(order=seen.order)
-    made.emit(code, (seen.tensor,), result, options, version)
+    made.emit(code, (seen.tensor,), result, options)
 
 
 def _unary(code: str, options: str = "") -> Callable[[Lowering, Any], None]:
@@ -169,18 +169,18 @@ def _prelu(made: Lowering, op: PRelu) -> None:
     if parts is None:
         raise UnsupportedOperation(f"{op.output} has slopes by channel of a tensor that lies otherwise")
     slopes = op.weight.value.reshape(-1, *[1] * (len(whole) - 2))
-    values, kept = layout.spread(slopes, whole, seen.dims)
+    values = layout.spread(slopes, whole, seen.dims)
     sizes, at = [1] * len(shape), 0
     for place, size in enumerate(shape):
         if size > 1:
-            part = kept[at : at + len(parts[0])]
+            part = values.shape[at : at + len(parts[0])]
             parts, at = parts[1:], at + len(part)
             sizes[place] = prod(part)
     slope = made.add(made.numbers.slopes(values.reshape(sizes[1:])))
     made.emit("PRELU", (seen.tensor, slope), made.make(op.output, shape, seen.dims))
 
 
-def _softmax(code: str, options: Mapping[str, Any]) -> Callable[[Lowering, Any], None]:
+def _softmax(code: str, options: str, **values: float) -> Callable[[Lowering, Any], None]:
     def rule(made: Lowering, op: Softmax | LogSoftmax) -> None:
         name, whole = op.inputs[0], made.shape(op.inputs[0])
         seen = made.seen[name]
@@ -193,7 +193,7 @@ def _softmax(code: str, options: Mapping[str, Any]) -> Callable[[Lowering, Any],
         if made.tensors[source].shape[-1] != whole[op.axis]:
             source = made.shaped(name, source, _rows(dims, whole[op.axis]))
         result = made.make(op.output, made.tensors[source].shape, dims)
-        made.emit(code, (source,), result, made.options("".join(options["name"]), **options["values"]))
+        made.emit(code, (source,), result, made.options(options, **values))
 
     return rule
 
@@ -219,8 +219,8 @@ VALUES: Mapping[type[Operation], Callable[[Lowering, Any], None]] = {
     Minimum: _binary("MINIMUM", "MaximumMinimum"),
     Reduce: reduce,
     Clip: _clip,
-    Softmax: _softmax("SOFTMAX", {"name": "Softmax", "values": {"beta": 1.0}}),
-    LogSoftmax: _softmax("LOG_SOFTMAX", {"name": "LogSoftmax", "values": {}}),
+    Softmax: _softmax("SOFTMAX", "Softmax", beta=1.0),
+    LogSoftmax: _softmax("LOG_SOFTMAX", "LogSoftmax"),
     Sigmoid: _unary("LOGISTIC"),
     Tanh: _unary("TANH"),
     HardSwish: _unary("HARD_SWISH"),
