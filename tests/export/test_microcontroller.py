@@ -114,8 +114,8 @@ def test_a_model_that_tensorflow_lite_micro_does_not_run_has_c_all_the_same(tmp_
     written = write_c(file, tmp_path, {"labels": [*"abc"], "mean": [0], "std": [1], "arena_bytes": None})
     assert (written.source, written.header) == (None, None)
     assert not list(tmp_path.glob("model_data*"))
-    assert all(path.is_file() for path in written.files())
-    assert {"model.c", "model.h", "model_card.md", "Makefile"} <= {path.name for path in written.files()}
+    assert all(path.is_file() for path in written.paths())
+    assert {"model.c", "model.h", "model_card.md", "Makefile"} <= {path.name for path in written.paths()}
     assert json.loads(written.card_json.read_text(encoding="utf-8"))["arena_bytes"] is None
     assert "does not run this model" in written.card_page.read_text(encoding="utf-8")
 
@@ -132,7 +132,7 @@ def test_outputs_of_c_are_held_to_kernels_that_have_all_of_its_operators() -> No
     }.items():
         file = written_int8(nn.Sequential(nn.Linear(6, 8), middle, nn.Linear(8, 3)), inputs)
         found[name] = benching.expected(file, benching.noise(file))[1]
-    assert found == {"relu": "TensorFlow Lite Micro", "gelu": "LiteRT's reference kernels", "both": ""}
+    assert found == {"relu": "TensorFlow Lite Micro", "gelu": "LiteRT", "both": ""}
 
 
 def test_a_card_that_does_not_fit_is_refused(residual: bytes, tmp_path: Path) -> None:
