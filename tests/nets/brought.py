@@ -89,3 +89,12 @@ def table() -> str:
         for row in rows:
             lines.append(f"| {row.title} | " + " | ".join("–" if cell in row.cannot else "✓" for cell in CELLS) + " |")
     return "\n".join(lines) + "\n"
+
+
+def counts() -> str:
+    """The table in short: of each kind's nets, how many have the cell."""
+    lines = ["| kind | nets | " + " | ".join(CELLS) + " |", "|---" * (2 + len(CELLS)) + "|"]
+    for kind, rows in KINDS.items():
+        had = [sum(cell not in row.cannot for row in rows) for cell in CELLS]
+        lines.append(f"| {kind} | {len(rows)} | " + " | ".join(map(str, had)) + " |")
+    return "\n".join(lines) + "\n"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from brought import CELLS, KINDS, ROWS, table
+from brought import CELLS, KINDS, ROWS, counts, table
 from brought_cells import TRIED, told
 
 
@@ -17,6 +17,7 @@ def test_every_cell_is_tried_and_the_table_is_long_enough() -> None:
     assert len(ROWS) == sum(map(len, KINDS.values())) >= 40
 
 
-def test_the_page_shows_the_table() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "nets.md").read_text(encoding="utf-8")
-    assert page.endswith(table())
+def test_the_pages_show_the_table() -> None:
+    root = Path(__file__).parents[2]
+    assert (root / "docs" / "nets.md").read_text(encoding="utf-8").endswith(table())
+    assert counts() in (root / "README.md").read_text(encoding="utf-8")
