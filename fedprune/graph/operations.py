@@ -105,6 +105,8 @@ class BatchNorm(Operation):
     mean: Parameter
     variance: Parameter
     epsilon: float
+    momentum: float = 0.1
+    """By which training moves the running statistics to a batch's; 0: they are means over all batches."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,209 @@
+"""The steps that compute gradients: of what each node holds, and of what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from fedprune.graph import (
+    Add,
+    AvgPool,
+    BatchNorm,
+    Concat,
+    Conv2d,
+    GlobalMean,
+    Linear,
+    MaxPool,
+    Multiply,
+    Pad,
+    Reshape,
+)
+from fedprune.native.arena import Buffer
+from fedprune.native.forwards import FUNCTIONS, Forwards, bounds, further, inside, pooled, reshaped
+from fedprune.native.maps import Halo, Held, flat, held
+from fedprune.native.nodes import Node
+from fedprune.native.state import State
+from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size, step
+from fedprune.native.weights import Phase, Shared, backwards, forwards, window
+
+_BAND = 2**18
+"""Elements of an input that are read again and again before the next ones: what a processor's cache holds."""
+_VECTOR = 16  # the most lanes that a partial sum has
+
+
+@dataclass(eq=False)
+class Backwards:
+    """Emits nodes' gradients after those of all that read their outputs."""
+
+    forwards: Forwards
+    needed: frozenset[str]
+    """Tensors whose gradients anything needs."""
+    halos: Mapping[str, Halo]
+    """Of gradients."""
+    gradients: dict[str, Held] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """What the program holds."""
+        return self.forwards.state
+
+    def emit(self, kind: Kind, *fields: object) -> None:
+        """Add a step."""
+        self.forwards.emit(kind, *fields)
+
+    def gradient(self, name: str) -> tuple[Held, int]:
+        """(where the gradient of a tensor goes, whether there is one already, to add to)."""
+        found = self.gradients.get(name)
+        if found is not None:
+            return found, 1
+        size = self.forwards.sizes[name]
+        self.gradients[name] = held(size, self.halos.get(name, (0, 0)), self.forwards.lanes)
+        return self.gradients[name], 0
+
+    def _takes_over(self, name: str, g: Held) -> bool:
+        """Make ``g`` the gradient of another tensor as well, where it may be and has the halo for it."""
+        if name not in self.needed or name in self.gradients:
+            return False
+        want = self.halos.get(name, (0, 0))
+        if g.halo[0] < want[0] or g.halo[1] < want[1]:
+            return False
+        self.gradients[name] = g
+        return True
+
+    def _passes_on(self, name: str, g: Map) -> None:
+        """Add ``g`` to the gradient of a tensor."""
+        if name in self.needed:
+            to, adds = self.gradient(name)
+            self.emit(Kind.COPY, g, to.map, to.size, adds)
+
+    def run(self, node: Node) -> None:
+        """Emit a node; nothing where no gradient of its output is known."""
+        g = self.gradients.get(node.output)
+        if g is None:
+            return
+        op, maps, clip = node.op, self.forwards.maps, bounds(node.bounds)
+        if isinstance(op, BatchNorm):
+            self._norm(node, op, g, clip)
+            return
+        if isinstance(op, Conv2d | Linear | Add | Multiply | MaxPool | AvgPool) and clip != FREE:
+            self.emit(Kind.CLIP_BACK, maps[node.output].map, g.map, g.size, clip)
+        if isinstance(op, Conv2d | Linear):
+            self._weighted(op, node.inputs[0], g)
+        elif isinstance(op, Add):
+            others = [name for name in node.inputs if not self._takes_over(name, g)]
+            for name in others:
+                self._passes_on(name, g.map)
+            if len(others) < 2:  # what is added to g from now on is of an input
+                self.gradients.pop(node.output)
+        elif isinstance(op, Multiply):
+            self._multiply(node, g)
+        elif isinstance(op, MaxPool | AvgPool | GlobalMean):
+            self._pool(op, node, g)
+        elif isinstance(op, Concat):
+            channel = 0
+            for name in node.inputs:
+                self._passes_on(name, further(g.map, channel))
+                channel += self.forwards.sizes[name].channels
+        elif isinstance(op, Pad):
+            self._passes_on(node.inputs[0], inside(op, g))
+        elif isinstance(op, Reshape):
+            if node.inputs[0] in self.needed:
+                to, adds = self.gradient(node.inputs[0])
+                to_map, from_map, size = reshaped(to, g) if to.size.height * to.size.width > 1 else _swapped(to, g)
+                self.emit(Kind.COPY, from_map, to_map, size, adds)
+        elif node.inputs[0] in self.needed:
+            to, adds = self.gradient(node.inputs[0])
+            x, y = maps[node.inputs[0]].map, maps[node.output].map
+            self.emit(Kind.UNARY_BACK, x, y, g.map, to.map, g.size, FUNCTIONS[type(op)], adds, clip)
+
+    def _weighted(self, op: Conv2d | Linear, name: str, g: Held) -> None:
+        own, of, x = window(op), self.state.entries(op.weight.name), self.forwards.maps[name]
+        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1])
+        to = self.state.gradient(op.weight.name)
+        if to is not None:
+            reads, size = forwards(own, of, x.map), flat(g.size, g.map, given)
+            row = x.size.channels * given.row if size.height > 1 else 0
+            band = size.height if row * size.height <= _BAND else max(1, _BAND // row)
+            partial = Place(Buffer(of.values * _VECTOR if band < size.height else 1))
+            offsets = self.state.constant(reads.offsets)
+            if isinstance(reads, Shared):
+                each = size._replace(channels=size.channels // own.groups)
+                self.emit(
+                    Kind.DENSE_WEIGHT_GRADIENT, g.map, given, each, own.groups, reads.x_group, len(reads.offsets),
+                    offsets, to, partial, band,
+                )  # fmt: skip
+            else:
+                starts = self.state.constant(reads.starts)
+                self.emit(Kind.WEIGHT_GRADIENT, g.map, given, size, starts, offsets, to, partial, band)
+        if op.bias is not None and (to := self.state.gradient(op.bias.name)) is not None:
+            self.emit(Kind.BIAS_GRADIENT, g.map, g.size, to)
+        if name in self.needed:
+            self.forwards.clear(g)
+            back, adds = self.gradient(name)
+            for phase in backwards(own, of, x.size, g.map):
+                self._phase(op, phase, back, g, adds)
+
+    def _phase(self, op: Conv2d | Linear, phase: Phase, back: Held, g: Held, adds: int) -> None:
+        own, weights = window(op), self.state.value(op.weight.name)
+        to = back.shifted(*phase.first)
+        to = to._replace(row=to.row * own.stride[0], step=to.step * own.stride[1])
+        given = g.map._replace(channel=0)
+        size = flat(Size(back.size.channels, phase.height, phase.width), to, given)
+        offsets = self.state.constant(phase.rows.offsets)
+        if isinstance(phase.rows, Shared):
+            rows, bases = phase.rows, self.state.constant(phase.rows.bases)
+            self.emit(
+                Kind.DENSE_GATHER, to, given, size._replace(channels=size.channels // own.groups), own.groups,
+                rows.x_group, rows.weight_group, len(rows.offsets), offsets, bases, rows.weight_row, weights, None,
+                adds, None, None, FREE,
+            )  # fmt: skip
+            return
+        starts = self.state.constant(phase.rows.starts)
+        index = self.state.constant(phase.rows.index) if phase.rows.index is not None else None
+        self.emit(Kind.GATHER, to, given, size, starts, offsets, index, weights, None, adds, None, None, FREE)
+
+    def _norm(self, node: Node, op: BatchNorm, g: Held, clip: Clip) -> None:
+        maps, norm, name = self.forwards.maps, self.forwards.norms[node.output], node.inputs[0]
+        other, adds = NO_MAP, 0
+        if node.other is not None and node.other in self.needed:
+            into, adds = self.gradient(node.other)
+            other = into.map
+        scale = self.state.value(op.weight.name) if op.weight is not None else None
+        to = [self.state.gradient(each.name) if each is not None else None for each in (op.weight, op.bias)]
+        self.emit(
+            Kind.NORMALISE_BACK, maps[name].map, maps[node.output].map, g.map, other, g.size, Place(norm.mean),
+            Place(norm.inverse), scale, *to, int(node.output in self.forwards.at_rest), adds, clip,
+        )  # fmt: skip
+        if not self._takes_over(name, g):
+            self._passes_on(name, g.map)
+
+    def _multiply(self, node: Node, g: Held) -> None:
+        maps, sizes = self.forwards.maps, self.forwards.sizes
+        a, b = node.inputs
+        if sizes[a] != g.size:
+            a, b = b, a
+        if a == b:
+            raise NotImplementedError
+        alone, to = int(sizes[b] != sizes[a]), []
+        for name in (a, b):
+            own, adds = self.gradient(name) if name in self.needed else (None, 0)
+            own = own or held(sizes[name], (0, 0), self.forwards.lanes)
+            to.append((own.map, adds))
+        (ga, a_adds), (gb, b_adds) = to
+        self.emit(Kind.MULTIPLY_BACK, maps[a].map, maps[b].map, g.map, ga, gb, g.size, alone, a_adds, b_adds)
+
+    def _pool(self, op: MaxPool | AvgPool | GlobalMean, node: Node, g: Held) -> None:
+        name = node.inputs[0]
+        if name not in self.needed:
+            return
+        to, adds = self.gradient(name)
+        if not adds:
+            self.emit(Kind.ZERO, Place(to.buffer), to.buffer.elements)
+        maps = self.forwards.maps
+        x, y = maps[name].map, maps[node.output].map
+        self.emit(Kind.POOL_BACK, x, y, g.map, to.map, g.size, *pooled(op, self.forwards.sizes[name]))
+
+
+def _swapped(to: Held, g: Held) -> tuple[Map, Map, Size]:
+    one, other, size = reshaped(g, to)
+    return other, one, size

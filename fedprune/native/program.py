@@ -1,0 +1,202 @@
+"""A graph as a program: forwards, the loss, backwards, and where everything lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Graph, Linear
+from fedprune.native.arena import Buffer, lives, place
+from fedprune.native.backwards import Backwards
+from fedprune.native.forwards import Forwards
+from fedprune.native.maps import Halo, Held, held
+from fedprune.native.nodes import Node, nodes, size_of
+from fedprune.native.state import State
+from fedprune.native.steps import Kind, Place, Size, Step, encoded
+from fedprune.native.weights import input_halo, output_halo, window
+from fedprune.types import Tensor
+
+LANES = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """What passes between a program and who runs it, each an example a lane."""
+
+    input: Held
+    output: Held
+    labels: Buffer
+    losses: Buffer
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Steps of one batch, whose buffers are not placed yet."""
+
+    steps: Sequence[Step]
+    ends: Ends
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A graph, prepared: what all of its programs have in common."""
+
+    graph: Graph
+    nodes: Sequence[Node]
+    sizes: dict[str, Size]
+    halos: dict[str, Halo]
+    gradient_halos: dict[str, Halo]
+    lanes: int
+
+
+Loss = Callable[[Forwards, Held, "Held | None", Buffer, Buffer], None]
+"""Emit the loss: (where, outputs, their gradient if it is wanted, labels, losses)."""
+
+
+def plan(graph: Graph, examples: int) -> Plan:
+    """Prepare a covered graph for batches of at most so many examples."""
+    lanes = -(-examples // LANES) * LANES
+    sizes = {name: size_of(shape) for name, shape in graph.shapes.items()}
+    halos: dict[str, Halo] = {}
+    back: dict[str, Halo] = {}
+    found = nodes(graph)
+    for node in found:
+        name = node.inputs[0]
+        if isinstance(node.op, Conv2d | Linear):
+            own, x, y = window(node.op), sizes[name], sizes[node.output]
+            halos[name] = _larger(halos.get(name, (0, 0)), input_halo(own, x, y))
+            back[node.output] = output_halo(own, x, y)
+        elif isinstance(node.op, BatchNorm | Add | Clip):  # their inputs' gradient is that of the output, in its place
+            before = [back.get(each, (0, 0)) for each in node.op.inputs]
+            back[node.output] = _larger(*(before if len(before) > 1 else (before[0], (0, 0))))
+    return Plan(graph, found, sizes, halos, back, lanes)
+
+
+def _larger(one: Halo, other: Halo) -> Halo:
+    return max(one[0], other[0]), max(one[1], other[1])
+
+
+def _emitter(plan: Plan, state: State, at_rest: frozenset[str], *, moves: bool = True) -> Forwards:
+    return Forwards(state, plan.sizes, plan.halos, plan.lanes, at_rest, moves)
+
+
+def norms(plan: Plan) -> frozenset[str]:
+    """Outputs of all batch norms' nodes."""
+    return frozenset(node.output for node in plan.nodes if isinstance(node.op, BatchNorm))
+
+
+def _ends(plan: Plan, emitter: Forwards, labels: int) -> tuple[Held, Buffer, Buffer]:
+    source = emitter.new(plan.graph.input)
+    emitter.clear(source)
+    return source, Buffer(labels * plan.lanes), Buffer(plan.lanes + 1)
+
+
+def evaluation(plan: Plan, state: State, loss: Loss, labels: int) -> Program:
+    """The program that computes outputs and losses, batch norms at rest."""
+    emitter = _emitter(plan, state, norms(plan))
+    source, targets, losses = _ends(plan, emitter, labels)
+    for node in plan.nodes:
+        emitter.run(node)
+    output = emitter.maps[plan.graph.outputs[0]]
+    loss(emitter, output, None, targets, losses)
+    return Program(emitter.steps, Ends(source, output, targets, losses))
+
+
+def training(
+    plan: Plan, state: State, loss: Loss, labels: int, at_rest: frozenset[str] = frozenset(), *,
+    cuts: Sequence[int] = (), moves: bool = True
+) -> Program:  # fmt: skip
+    """The program that adds a batch's gradients to what is there; ``cuts`` are nodes before which all is recomputed.
+
+    Between two cuts nothing is kept for the way back but the one tensor that is live there.
+    """
+    emitter = _emitter(plan, state, at_rest, moves=moves)
+    source, targets, losses = _ends(plan, emitter, labels)
+    wants = _sums_wanted(plan, at_rest)
+    segments = [plan.nodes[a:b] for a, b in zip((0, *cuts), (*cuts, len(plan.nodes)), strict=True)]
+    held_over: list[dict[str, Held]] = []
+    for segment in segments:
+        held_over.append(dict(emitter.maps))
+        for node in segment:
+            emitter.run(node, wants.get(node.output))
+    output = emitter.maps[plan.graph.outputs[0]]
+    back = Backwards(emitter, _needed(plan, state), plan.gradient_halos)
+    into, _ = back.gradient(plan.graph.outputs[0])
+    loss(emitter, output, into, targets, losses)
+    for at in reversed(range(len(segments))):
+        if at < len(segments) - 1:
+            emitter.maps = dict(held_over[at])
+            for node in segments[at][:-1]:
+                emitter.run(node)
+            last = segments[at][-1]
+            emitter.maps[last.output] = held_over[at + 1][last.output]
+        for node in reversed(segments[at]):
+            back.run(node)
+    return Program(emitter.steps, Ends(source, output, targets, losses))
+
+
+def possible_cuts(plan: Plan) -> list[int]:
+    """Numbers of nodes before which one tensor alone is live: the output of the node before."""
+    last = {name: at for at, node in enumerate(plan.nodes) for name in node.inputs}
+    last |= dict.fromkeys(plan.graph.outputs, len(plan.nodes))
+    found, live = [], {plan.graph.input}
+    for at, node in enumerate(plan.nodes):
+        live.add(node.output)
+        live = {name for name in live if last.get(name, -1) > at}
+        if live == {node.output} and at + 1 < len(plan.nodes):
+            found.append(at + 1)
+    return found
+
+
+def _sums_wanted(plan: Plan, at_rest: frozenset[str]) -> dict[str, str]:
+    """Output of a layer -> the running mean of the batch norm that reads it, whose sums come with the layer."""
+    made = {node.output: node for node in plan.nodes}
+    return {
+        node.inputs[0]: node.op.mean.name
+        for node in plan.nodes
+        if isinstance(node.op, BatchNorm)
+        and node.output not in at_rest
+        and isinstance(made.get(node.inputs[0], node).op, Conv2d | Linear)
+    }
+
+
+def _needed(plan: Plan, state: State) -> frozenset[str]:
+    found: set[str] = set()
+    for node in plan.nodes:
+        op = node.op
+        own = [each.name for each in (getattr(op, "weight", None), getattr(op, "bias", None)) if each is not None]
+        if any(name in state.trained for name in own) or any(name in found for name in node.inputs):
+            found.add(node.output)
+    return frozenset(found)
+
+
+def laid_out(programs: Sequence[Program], state: State) -> int:
+    """Place all buffers of programs that run one after the other in one arena; its size, in elements."""
+    start = 0
+    for buffer in state.buffers:
+        buffer.at = start
+        start += -(-buffer.elements // 16) * 16
+    kept, size = set(state.buffers), start
+    for program in programs:
+        ends = [program.ends.input.buffer, program.ends.labels, program.ends.losses]
+        after = [program.ends.output.buffer, program.ends.losses]
+        uses = [ends, *([f.buffer for f in each.fields if isinstance(f, Place)] for each in program.steps), after]
+        own = {buffer: life for buffer, life in lives(uses).items() if buffer not in kept}
+        size = max(size, place(own, start))
+    return size
+
+
+def table(program: Program) -> Tensor:
+    """The steps of a program whose buffers are placed, as the library reads them."""
+    return encoded(program.steps)
+
+
+def cross_entropy(classes: int, smoothing: float = 0.0) -> Loss:
+    """The softmax cross-entropy with labels, smoothed; its gradient is scaled by what follows the losses."""
+
+    def emit(to: Forwards, output: Held, into: Held | None, labels: Buffer, losses: Buffer) -> None:
+        gradient = into.map if into is not None else output.map._replace(at=None)
+        scale = Place(losses, to.lanes)
+        to.emit(Kind.CROSS_ENTROPY, output.map, gradient, classes, Place(labels), Place(losses), scale, smoothing)
+
+    return emit
