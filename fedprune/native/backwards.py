@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
 
 from fedprune.graph import (
     Add,
@@ -24,11 +27,33 @@ from fedprune.native.maps import Halo, Held, flat, held
 from fedprune.native.nodes import Node
 from fedprune.native.state import State
 from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size, step
-from fedprune.native.weights import Phase, Shared, backwards, forwards, window
+from fedprune.native.weights import Entries, Phase, Shared, backwards, forwards, window
+from fedprune.types import Tensor
 
 _BAND = 2**18
 """Elements of an input that are read again and again before the next ones: what a processor's cache holds."""
+_G_AT, _G_CHANNEL, _X_AT, _ROWS, _X_GROUP = 1, 2, 5, 9, 13  # fields of a step of dense weights
 _VECTOR = 16  # the most lanes that a partial sum has
+
+
+class Asked(NamedTuple):
+    """A layer whose whole gradient is to be had where a program has come to a step."""
+
+    name: str
+    step: int
+    rows: int
+    """At a time, at most."""
+    group: int
+    """Rows that read the same channels."""
+    into: Buffer
+
+    def of_rows(self, encoded: Tensor, first: int, count: int) -> Tensor:
+        """The encoded step, for other rows, all of one group."""
+        row = encoded.copy()
+        row[_G_AT] += first * row[_G_CHANNEL]
+        row[_X_AT] += first // self.group * row[_X_GROUP]
+        row[_ROWS] = count
+        return row[np.newaxis]
 
 
 @dataclass(eq=False)
@@ -41,6 +66,10 @@ class Backwards:
     halos: Mapping[str, Halo]
     """Of gradients."""
     gradients: dict[str, Held] = field(default_factory=dict)
+    grown: Mapping[str, Buffer] = field(default_factory=dict)
+    """Layers whose whole gradient is wanted, a few rows at a time -> where these go."""
+    asked: list[Asked] = field(default_factory=list)
+    """In the order in which they come."""
 
     @property
     def state(self) -> State:
@@ -120,7 +149,9 @@ class Backwards:
         own, of, x = window(op), self.state.entries(op.weight.name), self.forwards.maps[name]
         given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1])
         to = self.state.gradient(op.weight.name)
-        if to is not None:
+        if op.weight.name in self.grown:
+            self._whole(op, x, g)
+        elif to is not None:
             reads, size = forwards(own, of, x.map), flat(g.size, g.map, given)
             row = x.size.channels * given.row if size.height > 1 else 0
             band = size.height if row * size.height <= _BAND else max(1, _BAND // row)
@@ -142,6 +173,20 @@ class Backwards:
             back, adds = self.gradient(name)
             for phase in backwards(own, of, x.size, g.map):
                 self._phase(op, phase, back, g, adds)
+
+    def _whole(self, op: Conv2d | Linear, x: Held, g: Held) -> None:
+        """A step for some rows of a layer's whole gradient, to be run with other rows by whoever runs the program."""
+        own, of, into = window(op), self.state.entries(op.weight.name), self.grown[op.weight.name]
+        reads = forwards(own, Entries(of.shape, None, 0), x.map)
+        assert isinstance(reads, Shared)
+        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1])
+        rows = into.elements // len(reads.offsets)
+        self.asked.append(Asked(op.weight.name, len(self.forwards.steps), rows, of.shape[0] // own.groups, into))
+        size, offsets = Size(rows, g.size.height, g.size.width), self.state.constant(reads.offsets)
+        self.emit(
+            Kind.DENSE_WEIGHT_GRADIENT, g.map, given, size, 1, reads.x_group, len(reads.offsets), offsets, Place(into),
+            None, size.height,
+        )  # fmt: skip
 
     def _phase(self, op: Conv2d | Linear, phase: Phase, back: Held, g: Held, adds: int) -> None:
         own, weights = window(op), self.state.value(op.weight.name)

@@ -51,8 +51,8 @@ class Forwards:
     lanes: int
     at_rest: frozenset[str] = frozenset()
     """Outputs of batch norms that go by their running statistics."""
-    moves: bool = True
-    """Whether running statistics move."""
+    momentum: float | None = -1.0
+    """By which running statistics move; None: they stay; below 0: by each norm's own."""
     maps: dict[str, Held] = field(default_factory=dict)
     norms: dict[str, Norm] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
@@ -141,11 +141,12 @@ class Forwards:
                 if sums is None:
                     sums = Buffer(y.size.channels * 2 * self.lanes)
                     self.emit(Kind.SUMS, x.map, x.size, Place(sums), mean)
-                moved = (mean, variance) if self.moves else (None, None)
+                moved = (None, None) if self.momentum is None else (mean, variance)
+                momentum = op.momentum if self.momentum is None or self.momentum < 0 else self.momentum
                 positions = y.size.height * y.size.width
                 self.emit(
                     Kind.STATISTICS, y.size.channels, positions, Place(sums), mean, *own, *moved, op.epsilon,
-                    float(op.momentum),
+                    float(momentum),
                 )  # fmt: skip
         other = self.maps[node.other].map if node.other is not None else NO_MAP
         scale = [self.state.value(each.name) if each is not None else None for each in (op.weight, op.bias)]

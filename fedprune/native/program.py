@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Graph, Linear
 from fedprune.native.arena import Buffer, lives, place
-from fedprune.native.backwards import Backwards
+from fedprune.native.backwards import Asked, Backwards
 from fedprune.native.forwards import Forwards
 from fedprune.native.maps import Halo, Held, held
 from fedprune.native.nodes import Node, nodes, size_of
 from fedprune.native.state import State
-from fedprune.native.steps import Kind, Place, Size, Step, encoded
+from fedprune.native.steps import Kind, Place, Size, Step
 from fedprune.native.weights import input_halo, output_halo, window
-from fedprune.types import Tensor
 
 LANES = 8
+_CHUNK = 2**16
+"""Of a whole gradient, values at a time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +78,8 @@ def _larger(one: Halo, other: Halo) -> Halo:
     return max(one[0], other[0]), max(one[1], other[1])
 
 
-def _emitter(plan: Plan, state: State, at_rest: frozenset[str], *, moves: bool = True) -> Forwards:
-    return Forwards(state, plan.sizes, plan.halos, plan.lanes, at_rest, moves)
+def _emitter(plan: Plan, state: State, at_rest: frozenset[str], *, momentum: float | None = -1.0) -> Forwards:
+    return Forwards(state, plan.sizes, plan.halos, plan.lanes, at_rest, momentum)
 
 
 def norms(plan: Plan) -> frozenset[str]:
@@ -91,7 +93,7 @@ def _ends(plan: Plan, emitter: Forwards, labels: int) -> tuple[Held, Buffer, Buf
     return source, Buffer(labels * plan.lanes), Buffer(plan.lanes + 1)
 
 
-def evaluation(plan: Plan, state: State, loss: Loss, labels: int) -> Program:
+def evaluation(plan: Plan, state: State, loss: Loss, labels: int = 1) -> Program:
     """The program that computes outputs and losses, batch norms at rest."""
     emitter = _emitter(plan, state, norms(plan))
     source, targets, losses = _ends(plan, emitter, labels)
@@ -102,15 +104,44 @@ def evaluation(plan: Plan, state: State, loss: Loss, labels: int) -> Program:
     return Program(emitter.steps, Ends(source, output, targets, losses))
 
 
+def statistics(plan: Plan, state: State, labels: int = 1, at_rest: frozenset[str] = frozenset()) -> Program:
+    """The program that sets batch norms' running statistics to those of a batch, as training sees it."""
+    emitter = _emitter(plan, state, at_rest, momentum=1.0)
+    source, targets, losses = _ends(plan, emitter, labels)
+    wants = _sums_wanted(plan, at_rest)
+    for node in plan.nodes:
+        emitter.run(node, wants.get(node.output))
+    return Program(emitter.steps, Ends(source, emitter.maps[plan.graph.outputs[0]], targets, losses))
+
+
 def training(
-    plan: Plan, state: State, loss: Loss, labels: int, at_rest: frozenset[str] = frozenset(), *,
-    cuts: Sequence[int] = (), moves: bool = True
+    plan: Plan, state: State, loss: Loss, labels: int = 1, at_rest: frozenset[str] = frozenset(), *,
+    cuts: Sequence[int] = ()
 ) -> Program:  # fmt: skip
     """The program that adds a batch's gradients to what is there; ``cuts`` are nodes before which all is recomputed.
 
     Between two cuts nothing is kept for the way back but the one tensor that is live there.
     """
-    emitter = _emitter(plan, state, at_rest, moves=moves)
+    program, _ = _backwards(plan, state, loss, labels, _emitter(plan, state, at_rest), at_rest, cuts, {})
+    return program
+
+
+def growth(
+    plan: Plan, state: State, loss: Loss, layers: Collection[str], labels: int = 1,
+    at_rest: frozenset[str] = frozenset(),
+) -> tuple[Program, list[Asked]]:  # fmt: skip
+    """The program that comes to the whole gradients of layers, which alone are trained; statistics stay."""
+    sizes = {name: state.entries(name).shape for name in layers}
+    rows = {name: max(1, min(_CHUNK // prod(shape[1:]), shape[0])) for name, shape in sizes.items()}
+    grown = {name: Buffer(rows[name] * prod(shape[1:])) for name, shape in sizes.items()}
+    emitter = _emitter(plan, state, at_rest, momentum=None)
+    return _backwards(plan, state, loss, labels, emitter, at_rest, (), grown)
+
+
+def _backwards(
+    plan: Plan, state: State, loss: Loss, labels: int, emitter: Forwards, at_rest: frozenset[str],
+    cuts: Sequence[int], grown: dict[str, Buffer],
+) -> tuple[Program, list[Asked]]:  # fmt: skip
     source, targets, losses = _ends(plan, emitter, labels)
     wants = _sums_wanted(plan, at_rest)
     segments = [plan.nodes[a:b] for a, b in zip((0, *cuts), (*cuts, len(plan.nodes)), strict=True)]
@@ -120,7 +151,7 @@ def training(
         for node in segment:
             emitter.run(node, wants.get(node.output))
     output = emitter.maps[plan.graph.outputs[0]]
-    back = Backwards(emitter, _needed(plan, state), plan.gradient_halos)
+    back = Backwards(emitter, _needed(plan, state), plan.gradient_halos, grown=grown)
     into, _ = back.gradient(plan.graph.outputs[0])
     loss(emitter, output, into, targets, losses)
     for at in reversed(range(len(segments))):
@@ -132,7 +163,7 @@ def training(
             emitter.maps[last.output] = held_over[at + 1][last.output]
         for node in reversed(segments[at]):
             back.run(node)
-    return Program(emitter.steps, Ends(source, output, targets, losses))
+    return Program(emitter.steps, Ends(source, output, targets, losses)), back.asked
 
 
 def possible_cuts(plan: Plan) -> list[int]:
@@ -184,11 +215,6 @@ def laid_out(programs: Sequence[Program], state: State) -> int:
         own = {buffer: life for buffer, life in lives(uses).items() if buffer not in kept}
         size = max(size, place(own, start))
     return size
-
-
-def table(program: Program) -> Tensor:
-    """The steps of a program whose buffers are placed, as the library reads them."""
-    return encoded(program.steps)
 
 
 def cross_entropy(classes: int, smoothing: float = 0.0) -> Loss:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,11 @@ class Kept:
     entries: Entries | None = None
     """Of a layer's weight."""
 
+    @property
+    def at(self) -> Tensor | None:
+        """Which values of the whole tensor are held; None where all are."""
+        return self.entries.at if self.entries is not None else None
+
 
 @dataclass(eq=False)
 class State:
@@ -35,11 +41,17 @@ class State:
     velocity: Buffer
     rest: Buffer
     constants: list[tuple[Buffer, Tensor]] = field(default_factory=list)
+    """What is to be copied into the arena, once."""
+    _known: dict[bytes, Buffer] = field(default_factory=dict)
 
     def value(self, name: str) -> Place:
         """Where a parameter or statistic is."""
         kept = self.trained.get(name)
         return Place(self.values, kept.shift) if kept is not None else Place(self.rest, self.still[name].shift)
+
+    def kept(self, name: str) -> Kept:
+        """How it is held."""
+        return self.trained.get(name) or self.still[name]
 
     def gradient(self, name: str) -> Place | None:
         """Where its gradient goes; None where it is not trained."""
@@ -47,20 +59,22 @@ class State:
 
     def entries(self, name: str) -> Entries:
         """The entries of a layer's weight."""
-        found = (self.trained.get(name) or self.still[name]).entries
+        found = self.kept(name).entries
         assert found is not None
         return found
 
     def constant(self, values: Tensor) -> Place:
         """Where these int32 will be."""
-        buffer = Buffer(max(1, values.size))
-        self.constants.append((buffer, values))
-        return Place(buffer)
+        key = hashlib.blake2b(values.tobytes()).digest()  # programs of one model read much the same
+        if key not in self._known:
+            self._known[key] = Buffer(max(1, values.size))
+            self.constants.append((self._known[key], values))
+        return Place(self._known[key])
 
     @property
     def buffers(self) -> list[Buffer]:
         """Those that live as long as the program."""
-        return [self.values, self.gradients, self.velocity, self.rest, *(buffer for buffer, _ in self.constants)]
+        return [self.values, self.gradients, self.velocity, self.rest, *self._known.values()]
 
 
 def state(nodes: list[Node], masks: Masks, frozen: frozenset[str] = frozenset(), *, train: bool = True) -> State:

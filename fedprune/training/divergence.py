@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedprune.types import Tensor
+
 if TYPE_CHECKING:
     import torch
 
@@ -67,13 +69,14 @@ class Watch:
             raise Diverged(self._loss, name, value, self._step)
 
 
-def largest(tensors: Mapping[str, torch.Tensor]) -> tuple[str, float]:
+def largest(tensors: Mapping[str, torch.Tensor] | Mapping[str, Tensor]) -> tuple[str, float]:
     """(the first tensor with NaN, else the one with the greatest absolute value; that value); ("", 0) of none."""
     found = "", 0.0
     for name, tensor in tensors.items():
-        if not (tensor.is_floating_point() and tensor.numel()):
+        values = tensor if isinstance(tensor, np.ndarray) else tensor.detach().numpy()
+        if not (np.issubdtype(values.dtype, np.floating) and values.size):
             continue
-        value = float(np.abs(tensor.detach().numpy()).max())
+        value = float(np.abs(values).max())
         if math.isnan(value):
             return name, value
         if value > found[1] or not found[0]:

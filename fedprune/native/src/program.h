@@ -81,7 +81,7 @@ struct Statistics {
     i64 channels, positions, sums, shift;
     i64 mean, inverse;
     i64 running_mean, running_variance;  // -1: they stay
-    double epsilon, momentum;            // a momentum below 0: the mean over batches, of which this is number -momentum
+    double epsilon, momentum;
 };
 
 // 1 / sqrt(variance + epsilon) of running statistics, which a norm at rest goes by

@@ -1,0 +1,100 @@
+"""An arena with a model's values in it: batches go in, programs run, outputs, losses and gradients come out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedprune.graph import parameters
+from fedprune.native import library
+from fedprune.native.arena import Buffer
+from fedprune.native.program import Plan, Program, laid_out
+from fedprune.native.state import Kept, State
+from fedprune.native.steps import encoded
+from fedprune.types import Params, Tensor
+
+
+class Machine:
+    """The programs of one model over one arena, whose size is all that they take."""
+
+    def __init__(
+        self, plan: Plan, state: State, programs: Sequence[Program], *, threads: int = 1, instructions: str = ""
+    ) -> None:
+        """``instructions``: a lesser instruction set than the processor's best, to be tested."""
+        self.plan, self.state, self._how = plan, state, (threads, instructions)
+        self.elements = laid_out(programs, state)
+        self.arena: Tensor = np.zeros(self.elements, np.float32)
+        self.tables = {program: encoded(program.steps) for program in programs}
+        for buffer, values in state.constants:
+            self.arena[buffer.at : buffer.at + values.size].view(np.int32)[:] = values
+        state.constants.clear()
+        self._shapes = {each.name: each.value.shape for op in plan.graph.operations for each in parameters(op)}
+
+    def load(self, params: Params) -> None:
+        """Take the values of all that the graph holds; pruned ones have no place."""
+        for name, kept in self._all():
+            flat = np.asarray(params[name], np.float32).reshape(-1)
+            self.value(name)[:] = flat if kept.at is None else flat[kept.at]
+            self._shapes[name] = np.shape(params[name])
+
+    def params(self) -> dict[str, Tensor]:
+        """Copies of all that the graph holds, in full shapes."""
+        return {name: self._whole(name, kept, self.value(name)) for name, kept in self._all()}
+
+    def gradients(self) -> dict[str, Tensor]:
+        """What training programs have added up, by name, in full shapes, 0 where a weight has no place."""
+        found = self.part(self.state.gradients)
+        trained = self.state.trained.items()
+        return {n: self._whole(n, kept, found[kept.shift : kept.shift + kept.values]) for n, kept in trained}
+
+    def part(self, buffer: Buffer) -> Tensor:
+        """What a buffer holds, to be read or changed."""
+        return self.arena[buffer.at : buffer.at + buffer.elements]
+
+    def value(self, name: str) -> Tensor:
+        """The values of a parameter or statistic, as they are held, to be read or changed."""
+        place, kept = self.state.value(name), self.state.kept(name)
+        return self.arena[place.buffer.at + place.shift :][: kept.values]
+
+    def feed(self, program: Program, inputs: Tensor, labels: Tensor, scale: float) -> None:
+        """Put a batch in, of at most as many examples as there are lanes; gradients will be times ``scale``."""
+        count, lanes, ends = len(inputs), self.plan.lanes, program.ends
+        size, (rows, columns) = ends.input.size, ends.input.halo
+        shape = size.channels, size.height + 2 * rows, size.width + 2 * columns, lanes
+        whole = self.part(ends.input.buffer).reshape(shape)
+        inner = whole[:, rows : rows + size.height, columns : columns + size.width]
+        inner[..., :count] = np.moveaxis(inputs.reshape(count, *size), 0, -1)
+        inner[..., count:] = 0
+        self.part(ends.labels)[:count].view(np.int32)[:] = labels
+        self.part(ends.losses)[lanes] = scale
+
+    def run(self, program: Program, examples: int, steps: slice = slice(None)) -> None:
+        """Run a program, or some of its steps."""
+        self.rows(self.tables[program][steps], examples)
+
+    def rows(self, steps: Tensor, examples: int) -> None:
+        """Run encoded steps of one's own."""
+        threads, wanted = self._how
+        library.run(self.arena, self.plan.lanes, examples, steps, threads=threads, wanted=wanted)
+
+    def outputs(self, program: Program, examples: int) -> Tensor:
+        """Outputs (n, F) of the batch that ran last."""
+        values = self.part(program.ends.output.buffer).reshape(-1, self.plan.lanes)
+        return np.ascontiguousarray(values[:, :examples].T)
+
+    def losses(self, program: Program, examples: int) -> Tensor:
+        """The loss (n,) of each example of the batch that ran last."""
+        return self.part(program.ends.losses)[:examples].copy()
+
+    def _all(self) -> list[tuple[str, Kept]]:
+        return [*self.state.trained.items(), *self.state.still.items()]
+
+    def _whole(self, name: str, kept: Kept, values: Tensor) -> Tensor:
+        shape = self._shapes[name]
+        if kept.at is None:
+            return values.reshape(shape).copy()
+        whole = np.zeros(int(np.prod(shape)), np.float32)
+        whole[kept.at] = values
+        return whole.reshape(shape)
+

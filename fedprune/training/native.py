@@ -1,0 +1,222 @@
+"""A device's half without torch, for models that the native trainer covers: the same sums and evidence as with it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from fedprune.graph import BatchNorm, Conv2d, Graph, Linear
+from fedprune.native import program
+from fedprune.native.backwards import Asked
+from fedprune.native.machine import Machine
+from fedprune.native.program import Plan, Program
+from fedprune.native.state import State, state
+from fedprune.tasks import CLASSIFICATION, Task, added, zeros
+from fedprune.training import Outcome
+from fedprune.training.batches import Batches
+from fedprune.training.divergence import Diverged, exploded, largest
+from fedprune.training.lean import PLAIN, Lean, parts
+from fedprune.training.optimisers import PLAIN_STEPS, Steps
+from fedprune.types import Masks, Moments, Params, Sgd, Tensor, TopK
+
+_COUNT, _MEAN = "num_batches_tracked", "running_mean"
+
+
+class Model(NamedTuple):
+    """A model as the native trainer has it."""
+
+    graph: Graph
+    params: Params
+    """Everything that the model holds, also what the graph does not."""
+    frozen: frozenset[str] = frozenset()
+    """Parameters that training leaves as they are."""
+
+
+def train(
+    model: Model, batches: Batches, sgd: Sgd, masks: Masks, *, examples: int, steps: Steps = PLAIN_STEPS,
+    lean: Lean = PLAIN, task: Task = CLASSIFICATION, smoothing: float = 0.0, first_loss: float | None = None,
+) -> tuple[Outcome, Params]:  # fmt: skip
+    """(sums over the examples as trained on, what the model holds then), after plain masked SGD.
+
+    Batches are of at most so many ``examples``. `divergence.Diverged` as in `fedprune.training.train`.
+    """
+    plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
+    held = state(list(plan.nodes), masks, model.frozen)
+    loss = program.cross_entropy(_outputs(plan), smoothing)
+    cuts = program.possible_cuts(plan) if lean.recompute else ()
+    whole = program.training(plan, held, loss, cuts=cuts)
+    machine, lone = _with_lone(plan, held, whole, lambda rest: program.training(plan, held, loss, at_rest=rest))
+    machine.load(model.params)
+    first, step, done, seen = first_loss, 0, 0, 0
+    total, sums, last = 0.0, zeros(task), math.nan
+    values, gradients, velocity = (machine.part(each) for each in (held.values, held.gradients, held.velocity))
+    start = values.copy() if steps.proximal else values
+    decayed = [slice(k.shift, k.shift + k.values) for name, k in held.trained.items() if model.params[name].ndim > 1]
+    pruned = [
+        (slice(k.shift, k.shift + k.values), masks[name].reshape(-1))
+        for name, k in held.trained.items()
+        if name in masks and k.at is None
+    ]
+    for step, (inputs, labels) in enumerate(batches):
+        gradients[:] = 0
+        for some, few, _ in parts(inputs, labels, lean.micro_batch):
+            which = lone if len(some) == 1 else whole
+            machine.feed(which, some, few, 1 / len(labels))
+            machine.run(which, len(some))
+            last = float(machine.losses(which, len(some)).mean())
+            first = last if first is None else first
+            if exploded(last, first):
+                raise Diverged(last, *largest(_named(machine)), step)
+            total += last * len(few)
+            sums = added(sums, task.sums(machine.outputs(which, len(some)), few))
+            seen, done = seen + len(few), done + 1
+        for part, mask in pruned:
+            gradients[part] *= mask
+        if steps.proximal:
+            gradients += np.float32(steps.proximal) * (values - start)
+        if steps.clip and (norm := float(np.sqrt(np.vdot(gradients, gradients)))) > steps.clip:
+            gradients *= np.float32(steps.clip / norm)
+        if sgd.weight_decay:
+            for part in decayed:
+                gradients[part] += np.float32(sgd.weight_decay) * values[part]
+            for part, mask in pruned:
+                gradients[part] *= mask
+        velocity *= np.float32(sgd.momentum)
+        velocity += gradients
+        np.multiply(velocity, np.float32(sgd.learning_rate), out=gradients)
+        values -= gradients
+    name, value = largest(_named(machine))
+    if not math.isfinite(value):
+        raise Diverged(last, name, value, step)
+    return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model, plan, done)}
+
+
+def _counted(model: Model, plan: Plan, batches: int) -> dict[str, Tensor]:
+    """How many batches each batch norm has seen by now."""
+    names = [op.mean.name.replace(_MEAN, _COUNT) for op in plan.graph.operations if isinstance(op, BatchNorm)]
+    return {name: np.asarray(model.params[name] + batches) for name in names if name in model.params}
+
+
+def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIFICATION) -> Outcome:
+    """Sums of the error and the metric, batch norms at rest; batches are of at most so many ``examples``."""
+    total, sums, seen = 0.0, zeros(task), 0
+    for outputs, losses, labels in _at_rest(model, batches, examples):
+        total += float(losses.astype(np.float64).sum())
+        sums = added(sums, task.sums(outputs, labels))
+        seen += len(labels)
+    return Outcome(total, sums, seen)
+
+
+def predict(model: Model, batches: Batches, examples: int) -> Tensor:
+    """Outputs (n, F), float32, batch norms at rest."""
+    return np.concatenate([outputs for outputs, _, _ in _at_rest(model, batches, examples)])
+
+
+def _at_rest(model: Model, batches: Batches, examples: int) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    plan = program.plan(model.graph, examples)
+    held = state(list(plan.nodes), _kept(model, plan), train=False)
+    own = program.evaluation(plan, held, program.cross_entropy(_outputs(plan)))
+    machine = Machine(plan, held, [own])
+    machine.load(model.params)
+    for inputs, labels in batches:
+        machine.feed(own, inputs, labels, 0.0)
+        machine.run(own, len(labels))
+        yield machine.outputs(own, len(labels)), machine.losses(own, len(labels)), labels
+
+
+def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Moments]:
+    """As `evidence.bn_statistics`: mean and unbiased variance of every batch norm's input, mean over the batches."""
+    plan = program.plan(model.graph, examples)
+    held = state(list(plan.nodes), _kept(model, plan), train=False)
+    whole = program.statistics(plan, held)
+    machine, lone = _with_lone(plan, held, whole, lambda rest: program.statistics(plan, held, at_rest=rest))
+    machine.load(model.params)
+    names = [(op.mean.name, op.variance.name) for op in model.graph.operations if isinstance(op, BatchNorm)]
+    found: dict[str, Tensor] = {name: np.zeros(machine.value(name).size) for pair in names for name in pair}
+    count, seen = 0, 0
+    for inputs, labels in batches:
+        which = lone if len(labels) == 1 else whole
+        for name in found:
+            machine.value(name)[:] = model.params[name]  # what one that goes by its own then has
+        machine.feed(which, inputs, labels, 0.0)
+        machine.run(which, len(labels))
+        count, seen = count + 1, seen + len(labels)
+        for name, total in found.items():
+            total += machine.value(name)
+    mean = {name: (total / max(count, 1)).astype(np.float32) for name, total in found.items()}
+    return {one.removesuffix(f".{_MEAN}"): Moments(mean[one], mean[other], seen) for one, other in names}
+
+
+def top_gradients(
+    model: Model, inputs: Tensor, labels: Tensor, masks: Masks, counts: Mapping[str, int], smoothing: float = 0.0
+) -> dict[str, TopK]:
+    """As `evidence.top_gradients`: a layer's gradient is computed a few output channels at a time, and never whole."""
+    plan = program.plan(model.graph, len(labels))
+    other = frozenset(_trainable(model.graph)) - counts.keys()
+    held = state(list(plan.nodes), masks, other)
+    loss = program.cross_entropy(_outputs(plan), smoothing)
+    rest = _alone(plan) if len(labels) == 1 else frozenset()
+    own, asked = program.growth(plan, held, loss, counts, at_rest=rest)
+    machine = Machine(plan, held, [own])
+    machine.load(model.params)
+    machine.feed(own, inputs, labels, 1 / len(labels))
+    found, done = {}, 0
+    for each in asked:
+        machine.run(own, len(labels), slice(done, each.step))
+        found[each.name] = _largest(machine, own, each, len(labels), masks[each.name], counts[each.name])
+        done = each.step + 1
+    return found
+
+
+def _largest(machine: Machine, of: Program, asked: Asked, examples: int, mask: Tensor, count: int) -> TopK:
+    row, among = machine.tables[of][asked.step], ~mask.reshape(len(mask), -1)
+    position, value, first = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
+    while first < len(mask):
+        rows = min(asked.rows, asked.group - first % asked.group)
+        into = machine.part(asked.into)
+        into[:] = 0
+        machine.rows(asked.of_rows(row, first, rows), examples)
+        gradient = into[: rows * among.shape[1]]
+        at = np.flatnonzero(among[first : first + rows])
+        position = np.concatenate([position, at + first * among.shape[1]])
+        value = np.concatenate([value, gradient[at]])
+        best = np.sort(np.argsort(-np.abs(value), kind="stable")[:count])  # ties to the first position
+        position, value, first = position[best], value[best], first + rows
+    return TopK(position, value)
+
+
+def _with_lone(
+    plan: Plan, held: State, whole: Program, make: Callable[[frozenset[str]], Program]
+) -> tuple[Machine, Program]:
+    """(a machine for a program, the one for batches of a single example)."""
+    rest = _alone(plan)
+    lone = make(rest) if rest else whole
+    return Machine(plan, held, [whole] if lone is whole else [whole, lone]), lone
+
+
+def _alone(plan: Plan) -> frozenset[str]:
+    """Norms that get one value a channel of one example, which has no spread: they go by their running statistics."""
+    sizes = plan.sizes
+    return frozenset(name for name in program.norms(plan) if sizes[name].height * sizes[name].width == 1)
+
+
+def _outputs(plan: Plan) -> int:
+    return plan.sizes[plan.graph.outputs[0]].channels
+
+
+def _trainable(graph: Graph) -> list[str]:
+    own = [getattr(op, key, None) for op in graph.operations for key in ("weight", "bias")]
+    return [each.name for each in own if each is not None]
+
+
+def _kept(model: Model, plan: Plan) -> dict[str, Tensor]:
+    """Masks by what is not 0, so that a sparse model is computed as one."""
+    layers = [node.op.weight.name for node in plan.nodes if isinstance(node.op, Conv2d | Linear)]
+    return {name: model.params[name] != 0 for name in layers}
+
+
+def _named(machine: Machine) -> dict[str, Tensor]:
+    return {name: machine.value(name) for name in (*machine.state.trained, *machine.state.still)}
