@@ -5,6 +5,8 @@ A device that is sent one need not trace its model, which would cost it some 100
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Mapping
 from math import inf
 from typing import Any, get_type_hints
@@ -14,6 +16,7 @@ import msgspec
 from fedprune.graph import Bounds, Graph, Operation, Parameter, shapes
 from fedprune.types import Params, Tensor
 
+_MOST_TEXT = 2**22
 _KINDS: Mapping[str, type[Operation]] = {kind.__name__: kind for kind in Operation.__subclasses__()}
 
 
@@ -45,6 +48,33 @@ def from_message(values: Mapping[str, Any], tensors: Params) -> Graph:
     graph = Graph(said.input, said.outputs, tuple(operations), said.shapes)
     shapes.check(graph)
     return graph
+
+
+def to_text(graph: Graph) -> str:
+    """A graph without its weights, which whoever reads it has by their names: for messages that carry those as well."""
+    values, _ = to_message(graph)
+    for fields, operation in zip(values["operations"], graph.operations, strict=True):
+        for key, value in vars(operation).items():
+            if isinstance(value, Parameter):
+                fields[key] = {"name": value.name, "shape": value.value.shape}
+    return base64.b85encode(zlib.compress(msgspec.json.encode(values), 9)).decode()
+
+
+def of_text(text: str, params: Params) -> Graph:
+    """The graph of `to_text` with these weights. ValueError where it is none, or they are not its own."""
+    try:
+        unfolded = zlib.decompressobj()
+        values = msgspec.json.decode(unfolded.decompress(base64.b85decode(text), _MOST_TEXT))
+        if unfolded.unconsumed_tail:
+            raise ValueError("not a graph: too long")
+        tensors: dict[str, Tensor] = {}
+        for place, fields in enumerate(values["operations"]):
+            for key, value in fields.items():
+                if isinstance(value, dict) and "name" in value:
+                    tensors[f"{place}/{key}"] = params[value["name"]].reshape(value.pop("shape"))
+    except (zlib.error, msgspec.DecodeError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a graph: {error}") from error
+    return from_message(values, tensors)
 
 
 class _Said(msgspec.Struct):

@@ -161,7 +161,16 @@ def batch_norm(call: Call) -> Operation:
         raise call.unsupported("has no running statistics, so its output depends on the batch")
     weight, bias = call.parameter("weight"), call.parameter("bias")
     mean, variance = call.weight("running_mean"), call.weight("running_var")
-    return BatchNorm((call.first(),), call.output, weight, bias, mean, variance, float(call.arguments["eps"]), float(call.arguments["momentum"]))
+    return BatchNorm(
+        (call.first(),),
+        call.output,
+        weight,
+        bias,
+        mean,
+        variance,
+        float(call.arguments["eps"]),
+        float(call.arguments["momentum"]),
+    )
 
 
 def group_norm(call: Call) -> Operation:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fedprune.data import DeviceData, Examples, Schema
     from fedprune.experiment import Experiment
     from fedprune.models import Slot
+    from fedprune.training import native
 
 TRAIN, DEVELOPMENT = "train", "development"
 """Parts of a device's examples that evidence is measured on."""
@@ -54,6 +55,9 @@ class Measurer(Protocol):
 
     def model(self, params: Params) -> nn.Module:
         """The experiment's model with these parameters and buffers. One model serves a process: the last call's."""
+
+    def native(self, request: Payload, params: Params) -> native.Model | None:
+        """The model with these parameters for the native trainer; None where torch computes with it."""
 
     def number(self, *names: str | int) -> int:
         """A number in [0, 2⁶⁴) that seed, device and names decide, for `draws`."""

@@ -14,7 +14,7 @@ from fedprune.measures import DEVELOPMENT, Kind, Measurer
 from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
 from fedprune.models import draws
 from fedprune.pruning.candidates import Pool
-from fedprune.training import evidence
+from fedprune.training import evidence, native
 from fedprune.types import Model, Moments, Tensor
 from fedprune.wire.payload import Payload, count, number
 
@@ -28,9 +28,13 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     """Re-estimate the BN statistics of every candidate on the development part: two floats a channel each."""
     examples, tensors = device.parts.development, {}
     for index, params in enumerate(candidates_of(request) if len(examples) else []):
-        model: nn.Module = device.model(params)
-        with draws.seeded(device.number("candidates")):
-            found = evidence.bn_statistics(model, device.batches(examples, min(most or BATCH, BATCH)))
+        batches = device.batches(examples, min(most or BATCH, BATCH))
+        if (own := device.native(request, params)) is not None:
+            found = native.bn_statistics(own, batches, min(most or BATCH, BATCH))
+        else:
+            model: nn.Module = device.model(params)
+            with draws.seeded(device.number("candidates")):
+                found = evidence.bn_statistics(model, batches)
         for name, moments in found.items():
             tensors[f"{index}/{name}.mean"], tensors[f"{index}/{name}.var"] = moments.mean, moments.variance
     return Payload({"examples": len(examples)}, tensors)

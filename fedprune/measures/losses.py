@@ -15,6 +15,7 @@ from fedprune.measures import DEVELOPMENT, Kind, Measurer
 from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
 from fedprune.models import draws
 from fedprune.pruning.candidates import Pool, statistics_of
+from fedprune.training import native
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count, number
 
@@ -28,7 +29,13 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     """Loss sum of every candidate on the development part, in evaluation mode, with the statistics that were sent."""
     examples, losses = device.parts.development, []
     for index, params in enumerate(candidates_of(request)):
-        model = device.model({**params, **statistics_of(index, request.tensors)})
+        params = {**params, **statistics_of(index, request.tensors)}
+        if (own := device.native(request, params)) is not None:
+            batch = min(most or BATCH, BATCH)
+            loss = native.evaluate(own, device.batches(examples, batch), batch, device.task).loss
+            losses.append(loss if np.isfinite(loss) else None)
+            continue
+        model = device.model(params)
         with draws.seeded(device.number("candidates")):  # the same for each, so that only the masks differ
             loss = training.evaluate(model, device.batches(examples, min(most or BATCH, BATCH)), device.task).loss
         losses.append(loss if np.isfinite(loss) else None)

@@ -13,7 +13,7 @@ from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.measures import Kind, Measurer, nothing_more
 from fedprune.models import Slot, draws
-from fedprune.training import evidence
+from fedprune.training import evidence, native
 from fedprune.types import Model, Tensor, TopK
 from fedprune.wire.payload import Payload, count, number
 
@@ -36,9 +36,13 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     examples, round = device.parts.train, int(request.values["round"])
     rng = generator(device.experiment.seed, "device", device.who, "grow", round)
     chosen = examples.take(rng.permutation(len(examples))[: most or device.experiment.training.grow_batch])
-    model, inputs = device.model(request.tensors), device.schema.normalise(chosen.inputs)
-    with draws.seeded(device.number("grow", round)):
-        found = evidence.top_gradients(model, inputs, chosen.labels, request.masks, counts, device.task)
+    inputs, smoothing = device.schema.normalise(chosen.inputs), device.experiment.training.label_smoothing
+    if (own := device.native(request, request.tensors)) is not None:
+        found = native.top_gradients(own, inputs, chosen.labels, request.masks, counts, smoothing)
+    else:
+        model = device.model(request.tensors)
+        with draws.seeded(device.number("grow", round)):
+            found = evidence.top_gradients(model, inputs, chosen.labels, request.masks, counts, device.task)
     tensors = {}
     for name, top in found.items():
         at = np.zeros(request.masks[name].size, np.bool_)

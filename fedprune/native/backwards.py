@@ -26,7 +26,7 @@ from fedprune.native.forwards import FUNCTIONS, Forwards, bounds, further, insid
 from fedprune.native.maps import Halo, Held, flat, held
 from fedprune.native.nodes import Node
 from fedprune.native.state import State
-from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size, step
+from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size
 from fedprune.native.weights import Entries, Phase, Shared, backwards, forwards, window
 from fedprune.types import Tensor
 

@@ -9,7 +9,6 @@ from fedprune.graph import (
     Add,
     AvgPool,
     BatchNorm,
-    Clip as GraphClip,
     Concat,
     Conv2d,
     GlobalMean,
@@ -21,6 +20,9 @@ from fedprune.graph import (
     Reshape,
     Sigmoid,
     Tanh,
+)
+from fedprune.graph import (
+    Clip as GraphClip,
 )
 from fedprune.graph.operations import Bounds
 from fedprune.native.arena import Buffer

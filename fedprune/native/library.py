@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import sys
@@ -39,10 +40,8 @@ def library() -> ctypes.CDLL | None:
 def _places() -> list[Path]:
     # An app bundle's copy of this package has no library; the installed one has.
     found = [Path(__file__).with_name(_FILE)]
-    try:
+    with contextlib.suppress(metadata.PackageNotFoundError):
         found.append(Path(str(metadata.distribution("fedprune").locate_file(f"fedprune/native/{_FILE}"))))
-    except metadata.PackageNotFoundError:
-        pass
     return [path for path in found if path.exists()]
 
 
@@ -55,5 +54,7 @@ def instructions(wanted: str = "") -> str:
 def run(arena: Tensor, lanes: int, examples: int, steps: Tensor, *, threads: int = 1, wanted: str = "") -> None:
     """Run encoded steps over an arena of float32, of a batch of ``examples`` in ``lanes``."""
     found = library()
-    assert found is not None and arena.dtype == "float32" and steps.flags.c_contiguous
+    assert found is not None
+    assert arena.dtype == "float32"
+    assert steps.flags.c_contiguous
     found.fedprune_run(wanted.encode(), arena.ctypes.data, lanes, examples, threads, steps.ctypes.data, len(steps))

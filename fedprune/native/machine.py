@@ -97,4 +97,3 @@ class Machine:
         whole = np.zeros(int(np.prod(shape)), np.float32)
         whole[kept.at] = values
         return whole.reshape(shape)
-

@@ -133,4 +133,3 @@ def nodes(graph: Graph) -> list[Node]:
         else:
             found.append(Node(op, op.output, op.bounds if isinstance(op, Clip) else FREE))
     return found
-

@@ -10,7 +10,7 @@ from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Graph, Linear
 from fedprune.native.arena import Buffer, lives, place
 from fedprune.native.backwards import Asked, Backwards
 from fedprune.native.forwards import Forwards
-from fedprune.native.maps import Halo, Held, held
+from fedprune.native.maps import Halo, Held
 from fedprune.native.nodes import Node, nodes, size_of
 from fedprune.native.state import State
 from fedprune.native.steps import Kind, Place, Size, Step

@@ -101,4 +101,5 @@ def state(nodes: list[Node], masks: Masks, frozen: frozenset[str] = frozenset(),
         if isinstance(op, Conv2d | Linear | BatchNorm) and op.bias is not None:
             keep(op.bias.name, op.bias.value.size, True)
     sizes = ends[True], ends[False]
-    return State(trained, still, *(Buffer(max(1, sizes[0])) for _ in range(3)), Buffer(max(1, sizes[1])))
+    values, gradients, velocity = (Buffer(max(1, sizes[0])) for _ in range(3))
+    return State(trained, still, values, gradients, velocity, Buffer(max(1, sizes[1])))

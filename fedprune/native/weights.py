@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 
 from fedprune.graph import Conv2d, Linear
-from fedprune.native.arena import Buffer
 from fedprune.native.maps import Halo
 from fedprune.native.steps import Map, Size
 from fedprune.types import Tensor
@@ -64,7 +63,8 @@ def entries(op: Conv2d | Linear, mask: Tensor | None) -> Entries:
     return Entries(shape, kept, len(kept))
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Rows:
     """Of a sparse layer: starts of rows, offsets of entries and which value each has (None: in order), int32."""
 
     starts: Tensor
@@ -72,7 +72,8 @@ class Rows(NamedTuple):
     index: Tensor | None
 
 
-class Shared(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Shared:
     """Of a dense layer: offsets that all rows of a group have, where their weights begin, and the distances."""
 
     offsets: Tensor
@@ -82,7 +83,8 @@ class Shared(NamedTuple):
     x_group: int
 
 
-class Phase(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Phase:
     """Positions of the gradient of a layer's input that read the same weights: every ``stride``-th from ``first``."""
 
     first: tuple[int, int]

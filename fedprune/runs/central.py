@@ -39,4 +39,4 @@ def central(
 
 def here(setting: Setting, data_dir: str | None = None) -> Here:
     """The holder, for rounds to ask."""
-    return Here(Device(0, setting.experiment, setting.schema, all_parts(setting.experiment, data_dir)))
+    return Here(Device(0, setting.experiment, setting.schema, all_parts(setting.experiment, data_dir)), setting.more())

@@ -29,11 +29,11 @@ from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError, draws
-from fedprune.runs import fitting, planning, pruned, weights
+from fedprune.runs import engine, fitting, planning, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
 from fedprune.tasks import Task, TaskError, entry
-from fedprune.training import divergence
+from fedprune.training import divergence, native
 from fedprune.training.optimisers import steps_of
 from fedprune.types import DeviceId, Method, Params, Sgd
 
@@ -64,6 +64,8 @@ class Setting:
     """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
+    net: str = ""
+    """The model's graph for devices that train natively; empty where torch trains."""
     notices: tuple[str, ...] = ()
     """What is to be said before anything is trained, each in one line."""
 
@@ -71,6 +73,10 @@ class Setting:
     def task(self) -> Task:
         """What the model is for, with weights of classes by the server's own examples."""
         return tasks.of(self.experiment, self.schema, self.public.labels)
+
+    def more(self) -> dict[str, str]:
+        """What every request to devices carries besides the experiment."""
+        return {native.NET: self.net} if self.net else {}
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
@@ -177,9 +183,10 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"development examples, and there are none; {more}"
         )
     notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
-    notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks)
+    net, said = engine.net(experiment, model, schema, task, source)
+    notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks, *([said] if said else []))
     part = next(iter(model_begun.parts), "")
-    setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, notices=notices)
+    setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, net=net, notices=notices)
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:

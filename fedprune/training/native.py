@@ -8,21 +8,28 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedprune.experiment import Training
 from fedprune.graph import BatchNorm, Conv2d, Graph, Linear
-from fedprune.native import program
+from fedprune.graph.message import of_text
+from fedprune.native import library, program
 from fedprune.native.backwards import Asked
 from fedprune.native.machine import Machine
+from fedprune.native.nodes import not_covered
 from fedprune.native.program import Plan, Program
 from fedprune.native.state import State, state
 from fedprune.tasks import CLASSIFICATION, Task, added, zeros
-from fedprune.training import Outcome
+from fedprune.training import Outcome, steps_plainly
 from fedprune.training.batches import Batches
 from fedprune.training.divergence import Diverged, exploded, largest
 from fedprune.training.lean import PLAIN, Lean, parts
 from fedprune.training.optimisers import PLAIN_STEPS, Steps
-from fedprune.types import Masks, Moments, Params, Sgd, Tensor, TopK
+from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor, TopK
 
 _COUNT, _MEAN = "num_batches_tracked", "running_mean"
+
+
+NET = "net"
+"""Value of a request: the model's graph, without its weights."""
 
 
 class Model(NamedTuple):
@@ -33,6 +40,25 @@ class Model(NamedTuple):
     """Everything that the model holds, also what the graph does not."""
     frozen: frozenset[str] = frozenset()
     """Parameters that training leaves as they are."""
+
+
+def installed() -> bool:
+    """Whether the compiled kernels are there."""
+    return library.library() is not None
+
+
+def model(text: str, params: Params) -> Model:
+    """The model of a message. ValueError where it is none, or none that is covered."""
+    graph = of_text(text, params)
+    if why := not_covered(graph):
+        raise ValueError(f"a graph for the native trainer, but {why}")
+    return Model(graph, params)
+
+
+def trains(settings: Training, local: Local) -> bool:
+    """Whether a method's local steps are such as are taken here: plain SGD on all examples of the task's own loss."""
+    own = steps_plainly(local) and (local.around, local.examples, local.turns) == (None, None, None)
+    return own and settings.optimiser == "sgd" and not settings.class_weights
 
 
 def train(

@@ -49,6 +49,8 @@ class Link(NamedTuple):
     what a device with its own data said before round 0."""
     wanted: int = 0
     """Of devices with their own data, how many to wait for where the experiment does not say."""
+    more: Mapping[str, str] = MappingProxyType({})
+    """Values that every request carries besides the experiment."""
     name_of: Callable[[int], str | None] = lambda node: None
     """Node -> the name that its key belongs to, where that is known."""
 
@@ -101,7 +103,9 @@ class Link(NamedTuple):
         limit = self._limit_s([ask.phase.route for ask in asks], fleet)
         by_node = [{fleet.nodes[device]: job for device, job in ask.jobs.items()} for ask in asks]
         index_of = {node: device for device, node in fleet.nodes.items()}
-        answers = exchange(self.grid, self.experiment, list(zip(asks, by_node, strict=True)), index_of, fleet, limit)
+        answers = exchange(
+            self.grid, self.experiment, list(zip(asks, by_node, strict=True)), index_of, fleet, limit, self.more
+        )
         waited = time.perf_counter() - started
         steps = [self._settled(ask, each, fleet, limit, waited) for ask, each in zip(asks, answers, strict=True)]
         # of a message with several phases, each but the last took what the slowest device says
@@ -157,7 +161,7 @@ class Link(NamedTuple):
             if answers.late and limit_s:
                 limit_s *= 2  # one that was late by a little would be late again
             asked = time.perf_counter()
-            answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s)[0]
+            answers = exchange(self.grid, self.experiment, [(ask, again)], index_of, fleet, limit_s, self.more)[0]
             waited_s = max(waited_s, time.perf_counter() - asked)
         everyone.sort(key=lambda reply: place(reply.device))
         if len(everyone) < needed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from flwr.app import Message, RecordDict
@@ -46,12 +47,14 @@ def exchange(
     index_of: Mapping[int, DeviceId],
     fleet: Fleet,
     limit_s: float | None,
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Answers]:
     """Send each node its job of every ask, all in one message, and check what comes back within the limit.
 
-    ``asks`` come with the jobs by node; ``index_of`` are the devices of nodes that were met.
+    ``asks`` come with the jobs by node; ``index_of`` are the devices of nodes that were met; ``more`` are values that
+    each request carries.
     """
-    made = [_requests(experiment, ask, jobs) for ask, jobs in asks]
+    made = [_requests(experiment, ask, jobs, more) for ask, jobs in asks]
     why = f"no reply within {limit_s:g} s" if limit_s else "no reply"
     answers = []
     for (_, jobs), requests in zip(asks, made, strict=True):
@@ -108,12 +111,14 @@ def exchange(
     return answers
 
 
-def _requests(experiment: Experiment, ask: Request, jobs: Mapping[int, Job]) -> dict[Job, tuple[Asked, RecordDict]]:
+def _requests(
+    experiment: Experiment, ask: Request, jobs: Mapping[int, Job], more: Mapping[str, str]
+) -> dict[Job, tuple[Asked, RecordDict]]:
     """For each job how to judge replies, and the request as it is sent."""
     found, text = {}, _experiment.to_json(_experiment.for_devices(experiment))
     for job in dict.fromkeys(jobs.values()):
         request = ask.phase.request(ask.state, job)
-        request = request._replace(values={**request.values, "experiment": text})
+        request = request._replace(values={**request.values, "experiment": text, **more})
         records = to_records(request)
         found[job] = asked(ask.phase, ask.state, job, ask.round, request, records), records
     return found

@@ -16,12 +16,15 @@ from fedprune.counter_rng import generator
 from fedprune.data import DeviceData, Examples, Schema, own
 from fedprune.data.loading import in_order, opened, shuffled
 from fedprune.experiment import Experiment
+from fedprune.federated.rounds.jobs import Job
 from fedprune.graph import width
 from fedprune.graph.shared import unique_state
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot, draws
 from fedprune.tasks import Task
+from fedprune.training import native
 from fedprune.types import DeviceId, Local, Params, Tensor
+from fedprune.wire.payload import Payload
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +76,17 @@ class Device:
             model, _ = _model(*what, shapes)
         training.load_state(model, params)
         return model
+
+    def native(self, request: Payload, params: Params) -> native.Model | None:
+        """The model with these parameters for the native trainer; None where torch computes with it.
+
+        It does not where the server sent no graph, as of a model that the trainer does not cover, where the trainer is
+        not installed, and of narrower models. ValueError for a graph that is none.
+        """
+        text = request.values.get(native.NET)
+        if not isinstance(text, str) or not native.installed() or Job.of(request.values).structured:
+            return None
+        return native.model(text, params)
 
     def local(self, size: float) -> Local:
         """The device's half of the experiment's method, at a size; 0 is the experiment's own."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,6 +29,8 @@ class Here(NamedTuple):
     """The only device of a run; what it computes is what it would compute at the other end of a link, bit for bit."""
 
     device: Device
+    more: Mapping[str, str] = MappingProxyType({})
+    """Values that every request carries, as over a link."""
     together: bool = False
     """No message costs anything, so tests need not wait for the next round's training."""
 
@@ -58,6 +61,7 @@ class Here(NamedTuple):
         """Run a phase on the device. RunStopped, in one line, where it fails: there is nobody else to ask."""
         started, index = time.perf_counter(), self.device.who
         request = phase.request(state, jobs[index])
+        request = request._replace(values={**request.values, **self.more})
         try:
             payload = _carried(phase.device(self.device, _carried(request)), request.masks)
             if diverged := divergence.why(payload.values):

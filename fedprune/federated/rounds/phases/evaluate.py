@@ -11,7 +11,10 @@ from fedprune.federated.rounds.phases import Phase, Reply, divergence
 from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.models import draws
 from fedprune.tasks import CLASSIFICATION, Task
+from fedprune.training import Outcome
 from fedprune.training.divergence import Diverged, largest
+from fedprune.training.native import evaluate as evaluated
+from fedprune.types import Params
 from fedprune.wire.payload import Payload, count
 
 ROUTE = "evaluate"
@@ -37,11 +40,18 @@ def device(self: Device, request: Payload) -> Payload:
     Or, alone, that the model has diverged.
     """
     batch = Job.of(request.values).batch or _BATCH
+    if (native := self.native(request, request.tensors)) is not None:
+        outcome = evaluated(native, self.batches(self.parts.test, batch), batch, self.task)
+        return _reply(outcome, request.tensors)
     model = self.model(request.tensors)
     with draws.seeded(self.number("evaluate")):  # the same in every round, so that only the model differs
         outcome = training.evaluate(model, self.batches(self.parts.test, batch), self.task)
+    return _reply(outcome, request.tensors)
+
+
+def _reply(outcome: Outcome, params: Params) -> Payload:
     if not math.isfinite(outcome.loss):
-        return divergence.reply(Diverged(outcome.loss, *largest(model.state_dict())))
+        return divergence.reply(Diverged(outcome.loss, *largest(params)))
     return Payload({"loss": outcome.loss, **outcome.sums, "seen": outcome.examples})
 
 

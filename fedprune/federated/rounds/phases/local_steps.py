@@ -16,12 +16,13 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import divergence
 from fedprune.models import draws
 from fedprune.tasks import zeros
+from fedprune.training import native as natively
 from fedprune.training.divergence import Diverged
 from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
 from fedprune.training.optimisers import steps_of
 from fedprune.training.quantised import quantisation_aware
-from fedprune.types import Local, Model, Params, Sgd
+from fedprune.types import Local, Model, Params, Sgd, Tensor
 from fedprune.wire.payload import Payload
 
 if TYPE_CHECKING:
@@ -53,16 +54,15 @@ def device(self: Device, request: Payload) -> Payload:
     """
     settings, round, job = self.experiment.training, int(request.values["round"]), Job.of(request.values)
     local = self.local(job.size) if request.values.get(LOCAL) else Local()
+    late = round > self.experiment.rounds - settings.quantise_last
+    plain = not late and not job.inner and natively.trains(settings, local)
+    if plain and (native := self.native(request, own_tensors(request))) is not None:
+        return _natively(self, request, native, local, job)
     model = self.model(own_tensors(request))
     memory = _memory(request, local)
-    sgd = Sgd(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
-    steps = steps_of(settings.optimiser, settings.clip_gradients, settings.proximal)
+    sgd, steps = _sgd(self, request), steps_of(settings.optimiser, settings.clip_gradients, settings.proximal)
     examples = _chosen(self, job, round, local, model, memory)
-    batches = (
-        batch
-        for epoch in range(settings.epochs)
-        for batch in self.shuffled(examples, settings.batch, "train", round, epoch)
-    )
+    batches = _batches(self, examples, round)
     inner = _inner_models(request, len(job.inner))
     each = 1 + min(job.inner_steps, len(inner))
     batches = (batch for batch in batches for _ in range(each))
@@ -78,7 +78,7 @@ def device(self: Device, request: Payload) -> Payload:
     def draw_anew(step: int) -> None:
         draws.begin(self.number("train", round, step))
 
-    if round > self.experiment.rounds - settings.quantise_last:
+    if late:
         local = quantisation_aware(local)
     try:
         with draws.seeded(self.number("train", round)):
@@ -106,6 +106,47 @@ def device(self: Device, request: Payload) -> Payload:
     return Payload({**values, **({"turns": turns} if inner else {}), **said}, {**tensors, **buffers, **evidence})
 
 
+def _natively(self: Device, request: Payload, model: natively.Model, local: Local, job: Job) -> Payload:
+    """The same without torch."""
+    settings, round = self.experiment.training, int(request.values["round"])
+    examples = _shared(self, job, round)
+    try:
+        outcome, state = natively.train(
+            model, _batches(self, examples, round), _sgd(self, request), request.masks, examples=settings.batch,
+            steps=steps_of(settings.optimiser, settings.clip_gradients, settings.proximal), lean=job.lean,
+            task=self.task, smoothing=settings.label_smoothing,
+        )  # fmt: skip
+    except Diverged as error:
+        if not self.experiment.privacy.epsilon:
+            return divergence.reply(error)
+        outcome, state = training.Outcome(0.0, zeros(self.task), 0), own_tensors(request)
+    values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
+    sent = (local.sends or everything)(state, {})
+    tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
+    said, evidence = _reports(self, local, Model(state, request.masks), request, job)
+    return Payload({**values, **said}, {**tensors, **evidence})
+
+
+def _sgd(self: Device, request: Payload) -> Sgd:
+    settings = self.experiment.training
+    return Sgd(float(request.values["learning_rate"]), settings.momentum, settings.weight_decay)
+
+
+def _batches(self: Device, examples: Examples, round: int) -> Iterator[tuple[Tensor, Tensor]]:
+    settings = self.experiment.training
+    for epoch in range(settings.epochs):
+        yield from self.shuffled(examples, settings.batch, "train", round, epoch)
+
+
+def _shared(self: Device, job: Job, round: int) -> Examples:
+    """The part of its examples that a device is given to train on."""
+    examples = self.parts.train
+    if job.share < 1:
+        some = generator(self.experiment.seed, "device", self.who, "share", round).permutation(len(examples))
+        examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
+    return examples
+
+
 def _memory(request: Payload, local: Local) -> dict[str, torch.Tensor]:
     import torch
 
@@ -117,10 +158,7 @@ def _chosen(
     self: Device, job: Job, round: int, local: Local, model: nn.Module, memory: dict[str, torch.Tensor]
 ) -> Examples:
     """The examples that it trains on in this round."""
-    examples = self.parts.train
-    if job.share < 1:
-        some = generator(self.experiment.seed, "device", self.who, "share", round).permutation(len(examples))
-        examples = examples.take(np.sort(some[: ceil(job.share * len(examples))]))
+    examples = _shared(self, job, round)
     if local.examples is not None:
         rng = generator(self.experiment.seed, "device", self.who, "examples", round)
         inputs, batch = self.schema.normalise(examples.inputs), self.experiment.training.batch

@@ -1,0 +1,85 @@
+"""Which trainer an experiment's devices use: the native one gets the model's graph, if the two agree on a step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedprune import tasks, training
+from fedprune.counter_rng import generator
+from fedprune.data import Schema
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.graph import UnsupportedOperation, parameters, trace
+from fedprune.graph.message import to_text
+from fedprune.models import draws
+from fedprune.native.nodes import not_covered
+from fedprune.tasks import Task
+from fedprune.training import native
+from fedprune.types import Sgd
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_EXAMPLES = 4
+_CLOSE = 1e-2
+"""Of the largest value: rounding in another order is far below it, dropout or another function far above."""
+
+
+def net(experiment: Experiment, model: nn.Module, schema: Schema, task: Task, source: str) -> tuple[str, str]:
+    """(the graph for devices' native trainer, empty where torch trains; what is to be said of it, or nothing).
+
+    ``model`` is left as it was. ExperimentError where the native trainer is asked for and cannot be had.
+    """
+    asked = experiment.training.engine
+    if asked == "torch":
+        return "", ""
+    found, why = _covered(experiment, model, schema, task)
+    if not why:
+        return found, "training.engine: devices train natively, without torch, where the compiled trainer is installed"
+    if asked == "native":
+        raise ExperimentError(f"{source}: training.engine: no native training, since {why}; set it to auto or torch")
+    return "", f"training.engine: devices train with torch, since {why}"
+
+
+def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, str]:
+    if not native.installed():
+        return "", "the compiled trainer is not installed here"
+    if experiment.task != tasks.PLAIN or len(schema.classes) < 2:
+        return "", f"it has no loss for {experiment.task}" if experiment.task != tasks.PLAIN else "there is one output"
+    if experiment.training.optimiser != "sgd" or experiment.training.class_weights:
+        return "", "it has plain SGD alone, and no class weights"
+    try:
+        graph = trace(model, tasks.example(task, schema.input_shape))
+    except UnsupportedOperation as error:
+        return "", f"the model cannot be traced: {error}"
+    if why := not_covered(graph):
+        return "", why
+    known = {parameter.name for op in graph.operations for parameter in parameters(op)}
+    for name, parameter in model.named_parameters():
+        if name not in known or not parameter.requires_grad:
+            return "", f"{name} is {'frozen' if name in known else 'no weight of the traced model'}"
+    with draws.seeded(experiment.seed):
+        why = _differs(native.Model(graph, training.state_of(model)), model, schema, experiment.seed)
+    return ("", why) if why else (to_text(graph), "")
+
+
+def _differs(own: native.Model, model: nn.Module, schema: Schema, seed: int) -> str:
+    """Why a step of both trainers differs by more than rounding; empty where none does."""
+    rng = generator(seed, "engine")
+    inputs = rng.normal(size=(_EXAMPLES, *schema.input_shape)).astype(np.float32)
+    batch = inputs, rng.integers(0, len(schema.classes), _EXAMPLES)
+    before, training_mode = training.state_of(model), model.training
+    sgd = Sgd(0.01)
+    try:
+        _, after = native.train(own, [batch], sgd, {}, examples=_EXAMPLES)
+        training.train(model, [batch], sgd)
+        for name, value in training.state_of(model).items():
+            moved = np.abs(value - before[name]).max(initial=0)
+            apart = np.abs(value - after[name]).max(initial=0)
+            if apart > _CLOSE * moved + 1e-5 * np.abs(before[name]).max(initial=0):
+                return f"a step of the model in training is not what its graph says: {name} comes out otherwise"
+    finally:
+        training.load_state(model, before)
+        model.train(training_mode)
+    return ""
