@@ -60,7 +60,7 @@ def not_covered(graph: Graph) -> str | None:
     names = [name for op in graph.operations for name in _names(op)]
     if len(names) != len(set(names)):
         return f"{next(name for name in names if names.count(name) > 1)} is a weight of two layers"
-    for op in graph.operations:
+    for op in sorted(graph.operations, key=lambda op: isinstance(op, _COVERED)):  # what is not there at all comes first
         if why := _why_not(op, graph.shapes):
             return f"{type(op).__name__} in {graph.modules.get(op.output) or op.output!r}{why}"
     return None
