@@ -90,7 +90,7 @@ def test_a_last_batch_of_one_goes_by_running_statistics() -> None:
 
 
 def test_evidence_is_torchs() -> None:
-    model, own, masks, batches = case("resnet8", (3, 16, 16))
+    model, own, masks, batches = case("dscnn", (1, 20, 10))
     outcome, wanted = native.evaluate(own, batches, 20), training.evaluate(model, batches)
     assert outcome.loss == pytest.approx(wanted.loss, rel=1e-5)
     assert (outcome.sums, outcome.examples) == (wanted.sums, wanted.examples)
@@ -100,7 +100,7 @@ def test_evidence_is_torchs() -> None:
     right = evidence.top_gradients(model, inputs, labels, masks, counts)
     for name, top in right.items():
         assert found[name].position.tolist() == top.position.tolist()
-        np.testing.assert_allclose(found[name].value, top.value, rtol=1e-3)
+        np.testing.assert_allclose(found[name].value, top.value, rtol=1e-2)
     moments = native.bn_statistics(own, batches, 20)
     for name, each in evidence.bn_statistics(model, batches).items():
         np.testing.assert_allclose(moments[name].mean, each.mean, atol=1e-5)
