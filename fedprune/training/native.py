@@ -120,6 +120,15 @@ def train(
     return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model, plan, done)}
 
 
+def arena_bytes(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> int:
+    """What `train` takes for weights, activations, gradients and all else, of batches of so many examples."""
+    plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
+    held = state(list(plan.nodes), masks, model.frozen)
+    cuts = program.possible_cuts(plan) if lean.recompute else ()
+    whole = program.training(plan, held, program.cross_entropy(_outputs(plan)), cuts=cuts)
+    return 4 * program.laid_out([whole], held)
+
+
 def _counted(model: Model, plan: Plan, batches: int) -> dict[str, Tensor]:
     """How many batches each batch norm has seen by now."""
     names = [op.mean.name.replace(_MEAN, _COUNT) for op in plan.graph.operations if isinstance(op, BatchNorm)]

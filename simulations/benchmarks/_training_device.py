@@ -1,0 +1,100 @@
+"""One process of benchmark `training`: trains a model as a job says, and prints what a step and the process took.
+
+Run as ``python -m simulations.benchmarks._training_device FOLDER``, with job.json and params.npz in it.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedprune.types import Params, Sgd, Tensor
+
+SGD = Sgd(0.01, 0.9)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    job = json.loads((folder / "job.json").read_text())
+    with np.load(folder / "params.npz") as file:
+        params = {name: file[name] for name in file.files}
+    found = {"native": natively, "torch": in_torch, "message": of_a_message}[job["way"]](job, params, folder)
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    print(json.dumps({**found, "peak_bytes": peak, "torch": "torch" in sys.modules}))
+
+
+def batches(job: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
+    """The same noise for all."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(job["batch"], *job["shape"])).astype(np.float32)
+    return [(inputs, rng.integers(0, 10, job["batch"]))] * job["steps"]
+
+
+class Clock:
+    """Processor seconds between batches, of which the least is a step's."""
+
+    def __init__(self, of: list[tuple[Tensor, Tensor]]) -> None:
+        self._of, self.seconds = of, list[float]()
+
+    def __iter__(self) -> Any:
+        started = None
+        for batch in self._of:
+            if started is not None:
+                self.seconds.append(time.process_time() - started)
+            started = time.process_time()
+            yield batch
+        assert started is not None
+        self.seconds.append(time.process_time() - started)
+
+
+def natively(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
+    from fedprune.training import native
+    from fedprune.training.lean import Lean
+
+    masks = {name.removeprefix("mask/"): value for name, value in params.items() if name.startswith("mask/")}
+    model = native.model(job["net"], {name: value for name, value in params.items() if "/" not in name})
+    clock, lean = Clock(batches(job)), Lean(recompute=job["recompute"])
+    native.train(model, clock, SGD, masks, examples=job["batch"], lean=lean)
+    arena = native.arena_bytes(model, masks, job["batch"], lean)
+    return {"seconds": min(clock.seconds[:-1]), "arena_bytes": arena}
+
+
+def in_torch(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
+    import torch
+
+    from fedprune import models, training
+
+    training.one_thread()
+    masks = {name.removeprefix("mask/"): value for name, value in params.items() if name.startswith("mask/")}
+    model = models.build(job["model"], tuple(job["shape"]), 10)
+    if len(job["shape"]) == 3:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    training.load_state(model, {name: value for name, value in params.items() if "/" not in name})
+    clock = Clock(batches(job))
+    training.train(model, clock, SGD, masks if job["masked"] else None)
+    return {"seconds": min(clock.seconds[:-1])}
+
+
+def of_a_message(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
+    """What a device does with a message of Flower's, from its bytes to the reply's."""
+    from fedprune.federated.link import client
+    from fedprune.federated.link.records import from_records, to_records
+    from fedprune.federated.rounds.phases import local_steps
+
+    with open(folder / "request", "rb") as file:
+        request = from_records(pickle.load(file))
+    device = client._open(str(request.values["experiment"]), 0, None)
+    started = time.process_time()
+    to_records(local_steps.device(device, request), request.masks)
+    return {"seconds": time.process_time() - started}
+
+
+if __name__ == "__main__":
+    main()
