@@ -58,8 +58,9 @@ def small() -> nn.Module:
     """All that has kernels, on odd sizes that no vector divides."""
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.Hardswish(), Squeezed(), nn.BatchNorm2d(12),
-        nn.Conv2d(12, 12, 1, groups=2), nn.ReLU(), nn.ZeroPad2d((1, 0, 2, 1)), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1), nn.Conv2d(12, 7, 3, bias=False), nn.BatchNorm2d(7),
-        nn.ReLU6(), nn.Flatten(), nn.Linear(28, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4),
+        nn.Conv2d(12, 12, 1, groups=2), nn.ReLU(), nn.ZeroPad2d((1, 0, 2, 1)),
+        nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1), nn.Conv2d(12, 7, 3, bias=False), nn.BatchNorm2d(7), nn.ReLU6(),
+        nn.Flatten(), nn.Linear(28, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""From the source distribution to an installed package: with a compiler, without one, and beside a Flower app bundle."""
+"""From the source distribution to an installed package: with a compiler, without one, beside a Flower app bundle."""
 
 import os
 import shutil
@@ -6,7 +6,6 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,14 +92,14 @@ def test_a_library_has_three_functions_and_nothing_of_a_standard_library(install
 
 
 @pytest.fixture
-def no_compiler(tmp_path: Path) -> Iterator[dict[str, str]]:
+def no_compiler(tmp_path: Path) -> dict[str, str]:
     """Variables of an environment that has CMake and nothing that compiles."""
     place = tmp_path / "programs"
     place.mkdir()
     for program in ("cmake", "ninja", "make"):
         if found := shutil.which(program):
             (place / program).symlink_to(found)
-    yield {"PATH": str(place), "CC": "", "CXX": ""}
+    return {"PATH": str(place), "CC": "", "CXX": ""}
 
 
 def test_without_a_compiler_it_installs_without_kernels_and_says_so(

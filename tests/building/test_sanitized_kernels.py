@@ -1,4 +1,4 @@
-"""The kernels under address and undefined-behaviour sanitizers, over arenas of exactly their size, warnings as errors."""
+"""The kernels under address and undefined-behaviour sanitizers, without warnings, over arenas of exactly their size."""
 
 import shutil
 import subprocess
