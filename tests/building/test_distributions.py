@@ -35,12 +35,16 @@ def wheel(source: Path, folder: Path, **environment: str) -> tuple[Path, str]:
     done = subprocess.run([sys.executable, "-m", *command], env=built, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = folder.glob("*.whl")
-    return found, done.stdout
+    return found, done.stdout + done.stderr
 
 
 def asked(*path: Path | str, cwd: Path) -> list[str]:
     """Where the package is imported from and its instruction set, by a Python that has only these places."""
-    environment = {"PYTHONPATH": os.pathsep.join(map(str, path)), "PATH": os.environ["PATH"]}
+    environment = {
+        "PYTHONPATH": os.pathsep.join(map(str, path)),
+        "PATH": os.environ["PATH"],
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run([sys.executable, "-S", "-c", ASK], env=environment, cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
