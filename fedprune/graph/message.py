@@ -72,7 +72,7 @@ def of_text(text: str, params: Params) -> Graph:
             for key, value in fields.items():
                 if isinstance(value, dict) and "name" in value:
                     tensors[f"{place}/{key}"] = params[value["name"]].reshape(value.pop("shape"))
-    except (zlib.error, msgspec.DecodeError, TypeError, KeyError, AttributeError) as error:
+    except (zlib.error, msgspec.DecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a graph: {error}") from error
     return from_message(values, tensors)
 

@@ -32,7 +32,7 @@ from fedprune.types import Tensor
 
 _BAND = 2**18
 """Elements of an input that are read again and again before the next ones: what a processor's cache holds."""
-_G_AT, _G_CHANNEL, _X_AT, _ROWS, _X_GROUP = 1, 2, 5, 9, 13  # fields of a step of dense weights
+_G_AT, _G_CHANNEL, _X_AT, _ROWS, _X_GROUP = 1, 2, 6, 11, 15  # fields of a step of dense weights
 _VECTOR = 16  # the most lanes that a partial sum has
 
 
@@ -147,7 +147,7 @@ class Backwards:
 
     def _weighted(self, op: Conv2d | Linear, name: str, g: Held) -> None:
         own, of, x = window(op), self.state.entries(op.weight.name), self.forwards.maps[name]
-        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1])
+        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1], x.map.group)
         to = self.state.gradient(op.weight.name)
         if op.weight.name in self.grown:
             self._whole(op, x, g)
@@ -179,7 +179,7 @@ class Backwards:
         own, of, into = window(op), self.state.entries(op.weight.name), self.grown[op.weight.name]
         reads = forwards(own, Entries(of.shape, None, 0), x.map)
         assert isinstance(reads, Shared)
-        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1])
+        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1], x.map.group)
         rows = into.elements // len(reads.offsets)
         self.asked.append(Asked(op.weight.name, len(self.forwards.steps), rows, of.shape[0] // own.groups, into))
         size, offsets = Size(rows, g.size.height, g.size.width), self.state.constant(reads.offsets)

@@ -26,7 +26,7 @@ from fedprune.graph import (
 )
 from fedprune.graph.operations import Bounds
 from fedprune.native.arena import Buffer
-from fedprune.native.maps import Halo, Held, flat, held
+from fedprune.native.maps import Halo, Held, Lanes, flat, held
 from fedprune.native.nodes import Node
 from fedprune.native.state import State
 from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size, Step, step
@@ -50,7 +50,7 @@ class Forwards:
     state: State
     sizes: Mapping[str, Size]
     halos: Mapping[str, Halo]
-    lanes: int
+    lanes: Lanes
     at_rest: frozenset[str] = frozenset()
     """Outputs of batch norms that go by their running statistics."""
     momentum: float | None = -1.0
@@ -109,11 +109,11 @@ class Forwards:
     def _weighted(self, op: Conv2d | Linear, x: Held, y: Held, clip: Clip, wants_sums: str | None) -> None:
         own, of = window(op), self.state.entries(op.weight.name)
         reads = forwards(own, of, x.map)
-        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1])
+        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1], x.map.group)
         bias = self.state.value(op.bias.name) if op.bias is not None else None
         weights, sums, shift = self.state.value(op.weight.name), None, None
         if wants_sums is not None:
-            sums = Place(Buffer(y.size.channels * 2 * self.lanes))
+            sums = Place(Buffer(y.size.channels * 2 * self.lanes.all))
             self.sums[wants_sums] = sums.buffer
             shift = self.state.value(wants_sums)
         size = flat(y.size, y.map, given)
@@ -141,7 +141,7 @@ class Forwards:
             else:
                 sums = self.sums.get(op.mean.name)
                 if sums is None:
-                    sums = Buffer(y.size.channels * 2 * self.lanes)
+                    sums = Buffer(y.size.channels * 2 * self.lanes.all)
                     self.emit(Kind.SUMS, x.map, x.size, Place(sums), mean)
                 moved = (None, None) if self.momentum is None else (mean, variance)
                 momentum = op.momentum if self.momentum is None or self.momentum < 0 else self.momentum
@@ -177,7 +177,7 @@ def reshaped(x: Held, y: Held) -> tuple[Map, Map, Size]:
     one, other = (x, y) if y.size.height * y.size.width == 1 else (y, x)
     step = other.map.channel
     size = one.size
-    row = Map(other.map.at, size.height * size.width * step, size.width * step, step)
+    row = Map(other.map.at, size.height * size.width * step, size.width * step, step, other.map.group)
     return (one.map, row, size) if one is x else (row, one.map, size)
 
 

@@ -59,15 +59,18 @@ class Machine:
 
     def feed(self, program: Program, inputs: Tensor, labels: Tensor, scale: float) -> None:
         """Put a batch in, of at most as many examples as there are lanes; gradients will be times ``scale``."""
-        count, lanes, ends = len(inputs), self.plan.lanes, program.ends
+        count, (lanes, groups), ends = len(inputs), self.plan.lanes, program.ends
         size, (rows, columns) = ends.input.size, ends.input.halo
-        shape = size.channels, size.height + 2 * rows, size.width + 2 * columns, lanes
+        shape = groups, size.channels, size.height + 2 * rows, size.width + 2 * columns, lanes
         whole = self.part(ends.input.buffer).reshape(shape)
-        inner = whole[:, rows : rows + size.height, columns : columns + size.width]
-        inner[..., :count] = np.moveaxis(inputs.reshape(count, *size), 0, -1)
-        inner[..., count:] = 0
+        inner = whole[:, :, rows : rows + size.height, columns : columns + size.width]
+        given = inputs.reshape(count, *size)
+        for group in range(-(-count // lanes)):
+            some = given[group * lanes : (group + 1) * lanes]
+            inner[group, ..., : len(some)] = np.moveaxis(some, 0, -1)
+            inner[group, ..., len(some) :] = 0
         self.part(ends.labels)[:count].view(np.int32)[:] = labels
-        self.part(ends.losses)[lanes] = scale
+        self.part(ends.losses)[lanes * groups] = scale
 
     def run(self, program: Program, examples: int, steps: slice = slice(None)) -> None:
         """Run a program, or some of its steps."""
@@ -76,12 +79,13 @@ class Machine:
     def rows(self, steps: Tensor, examples: int) -> None:
         """Run encoded steps of one's own."""
         threads, wanted = self._how
-        library.run(self.arena, self.plan.lanes, examples, steps, threads=threads, wanted=wanted)
+        library.run(self.arena, self.plan.lanes.lanes, examples, steps, threads=threads, wanted=wanted)
 
     def outputs(self, program: Program, examples: int) -> Tensor:
         """Outputs (n, F) of the batch that ran last."""
-        values = self.part(program.ends.output.buffer).reshape(-1, self.plan.lanes)
-        return np.ascontiguousarray(values[:, :examples].T)
+        lanes, groups = self.plan.lanes
+        values = self.part(program.ends.output.buffer).reshape(groups, -1, lanes)
+        return np.ascontiguousarray(values.transpose(0, 2, 1).reshape(lanes * groups, -1)[:examples])
 
     def losses(self, program: Program, examples: int) -> Tensor:
         """The loss (n,) of each example of the batch that ran last."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fedprune.native.arena import Buffer
 from fedprune.native.steps import Map, Place, Size
@@ -19,6 +20,7 @@ class Held:
     size: Size
     halo: Halo
     lanes: int
+    groups: int
 
     @property
     def map(self) -> Map:
@@ -30,17 +32,25 @@ class Held:
         row, step = (self.size.width + 2 * self.halo[1]) * self.lanes, self.lanes
         channel = (self.size.height + 2 * self.halo[0]) * row
         at = (self.halo[0] + rows) * row + (self.halo[1] + columns) * step
-        return Map(Place(self.buffer, at), channel, row, step)
+        return Map(Place(self.buffer, at), channel, row, step, self.size.channels * channel)
 
 
-def elements(size: Size, halo: Halo, lanes: int) -> int:
-    """Of a map with its halo."""
-    return size.channels * (size.height + 2 * halo[0]) * (size.width + 2 * halo[1]) * lanes
+class Lanes(NamedTuple):
+    """How a batch's examples lie: so many side by side, in so many groups."""
+
+    lanes: int
+    groups: int
+
+    @property
+    def all(self) -> int:
+        """The most examples that there is room for."""
+        return self.lanes * self.groups
 
 
-def held(size: Size, halo: Halo, lanes: int) -> Held:
+def held(size: Size, halo: Halo, of: Lanes) -> Held:
     """A map in a new buffer."""
-    return Held(Buffer(elements(size, halo, lanes)), size, halo, lanes)
+    cells = (size.height + 2 * halo[0]) * (size.width + 2 * halo[1])
+    return Held(Buffer(size.channels * cells * of.all), size, halo, *of)
 
 
 def flat(size: Size, *maps: Map) -> Size:

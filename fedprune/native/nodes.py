@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fedprune.graph import (
     Add,
@@ -60,7 +60,7 @@ def not_covered(graph: Graph) -> str | None:
     names = [name for op in graph.operations for name in _names(op)]
     if len(names) != len(set(names)):
         return f"{next(name for name in names if names.count(name) > 1)} is a weight of two layers"
-    for op in graph.operations:
+    for op in sorted(graph.operations, key=lambda op: isinstance(op, _COVERED)):  # what is not there at all comes first
         if why := _why_not(op, graph.shapes):
             return f"{type(op).__name__} in {graph.modules.get(op.output) or op.output!r}{why}"
     return None
@@ -113,8 +113,14 @@ def nodes(graph: Graph) -> list[Node]:
             return after.output, after.bounds
         return name, FREE
 
+    padded: dict[str, Pad] = {}
     held: dict[str, Node] = {}  # output of an addition -> the norm that takes it over
     for op in graph.operations:
+        if isinstance(op, Pad) and isinstance(only(op.output), Conv2d) and not any(map(any, op.padding[:2])):
+            padded[op.output] = op  # which the layer does by itself
+            continue
+        if isinstance(op, Conv2d) and op.inputs[0] in padded:
+            op = _padding(op, padded[op.inputs[0]])
         if op.output in held:
             node = held[op.output]
             found.append(Node(node.op, *clip(op.output), node.other))
@@ -133,3 +139,9 @@ def nodes(graph: Graph) -> list[Node]:
         else:
             found.append(Node(op, op.output, op.bounds if isinstance(op, Clip) else FREE))
     return found
+
+
+def _padding(op: Conv2d, pad: Pad) -> Conv2d:
+    (top, bottom), (left, right) = op.padding
+    (above, below), (before, after) = pad.padding[2:]
+    return replace(op, inputs=pad.inputs, padding=((top + above, bottom + below), (left + before, right + after)))

@@ -10,13 +10,14 @@ from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Graph, Linear
 from fedprune.native.arena import Buffer, lives, place
 from fedprune.native.backwards import Asked, Backwards
 from fedprune.native.forwards import Forwards
-from fedprune.native.maps import Halo, Held
+from fedprune.native.maps import Halo, Held, Lanes
 from fedprune.native.nodes import Node, nodes, size_of
 from fedprune.native.state import State
 from fedprune.native.steps import Kind, Place, Size, Step
 from fedprune.native.weights import input_halo, output_halo, window
 
-LANES = 8
+LANES = 16
+"""Of a group; 8 where no batch has more examples."""
 _CHUNK = 2**16
 """Of a whole gradient, values at a time."""
 
@@ -48,7 +49,7 @@ class Plan:
     sizes: dict[str, Size]
     halos: dict[str, Halo]
     gradient_halos: dict[str, Halo]
-    lanes: int
+    lanes: Lanes
 
 
 Loss = Callable[[Forwards, Held, "Held | None", Buffer, Buffer], None]
@@ -57,7 +58,7 @@ Loss = Callable[[Forwards, Held, "Held | None", Buffer, Buffer], None]
 
 def plan(graph: Graph, examples: int) -> Plan:
     """Prepare a covered graph for batches of at most so many examples."""
-    lanes = -(-examples // LANES) * LANES
+    lanes = Lanes(8, 1) if examples <= 8 else Lanes(LANES, -(-examples // LANES))
     sizes = {name: size_of(shape) for name, shape in graph.shapes.items()}
     halos: dict[str, Halo] = {}
     back: dict[str, Halo] = {}
@@ -90,7 +91,7 @@ def norms(plan: Plan) -> frozenset[str]:
 def _ends(plan: Plan, emitter: Forwards, labels: int) -> tuple[Held, Buffer, Buffer]:
     source = emitter.new(plan.graph.input)
     emitter.clear(source)
-    return source, Buffer(labels * plan.lanes), Buffer(plan.lanes + 1)
+    return source, Buffer(labels * plan.lanes.all), Buffer(plan.lanes.all + 1)
 
 
 def evaluation(plan: Plan, state: State, loss: Loss, labels: int = 1) -> Program:
@@ -222,7 +223,7 @@ def cross_entropy(classes: int, smoothing: float = 0.0) -> Loss:
 
     def emit(to: Forwards, output: Held, into: Held | None, labels: Buffer, losses: Buffer) -> None:
         gradient = into.map if into is not None else output.map._replace(at=None)
-        scale = Place(losses, to.lanes)
+        scale = Place(losses, to.lanes.all)
         to.emit(Kind.CROSS_ENTROPY, output.map, gradient, classes, Place(labels), Place(losses), scale, smoothing)
 
     return emit

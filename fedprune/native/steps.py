@@ -28,15 +28,16 @@ class Place(NamedTuple):
 
 
 class Map(NamedTuple):
-    """Where a map lies: lane 0 of its first position, and the distances between channels, rows and positions."""
+    """Where a map lies: lane 0 of its first position, and the distances of channels, rows, positions and groups."""
 
     at: Place | None
     channel: int
     row: int
     step: int
+    group: int
 
 
-NO_MAP = Map(None, 0, 0, 0)
+NO_MAP = Map(None, 0, 0, 0, 0)
 
 
 class Size(NamedTuple):

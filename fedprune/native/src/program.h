@@ -1,8 +1,8 @@
 // What a program is made of: steps, each a kind and its fields, over one arena of floats and integers of four bytes.
 //
-// A map (C, H, W) of a batch lies with its examples side by side: lane b of position (c, h, w) is at
-// at + c * channel + h * row + w * step + b. Lanes that hold no example hold anything finite; what would let them into a
-// sum over examples leaves them out. Around a map there may be a halo of zeros, which convolutions read. Places and
+// A map (C, H, W) of a batch lies in groups of examples, of which a group's lie side by side: lane b of position
+// (c, h, w) of group n is at at + n * group + c * channel + h * row + w * step + b. Lanes that hold no example hold
+// anything finite; what would let them into a sum over examples leaves them out. Around a map there may be a halo of zeros, which convolutions read. Places and
 // distances count elements of four bytes. fedprune/native/steps.py has the same fields in the same order.
 #pragma once
 
@@ -13,7 +13,7 @@ namespace fedprune {
 using i64 = std::int64_t;
 
 struct Map {
-    i64 at, channel, row, step;
+    i64 at, channel, row, step, group;
 };
 
 struct Size {
@@ -30,7 +30,7 @@ struct Gather {
     Size size;                                  // rows, height, width of y
     i64 starts, offsets, index, weights, bias;  // index and bias: -1 is none
     i64 accumulate;
-    i64 sums, shift;  // -1, or where sums of y - shift and of its square go, a lane each: (rows, 2, lanes)
+    i64 sums, shift;  // -1, or where sums of y - shift and of its square go, a lane each: (groups, rows, 2, lanes)
     Clip clip;
 };
 
@@ -69,7 +69,7 @@ struct BiasGradient {
     i64 gradient;
 };
 
-// sums of x - shift and of its square, a lane each: (channels, 2, lanes)
+// sums of x - shift and of its square, a lane each: (groups, channels, 2, lanes)
 struct Sums {
     Map x;
     Size size;
@@ -206,8 +206,8 @@ constexpr i64 FIELDS = 40;  // of a step, its kind first
 
 struct Batch {
     float* arena;
-    i64 lanes;     // a multiple of 8
-    i64 examples;  // lanes that hold one, the first of all
+    i64 lanes;     // of a group: 8 or 16
+    i64 examples;  // in the lanes from the first on, group by group
     int threads;
 };
 

@@ -1,0 +1,133 @@
+"""``training.engine``: which trainer a run uses and why, and that it makes no difference where it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_world
+import torch
+from torch import nn
+
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.graph import trace
+from fedprune.graph.message import of_text, to_text
+from fedprune.native import library, nodes
+from fedprune.runs.run import simulate, train
+from fedprune.runs.setting import prepare
+from fedprune.training import state_of
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
+
+
+def asked(engine: str = "native", **changes: Any) -> Experiment:
+    training = {"batch": 8, "grow_batch": 16, "engine": engine, **changes.pop("training", {})}
+    return tiny_world.experiment(**{"training": training, "method": tiny_world.FEDTINY, **changes})
+
+
+def recurrent(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gru, self.head = nn.GRU(6, 8, batch_first=True), nn.Linear(8, classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.gru(x[:, 0])[0][:, -1])
+            return logits
+
+    return Net()
+
+
+def dropping(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 20), nn.ReLU(), nn.Dropout(0.5), nn.Linear(20, classes))
+
+
+def tied(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    layer = nn.Linear(36, 36)
+    return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(36, classes))
+
+
+def frozen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    net = tiny_world.net(input_shape, classes)
+    net[1].requires_grad_(False)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("net", "why"),
+    [
+        (recurrent, "Gru in 'gru' has no kernels"),
+        (dropping, "a step of the model in training is not what its graph says"),
+        (tied, "1.weight is a weight of two layers"),
+        (frozen, "1.0.weight is frozen"),
+    ],
+)
+def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tiny_world, net.__name__, net, raising=False)
+    model = f"tiny_world:{net.__name__}"
+    setting = prepare(asked("auto", model=model, method={"name": "fedavg"}), "test")
+    assert setting.net == ""
+    (said,) = [notice for notice in setting.notices if notice.startswith("training.engine")]
+    assert said.startswith("training.engine: devices train with torch")
+    assert why in said
+    with pytest.raises(ExperimentError, match=f"test: training.engine: no native training, since .*{why}"):
+        prepare(asked("native", model=model, method={"name": "fedavg"}), "test")
+
+
+def test_adam_and_other_tasks_train_with_torch() -> None:
+    assert prepare(asked("auto", training={"optimiser": "adam"}), "test").net == ""
+    assert prepare(asked("auto"), "test").net
+    assert prepare(asked("torch"), "test").net == ""
+
+
+def test_a_graph_travels_without_its_weights() -> None:
+    model = tiny_world.net((1, 6, 6), 3).eval()
+    graph = trace(model, torch.zeros(1, 1, 6, 6))
+    text = to_text(graph)
+    assert len(text) < 1000
+    there = of_text(text, state_of(model))
+    assert nodes.not_covered(there) is None
+    assert [type(op) for op in there.operations] == [type(op) for op in graph.operations]
+    assert dict(there.shapes) == dict(graph.shapes)
+    for wrong in ("", text[:-9], text[::-1]):
+        with pytest.raises(ValueError, match="not a graph"):
+            of_text(wrong, state_of(model))
+    with pytest.raises(ValueError, match="not a graph"):
+        of_text(text, {})
+
+
+def test_a_simulation_learns_and_ends_in_files(tmp_path: Path) -> None:
+    """And torch gives much the same."""
+    found = {}
+    for engine in ("native", "torch"):
+        rows: list[dict[str, Any]] = []
+        found[engine] = train(asked(engine, rounds=4), tmp_path / engine, progress=rows.append)
+        assert any("train natively" in row.get("notice", "") for row in rows) == (engine == "native")
+    assert found["native"]["accuracy_float"] > 0.8
+    assert abs(found["native"]["accuracy_float"] - found["torch"]["accuracy_float"]) < 0.15
+    assert (tmp_path / "native" / "model.tflite").exists()
+
+
+def test_stopped_and_resumed_it_ends_in_the_same_bits(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train(asked(), whole)
+
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict[str, Any]) -> None:
+        if row.get("phase") == "train" and row.get("round") == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(asked(), cut, progress=stop)
+    train(asked(), cut, resume=True)
+    assert (whole / "model.npz").read_bytes() == (cut / "model.npz").read_bytes()
+
+
+def test_one_holder_trains_the_bits_of_a_federation_of_one(tmp_path: Path) -> None:
+    data = {"name": "tiny_world:load", "partition": "iid", "devices": 1, "public": 0.2}
+    simulate(asked(data=data), tmp_path / "over")
+    train(asked(data=data), tmp_path / "here")
+    assert (tmp_path / "over" / "model.npz").read_bytes() == (tmp_path / "here" / "model.npz").read_bytes()

@@ -1,0 +1,108 @@
+"""Every operation forwards and back against torch in float64, over odd shapes, batches and densities."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from natively import apart, batch_of, in_torch, masked, natively
+from torch import nn
+
+from fedprune.native import library
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
+_CLOSE = 2e-4
+
+
+def held(model: nn.Module, shape: tuple[int, ...], classes: int, examples: int, density: float) -> None:
+    inputs, labels = batch_of(shape, classes, examples)
+    masks = masked(model, density)
+    right = in_torch(model, inputs, labels)
+    assert apart(natively(model, masks, inputs, labels), right, masks) < _CLOSE
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
+    """Two of them, of any kernel, stride, dilation, padding and groups, with what a net has between."""
+    groups = draw(st.sampled_from([1, 1, 2, 5]))
+    channels, out = groups * draw(st.integers(1, 3)), groups * draw(st.integers(1, 5))
+    kernel = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    dilation = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    padding = draw(st.integers(0, kernel[0])), draw(st.integers(0, 2))
+    size = draw(st.integers(9, 14)), draw(st.integers(8, 13))
+    first = nn.Conv2d(channels, out, kernel, stride, padding, dilation, groups, bias=draw(st.booleans()))
+    middle = draw(st.sampled_from([nn.Identity(), nn.BatchNorm2d(out), nn.ReLU(), nn.Hardswish(), nn.ReLU6()]))
+    second = nn.Conv2d(out, out, 3, padding=1, groups=draw(st.sampled_from([1, groups, out])))
+    return nn.Sequential(first, middle, second, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(out, 3)), (
+        channels, *size,
+    )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(convolutions(), st.integers(2, 19), st.sampled_from([0.1, 0.3, 1.0]), st.integers(0, 99))
+def test_convolutions(net: tuple[nn.Module, tuple[int, ...]], examples: int, density: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    model, shape = net
+    with torch.no_grad():
+        for weight in model.parameters():  # of one near 0 before a norm the gradient is large, and little but rounding
+            size = torch.empty(weight.shape).uniform_(0.3, 1) / max(1, weight[0].numel()) ** 0.5
+            weight.copy_(size * torch.where(torch.rand(weight.shape) < 0.5, -1.0, 1.0))
+    held(model, shape, 3, examples, density)
+
+
+class Squeezed(nn.Module):
+    """A residual block with squeeze-and-excitation, a concatenation and a padded shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.second, self.last = nn.Conv2d(6, 6, 3, padding=1, bias=False), nn.BatchNorm2d(6)
+        self.down, self.up = nn.Conv2d(6, 2, 1), nn.Conv2d(2, 6, 1)
+        self.head = nn.Linear(12 * 4 * 5, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        wide = nn.functional.pad(x, (0, 0, 0, 0, 1, 2))
+        y = torch.relu(self.norm(self.first(x)))
+        y = self.last(self.second(y))
+        gate = torch.sigmoid(self.up(torch.relu(self.down(nn.functional.adaptive_avg_pool2d(y, 1)))))
+        y = torch.relu(y * gate + wide)
+        both = torch.cat([nn.functional.max_pool2d(y, 2), nn.functional.avg_pool2d(torch.tanh(y), 2)], 1)
+        logits: torch.Tensor = self.head(both.flatten(1))
+        return logits
+
+
+class Twice(nn.Module):
+    """A norm that two read, before an activation: what comes first in a pre-activation net."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv1d(4, 5, 3, padding=1, stride=2), nn.BatchNorm1d(5)
+        self.one, self.other, self.head = nn.Conv1d(5, 5, 1), nn.BatchNorm1d(5, affine=False), nn.Linear(5, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x))
+        y = torch.relu(self.other(self.one(torch.relu(y))) + y)
+        logits: torch.Tensor = self.head(y.mean(2))
+        return logits
+
+
+NETS: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
+    "perceptron": (nn.Sequential(nn.Flatten(), nn.Linear(21, 17), nn.BatchNorm1d(17), nn.ReLU(), nn.Linear(17, 5)), (3, 7), 5),
+    "squeezed": (Squeezed(), (3, 8, 10), 4),
+    "twice": (Twice(), (4, 21), 3),
+    "pools that overlap": (
+        nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d((2, 1)), nn.Flatten(), nn.Linear(40, 3)),
+        (2, 10, 11), 3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("density", [0.3, 1.0])
+@pytest.mark.parametrize("examples", [2, 5, 16, 33])
+@pytest.mark.parametrize("name", NETS)
+def test_nets(name: str, examples: int, density: float) -> None:
+    torch.manual_seed(1)
+    model, shape, classes = NETS[name]
+    held(model, shape, classes, examples, density)

@@ -1,0 +1,57 @@
+"""What must not change a bit: threads, micro-batches where no norm sees a batch, blocks computed twice, AVX-512 or AVX2."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from natively import apart, batch_of, in_torch, masked, natively, same
+from torch import nn
+
+from fedprune import models
+from fedprune.native import library
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
+
+
+def without_norms() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(
+        nn.Conv2d(3, 17, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(17, 33, 3, 2, 1), nn.Hardswish(),
+        nn.Conv2d(33, 33, 3, groups=33), nn.Flatten(), nn.Linear(33 * 4, 10),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("density", [0.2, 1.0])
+def test_any_cut_into_micro_batches_gives_the_same_bits(density: float) -> None:
+    model = without_norms()
+    masks = masked(model, density)
+    inputs, labels = batch_of((3, 16, 16), 10, 37)
+    whole = natively(model, masks, inputs, labels)
+    for at_a_time in (1, 7, 8, 16, 30):
+        assert same(natively(model, masks, inputs, labels, at_a_time=at_a_time), whole)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 40])
+def test_threads_change_nothing(threads: int) -> None:
+    model = models.build("resnet8", (3, 16, 16), 10)
+    masks = masked(model, 0.3)
+    batch = batch_of((3, 16, 16), 10, 12)
+    assert same(natively(model, masks, *batch, threads=threads), natively(model, masks, *batch))
+
+
+def test_blocks_computed_twice_change_nothing() -> None:
+    model = models.build("resnet8", (3, 16, 16), 10)
+    masks = masked(model, 0.3)
+    batch = batch_of((3, 16, 16), 10, 12)
+    assert same(natively(model, masks, *batch, recompute=True), natively(model, masks, *batch))
+
+
+@pytest.mark.parametrize("instructions", ["baseline", "avx2"])
+def test_every_instruction_set_computes_the_same_to_rounding(instructions: str) -> None:
+    model = without_norms()
+    masks = masked(model, 0.3)
+    batch = batch_of((3, 16, 16), 10, 21)
+    found = natively(model, masks, *batch, instructions=instructions)
+    assert apart(found, in_torch(model, *batch), masks) < 2e-4
+    if instructions == "avx2":  # which has as many lanes as examples, and fuses as AVX-512 does
+        assert library.instructions("avx2") != "avx2" or same(found, natively(model, masks, *batch))

@@ -1,0 +1,125 @@
+"""Whole trainings and evidence beside torch's: the same to rounding, and by the same rules."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from natively import masked
+from torch import nn
+
+from fedprune import models, training
+from fedprune.graph import trace
+from fedprune.native import library
+from fedprune.training import evidence, native
+from fedprune.training.divergence import Diverged
+from fedprune.training.lean import Lean
+from fedprune.training.optimisers import Steps
+from fedprune.types import Masks, Sgd, Tensor
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
+
+
+class Case(NamedTuple):
+    """A model, its masks, and batches of something that can be learnt."""
+
+    model: nn.Module
+    own: native.Model
+    masks: Masks
+    batches: list[tuple[Tensor, Tensor]]
+
+
+def case(name: str, shape: tuple[int, ...], density: float = 0.3, examples: int = 90, batch: int = 20) -> Case:
+    training.one_thread()
+    torch.manual_seed(1)
+    model = models.build(name, shape, 5)
+    masks = masked(model, density)
+    rng = np.random.default_rng(3)
+    labels = rng.integers(0, 5, examples)
+    inputs = rng.normal(size=(examples, *shape)).astype(np.float32)
+    inputs += rng.normal(size=(5, *shape)).astype(np.float32)[labels]
+    batches = [(inputs[at : at + batch], labels[at : at + batch]) for at in range(0, examples, batch)]
+    own = native.Model(trace(model, inputs), training.state_of(model))
+    return Case(model, own, masks, batches)
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    assert all(one[name].dtype == other[name].dtype and one[name].shape == other[name].shape for name in one)
+    return max(float(np.abs(one[name] - other[name]).max(initial=0)) for name in one)
+
+
+@pytest.mark.parametrize("steps", [Steps(), Steps(clip=0.5, proximal=0.1)])
+@pytest.mark.parametrize(("name", "shape"), [("digits_cnn", (1, 8, 8)), ("har_cnn", (9, 64)), ("dscnn", (1, 20, 10))])
+def test_a_training_ends_where_torchs_does(name: str, shape: tuple[int, ...], steps: Steps) -> None:
+    model, own, masks, batches = case(name, shape)
+    sgd = Sgd(0.02, 0.9, 5e-4)
+    outcome, params = native.train(own, batches, sgd, masks, examples=20, steps=steps)
+    wanted = training.train(model, batches, sgd, masks, steps=steps)
+    assert apart(params, training.state_of(model)) < 1e-4
+    assert outcome.loss == pytest.approx(wanted.loss, rel=1e-4)
+    assert (outcome.sums, outcome.examples) == (wanted.sums, wanted.examples)
+    assert not any(params[name][~mask].any() for name, mask in masks.items())
+
+
+def test_two_hundred_steps_learn_as_much() -> None:
+    losses = {"torch": [], "native": []}
+    for seed in range(3):
+        model, own, masks, batches = case("digits_cnn", (1, 8, 8), density=0.1, examples=400, batch=20)
+        many = [batches[at] for at in np.random.default_rng(seed).integers(0, len(batches), 200)]
+        losses["native"].append(native.train(own, many, Sgd(0.01, 0.9), masks, examples=20)[0].loss / 4000)
+        losses["torch"].append(training.train(model, many, Sgd(0.01, 0.9), masks).loss / 4000)
+    spread = max(np.ptp(losses["torch"]), 0.01)
+    assert abs(np.mean(losses["native"]) - np.mean(losses["torch"])) < spread
+    assert max(losses["native"]) < 1.2  # of ln 5 = 1.6
+
+
+def test_a_last_batch_of_one_goes_by_running_statistics() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(n, 6)).astype(np.float32), rng.integers(0, 3, n)) for n in (5, 1)]
+    own = native.Model(trace(model, batches[0][0]), training.state_of(model))
+    _, params = native.train(own, batches, Sgd(0.1), {}, examples=5)
+    training.train(model, batches, Sgd(0.1))
+    state = training.state_of(model)
+    del params["2.num_batches_tracked"], state["2.num_batches_tracked"]
+    assert apart(params, state) < 1e-5
+
+
+def test_evidence_is_torchs() -> None:
+    model, own, masks, batches = case("dscnn", (1, 20, 10))
+    outcome, wanted = native.evaluate(own, batches, 20), training.evaluate(model, batches)
+    assert outcome.loss == pytest.approx(wanted.loss, rel=1e-5)
+    assert (outcome.sums, outcome.examples) == (wanted.sums, wanted.examples)
+    inputs, labels = (np.concatenate(each) for each in zip(*batches, strict=True))
+    counts = {name: 7 for name in [*masks][:5]}
+    found = native.top_gradients(own, inputs, labels, masks, counts)
+    right = evidence.top_gradients(model, inputs, labels, masks, counts)
+    for name, top in right.items():
+        assert found[name].position.tolist() == top.position.tolist()
+        np.testing.assert_allclose(found[name].value, top.value, rtol=1e-2)
+    moments = native.bn_statistics(own, batches, 20)
+    for name, each in evidence.bn_statistics(model, batches).items():
+        np.testing.assert_allclose(moments[name].mean, each.mean, atol=1e-5)
+        np.testing.assert_allclose(moments[name].variance, each.variance, rtol=1e-4)
+        assert moments[name].examples == each.examples
+
+
+def test_micro_batches_recomputed_without_norms_end_in_the_same_bits() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(3, 9, 3), nn.ReLU(), nn.Conv1d(9, 7, 3), nn.ReLU(), nn.Flatten(), nn.Linear(84, 4))
+    rng = np.random.default_rng(0)
+    batches = [(rng.normal(size=(22, 3, 16)).astype(np.float32), rng.integers(0, 4, 22)) for _ in range(3)]
+    own = native.Model(trace(model, batches[0][0]), training.state_of(model))
+    _, whole = native.train(own, batches, Sgd(0.1), {}, examples=22)
+    _, cut = native.train(own, batches, Sgd(0.1), {}, examples=22, lean=Lean(micro_batch=9, recompute=True))
+    assert apart(whole, cut) == 0
+
+
+def test_divergence_names_what_is_largest() -> None:
+    _, own, masks, batches = case("digits_cnn", (1, 8, 8))
+    with pytest.raises(Diverged, match="the loss is"):
+        native.train(own, batches * 20, Sgd(1e6), masks, examples=20)
