@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import functools
 import sys
-from importlib import metadata
 from pathlib import Path
 
 from fedprune.native.steps import FIELDS, Kind
@@ -38,11 +36,9 @@ def library() -> ctypes.CDLL | None:
 
 
 def _places() -> list[Path]:
-    # An app bundle's copy of this package has no library; the installed one has.
-    found = [Path(__file__).with_name(_FILE)]
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        found.append(Path(str(metadata.distribution("fedprune").locate_file(f"fedprune/native/{_FILE}"))))
-    return [path for path in found if path.exists()]
+    # An app bundle's copy of this package has no library; the installed one, further on the path, has.
+    copies = [Path(__file__).parent, *(Path(entry, "fedprune", "native") for entry in sys.path)]
+    return [path for copy in copies if (path := copy / _FILE).exists()]
 
 
 def instructions(wanted: str = "") -> str:
