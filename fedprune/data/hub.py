@@ -15,6 +15,7 @@ CIFAR10 = "uoft-cs/cifar10"
 
 UNFAITHFUL = {
     "digits": "scikit-learn embeds it: load it without a hub",
+    "shapes": "a seed draws them: load them without a hub",
     "ucihar": f"the sets there hold 561 computed features, not the nine signals and subjects; {ucihar.REMEDY}",
     "keywords": f"the sets there are other words or raw audio, not these MFCCs and speakers; {keywords.REMEDY}",
 }

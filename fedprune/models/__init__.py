@@ -25,6 +25,7 @@ CATALOGUE: Mapping[str, str] = {
     "resnet8": "fedprune.models.resnet:resnet8",
     "resnet18": "fedprune.models.resnet:resnet18",
     "resnet20": "fedprune.models.resnet:resnet20",
+    "shapes_unet": "fedprune.models.unet:shapes_unet",
     "vgg11": "fedprune.models.vgg:vgg11",
 }
 """Name -> "module:function"; each function takes (input_shape, classes) and returns a torch.nn.Module."""

@@ -10,7 +10,20 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from fedprune.data import DataError, Dataset, Examples, cache, cifar10, federate, iid, load, load_from_hub, validate
+from fedprune import tasks
+from fedprune.data import (
+    DataError,
+    Dataset,
+    Examples,
+    cache,
+    cifar10,
+    federate,
+    iid,
+    load,
+    load_from_hub,
+    shapes,
+    validate,
+)
 from fedprune.data.ucihar import CHANNELS
 
 
@@ -62,6 +75,31 @@ def test_digits() -> None:
     assert dataset.train.inputs.dtype == np.uint8
     assert dataset.test is None
     assert constants_fit(dataset, 0.02)
+
+
+def test_shapes() -> None:
+    dataset = load("shapes", task=tasks.named("segmentation"))
+    assert (dataset.train.inputs.shape, dataset.train.inputs.dtype) == ((1800, 3, 32, 32), np.uint8)
+    assert (dataset.train.labels.shape, dataset.classes) == ((1800, 32, 32), shapes.CLASSES)
+    assert constants_fit(dataset, 0.005)
+    again, other = shapes.load(), shapes.load(seed=1)
+    assert np.array_equal(again.train.inputs, dataset.train.inputs)
+    assert (other.train.inputs != dataset.train.inputs).mean() > 0.9
+    # no two cameras see the same: some pass mostly circles, some hardly any
+    circles = [(part.train.labels == 1).sum() / (part.train.labels > 0).sum() for part in federate(dataset).devices]
+    assert len(circles) == shapes.CAMERAS
+    assert min(circles) < 0.2 < 0.4 < max(circles)
+    with pytest.raises(DataError, match=r"^shapes: train labels .*, expected"):
+        load("shapes")
+
+
+def test_where_a_shape_is_drawn_its_pixels_are_labelled() -> None:
+    pictures, labels = shapes.camera(0, 400)
+    shares = np.bincount(labels.ravel(), minlength=4) / labels.size
+    assert 0.5 < shares[0] < 0.8
+    assert (shares[1:] > 0.03).all()
+    inside = np.abs(pictures.astype(float) - np.median(pictures, axis=(2, 3), keepdims=True)).mean(axis=1)
+    assert inside[labels > 0].mean() > 1.5 * inside[labels == 0].mean()
 
 
 def test_real_ucihar(data_dir: Path) -> None:
@@ -258,7 +296,7 @@ def test_a_dotted_name_brings_ones_own() -> None:
         (f"{__name__}:nothing", "returned a NoneType, expected a fedprune.data.Dataset"),
         (f"{__name__}:__name__", "is a str, expected a function"),
         (f"{__name__}:damaged", "train inputs hold values that are not finite"),
-        ("mnist", "choose one of digits, cifar10, keywords, ucihar"),
+        ("mnist", "choose one of digits, shapes, cifar10, keywords, ucihar"),
     ):
         with pytest.raises(DataError, match=message):
             load(name)

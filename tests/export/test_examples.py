@@ -16,7 +16,9 @@ from fedprune.methods.building import prunable_of
 from fedprune.models import build
 
 SIMULATIONS = Path(__file__).parents[2] / "simulations"
-EXAMPLES = {"ucihar_gru": ((9, 128), 6, 0), "keywords_transformer": ((1, 49, 10), 40, 3)}
+EXAMPLES = {
+    "ucihar_gru": ((9, 128), 6, 0), "keywords_transformer": ((1, 49, 10), 40, 3), "shapes": ((3, 32, 32), 4, 0),
+}  # fmt: skip
 """Experiment -> shape of an example, outputs, and how far levels of C may be from those of LiteRT's reference kernels.
 
 Their root of a layer norm's variance is a step from TensorFlow Lite Micro's, which C has, and which has no GELU.

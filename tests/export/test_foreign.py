@@ -27,7 +27,7 @@ from fedprune.export.c99.encoding import DENSE, MOST_SEGMENTS, encode
 from fedprune.export.chip import foreign
 from fedprune.export.inspection.file import inspect
 from fedprune.export.litert.flatbuffer import File, FileOperator, pack
-from fedprune.export.litert.reader import ModelError, read
+from fedprune.export.litert.reader import ModelError, operator_name, read
 from fedprune.export.tflm.decode import DECODE, packed, weight_of
 from fedprune.export.tflm.unpack import unpacked
 
@@ -249,3 +249,19 @@ def test_damage_is_one_line_or_all_files(which: int, seed: int) -> None:
     assert bool(said) != (len(files) == 7)
     assert "\n" not in said
     assert len(said) < 600
+
+
+def test_a_file_with_an_operator_that_tensorflow_lite_micro_lacks_becomes_c_alone(tmp_path: Path) -> None:
+    draft = Draft((1, 1, 1, 8))
+    file = draft.file(draft.unary("GELU", draft.conv(draft.input, 16, (1, 1), density=0.1), (0.02, -100)))
+    (tmp_path / "theirs.tflite").write_bytes(file)
+    ended = exported(tmp_path / "theirs.tflite")
+    assert ended.returncode == 0, ended.stderr
+    assert "TensorFlow Lite Micro lacks an operator of this model: no C array for it" in " ".join(ended.stdout.split())
+    folder = tmp_path / "theirs_microcontroller"
+    assert {"model.c", "model.h", "model.tflite", "Makefile"} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("model_data*"))
+    assert {operator_name(each) for each in read((folder / "model.tflite").read_bytes()).operators} == {
+        "CONV_2D",
+        "GELU",
+    }
