@@ -102,7 +102,7 @@ def test_a_net_of_tokens_is_exported_with_integers_at_its_door(tmp_path: Path) -
 
 
 def test_one_holder_of_all_data_does_as_well(tmp_path: Path) -> None:
-    result = train(asked("prices", "table_net", "regression", rounds=3), tmp_path, engine=HERE)
+    result = train(asked("prices", "table_net", "regression", rounds=3), tmp_path)
     assert result["value_float"] < 20
 
 
