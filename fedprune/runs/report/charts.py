@@ -143,5 +143,6 @@ def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterato
         axes.set_ylabel(y)
         yield axes, svg
         file = io.StringIO()
-        FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # savefig draws twice
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(file, metadata={"Date": None})  # savefig draws twice
     svg.append(re.sub(r"^.*?(?=<svg)", "", file.getvalue(), flags=re.DOTALL))
