@@ -64,8 +64,13 @@ def written(sources: Sources, folder: Path) -> Path:
 
 def computed(sources: Sources, samples: np.ndarray, folder: Path, flags: Sequence[str] = CHECKS) -> np.ndarray:
     """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
-    (written(sources, folder) / "main.c").write_text(_MAIN)
-    command = [compiler(), *flags, "main.c", "model.c", "-o", "program"]
+    return computed_in(written(sources, folder), samples, flags)
+
+
+def computed_in(folder: Path, samples: np.ndarray, flags: Sequence[str] = CHECKS) -> np.ndarray:
+    """The same of model.h and model.c in a folder."""
+    (folder / "whole.c").write_text(_MAIN)
+    command = [compiler(), *flags, "whole.c", "model.c", "-o", "program"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)

@@ -13,7 +13,7 @@ import pytest
 import task_world
 import torch
 from rich.console import Console
-from task_runs import asked, trained
+from task_runs import HERE, asked, trained
 
 from fedprune.cli.progress import summary
 from fedprune.experiment import ExperimentError, from_json, to_json, to_toml
@@ -63,7 +63,7 @@ def test_one_logit_is_a_classification_of_two(data: str, net: str, tmp_path: Pat
 
 
 def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path: Path) -> None:
-    result = simulate(asked("prices", "table_net", "regression", rounds=3), tmp_path)
+    result = simulate(asked("prices", "table_net", "regression", rounds=3), tmp_path, engine=HERE)
     assert result["metric"] == {"name": "mean absolute error", "unit": "", "higher": False}
     assert (result["accuracy_float"], result["accuracy_int8"]) == (None, None)
     assert 0 < result["value_int8"] < 20
@@ -91,7 +91,7 @@ def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path
 
 
 def test_a_net_of_tokens_is_exported_with_integers_at_its_door(tmp_path: Path) -> None:
-    result = simulate(asked("counting", "token_net", "next_token"), tmp_path)
+    result = simulate(asked("counting", "token_net", "next_token"), tmp_path, engine=HERE)
     checks = result["checks"]
     assert checks["litert_float"]["agreement"] == 1
     assert checks["litert_int8"]["examples"] == checks["litert_float"]["examples"] > 0
@@ -109,7 +109,7 @@ def test_one_holder_of_all_data_does_as_well(tmp_path: Path) -> None:
 def test_a_tier_is_judged_by_the_task_too(tmp_path: Path) -> None:
     fleet = {"large": {"devices": 2}, "small": {"devices": 1, "density": 0.2}}
     data = {"name": "task_world:prices", "partition": "iid", "public": 0.1}
-    result = simulate(asked("prices", "table_net", "regression", data=data, fleet=fleet), tmp_path)
+    result = simulate(asked("prices", "table_net", "regression", data=data, fleet=fleet), tmp_path, engine=HERE)
     small = result["tiers"]["small"]
     told = {key: value for key, value in small["value_by_device"].items() if value is not None}
     assert small["worst_device"]["value"] == max(told.values())
