@@ -27,7 +27,7 @@ CASES = {
         ["--set", "data.partition=random"],
         r"data\.partition: 'random' is not one of iid, dirichlet",
     ),
-    "unknown data": (["--set", "data.name=mnist"], r"data: .*'mnist': choose one of digits, cifar10"),
+    "unknown data": (["--set", "data.name=mnist"], r"data: .*'mnist': choose one of digits, shapes, cifar10"),
     "own data that is not there": (["--set", "data.name=nowhere:load"], r"data: nowhere:load: .*PYTHONPATH"),
     "own data that is none": (["--set", "data.name=own_world:no_data"], r"data: own_world:no_data returned a int"),
     "data without people": (
