@@ -18,7 +18,7 @@ def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smalles
 
 
 def files(model: bytes, name: str, *, optimise: Optimise = smallest) -> dict[str, bytes]:
-    """Return what `c_files` does for any int8 .tflite; classes are called by their numbers.
+    """Return what `c_files` does for any .tflite of int8, or of tokens and int8; classes are called by their numbers.
 
     Raises ``ModelError`` for a file that is not sound or that no C kernels cover, and as `c_files`.
     """
