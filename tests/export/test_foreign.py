@@ -18,6 +18,7 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from c99_files import Draft
 from c99_nets import chain
+from c99_runs import CHECKS, compiler
 from export_files import changed, on_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -291,3 +292,30 @@ def test_damage_is_one_line_or_all_files(which: int, seed: int) -> None:
     assert bool(said) != (len(files) == 7)
     assert "\n" not in said
     assert len(said) < 600
+
+
+def test_the_page_goes_on_with_a_text(tmp_path: Path) -> None:
+    """What step 9 shows, around a model of tokens: each time what comes after the last place, by the highest score."""
+    if boards.missing("host"):
+        pytest.skip("a compiler is not installed")
+    draft = Draft((1, 7))
+    last = draft.conv(draft.reshape(draft.tokens(7, 9, 12), (1, 1, 7, 12)), 9)
+    model = draft.file(draft.reshape(last, (1, 7, 9)))
+    foreign.write(model, tmp_path, "words")
+    readme = (Path(__file__).parents[2] / "clients" / "microcontroller" / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("## 9.")[2].partition("```c\n")[2].partition("```")[0]
+    turns = 'for (int i = 0; i < 20; i++) { int token = next_token(); printf("%d %s\\n", token, labels[token]); }'
+    (tmp_path / "main.c").write_text(
+        f'#include <stdio.h>\n#include "model.h"\n{shown}\nint main(void) {{ text[6] = 5; {turns} return 0; }}\n'
+    )
+    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "text"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "text"], check=True, capture_output=True, text=True).stdout
+    text, wanted = [0, 0, 0, 0, 0, 0, 5], list[str]()
+    for _ in range(20):
+        scores = benching.expected(model, np.array([text], np.int32))[0]
+        assert scores is not None
+        token = int(scores.reshape(7, 9)[-1].argmax())
+        text = [*text[1:], token]
+        wanted.append(f"{token} {token}")
+    assert said.splitlines() == wanted
