@@ -98,7 +98,7 @@ def inspect(content: bytes, name: str = "") -> Inspection:
         weights=tuple(sorted({weight.dtype.name for weight in weights.values()})),
         arena_bytes=arena(file),
         inputs=(
-            _port(file.tensors[file.inputs[0]])._replace(vocabulary=vocabulary(file)),
+            *(_port(file.tensors[index])._replace(vocabulary=vocabulary(file)) for index in file.inputs[:1]),
             *(_port(file.tensors[index]) for index in file.inputs[1:]),
         ),
         outputs=tuple(_port(file.tensors[index]) for index in file.outputs),
