@@ -38,14 +38,10 @@ class Sources(NamedTuple):
 def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str = "") -> Sources:
     """Return the C99 text of a program whose layer ``n`` has its weights in ``codes[n]``; ``extra`` ends the header."""
     source, result = program.maps[program.input], program.maps[program.output]
-    quantities = {
-        "MODEL_INPUT_HEIGHT": source.height,
-        "MODEL_INPUT_WIDTH": source.width,
-        "MODEL_INPUT_CHANNELS": source.channels,
-    }
-    tokens = {"MODEL_INPUT_TOKENS": source.size // _TOKEN_BYTES, "MODEL_INPUT_VOCABULARY": _vocabulary(program)}
+    quantities = {"HEIGHT": source.height, "WIDTH": source.width, "CHANNELS": source.channels}
+    tokens = {"TOKENS": source.size // _TOKEN_BYTES, "VOCABULARY": _vocabulary(program)}
     macros: dict[str, int | str] = {
-        **(quantities if program.input_grid else tokens),
+        **{f"MODEL_INPUT_{name}": value for name, value in (quantities if program.input_grid else tokens).items()},
         "MODEL_INPUT_BYTES": source.size,
         **_grid("MODEL_INPUT", program.input_grid),
         "MODEL_OUTPUT_CHANNELS": result.channels,
@@ -60,11 +56,10 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
     names = text.kernels()
-    kernels = [kernel(name) for name in names]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(text.options()),
-        kernels="\n".join(kernels),
+        kernels="\n".join(map(kernel, names)),
         maps=",\n".join(text.maps()),
         constants="\n".join([*text.constants, *layers]),
         table=table,
@@ -78,7 +73,7 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
 
 
 def _vocabulary(program: Program) -> int:
-    """How many tokens there are: all that is read of an input of tokens is by `gather`."""
+    # all that reads tokens are gathers
     return min((_number(layer.fields["rows"]) for layer in program.layers if layer.kernel == "gather"), default=0)
 
 
