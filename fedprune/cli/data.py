@@ -85,7 +85,7 @@ def split(
     what: Annotated[
         str,
         typer.Argument(
-            help="Folder of tables, or a set: digits, shapes, cifar10, ucihar, keywords.", metavar="DIR|NAME"
+            help="Folder of tables, or a set: digits, shapes, cifar10, ucihar, keywords, plays.", metavar="DIR|NAME"
         ),
     ],
     out: Annotated[Path, typer.Option(help="New folder, of one folder a person or device.")],

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedprune import own_code
-from fedprune.data import cifar10, digits, keywords, shapes, ucihar
+from fedprune.data import cifar10, digits, keywords, plays, shapes, ucihar
 from fedprune.data.examples import DataError, Dataset, validate
 from fedprune.data.hub import load_from_hub
 from fedprune.tasks import CLASSIFICATION, Task
@@ -12,6 +12,7 @@ from fedprune.tasks import CLASSIFICATION, Task
 FROM_FILES: dict[str, Callable[[Path], Dataset]] = {
     "cifar10": cifar10.load,
     "keywords": keywords.load,
+    "plays": plays.load,
     "ucihar": ucihar.load,
 }
 """Data sets that lie in a folder."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.data import cifar10, keywords, ucihar
+from fedprune.data import cifar10, keywords, plays, ucihar
 from fedprune.data.cache import Bytes, cached
 from fedprune.data.examples import DataError, Dataset, Examples, validate
 from fedprune.data.sources import require
@@ -18,6 +18,7 @@ UNFAITHFUL = {
     "shapes": "a seed draws them: load them without a hub",
     "ucihar": f"the sets there hold 561 computed features, not the nine signals and subjects; {ucihar.REMEDY}",
     "keywords": f"the sets there are other words or raw audio, not these MFCCs and speakers; {keywords.REMEDY}",
+    "plays": f"the sets there are cut in other ways; {plays.REMEDY}",
 }
 """Why a name has no faithful set on the hub, and what to do instead."""
 

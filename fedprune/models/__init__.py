@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CATALOGUE: Mapping[str, str] = {
+    "char_gru": "fedprune.models.chars:char_gru",
     "digits_cnn": "fedprune.models.digits:digits_cnn",
     "dscnn": "fedprune.models.dscnn:dscnn",
     "har_cnn": "fedprune.models.har:har_cnn",

@@ -129,7 +129,7 @@ REFUSALS = {
     ),
     "no such set": (
         ["split", "mnist", "--out", "out"],
-        "mnist: no such folder, and no set; sets are digits, shapes, cifar10",
+        "mnist: no such folder, and no set; sets are digits, shapes, cifar10, keywords, plays, ucihar",
     ),
     "a set by a column": (
         ["split", "digits", "--by", "age", "--out", "out"],

@@ -129,7 +129,7 @@ def test_an_override_that_is_none(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["cifar10", "ucihar", "keywords"])
+@pytest.mark.parametrize("name", ["cifar10", "ucihar", "keywords", "plays"])
 def test_data_that_is_not_there(
     fedprune: Callable[..., tuple[int, str, str]], world: Path, tmp_path: Path, name: str
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99 import Sources
-from fedprune.export.litert import ports
+from fedprune.export.litert import noise, ports
 from fedprune.export.litert.reader import read
 
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -18,8 +18,14 @@ CHECKS = (*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover")
 
 
 def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
-    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
-    shape = ports(read(model)).input.shape[1:]  # also of what TensorFlow Lite Micro does not run
+    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones.
+
+    Tokens are random ones.
+    """
+    port = ports(read(model)).input
+    if port.vocabulary:
+        return np.concatenate([noise(port, seed + at) for at in range(count)])
+    shape = port.shape[1:]  # also of what TensorFlow Lite Micro does not run
     random = np.random.default_rng(seed)
     drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
     while len(drawn) < count:

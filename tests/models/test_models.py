@@ -30,6 +30,7 @@ NETS = [
 
 # Multiply-accumulates by hand: what each step or token takes, times their number; of attention also tokens by tokens.
 OF_STEPS = [
+    ("char_gru", (64,), 62, 44_800, 45_438, 64 * (3 * 96 * (32 + 96) + 96 * 62)),
     ("har_gru", (9, 128), 6, 27_936, 28_582, 32 * (32 * 9 * 8 + 144 * (32 + 48) + 144 * (48 + 48)) + 48 * 6),
     (
         "keyword_transformer", (1, 49, 10), 40, 42_384, 43_672,
@@ -165,7 +166,7 @@ def test_a_net_of_ones_own_is_built_by_its_dotted_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet9", "resnet9: no such model; known are digits_cnn, .*resnet8"),
+        ("resnet9", "resnet9: no such model; known are char_gru, .*resnet8"),
         ("no_such_package.nets:tiny", "no_such_package.nets does not import"),
         (f"{HERE}:missing", r"has no function missing\(input_shape, classes\)"),
         (f"{HERE}:NUMBER", r"has no function NUMBER"),

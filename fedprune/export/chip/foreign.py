@@ -19,7 +19,7 @@ def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smalles
 
 
 def files(model: bytes, name: str, *, optimise: Optimise = smallest) -> dict[str, bytes]:
-    """Return what `c_files` does for any int8 .tflite; classes are called by their numbers.
+    """Return what `c_files` does for any .tflite of int8, or of tokens and int8; classes are called by their numbers.
 
     There is no C array of a file with an operator that TensorFlow Lite Micro has no kernel of.
 
