@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fedprune.export.c99 import Optimise, smallest
+from fedprune.export.c99 import Optimise, generate, smallest
 from fedprune.export.c99.program import WHOLE
 from fedprune.export.chip.write import Written, c_files, write_files
 from fedprune.export.litert import ports
@@ -32,7 +32,11 @@ def files(model: bytes, name: str, *, optimise: Optimise = smallest) -> dict[str
         raise ModelError(f"the model has {classes} outputs; at most {WHOLE} will do")
     card = {"name": name, "labels": [str(number) for number in range(classes)], "mean": [0.0], "std": [1.0]}
     packed = pack_sparse(file)
-    arena = _arena(packed)
+    try:
+        arena = _arena(packed)
+    except RuntimeError:
+        generate(plain, optimise)  # where the file is at fault, the library says of what in it
+        raise
     model = plain if arena is None else packed  # what only it can unpack helps nobody else
     return c_files(model, {**card, "arena_bytes": arena}, plain=plain, optimise=optimise)
 
