@@ -145,6 +145,7 @@ def _smaller(words: tuple[str, ...]) -> list[str]:
     smaller = {"training.epochs": 1} | ({} if asked.pretraining.weights else {"pretraining.epochs": 1})
     smaller |= {"rounds": 1} if asked.rounds else {}
     smaller |= {"method.pool": 1} if asked.method["name"] == "fedtiny" else {}
+    smaller |= {"data.examples": 600} if asked.data.name == "digits" else {}
     sets = [word for key, value in smaller.items() for word in ("--set", f"{key}={value}")]
     return [*sets, *(["--workers", "1"] if words[1] == "simulate" else [])]
 

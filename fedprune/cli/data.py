@@ -83,7 +83,10 @@ def check(
 @data.command()
 def split(
     what: Annotated[
-        str, typer.Argument(help="Folder of tables, or digits, cifar10, ucihar, keywords.", metavar="DIR|NAME")
+        str,
+        typer.Argument(
+            help="Folder of tables, or a set: digits, shapes, cifar10, ucihar, keywords, plays.", metavar="DIR|NAME"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="New folder, of one folder a person or device.")],
     by: Annotated[str, typer.Option(help="person, or any column of the tables.", metavar="COLUMN|person")] = "",

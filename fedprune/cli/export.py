@@ -44,6 +44,9 @@ def export_file(console: Console, file: Path, to_microcontroller: bool, fastest:
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
     _list(console, written.paths())
+    if written.source is None:
+        said = "TensorFlow Lite Micro lacks an operator of this model: no C array for it; model.c needs no runtime"
+        console.print(said, soft_wrap=True)
     show_export(console, folder)
 
 

@@ -71,7 +71,7 @@ def _plain(text: str) -> str:
 
 def _port(port: Port) -> str:
     grid = "" if port.grid is None else f", scale {port.grid.scale:.6g}, zero point {port.grid.zero_point}"
-    return f"{_shape(port.shape)}{grid}"
+    return f"{_shape(port.shape)}{grid}" + (f" tokens, 0 to {port.vocabulary - 1}" if port.vocabulary else "")
 
 
 def _shape(shape: tuple[int, ...]) -> str:

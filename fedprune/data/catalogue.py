@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedprune import own_code
-from fedprune.data import cifar10, digits, keywords, ucihar
+from fedprune.data import cifar10, digits, keywords, plays, shapes, ucihar
 from fedprune.data.examples import DataError, Dataset, validate
 from fedprune.data.hub import load_from_hub
 from fedprune.tasks import CLASSIFICATION, Task
@@ -12,11 +12,15 @@ from fedprune.tasks import CLASSIFICATION, Task
 FROM_FILES: dict[str, Callable[[Path], Dataset]] = {
     "cifar10": cifar10.load,
     "keywords": keywords.load,
+    "plays": plays.load,
     "ucihar": ucihar.load,
 }
 """Data sets that lie in a folder."""
 
-NAMES = ("digits", *FROM_FILES)
+FROM_NOTHING: dict[str, Callable[[Path | None], Dataset]] = {"digits": digits.load, "shapes": shapes.load}
+"""Data sets that lie nowhere: a package embeds them, or a seed draws them."""
+
+NAMES = (*FROM_NOTHING, *FROM_FILES)
 """Every name that `load` knows by itself."""
 
 
@@ -28,8 +32,8 @@ def load(name: str, data_dir: Path | None = None, task: Task = CLASSIFICATION) -
     """
     if ":" in name:
         return validate(_load_own(name, data_dir), task)
-    if name == "digits":
-        return validate(digits.load(data_dir), task)
+    if name in FROM_NOTHING:
+        return validate(FROM_NOTHING[name](data_dir), task)
     if name not in FROM_FILES:
         known = ", ".join(NAMES)
         raise DataError(

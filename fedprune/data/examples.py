@@ -1,8 +1,8 @@
 """What a data set is: examples as stored, what they mean, and how a raw batch becomes a model's input."""
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,8 @@ class Dataset:
     """Whether a random crop and a horizontal flip keep an example's meaning."""
     overlap: int = 0
     """How many following examples of the same person and label share raw samples with one (1: windows by halves)."""
+    unnamed: tuple[Array, ...] = field(default=(), init=False, repr=False)
+    """Labels of both splits as they were given, where no classes were: what they mean a task says."""
 
     def __init__(
         self,
@@ -161,6 +163,7 @@ class Dataset:
             "scale": scale,
             "augment": augment,
             "overlap": overlap,
+            "unnamed": tuple(each.labels for each in splits) if classes is None else (),
         }.items():
             object.__setattr__(self, key, value)
 
@@ -191,6 +194,8 @@ def moments(labels: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 def validate(dataset: Dataset, task: Task = CLASSIFICATION) -> Dataset:
     """Returns `dataset` with labels as `task` wants them; raises `DataError` naming its first contradiction."""
+    if task.counted is not None and dataset.unnamed:
+        dataset = _of_numbers(dataset, task.counted)
     name, expected = dataset.name, dataset.input_shape
     splits = (("train", dataset.train), ("test", dataset.test))
     for split, examples in splits:
@@ -204,6 +209,8 @@ def validate(dataset: Dataset, task: Task = CLASSIFICATION) -> Dataset:
             _tokens(f"{name}: {split}", examples, len(dataset.classes))
         if not np.issubdtype(examples.inputs.dtype, np.integer) and not np.isfinite(examples.inputs).all():
             raise DataError(f"{name}: {split} inputs hold values that are not finite numbers")
+    if dataset.augment and dataset.train.labels.ndim > 2:
+        raise DataError(f"{name}: augment moves a picture's pixels and not their labels; leave it out of the Dataset")
     for what, values in (("mean", dataset.mean), ("std", dataset.std)):
         if not _broadcasts(values.shape, expected) or not np.isfinite(values).all():
             raise DataError(f"{name}: {what} of shape {values.shape} must be finite and broadcast to {expected}")
@@ -216,6 +223,18 @@ def validate(dataset: Dataset, task: Task = CLASSIFICATION) -> Dataset:
     train, test = (each and _labelled(f"{name}: {split}", each, dataset.classes, task) for split, each in splits)
     assert train is not None
     return replace(dataset, train=train, test=test)
+
+
+def _of_numbers(dataset: Dataset, count: Callable[[Array], int]) -> Dataset:
+    """The data set with its labels as they were given, and outputs called by their numbers."""
+    if any(each.dtype.kind not in "if" for each in dataset.unnamed):
+        return dataset
+    splits = [dataset.train] if dataset.test is None else [dataset.train, dataset.test]
+    train, *test = (
+        replace(each, labels=labels.astype(np.float32)) for each, labels in zip(splits, dataset.unnamed, strict=True)
+    )
+    names = tuple(map(str, range(count(train.labels))))
+    return replace(dataset, train=train, test=test[0] if test else None, classes=names)
 
 
 def _labelled(where: str, examples: Examples, classes: tuple[str, ...], task: Task) -> Examples:

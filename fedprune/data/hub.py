@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.data import cifar10, keywords, ucihar
+from fedprune.data import cifar10, keywords, plays, ucihar
 from fedprune.data.cache import Bytes, cached
 from fedprune.data.examples import DataError, Dataset, Examples, validate
 from fedprune.data.sources import require
@@ -15,8 +15,10 @@ CIFAR10 = "uoft-cs/cifar10"
 
 UNFAITHFUL = {
     "digits": "scikit-learn embeds it: load it without a hub",
+    "shapes": "a seed draws them: load them without a hub",
     "ucihar": f"the sets there hold 561 computed features, not the nine signals and subjects; {ucihar.REMEDY}",
     "keywords": f"the sets there are other words or raw audio, not these MFCCs and speakers; {keywords.REMEDY}",
+    "plays": f"the sets there are cut in other ways; {plays.REMEDY}",
 }
 """Why a name has no faithful set on the hub, and what to do instead."""
 

@@ -197,27 +197,22 @@ def training_devices(fleet: Mapping[str, Tier]) -> int:
 
 
 def to_json(experiment: Experiment) -> str:
-    """A compact, stable text of an experiment, for the link and for a run's folder."""
-    table = msgspec.to_builtins(experiment)  # the order of tiers says which devices are of which
-    # every message carries this text: what asks for nothing is not said
-    for key in ("pretraining", "export", "privacy"):
-        if getattr(experiment, key) == getattr(_PLAIN, key):
-            del table[key]
-    for key in (
-        "quantise_last", "clip_norm", "aggregate", "trim", "most_examples", "label_smoothing", "class_weights",
-    ):  # fmt: skip
-        if getattr(experiment.training, key) == getattr(_PLAIN.training, key):
-            del table["training"][key]
-    for key in (
-        "central", "classes", "shape", "mean", "std", "target_mean", "target_std", "public_dir", "sounds", "pictures",
-        "tables",
-    ):  # fmt: skip
-        if getattr(experiment.data, key) == getattr(_PLAIN.data, key):
-            del table["data"][key]
-    for key in ("retries", "deadline_s", "task"):
-        if table[key] == getattr(_PLAIN, key):
-            del table[key]
-    return msgspec.json.encode(table).decode()
+    """A compact, stable text of an experiment, for the link and for a run's folder.
+
+    Every message carries it, so that it says what differs from the defaults, and the seed.
+    """
+    # the order of tiers says which devices are of which
+    return msgspec.json.encode({"seed": experiment.seed, **_said(experiment)}).decode()
+
+
+def _said(of: msgspec.Struct) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for field in msgspec.structs.fields(of):
+        value = getattr(of, field.name)
+        default = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        if value != default:
+            found[field.name] = _said(value) if isinstance(value, msgspec.Struct) else msgspec.to_builtins(value)
+    return found
 
 
 def for_devices(experiment: Experiment) -> Experiment:
@@ -282,4 +277,3 @@ _TABLES: dict[str, type[msgspec.Struct]] = {
     "": Experiment, "data": Data, "training": Training, "pretraining": Pretraining, "export": Export,
     "privacy": Privacy, "training.schedule[]": Stretch,
 }  # fmt: skip
-_PLAIN = Experiment(Data(""), "", {}, 1)

@@ -19,8 +19,8 @@ class Data(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which examples there are and who holds them."""
 
     name: str
-    """digits, cifar10, ucihar, keywords, or a dotted name of one's own loader; of devices' own recordings sounds,
-    pictures, tables or arrays."""
+    """digits, shapes, cifar10, ucihar, keywords, plays, or a dotted name of one's own loader; of devices' own
+    recordings sounds, pictures, tables or arrays."""
     partition: Literal["iid", "dirichlet", "shards", "natural", "own"] = "dirichlet"
     """How one data set is dealt to devices; own: each device has recordings of its own, and nobody deals anything."""
     devices: Natural = 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 CATALOGUE: Mapping[str, str] = {
+    "char_gru": "fedprune.models.chars:char_gru",
     "digits_cnn": "fedprune.models.digits:digits_cnn",
     "dscnn": "fedprune.models.dscnn:dscnn",
     "har_cnn": "fedprune.models.har:har_cnn",
@@ -25,6 +26,7 @@ CATALOGUE: Mapping[str, str] = {
     "resnet8": "fedprune.models.resnet:resnet8",
     "resnet18": "fedprune.models.resnet:resnet18",
     "resnet20": "fedprune.models.resnet:resnet20",
+    "shapes_unet": "fedprune.models.unet:shapes_unet",
     "vgg11": "fedprune.models.vgg:vgg11",
 }
 """Name -> "module:function"; each function takes (input_shape, classes) and returns a torch.nn.Module."""

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from fedprune.models import ModelError
+from fedprune.models.layers import Read
 
 
 def har_cnn(input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -39,23 +40,11 @@ def har_gru(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(
         OrderedDict[str, nn.Module](
             stem=nn.Sequential(stem),
-            stage1=_Read(nn.GRU(32, 48, batch_first=True), turned=True),
-            stage2=_Read(nn.GRU(48, 48, batch_first=True)),
+            stage1=Read(nn.GRU(32, 48, batch_first=True), turned=True),
+            stage2=Read(nn.GRU(48, 48, batch_first=True)),
             head=_Last(48, classes),
         )
     )
-
-
-class _Read(nn.Module):
-    """All states of a recurrent layer over (batch, steps, values), or over (batch, values, steps) where ``turned``."""
-
-    def __init__(self, rnn: nn.GRU, *, turned: bool = False) -> None:
-        super().__init__()
-        self.rnn, self.turned = rnn, turned
-
-    def forward(self, x: Tensor) -> Tensor:
-        states: Tensor = self.rnn(x.transpose(1, 2) if self.turned else x)[0]
-        return states
 
 
 class _Last(nn.Module):

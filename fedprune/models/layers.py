@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedprune.models import ModelError
 
@@ -75,3 +75,15 @@ def mean_head(inputs: int, classes: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict(pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(), linear=nn.Linear(inputs, classes))
     )
+
+
+class Read(nn.Module):
+    """All states of a recurrent layer over (batch, steps, values), or over (batch, values, steps) where ``turned``."""
+
+    def __init__(self, rnn: nn.GRU, *, turned: bool = False) -> None:
+        super().__init__()
+        self.rnn, self.turned = rnn, turned
+
+    def forward(self, x: Tensor) -> Tensor:
+        states: Tensor = self.rnn(x.transpose(1, 2) if self.turned else x)[0]
+        return states

@@ -88,12 +88,17 @@ def candidate_counts(
     noise = noise or around_uniform()
     sizes = {name: int(np.prod(shape)) for name, shape in shapes.items()}
     total = sum(sizes.values())
+    least = max(len(sizes), int(density * total))
+
+    def lands(kept: int) -> bool:
+        return abs(kept / total - density) / density < _TOLERANCE
+
     rng = generator(seed, "candidates")
     pool: list[Counts] = []
-    for _ in range(_MOST_DRAWS):
+    for _ in range(_MOST_DRAWS if lands(least) or lands(least + 1) else 0):  # else no whole number of weights does
         drawn = noise(shapes, density, rng)
         counts = {name: max(1, kept_count(drawn[name], sizes[name])) for name in sizes}
-        if abs(sum(counts.values()) / total - density) / density < _TOLERANCE:
+        if lands(sum(counts.values())):
             pool.append(counts)
             if len(pool) == size:
                 return tuple(pool)

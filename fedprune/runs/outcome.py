@@ -129,13 +129,10 @@ def write_microcontroller(
     from fedprune.export import c99
 
     schema = setting.schema
-    # of raw values, so that a caller has no scale to know of
-    mean, std = _in_turn(schema.input_shape, schema.mean / schema.scale, schema.std / schema.scale)
     card = {
         "name": result["name"],
         "labels": [*schema.classes[-1:]] if _one_logit(forms, schema) else list(schema.classes),
-        "mean": mean,
-        "std": std,
+        **_numbers(setting),
         **entry(metric_in(result), value=value_in(result, "int8")),
         **{key: result[key] for key in ("warnings", "calibration", "signal_to_noise_db") if key in result},
         **_targets(setting),
@@ -150,6 +147,16 @@ def write_microcontroller(
     written = write_c(file, to, {**card, **sounds.facts(heard)}, plain=forms.litert_int8, optimise=optimise)
     # an example that begins with raw samples comes in the place of the plain one
     return written._replace(firmware=tuple(dict.fromkeys([*written.firmware, *sounds.write(heard, to)])))
+
+
+def _numbers(setting: Setting) -> dict[str, Any]:
+    """How raw inputs become the model's: names of tokens, or what quantities are normalised by."""
+    schema = setting.schema
+    if setting.task.tokens:
+        return {"vocabulary": list(schema.classes)}
+    # of raw values, so that a caller has no scale to know of
+    mean, std = _in_turn(schema.input_shape, schema.mean / schema.scale, schema.std / schema.scale)
+    return {"mean": mean, "std": std}
 
 
 def _one_logit(forms: Forms, schema: Schema) -> bool:

@@ -17,7 +17,11 @@ def depth(given: Given = _PLAIN) -> Task:
     With several names of outputs, labels are (n, outputs, H, W).
     """
     mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (given.mean or 0.0, given.std or 1.0))
-    return of_numbers(mean, std, _labels, lambda outputs, label: [label])
+    return of_numbers(mean, std, _labels, lambda outputs, label: [label], _maps)
+
+
+def _maps(labels: Tensor) -> int:
+    return labels.shape[1] if labels.ndim > 3 else 1
 
 
 def _labels(labels: Tensor, outputs: int) -> Tensor:

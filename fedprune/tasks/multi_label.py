@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune.tasks.regression import number_labels
+from fedprune.tasks.regression import columns, number_labels
 from fedprune.tasks.task import Given, Metric, Task
 from fedprune.types import Tensor
 
@@ -31,6 +31,7 @@ def multi_label(given: Given = _PLAIN) -> Task:
         lambda one, other: float(((one > 0) == (other > 0)).mean(axis=1).sum()),
         Metric("same labels as torch", "%"),
         most=1,
+        counted=columns,
         ends=("sigmoid",),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +25,10 @@ def regression(given: Given = _PLAIN) -> Task:
     is of those, the mean absolute error of the targets themselves.
     """
     mean, std = np.array(given.mean or 0.0, np.float32), np.array(given.std or 1.0, np.float32)
-    return of_numbers(mean, std, _labels, lambda outputs, label: [(outputs,)])
+    return of_numbers(mean, std, _labels, lambda outputs, label: [(outputs,)], columns)
 
 
-def of_numbers(mean: Tensor, std: Tensor, labels: object, outputs: object) -> Task:
+def of_numbers(mean: Tensor, std: Tensor, labels: object, outputs: object, count: Callable[[Tensor], int]) -> Task:
     """A task whose labels, of the shape of its outputs, are numbers; ``mean`` and ``std`` broadcast to both."""
 
     def loss(given: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -45,7 +46,12 @@ def of_numbers(mean: Tensor, std: Tensor, labels: object, outputs: object) -> Ta
     def agree(one: Tensor, other: Tensor) -> float:
         return _apart(one.astype(np.float64) * std, other.astype(np.float64) * std)
 
-    return Task(loss, ERROR, sums, labels, outputs, agree, APART)  # type: ignore[arg-type]
+    return Task(loss, ERROR, sums, labels, outputs, agree, APART, counted=count)  # type: ignore[arg-type]
+
+
+def columns(labels: Tensor) -> int:
+    """How many numbers each example has."""
+    return labels.shape[1] if labels.ndim > 1 else 1
 
 
 def _apart(one: Tensor, other: Tensor) -> float:

@@ -86,6 +86,9 @@ class Task(NamedTuple):
     """That one example may add to a sum; a reply with more is refused."""
     error: Loss | None = None
     """What models are compared by and a log shows, summed over the examples; None is the loss as it is trained."""
+    counted: Callable[[Tensor], int] | None = None
+    """Labels, as data gives them without names of outputs -> how many outputs; None where the labels that occur are
+    the names, of classes or of a vocabulary."""
     classes: bool = False
     """Whether each example has one class, by which data can be dealt, and the outputs are logits of classes."""
     tokens: bool = False

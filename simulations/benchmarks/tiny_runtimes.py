@@ -93,7 +93,9 @@ class Checked(NamedTuple):
     accuracy_int8: float
     inputs: int
     differing: int
-    """Inputs whose outputs on the chip are not those of LiteRT."""
+    """Inputs whose outputs on the chip are not those of ``beside``."""
+    beside: str
+    """Whose reference kernels those are; empty where nothing here runs the model to compare."""
     costs: Mapping[str, benching.Costs]
 
 
@@ -116,7 +118,18 @@ def checked(name: str, data_dir: Path, folder: Path, inputs: int) -> Checked:
     given = litert.arrange(samples[few], litert.quantisation(model).input).reshape(inputs, -1)
     ways = benching.on_chip(model, CHIP, given)
     differing = max(each.differing or 0 for each in ways.values())
-    return Checked(name, len(model), accuracies[0], accuracies[1], inputs, differing, ways)
+    beside = next((each.beside for each in ways.values() if each.beside), "")
+    return Checked(name, len(model), accuracies[0], accuracies[1], inputs, differing, beside, ways)
+
+
+def said(run: Checked) -> str:
+    """The line of an experiment's model."""
+    compared = f"{run.differing} differ from {run.beside}" if run.beside else "compared with nothing"
+    return (
+        f"{run.name}: {run.size_bytes:,} bytes; {100 * run.accuracy_float:.2f} % in float, "
+        f"{100 * run.accuracy_int8:.2f} % in int8; {run.inputs} real inputs on the {CHIP}: {compared}; "
+        f"{run.costs[LITTLE].flash_bytes:,} bytes of flash, {run.costs[LITTLE].ram_bytes:,} of RAM"
+    )
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -175,12 +188,7 @@ def main() -> None:
     runs = []
     for name in RUNS if asked.data_dir and not asked.quick else ():
         runs.append(run := checked(name, asked.data_dir, asked.runs / name, INPUTS))
-        console.print(
-            f"{name}: {run.size_bytes:,} bytes; {100 * run.accuracy_float:.2f} % in float, "
-            f"{100 * run.accuracy_int8:.2f} % in int8; "
-            f"{run.inputs} real inputs on the {CHIP}: {run.differing} differ from LiteRT; "
-            f"{run.costs[LITTLE].flash_bytes:,} bytes of flash, {run.costs[LITTLE].ram_bytes:,} of RAM"
-        )
+        console.print(said(run))
     command = "python -m simulations.benchmarks.tiny_runtimes" + (" --quick" if asked.quick else " --data-dir DATA")
     packages = ["torch", "ai-edge-litert", "tflite-micro"]
     console.print(f"written to {write('tiny_runtimes', figures(rows, runs), command, packages)}")

@@ -1,10 +1,12 @@
 """A user's own folder with a tiny net and tiny data, and one finished run in it that many tests read."""
 
 import functools
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
@@ -162,9 +164,30 @@ def fedprune(
 
 
 @pytest.fixture(scope="session")
-def finished(world: Path, process: Callable[..., Ended]) -> Path:
+def here(world: Path) -> Callable[..., Ended]:
+    """Runs the command line in this process and in the world's folder, for what is made once for many tests."""
+    from fedprune.cli.main import main
+
+    def run(*words: str) -> Ended:
+        out, err, code = io.StringIO(), io.StringIO(), 0
+        with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+            patched.chdir(world)
+            patched.setenv("COLUMNS", "80")
+            patched.delenv("FEDPRUNE_DATA_DIR", raising=False)
+            patched.setattr(sys, "argv", ["fedprune", *words])
+            try:
+                main()
+            except SystemExit as exit:
+                code = int(exit.code or 0)
+        return Ended(code, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(world: Path, here: Callable[..., Ended]) -> Path:
     """The folder of a finished run, as ``fedprune simulate tiny.toml`` leaves it; no test may change it."""
-    ended = process("simulate", "tiny.toml", "--workers", "1", "--out", "finished")
+    ended = here("simulate", "tiny.toml", "--workers", "1", "--out", "finished")
     assert ended.code == 0, ended.err
     (world / "finished.txt").write_text(ended.out)
     return world / "finished"

@@ -127,7 +127,10 @@ REFUSALS = {
         ["split", "data", "--by", "age", "--out", "out"],
         "a.csv: no column age; it has ax",
     ),
-    "no such set": (["split", "mnist", "--out", "out"], "mnist: no such folder, and no set; sets are digits, cifar10"),
+    "no such set": (
+        ["split", "mnist", "--out", "out"],
+        "mnist: no such folder, and no set; sets are digits, shapes, cifar10, keywords, plays, ucihar",
+    ),
     "a set by a column": (
         ["split", "digits", "--by", "age", "--out", "out"],
         "digits: give --by person, or --devices N",

@@ -180,9 +180,9 @@ def test_a_profile_is_json_for_programs_and_words_for_people(fedprune: Fedprune,
 
 
 @pytest.fixture(scope="module")
-def fleet_run(fleet: Path, process: Callable[..., tuple[int, str, str]]) -> Path:
+def fleet_run(fleet: Path, here: Callable[..., tuple[int, str, str]]) -> Path:
     """The folder of a finished run of the fleet."""
-    code, _, err = process("simulate", "fleet.toml", "--workers", "1", "--out", "fleet run")
+    code, _, err = here("simulate", "fleet.toml", "--workers", "1", "--out", "fleet run")
     assert code == 0, err
     return fleet.parent / "fleet run"
 

@@ -27,7 +27,7 @@ CASES = {
         ["--set", "data.partition=random"],
         r"data\.partition: 'random' is not one of iid, dirichlet",
     ),
-    "unknown data": (["--set", "data.name=mnist"], r"data: .*'mnist': choose one of digits, cifar10"),
+    "unknown data": (["--set", "data.name=mnist"], r"data: .*'mnist': choose one of digits, shapes, cifar10"),
     "own data that is not there": (["--set", "data.name=nowhere:load"], r"data: nowhere:load: .*PYTHONPATH"),
     "own data that is none": (["--set", "data.name=own_world:no_data"], r"data: own_world:no_data returned a int"),
     "data without people": (
@@ -129,7 +129,7 @@ def test_an_override_that_is_none(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["cifar10", "ucihar", "keywords"])
+@pytest.mark.parametrize("name", ["cifar10", "ucihar", "keywords", "plays"])
 def test_data_that_is_not_there(
     fedprune: Callable[..., tuple[int, str, str]], world: Path, tmp_path: Path, name: str
 ) -> None:

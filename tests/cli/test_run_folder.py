@@ -2,11 +2,11 @@
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from process_tools import python_path
 
 from fedprune.federated.rounds.model import read, save
 
@@ -80,7 +79,7 @@ def test_a_finished_run_that_is_run_again_is_refused_to_readers_that_write(
 
 
 def test_a_lock_ends_with_its_process(
-    world: Path, tmp_path: Path, running: Callable[..., "subprocess.Popen[str]"], process: Command, finished: Path
+    world: Path, tmp_path: Path, running: Callable[..., "subprocess.Popen[str]"], fedprune: Command, finished: Path
 ) -> None:
     folder = tmp_path / "killed"
     first = running("simulate", "tiny.toml", "--out", str(folder), "--workers", "1")
@@ -90,7 +89,7 @@ def test_a_lock_ends_with_its_process(
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert (folder / HELD).exists()
-    code, _, errors = process("resume", str(folder), "--workers", "1")
+    code, _, errors = fedprune("resume", str(folder), "--workers", "1")
     assert code == 0, errors
     assert same_model(folder, finished)
 
@@ -112,7 +111,8 @@ def test_no_link_in_a_folder_is_followed(name: str, copy: Path, fedprune: Comman
     (copy / name).symlink_to(outside)
     if name == "microcontroller":
         refused(fedprune("export", str(copy), "--to", "microcontroller"), f"{copy}/{name}: is a link")
-    code, _, errors = fedprune("simulate", str(world / "tiny.toml"), "--out", str(copy), "--workers", "1", "--fresh")
+    again = ("simulate", str(world / "tiny.toml"), "--out", str(copy), "--workers", "1", "--fresh")
+    code, _, errors = fedprune(*again, "--set", "training.epochs=1")
     assert code == 0, errors
     assert not list(outside.iterdir())
     assert not (copy / name).is_symlink()
@@ -156,13 +156,11 @@ def test_results_forms_and_tiers_are_those_of_the_experiment(copy: Path, fedprun
         refused(fedprune("report", str(copy)), f"{copy}/result.json: damaged ")
 
 
-def test_a_damaged_checkpoint_costs_a_phase_and_a_word(
-    copy: Path, process: Command, fedprune: Command, finished: Path
-) -> None:
+def test_a_damaged_checkpoint_costs_a_phase_and_a_word(copy: Path, fedprune: Command, finished: Path) -> None:
     last = (copy / "checkpoint.fedprune").read_bytes()
     (copy / "checkpoint.fedprune").write_bytes(last[:-100])
     refused(fedprune("report", str(copy)), f"{copy}/checkpoint.fedprune: damaged", "fedprune resume")
-    code, out, _ = process("resume", str(copy), "--workers", "1")
+    code, out, _ = fedprune("resume", str(copy), "--workers", "1")
     assert code == 0
     assert "checkpoint.fedprune: damaged (its checksum does not fit); going on from the one before, of round 2" in out
     assert same_model(copy, finished)
@@ -233,10 +231,11 @@ def test_a_folder_that_cannot_be_written(read_only: Path, world: Path, fedprune:
         refused(fedprune(*words), f"{name}", "cannot be written (")
 
 
-def test_a_folder_that_is_removed_in_mid_run(busy: Path, world: Path, tmp_path: Path, process: Command) -> None:
+def test_a_folder_that_is_removed_in_mid_run(busy: Path, world: Path, tmp_path: Path, fedprune: Command) -> None:
     busy.rename(tmp_path / "moved away")
     # the same name, another run: nothing of the first may land there
-    code, _, errors = process("simulate", "tiny.toml", "--out", str(busy), "--workers", "1", "--set", "rounds=1")
+    asked = str(world / "tiny.toml")
+    code, _, errors = fedprune("simulate", asked, "--out", str(busy), "--workers", "1", "--set", "rounds=1")
     assert code == 0, errors
     assert json.loads((busy / "result.json").read_text())["rounds"] == 1
 
@@ -257,25 +256,23 @@ def test_a_run_whose_folder_is_removed_says_so(
 
 @pytest.mark.parametrize("most", [100, 900, 2_200, 4_000, 9_000, 20_000, 30_000])
 def test_a_disk_that_is_full_anywhere_stops_a_run_that_goes_on(
-    most: int, world: Path, tmp_path: Path, process: Command, finished: Path
+    most: int, world: Path, tmp_path: Path, fedprune: Command, finished: Path
 ) -> None:
     # files of at most so many bytes: what fails first is metrics, the checkpoint, model.npz, an export, the report
     folder = tmp_path / "full"
-    command = (
-        f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({most}, resource.RLIM_INFINITY))\n"
-        "from fedprune.cli.main import main; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", command, "simulate", "tiny.toml", "--out", str(folder), "--workers", "1"],
-        cwd=world, env={**os.environ, "PYTHONPATH": python_path(world)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
-    first, *rest = done.stderr.splitlines()
-    assert first.startswith(f"{folder}/"), done.stderr
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        code, out, errors = fedprune("simulate", str(world / "tiny.toml"), "--out", str(folder), "--workers", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 1, out + errors
+    first, *rest = errors.splitlines()
+    assert first.startswith(f"{folder}/"), errors
     assert first.endswith("File too large")
     assert rest[0].startswith("What is complete is saved; go on with:")
     assert len(rest) == 2
-    code, _, errors = process(*shlex.split(rest[1])[1:])
+    code, _, errors = fedprune(*shlex.split(rest[1])[1:], "--workers", "1")
     assert code == 0, errors
     assert same_model(folder, finished)
     assert not list(folder.rglob(".*"))

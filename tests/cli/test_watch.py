@@ -118,6 +118,16 @@ def test_devices_that_fail_and_refuse_are_named(copy: Path) -> None:
     assert [each["phase"] for each in Watched(copy).picture()["devices"]] == ["train", "train", "top_gradients"]
 
 
+def test_a_test_that_diverged_is_said(copy: Path) -> None:
+    assert "Warning" not in Watched(copy).picture()["said"]
+    row = {"round": 2, "phase": "evaluate", "loss": 9e3, "diverged": "the loss is 9e+03"}
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({**row, "diverged": 3}) + "\n" + json.dumps(row) + "\n")
+    seen = Watched(copy).picture()
+    assert "Warning: round 2, evaluate: diverged: the loss is 9e+03." in seen["said"]
+    assert [each["diverged"] for each in seen["rounds"][1:]] == ["", "round 2, evaluate: diverged: the loss is 9e+03"]
+
+
 def test_prometheus_text(copy: Path) -> None:
     asked = json.loads((copy / "experiment.json").read_text())
     (copy / "experiment.json").write_text(json.dumps({**asked, "model": 'a "b" \\ c\nd'}))

@@ -1,16 +1,32 @@
 """Loaders: the real data where it lies, small files in its layout anywhere, and errors that say what to do."""
 
 import io
+import json
+import lzma
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from fedprune.data import DataError, Dataset, Examples, cache, cifar10, federate, iid, load, load_from_hub, validate
+from fedprune import tasks
+from fedprune.data import (
+    DataError,
+    Dataset,
+    Examples,
+    cache,
+    cifar10,
+    federate,
+    iid,
+    load,
+    load_from_hub,
+    plays,
+    shapes,
+    validate,
+)
 from fedprune.data.ucihar import CHANNELS
 
 
@@ -62,6 +78,31 @@ def test_digits() -> None:
     assert dataset.train.inputs.dtype == np.uint8
     assert dataset.test is None
     assert constants_fit(dataset, 0.02)
+
+
+def test_shapes() -> None:
+    dataset = load("shapes", task=tasks.named("segmentation"))
+    assert (dataset.train.inputs.shape, dataset.train.inputs.dtype) == ((1800, 3, 32, 32), np.uint8)
+    assert (dataset.train.labels.shape, dataset.classes) == ((1800, 32, 32), shapes.CLASSES)
+    assert constants_fit(dataset, 0.005)
+    again, other = shapes.load(), shapes.load(seed=1)
+    assert np.array_equal(again.train.inputs, dataset.train.inputs)
+    assert (other.train.inputs != dataset.train.inputs).mean() > 0.9
+    # no two cameras see the same: some pass mostly circles, some hardly any
+    circles = [(part.train.labels == 1).sum() / (part.train.labels > 0).sum() for part in federate(dataset).devices]
+    assert len(circles) == shapes.CAMERAS
+    assert min(circles) < 0.2 < 0.4 < max(circles)
+    with pytest.raises(DataError, match=r"^shapes: train labels .*, expected"):
+        load("shapes")
+
+
+def test_where_a_shape_is_drawn_its_pixels_are_labelled() -> None:
+    pictures, labels = shapes.camera(0, 400)
+    shares = np.bincount(labels.ravel(), minlength=4) / labels.size
+    assert 0.5 < shares[0] < 0.8
+    assert (shares[1:] > 0.03).all()
+    inside = np.abs(pictures.astype(float) - np.median(pictures, axis=(2, 3), keepdims=True)).mean(axis=1)
+    assert inside[labels > 0].mean() > 1.5 * inside[labels == 0].mean()
 
 
 def test_real_ucihar(data_dir: Path) -> None:
@@ -171,9 +212,63 @@ def test_no_network_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         load("cifar10")
 
 
+def write_plays(folder: Path, texts: Sequence[str]) -> Path:
+    (folder / "shakespeare").mkdir(exist_ok=True)
+    path = folder / "shakespeare" / "by_role.jsonl.xz"
+    lines = [json.dumps({"play": "p", "role": str(at), "text": text}) for at, text in enumerate(texts)]
+    path.write_bytes(lzma.compress("\n".join(lines).encode()))
+    return path
+
+
+def test_plays_are_windows_of_what_comes_next_role_by_role(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    said = ["".join(rng.choice([*plays.VOCABULARY], plays.LEAST + 650 * each)) for each in range(3)]
+    write_plays(tmp_path, [said[0], "short", said[1], said[2][:-3] + "|é\t"])
+    dataset = load("plays", tmp_path, tasks.named("next_token"))
+    inputs, labels = dataset.train.inputs, dataset.train.labels
+    assert inputs.shape[1:] == labels.shape[1:] == dataset.input_shape == (64,)
+    assert np.array_equal(inputs[:, 1:], labels[:, :-1])
+    assert dataset.train.people is not None
+    assert np.bincount(dataset.train.people).tolist() == [len(text) // 65 for text in said]
+    assert "".join(plays.VOCABULARY[token] for token in inputs[1]) == said[0][65:129]
+    last = "".join(plays.VOCABULARY[token] for token in labels[-1])
+    whole = said[2][:-3] + "   "
+    assert last == whole[len(whole) // 65 * 65 - 64 : len(whole) // 65 * 65]
+    # no twelve characters that anybody is tested on are read by anybody who trains, selects or calibrates
+    federation = federate(dataset, public=0.1)
+    held = [federation.public, *(part for each in federation.devices for part in (each.train, each.development))]
+    seen = {row[at : at + 12].tobytes() for part in held for row in _rows(part) for at in range(54)}
+    tested = [row for each in federation.devices for row in _rows(each.test)]
+    assert not any(row[at : at + 12].tobytes() in seen for row in tested for at in range(54))
+    for device in federation.devices:
+        assert device.test_indices.min() > max(device.train_indices.max(), device.development_indices.max())
+        assert len(device.test) == pytest.approx(0.2 * sum(device.sizes().values()), rel=0.15)
+
+
+def _rows(part: Examples) -> np.ndarray:
+    """Windows (n, 65) of a part."""
+    rows: np.ndarray = np.concatenate([part.inputs, part.labels[:, -1:]], axis=1).astype(np.uint8)
+    return rows
+
+
+def test_real_plays(data_dir: Path) -> None:
+    dataset = load("plays", data_dir, tasks.named("next_token"))
+    assert dataset.train.inputs.shape == (14996, 64)
+    federation = federate(dataset)
+    assert len(federation.devices) == 34
+    held = [federation.public, *(part for each in federation.devices for part in (each.train, each.development))]
+    seen = {row.tobytes() for part in held for row in _rows(part)}
+    assert not any(row.tobytes() in seen for each in federation.devices for row in _rows(each.test))
+
+
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     parquet, arrow = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
-    for name, file in (("cifar10", "train.parquet"), ("ucihar", "train.parquet"), ("keywords", "mfcc49x10.npz")):
+    for name, file in (
+        ("cifar10", "train.parquet"),
+        ("ucihar", "train.parquet"),
+        ("keywords", "mfcc49x10.npz"),
+        ("plays", "by_role.jsonl.xz"),
+    ):
         with pytest.raises(DataError, match=f"^{name}: no {file} in {tmp_path}.*; give --data-dir a folder that holds"):
             load(name, tmp_path)
     write_cifar10(tmp_path)
@@ -213,6 +308,13 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
     fails("has no array train_mfcc", "keywords")
     (tmp_path / "arabic_speech_commands" / "mfcc49x10.npz").write_bytes(b"PK\x03\x04 torn")
     fails("cannot be read as .npz", "keywords")
+    file = write_plays(tmp_path, ["too short"])
+    fails("has no role of 20,000 characters", "plays")
+    file.write_bytes(lzma.compress(b'{"text": "a"}\n{"role": 3}\n'))
+    fails("line 2 of .* has no text", "plays")
+    for torn in (file.read_bytes()[:40], b"no xz", lzma.compress(b"no json"), lzma.compress(b'"\xff"')):
+        file.write_bytes(torn)
+        fails("cannot be read as lines of JSON in .xz", "plays")
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,7 +360,7 @@ def test_a_dotted_name_brings_ones_own() -> None:
         (f"{__name__}:nothing", "returned a NoneType, expected a fedprune.data.Dataset"),
         (f"{__name__}:__name__", "is a str, expected a function"),
         (f"{__name__}:damaged", "train inputs hold values that are not finite"),
-        ("mnist", "choose one of digits, cifar10, keywords, ucihar"),
+        ("mnist", "choose one of digits, shapes, cifar10, keywords, plays, ucihar"),
     ):
         with pytest.raises(DataError, match=message):
             load(name)

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedprune import tasks
 from fedprune.data import DataError, Dataset, Examples, unscaled, validate
 
 
@@ -137,3 +138,47 @@ def test_raw_pixels_are_noticed_and_scaled_ones_are_not() -> None:
     assert unscaled(Dataset("mine", Examples(pixels.astype(np.float32), raw.labels), mean=0, std=1))
     assert unscaled(Dataset("mine", raw, mean=0, std=1, scale=1 / 255)) == ""
     assert unscaled(Dataset("mine", raw)) == ""
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "names", "wanted"),
+    [
+        ("regression", [3, 250, 3, 7], ("0",), [[3.0], [250.0], [3.0], [7.0]]),
+        (
+            "regression",
+            [[3, 1], [250, 2], [3, 3], [7, 4]],
+            ("0", "1"),
+            [[3.0, 1.0], [250.0, 2.0], [3.0, 3.0], [7.0, 4.0]],
+        ),
+        ("multi_label", [[0, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 1]], ("0", "1", "2"), None),
+        (
+            "depth",
+            [[[1, 900]], [[2, 800]], [[3, 700]], [[4, 600]]],
+            ("0",),
+            [[[[1, 900]]], [[[2, 800]]], [[[3, 700]]], [[[4, 600]]]],
+        ),
+    ],
+)
+def test_whole_numbers_are_what_the_task_takes_them_for(task: str, labels: Any, names: Any, wanted: Any) -> None:
+    given = Dataset("mine", Examples(X, labels), Examples(X[:1], labels[:1]))
+    dataset = validate(given, tasks.named(task))
+    assert dataset.classes == names
+    assert dataset.train.labels.dtype == np.float32
+    assert dataset.train.labels.tolist() == (labels if wanted is None else wanted)
+    assert dataset.test is not None
+    assert dataset.test.labels.tolist() == dataset.train.labels[:1].tolist()
+    named = Dataset("mine", Examples(X, labels), None, [f"output {name}" for name in names])
+    assert validate(named, tasks.named(task)).train.labels.tolist() == dataset.train.labels.tolist()
+
+
+def test_classes_that_are_whole_numbers_are_still_named_by_them() -> None:
+    dataset = validate(Dataset("mine", Examples(X, [3, 250, 3, 7])))
+    assert (dataset.classes, dataset.train.labels.tolist()) == (("3", "7", "250"), [0, 2, 0, 1])
+
+
+def test_pictures_do_not_move_without_the_labels_of_their_pixels() -> None:
+    pictures, labels = np.zeros((4, 1, 8, 8), np.uint8), np.zeros((4, 8, 8), np.int64)
+    labels[:, 2] = 1
+    validate(Dataset("mine", Examples(pictures, labels)), tasks.named("segmentation"))
+    with pytest.raises(DataError, match=r"^mine: augment moves a picture's pixels and not their labels"):
+        validate(Dataset("mine", Examples(pictures, labels), augment=True), tasks.named("segmentation"))

@@ -25,7 +25,8 @@ from fedprune.deployment.fleet_folder import Fleet, create
 
 _ROOT = Path(__file__).parents[2]
 _DIGITS = str(_ROOT / "simulations" / "digits.toml")
-_SETTINGS = "rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 method.pool=1 model=drawing:net"
+_JACKPOTS = 'method={name="lottery_jackpots",density=0.2}'  # votes on frozen weights; other methods elsewhere
+_SETTINGS = f"rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 model=drawing:net {_JACKPOTS}"
 _SET = [word for setting in _SETTINGS.split() for word in ("--set", setting)]
 _PATIENCE_S = 90
 _NET = """

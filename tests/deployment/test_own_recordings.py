@@ -1,5 +1,6 @@
 """Three devices over TLS, each with sounds of its own, the server without data; ``make fleet-demo`` is of pictures."""
 
+import functools
 import json
 import subprocess
 import time
@@ -17,6 +18,7 @@ from PIL import Image
 from fedprune.deployment import flower
 from fedprune.deployment.fleet_folder import create
 from fedprune.experiment import load
+from fedprune.federated.link.engines import local
 from fedprune.runs.run import simulate
 
 HELD: dict[str, Sequence[str]] = {"hall": ("one", "two"), "kitchen": ("two", "three"), "yard": ("three", "one")}
@@ -98,7 +100,7 @@ def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert {tuple(row["asked"]) for row in rows if "asked" in row} == {("hall", "kitchen", "yard")}
     assert not any(row.get("faults") for row in rows)
-    simulate(load(file), tmp_path / "simulated", data_dir=str(people))
+    simulate(load(file), tmp_path / "simulated", data_dir=str(people), engine=functools.partial(local, workers=1))
     for name in ("model.npz", "model.tflite"):
         assert (out / name).read_bytes() == (tmp_path / "simulated" / name).read_bytes(), name
     assert (out / "microcontroller" / "features.c").exists()

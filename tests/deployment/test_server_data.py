@@ -31,7 +31,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
         yield made
 
 
-@pytest.mark.parametrize("name", ["keywords", "cifar10", "ucihar"])
+@pytest.mark.parametrize("name", ["keywords", "cifar10", "ucihar", "plays"])
 def test_without_a_folder_a_run_is_refused_in_one_line(fleet: Fleet, name: str) -> None:
     devices.enrol(fleet, "kitchen")
     file = str(_SIMULATIONS / f"{name}.toml")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99 import Sources
-from fedprune.export.litert import ports
+from fedprune.export.litert import noise, ports
 from fedprune.export.litert.reader import read
 
 WARNINGS = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic"]
@@ -18,8 +18,14 @@ CHECKS = (*WARNINGS, "-fsanitize=address,undefined", "-fno-sanitize-recover")
 
 
 def inputs(model: bytes, count: int, seed: int = 0) -> np.ndarray:
-    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones."""
-    shape = ports(read(model)).input.shape[1:]  # also of what TensorFlow Lite Micro does not run
+    """Return int8 inputs (count, ...) over the whole grid: the extremes first, then even and peaked random ones.
+
+    Tokens are random ones.
+    """
+    port = ports(read(model)).input
+    if port.vocabulary:
+        return np.concatenate([noise(port, seed + at) for at in range(count)])
+    shape = port.shape[1:]  # also of what TensorFlow Lite Micro does not run
     random = np.random.default_rng(seed)
     drawn = [np.full(shape, -128), np.full(shape, 127), np.where(random.random(shape) < 0.5, -128, 127)]
     while len(drawn) < count:
@@ -64,8 +70,13 @@ def written(sources: Sources, folder: Path) -> Path:
 
 def computed(sources: Sources, samples: np.ndarray, folder: Path, flags: Sequence[str] = CHECKS) -> np.ndarray:
     """Return the C program's int8 outputs, (samples, bytes), built with every warning and check as errors."""
-    (written(sources, folder) / "main.c").write_text(_MAIN)
-    command = [compiler(), *flags, "main.c", "model.c", "-o", "program"]
+    return computed_in(written(sources, folder), samples, flags)
+
+
+def computed_in(folder: Path, samples: np.ndarray, flags: Sequence[str] = CHECKS) -> np.ndarray:
+    """The same of model.h and model.c in a folder."""
+    (folder / "whole.c").write_text(_MAIN)
+    command = [compiler(), *flags, "whole.c", "model.c", "-o", "program"]
     built = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
     ran = subprocess.run([folder / "program"], input=samples.tobytes(), capture_output=True)

@@ -142,6 +142,7 @@ SHIPPED = {
     "resnet8": ((3, 32, 32), 10),
     "resnet20": ((3, 32, 32), 10),
     "resnet18": ((3, 32, 32), 10),
+    "shapes_unet": ((3, 32, 32), 4),
     "vgg11": ((3, 32, 32), 10),
 }
 """Shipped model -> the shape of its input, and its classes."""

@@ -231,7 +231,7 @@ def test_tokens(tmp_path: Path) -> None:
     made = c99.generate(model)
     assert "int32_t *model_input(void);" in made.header
     assert "#define MODEL_INPUT_BYTES 28\n" in made.header
-    assert "#define MODEL_INPUT_CHANNELS 7\n" in made.header
+    assert "#define MODEL_INPUT_TOKENS 7\n#define MODEL_INPUT_VOCABULARY 300\n" in made.header
     assert "MODEL_INPUT_SCALE" not in made.header
     tokens = np.random.default_rng(0).integers(0, 300, (40, 7)).astype(np.int32)
     found = computed(made, tokens, tmp_path)

@@ -15,6 +15,7 @@ BOARDS = [name for name in boards.TARGETS if name != "host"]
 HEADER = """\
 #include <stdint.h>
 #define MODEL_INPUT_BYTES {inputs}
+#define MODEL_OUTPUT_CHANNELS {outputs}
 #define MODEL_OUTPUT_BYTES {outputs}
 int8_t *model_input(void);
 const int8_t *model_run(void);

@@ -18,16 +18,18 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from c99_files import Draft
 from c99_nets import chain
+from c99_runs import CHECKS, compiler
 from export_files import changed, on_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedprune.export import apart, litert, tflm
+from fedprune.export.c99 import boards
 from fedprune.export.c99.encoding import DENSE, MOST_SEGMENTS, encode
-from fedprune.export.chip import foreign
+from fedprune.export.chip import benching, foreign
 from fedprune.export.inspection.file import inspect
 from fedprune.export.litert.flatbuffer import File, FileOperator, pack
-from fedprune.export.litert.reader import ModelError, read
+from fedprune.export.litert.reader import ModelError, operator_name, read
 from fedprune.export.tflm.decode import DECODE, packed, weight_of
 from fedprune.export.tflm.unpack import unpacked
 
@@ -211,6 +213,47 @@ def test_both_headers_say_the_same_of_an_input_of_any_axes(shape: tuple[int, ...
         assert len(found) == 1, macro
 
 
+def token_file() -> bytes:
+    """Return a model of 7 tokens out of 30."""
+    draft = Draft((1, 7))
+    rows = draft.tokens(7, 30, 12)
+    return draft.file(draft.linear(draft.reshape(rows, (1, 84)), 9))
+
+
+def test_somebody_elses_model_of_tokens_is_written_and_given_tokens(tmp_path: Path) -> None:
+    pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
+    model = token_file()
+    files = foreign.files(model, "words")
+    for macro in ("MODEL_INPUT_TOKENS 7", "MODEL_INPUT_VOCABULARY 30", "MODEL_INPUT_BYTES 28"):
+        assert all(f"#define {macro}\n" in files[name].decode() for name in ("model.h", "model_data.h")), macro
+    assert "| Input numbers | tokens, 0 to 29 |" in files["model_card.md"].decode()
+    port = inspect(model).inputs[0]
+    assert (port.shape, port.grid, port.vocabulary) == ((1, 7), None, 30)
+    given = np.concatenate([litert.noise(port, seed) for seed in range(40)])
+    assert (given.dtype, given.min(), given.max()) == (np.int32, 0, 29)
+    foreign.write(model, tmp_path, "words")
+    wanted, whose = benching.expected(model, given)
+    assert whose == "TensorFlow Lite Micro"
+    if not boards.missing("host"):
+        np.testing.assert_array_equal(boards.run(tmp_path, "host", given).outputs, wanted)
+        with pytest.raises(ValueError, match=r"inputs of int8 \(1, 28\): .*model\.h takes int32 \(n, 7\)"):
+            boards.run(tmp_path, "host", np.zeros((1, 28), np.int8))
+    assert np.isfinite(benching.on_host([model], runs=1)[0].output).all()
+
+
+def test_the_smallest_table_says_which_tokens_there_are() -> None:
+    draft = Draft((1, 4))
+    draft.tokens(4, 20, 6)
+    axis = draft.constant([1])
+    draft.tensors.append(draft.tensors[draft.input])
+    back = draft.add("REVERSE_V2", (draft.input, axis), len(draft.tensors) - 1)
+    table = draft.constant(np.ones((11, 6)), np.int8, scales=np.ones(1, np.float32))
+    last = draft.add("GATHER", (table, back), draft.activation((1, 4, 6)), axis=0)
+    assert litert.ports(read(draft.file(last))).input.vocabulary == 11
+    draft = Draft((1, 4))
+    assert litert.ports(read(draft.file(draft.unary("RELU", draft.input)))).input.vocabulary == 0
+
+
 def test_a_sparse_tensor_of_no_values_is_refused() -> None:
     axes = [schema.DimensionMetadataT(denseSize=size) for size in (1, 3, 3)]
     starts, columns = (schema.Int32VectorT(values=values) for values in ([0] * 10, []))
@@ -249,3 +292,46 @@ def test_damage_is_one_line_or_all_files(which: int, seed: int) -> None:
     assert bool(said) != (len(files) == 7)
     assert "\n" not in said
     assert len(said) < 600
+
+
+def test_a_file_with_an_operator_that_tensorflow_lite_micro_lacks_becomes_c_alone(tmp_path: Path) -> None:
+    draft = Draft((1, 1, 1, 8))
+    file = draft.file(draft.unary("GELU", draft.conv(draft.input, 16, (1, 1), density=0.1), (0.02, -100)))
+    (tmp_path / "theirs.tflite").write_bytes(file)
+    ended = exported(tmp_path / "theirs.tflite")
+    assert ended.returncode == 0, ended.stderr
+    assert "TensorFlow Lite Micro lacks an operator of this model: no C array for it" in " ".join(ended.stdout.split())
+    folder = tmp_path / "theirs_microcontroller"
+    assert {"model.c", "model.h", "model.tflite", "Makefile"} <= {path.name for path in folder.iterdir()}
+    assert not list(folder.glob("model_data*"))
+    assert {operator_name(each) for each in read((folder / "model.tflite").read_bytes()).operators} == {
+        "CONV_2D",
+        "GELU",
+    }
+
+
+def test_the_page_goes_on_with_a_text(tmp_path: Path) -> None:
+    """What step 9 shows, around a model of tokens: each time what comes after the last place, by the highest score."""
+    if boards.missing("host"):
+        pytest.skip("a compiler is not installed")
+    draft = Draft((1, 7))
+    last = draft.conv(draft.reshape(draft.tokens(7, 9, 12), (1, 1, 7, 12)), 9)
+    model = draft.file(draft.reshape(last, (1, 7, 9)))
+    foreign.write(model, tmp_path, "words")
+    readme = (Path(__file__).parents[2] / "clients" / "microcontroller" / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("## 9.")[2].partition("```c\n")[2].partition("```")[0]
+    turns = 'for (int i = 0; i < 20; i++) { int token = next_token(); printf("%d %s\\n", token, labels[token]); }'
+    (tmp_path / "main.c").write_text(
+        f'#include <stdio.h>\n#include "model.h"\n{shown}\nint main(void) {{ text[6] = 5; {turns} return 0; }}\n'
+    )
+    command = [compiler(), *CHECKS, "main.c", "model.c", "-o", "text"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    said = subprocess.run([tmp_path / "text"], check=True, capture_output=True, text=True).stdout
+    text, wanted = [0, 0, 0, 0, 0, 0, 5], list[str]()
+    for _ in range(20):
+        scores = benching.expected(model, np.array([text], np.int32))[0]
+        assert scores is not None
+        token = int(scores.reshape(7, 9)[-1].argmax())
+        text = [*text[1:], token]
+        wanted.append(f"{token} {token}")
+    assert said.splitlines() == wanted

@@ -149,3 +149,12 @@ RESULT: Mapping[str, Any] = {
     "bytes_down": 5, "checks": {"litert_float": {"examples": 9, "accuracy": 0.5, "agreement": 1.0}},
 }  # fmt: skip
 LAYERS: Mapping[str, Mapping[str, float]] = {"before": {}, "after": {}, "moved": {}}
+
+
+def test_the_page_says_which_test_diverged_first_and_each_in_its_round() -> None:
+    said = {"phase": "evaluate", "part": "small", "loss": 9e3, "diverged": "the loss is 9e+03, and was <1>"}
+    whole = page(RESULT, [*ROWS, {**ROWS[0], **said, "round": 7}, {**ROWS[0], **said, "round": 8}], LAYERS, "")
+    assert whole.count('<p class="warning">') == 1
+    assert "round 7, evaluate, small: diverged: the loss is 9e+03, and was &lt;1&gt;" in whole
+    found = [line[-1] for line in cells(whole) if line[:2] == ["8", "evaluate, small"]]
+    assert [line.startswith("diverged: the loss is 9e+03") for line in found] == [True]

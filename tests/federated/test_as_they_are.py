@@ -1,5 +1,6 @@
 """Runs of nets as people bring them: shared, frozen and folded weights, small and wide nets, what no file can hold."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,7 @@ def test_a_shared_weight_is_pruned_stored_and_counted_once(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("changes", [{}, MEDIAN, NOISE, FLEET], ids=["plain", "median", "noise", "fleet"])
 def test_what_is_frozen_ends_as_it_began(changes: dict[str, Any], tmp_path: Path) -> None:
-    _, model, said = run("frozen", tmp_path / "run", simulate, **changes)
+    _, model, said = run("frozen", tmp_path / "run", functools.partial(simulate, engine=tiny_world.HERE), **changes)
     first = prepare(tiny_world.experiment(model="odd_nets:frozen"), "test").model().state_dict()
     still = [name for name in first if name.startswith(("0.", "1."))]
     assert len(still) == 12

@@ -73,13 +73,16 @@ def test_stopped_in_the_middle_where_two_workers_were_at_it_and_gone_on_with_by_
     assert timeless(whole.rows) == timeless(again.rows)
 
 
-def test_flowers_own_simulation(ran: Callable[[str], Any], tmp_path: Path) -> None:
+def test_flowers_own_simulation_gives_the_model_of_the_local_grid(ran: Callable[[str], Any], tmp_path: Path) -> None:
+    """The slow one: Ray takes some 15 s to start."""
     pytest.importorskip("ray")
     setting, folder = prepare(experiment("everything"), "test"), RunFolder(tmp_path / "ray")
     folder.begin(setting.experiment)
     serve = functools.partial(drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
     engines.ray(4, None, serve)
-    assert_same(ran("everything").state, read(folder.checkpoint))
+    whole = ran("everything")
+    assert_same(whole.state, read(folder.checkpoint))
+    assert timeless(whole.rows) == timeless(folder.rows())
 
 
 def test_heartbeats_of_flower_do_not_move_what_a_net_draws(

@@ -46,18 +46,6 @@ def test_two_workers_give_the_model_of_one_and_are_ended(whole: Any, tmp_path: P
     assert not [child for child in multiprocessing.active_children() if child.name.startswith("SpawnProcess")]
 
 
-def test_flowers_own_simulation_gives_the_model_of_the_local_grid(whole: Any, tmp_path: Path) -> None:
-    """The slow one: Ray takes some 15 s to start."""
-    pytest.importorskip("ray")
-    experiment = tiny_world.experiment()
-    setting, folder = prepare(experiment, "test"), RunFolder(tmp_path / "ray")
-    folder.begin(experiment)
-    serve = functools.partial(fleets.drive, setting=setting, folder=folder, state=None, progress=lambda row: None)
-    engines.ray(4, None, serve)
-    assert_same(whole.state, read(folder.checkpoint))
-    assert timeless(whole.rows) == timeless(folder.rows())
-
-
 @pytest.mark.parametrize(
     ("round", "phase"),
     [

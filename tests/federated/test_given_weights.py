@@ -74,7 +74,7 @@ def test_without_rounds_a_given_model_is_pruned_and_exported(tmp_path: Path) -> 
     experiment = tiny_world.experiment(
         rounds=0, pretraining={"weights": str(file)}, method={"name": "magnitude", "density": 0.3}
     )
-    result = simulate(experiment, tmp_path / "run")
+    result = simulate(experiment, tmp_path / "run", engine=tiny_world.HERE)
     assert (result["rounds"], result["density"]) == (0, pytest.approx(0.3, abs=0.01))
     with np.load(tmp_path / "run" / "model.npz") as found:
         masks = {name.removeprefix("mask/"): found[name] for name in found.files if name.startswith("mask/")}

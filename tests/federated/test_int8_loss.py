@@ -46,7 +46,7 @@ def test_a_run_whose_file_does_worse_says_so_everywhere(
     narrow: Rule = lambda values: (values.low / 20, values.high / 20)  # noqa: E731
     monkeypatch.setitem(RULES, "minmax", narrow)  # type: ignore[arg-type]
     experiment, run = tiny_world.experiment(rounds=1, export={"calibration": "minmax"}), tmp_path / "run"
-    result = simulate(experiment, run)
+    result = simulate(experiment, run, engine=tiny_world.HERE)
     assert result["int8_loss"] == pytest.approx(result["accuracy_float"] - result["accuracy_int8"])
     assert result["int8_loss"] > 0.01
     assert result["signal_to_noise_db"]
@@ -68,7 +68,7 @@ def test_a_run_whose_file_does_worse_says_so_everywhere(
 
 
 def test_a_run_keeps_its_word_where_int8_does_as_well(tmp_path: Path) -> None:
-    result = simulate(tiny_world.experiment(rounds=1), tmp_path / "run")
+    result = simulate(tiny_world.experiment(rounds=1), tmp_path / "run", engine=tiny_world.HERE)
     assert np.isfinite([*result["signal_to_noise_db"].values()]).all()
     assert (result["warnings"] == []) == (result["int8_loss"] <= 0.01)
     assert litert.quantisation((tmp_path / "run" / "model.tflite").read_bytes()).input.grid is not None

@@ -85,7 +85,7 @@ def test_a_whole_simulation_without_a_public_example(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r'data\.public: .* set it above 0, or export\.ranges = "devices"$'):
         simulate(tiny_world.experiment(data=WITHOUT_PUBLIC), tmp_path / "refused")
     assert not (tmp_path / "refused").exists()
-    result = simulate(experiment(data=WITHOUT_PUBLIC), tmp_path / "run")
+    result = simulate(experiment(data=WITHOUT_PUBLIC), tmp_path / "run", engine=tiny_world.HERE)
     assert abs(result["accuracy_int8"] - result["accuracy_float"]) < 0.06
     before = (tmp_path / "run" / "model.tflite").read_bytes()
     (tmp_path / "run" / "model.tflite").unlink()

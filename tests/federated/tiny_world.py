@@ -3,6 +3,7 @@
 Worker processes and Flower's engines import it as ``tiny_world``, as they would a user's own module.
 """
 
+import functools
 import os
 import time
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from torch import nn
 from fedprune.aggregation import pooled
 from fedprune.data import Dataset, Examples
 from fedprune.experiment import Experiment, parse
+from fedprune.federated.link import engines
 from fedprune.federated.link.client import ROUTES, _handle
 from fedprune.federated.rounds.device import Device
 from fedprune.methods.layers import dense, masked
@@ -25,6 +27,9 @@ from fedprune.pruning import masks as _masks
 from fedprune.pruning.candidates import Pool, choose, statistics_of
 from fedprune.types import Ask, Found, Masks, Method, Model, Params
 from fedprune.wire.payload import Payload
+
+HERE = functools.partial(engines.local, workers=1)
+"""In this process, which has loaded torch; where workers are none of what a test is about."""
 
 CLASSES = 3
 SHAPE = (1, 6, 6)

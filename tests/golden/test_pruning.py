@@ -119,6 +119,16 @@ def test_a_density_that_the_layers_cannot_have_is_refused(monkeypatch: pytest.Mo
         candidate_counts({"a": (2,), "b": (2,)}, 0.1, 1, seed=0)
 
 
+def test_a_density_between_whole_numbers_of_weights_is_refused_before_any_draw() -> None:
+    def drawn(*_: object) -> dict[str, float]:
+        raise AssertionError("drawn")
+
+    # 5 of 100 are 2.9 % too few, 6 are 17 % too many
+    with pytest.raises(ValueError, match=r"no candidate of density 0\.0515 "):
+        candidate_counts({"a": (10, 10)}, 0.0515, 1, seed=0, noise=drawn)
+    assert candidate_counts({"a": (10, 10)}, 0.051, 1, seed=0) == ({"a": 5},)
+
+
 @pytest.mark.parametrize(
     ("losses", "chosen"),
     [

@@ -24,11 +24,13 @@ NETS = [
     ("resnet8", (3, 32, 32), 10, 77_360, 78_042, 12_501_632, None),
     ("resnet18", (3, 32, 32), 10, 11_164_352, 11_173_962, 555_422_720, None),
     ("resnet20", (3, 32, 32), 10, 270_896, 272_474, 40_813_184, None),
+    ("shapes_unet", (3, 32, 32), 4, 65_748, 66_268, 14_241_792, None),
     ("vgg11", (3, 32, 32), 10, 9_222_848, 9_228_362, 152_769_536, None),
 ]
 
 # Multiply-accumulates by hand: what each step or token takes, times their number; of attention also tokens by tokens.
 OF_STEPS = [
+    ("char_gru", (64,), 62, 44_800, 45_438, 64 * (3 * 96 * (32 + 96) + 96 * 62)),
     ("har_gru", (9, 128), 6, 27_936, 28_582, 32 * (32 * 9 * 8 + 144 * (32 + 48) + 144 * (48 + 48)) + 48 * 6),
     (
         "keyword_transformer", (1, 49, 10), 40, 42_384, 43_672,
@@ -68,9 +70,11 @@ def test_sizes(
 
     def count(module: nn.Module, _: object, output: torch.Tensor) -> None:
         nonlocal counted
-        counted += module.weight.numel() * output[0, 0].numel()
+        # each place of a transposed convolution's input, here a quarter of its output's, meets all weights
+        of = output[0, 0].numel() // 4 if isinstance(module, nn.ConvTranspose2d) else output[0, 0].numel()
+        counted += module.weight.numel() * of
 
-    layers = [m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear))]
+    layers = [m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
     for layer in layers:
         layer.register_forward_hook(count)
     with torch.no_grad():
@@ -89,11 +93,11 @@ def test_top_level_children_are_the_blocks_and_only_their_convolutions_lack_a_bi
     assert blocks == ["stem", *(f"stage{i}" for i in range(1, len(blocks) - 1)), "head"]
     assert model.training
     for parameter, module in model.named_modules():
-        if isinstance(module, (nn.Conv1d, nn.Conv2d)):
+        if isinstance(module, (nn.Conv1d, nn.Conv2d)) and parameter != "head":
             assert module.bias is None, parameter
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet", "dscnn", "har_gru", "keyword_transformer"])
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet", "dscnn", "har_gru", "keyword_transformer", "shapes_unet"])
 def test_gradients_reach_every_parameter(name: str) -> None:
     _, shape, classes, *_ = next(net for net in (*NETS, *OF_STEPS) if net[0] == name)
     model = build(name, shape, classes)
@@ -105,6 +109,12 @@ def test_gradients_reach_every_parameter(name: str) -> None:
 def test_mobilenet_and_resnet_take_odd_sizes(size: int) -> None:
     for name in ("mobilenet", "resnet8"):
         build(name, (3, size, size + 1), 4)
+
+
+def test_a_u_net_takes_what_can_be_halved_twice() -> None:
+    assert build("shapes_unet", (1, 12, 20), 2)(torch.zeros(2, 1, 12, 20)).shape == (2, 2, 12, 20)
+    with pytest.raises(ModelError, match=r"^shapes_unet: image 8x10 cannot be halved twice, expected multiples of 4$"):
+        build("shapes_unet", (1, 8, 10), 2)
 
 
 def test_same_padding_is_tensorflows() -> None:
@@ -156,7 +166,7 @@ def test_a_net_of_ones_own_is_built_by_its_dotted_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet9", "resnet9: no such model; known are digits_cnn, .*resnet8"),
+        ("resnet9", "resnet9: no such model; known are char_gru, .*resnet8"),
         ("no_such_package.nets:tiny", "no_such_package.nets does not import"),
         (f"{HERE}:missing", r"has no function missing\(input_shape, classes\)"),
         (f"{HERE}:NUMBER", r"has no function NUMBER"),

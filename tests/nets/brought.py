@@ -18,7 +18,7 @@ class Row(NamedTuple):
 
 _ONE = {"channels removed": "no layer reads units that could go one by one"}
 """Of nets whose norm mixes all channels, or whose recurrent layers are kept whole."""
-_WHOLE = ("layer_norm", "gru", "lstm_both_ways", "rnn")
+_WHOLE = ("layer_norm", "gru", "lstm_both_ways", "rnn", "token_gru")
 _UNTOLD = {"bit-exact": "no runtime here has both a GELU and TensorFlow Lite Micro's roots of 16 bits"}
 """Of nets with layer norms and GELUs: TensorFlow Lite Micro lacks the one, LiteRT's other is a step off."""
 _GELU = ("convnext", "encoder_stack", "vit", "mixer")
@@ -70,6 +70,11 @@ KINDS: Mapping[str, list[Row]] = {
         encoder="nn.TransformerEncoderLayer", encoder_stack="nn.TransformerEncoder, norms first",
         attention="attention by hand",
     ) + _rows("brought_sequences", "pictures", vit="ViT", mixer="MLP-Mixer"),
+    "tokens": _rows(
+        "brought_tokens", "tokens",
+        token_mlp="embedding and MLP", token_gru="embedding and GRU", token_transformer="transformer, causal",
+        token_convolution="causal convolutions", token_tied="embedding tied to the logits",
+    ) + _rows("brought_tokens", "texts", text_class="classifier of texts"),
     "habits": _rows(
         "brought_habits", "pictures",
         dropout="dropout", tied="tied weights", tied_twice="a block called twice", frozen="frozen backbone",

@@ -12,7 +12,8 @@ import numpy as np
 from brought import Row
 
 from fedprune import graph as graphs
-from fedprune.export import c99, litert
+from fedprune import tasks
+from fedprune.export import litert
 from fedprune.export.chip import benching
 from fedprune.export.litert.reader import read
 from fedprune.federated.link import engines
@@ -59,6 +60,10 @@ class Brought(NamedTuple):
         if not path.exists():
             raise Cannot(self.result["no_export"])
         return path.read_bytes()
+
+    def c(self) -> Path:
+        """The folder of model.h and model.c."""
+        return self.folder.path / "microcontroller"
 
 
 def brought(row: Row, path: Path) -> Brought:
@@ -125,9 +130,7 @@ def channels_removed(it: Brought) -> None:
 
 
 def _zeros(setting: Setting) -> Any:
-    import torch
-
-    return torch.zeros(1, *setting.schema.input_shape)
+    return tasks.example(setting.task, setting.schema.input_shape)
 
 
 def _weights(graph: graphs.Graph) -> int:
@@ -142,7 +145,8 @@ def int8(it: Brought) -> None:
     floats = [each.name for graph in (file, *file.subgraphs) for each in graph.tensors if each.dtype.kind == "f"]
     assert not floats
     wanted, found = it.outputs(inputs), litert.run(content, inputs)
-    same = float((wanted.argmax(1) == found.argmax(1)).mean())
+    axis = -1 if it.setting.task.tokens else 1
+    same = float((wanted.argmax(axis) == found.argmax(axis)).mean())
     noise = 10 * np.log10(wanted.var() / ((wanted - found) ** 2).mean())
     assert same >= 0.9 or noise > 20, f"torch's class on {same:.0%}, {noise:.1f} dB"
 
@@ -151,19 +155,18 @@ def c(it: Brought) -> None:
     """C sources are generated, and the run says what they take."""
     if why := it.result.get("no_c"):
         raise Cannot(why)
-    c99.generate(it.file())
-    assert it.result["c99_arena_bytes"] > 0
+    assert f"#define MODEL_ARENA_BYTES {it.result['c99_arena_bytes']}" in (it.c() / "model.h").read_text()
 
 
 def bit_exact(it: Brought) -> None:
     """The program's outputs are the reference kernels', on extreme and random inputs, and on examples."""
     content = it.file()
-    seen = litert.arrange(it.inputs()[:4], litert.quantisation(content).input)
+    seen = litert.arrange(it.inputs()[:4], litert.ports(read(content)).input)
     levels = np.concatenate([c99_runs.inputs(content, 7), seen])
     wanted, _ = benching.expected(content, levels.reshape(len(levels), -1))
     if wanted is None:
         raise Cannot("no runtime here has both a GELU and TensorFlow Lite Micro's roots of 16 bits")
-    found = c99_runs.computed(c99.generate(content), levels, it.folder.path / "c", [*c99_runs.WARNINGS, "-O0"])
+    found = c99_runs.computed_in(it.c(), levels, [*c99_runs.WARNINGS, "-O0"])
     np.testing.assert_array_equal(found, wanted)
     assert np.ptp(wanted.astype(int)) > 10, "all inputs give the same"
 

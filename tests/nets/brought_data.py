@@ -1,4 +1,4 @@
-"""Data that tiny nets learn within seconds: pictures, signals, rows; and an experiment on them."""
+"""Data that tiny nets learn within seconds: pictures, signals, rows, tokens; and an experiment on them."""
 
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,25 @@ def rows(data_dir: Path | None = None) -> Dataset:
     return _load("rows")
 
 
+def _texts() -> tuple[np.ndarray, np.ndarray]:
+    """Sequences of nine of seven tokens, each so many further than the one before as its kind says; and the kinds."""
+    kinds = np.arange(COUNT) % CLASSES
+    first = np.random.default_rng(2).integers(0, 7, COUNT)
+    return (first[:, None] + (1 + kinds[:, None]) * np.arange(9)) % 7, kinds
+
+
+def tokens(data_dir: Path | None = None) -> Dataset:
+    """What comes next at each of eight places."""
+    texts, _ = _texts()
+    return Dataset("tokens", Examples(texts[:, :-1], texts[:, 1:]), classes=[*"abcdefg"])
+
+
+def texts(data_dir: Path | None = None) -> Dataset:
+    """Tokens that are given a class."""
+    found, kinds = _texts()
+    return Dataset("texts", Examples(found, kinds), classes=("a", "b", "c"), mean=0, std=1)
+
+
 FEDTINY = {"name": "fedtiny", "density": 0.5, "pool": 2, "period": 1, "stop": 2}
 MAGNITUDE = {"name": "magnitude", "density": 0.5}
 
@@ -52,6 +71,7 @@ def experiment(net: str, data: str, method: dict[str, Any]) -> Experiment:
         "training": {"batch": 8, "grow_batch": 8, "learning_rate": 0.02},
         "pretraining": {"epochs": 4},
         "method": method,
+        "task": "next_token" if data == "tokens" else "classification",
         "export": {"calibration": "minmax"},
     }
     return parse(table, "brought")

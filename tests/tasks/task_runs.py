@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from fedprune.runs import over_flower
 from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import prepare
+
+HERE = functools.partial(engines.local, workers=1)
+"""In this process, which has loaded torch."""
 
 
 def asked(of: str, net: str, task: str, **more: Any) -> Experiment:
@@ -42,5 +46,5 @@ def trained(experiment: Experiment, out: Path) -> list[dict[str, Any]]:
             folder.begin(experiment)
             rounds(link, setting, folder, None, told.append)
 
-    engines.local(len(setting.holds), None, serve)
+    HERE(len(setting.holds), None, serve)
     return told

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,11 @@ import pytest
 import task_world
 import torch
 from rich.console import Console
-from task_runs import asked, trained
+from task_runs import HERE, asked, trained
 
 from fedprune.cli.progress import summary
 from fedprune.experiment import ExperimentError, from_json, to_json, to_toml
+from fedprune.export.chip import benching
 from fedprune.export.litert.reader import read
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.live.metrics_text import metrics_text
@@ -63,7 +66,7 @@ def test_one_logit_is_a_classification_of_two(data: str, net: str, tmp_path: Pat
 
 
 def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path: Path) -> None:
-    result = simulate(asked("prices", "table_net", "regression", rounds=3), tmp_path)
+    result = simulate(asked("prices", "table_net", "regression", rounds=3), tmp_path, engine=HERE)
     assert result["metric"] == {"name": "mean absolute error", "unit": "", "higher": False}
     assert (result["accuracy_float"], result["accuracy_int8"]) == (None, None)
     assert 0 < result["value_int8"] < 20
@@ -91,7 +94,8 @@ def test_a_regression_is_exported_and_everything_says_how_far_off_it_is(tmp_path
 
 
 def test_a_net_of_tokens_is_exported_with_integers_at_its_door(tmp_path: Path) -> None:
-    result = simulate(asked("counting", "token_net", "next_token"), tmp_path)
+    experiment = asked("counting", "token_net", "next_token")
+    result = simulate(experiment, tmp_path, engine=HERE)
     checks = result["checks"]
     assert checks["litert_float"]["agreement"] == 1
     assert checks["litert_int8"]["examples"] == checks["litert_float"]["examples"] > 0
@@ -99,6 +103,34 @@ def test_a_net_of_tokens_is_exported_with_integers_at_its_door(tmp_path: Path) -
     assert result["int8_loss"] == pytest.approx(result["value_float"] - result["value_int8"])
     file = read((tmp_path / "model.tflite").read_bytes())
     assert file.tensors[file.inputs[0]].dtype == np.int32  # tokens, no quantities
+    assert "no_c" not in result
+    _tokens_in_c(prepare(experiment, "test"), tmp_path / "microcontroller")
+
+
+def _tokens_in_c(setting: Setting, folder: Path) -> None:
+    """Files for a chip take tokens, name them, and compute what TensorFlow Lite Micro does, place by place."""
+    card = json.loads((folder / "model_card.json").read_text())
+    assert card["input"] == {"shape": [1, 6], "dtype": "int32", "vocabulary": 5}
+    assert card["output"]["shape"] == [1, 6, 5]
+    assert card["vocabulary"] == card["labels"] == [*"abcde"]
+    assert not {"mean", "std"} & card.keys()
+    assert "tokens, 0 to 4, numbered as the labels are" in (folder / "model_card.md").read_text()
+    headers = [(folder / name).read_text() for name in ("model.h", "model_data.h")]
+    for macro in ("MODEL_INPUT_TOKENS 6", "MODEL_INPUT_VOCABULARY 5", "MODEL_INPUT_BYTES 24"):
+        assert all(f"#define {macro}\n" in header for header in headers), macro
+    assert "int32_t *model_input(void);" in headers[0]
+    assert '#define MODEL_LABELS {"a", "b", "c", "d", "e"}\n' in headers[0]
+    assert not any(word in header for word in ("MEAN", "input_mean", "MODEL_INPUT_SCALE") for header in headers)
+    if shutil.which("make") is None or shutil.which("cc") is None:
+        pytest.skip("make or a compiler is not installed")
+    tokens = setting.public.inputs.astype(np.int32)
+    tokens.tofile(folder / "inputs.bin")
+    said = subprocess.run(["make", "-s", "run"], cwd=folder, check=True, capture_output=True, text=True).stdout
+    found = np.fromfile(folder / "outputs.bin", np.int8).reshape(len(tokens), 6, 5)
+    assert json.loads(said)["last_class"] == found[-1, -1].argmax()  # of the last place, what comes next
+    wanted, _ = benching.expected((folder / "model.tflite").read_bytes(), tokens)
+    np.testing.assert_array_equal(found.reshape(len(tokens), -1), wanted)
+    assert (found.argmax(-1) == setting.public.labels).mean() > 0.5
 
 
 def test_one_holder_of_all_data_does_as_well(tmp_path: Path) -> None:
@@ -109,7 +141,7 @@ def test_one_holder_of_all_data_does_as_well(tmp_path: Path) -> None:
 def test_a_tier_is_judged_by_the_task_too(tmp_path: Path) -> None:
     fleet = {"large": {"devices": 2}, "small": {"devices": 1, "density": 0.2}}
     data = {"name": "task_world:prices", "partition": "iid", "public": 0.1}
-    result = simulate(asked("prices", "table_net", "regression", data=data, fleet=fleet), tmp_path)
+    result = simulate(asked("prices", "table_net", "regression", data=data, fleet=fleet), tmp_path, engine=HERE)
     small = result["tiers"]["small"]
     told = {key: value for key, value in small["value_by_device"].items() if value is not None}
     assert small["worst_device"]["value"] == max(told.values())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedprune.export.c99 import files
 from fedprune.files import write_atomically
+from fedprune.types import Tensor
 
 _ERROR_LINES = 4
 
@@ -87,15 +88,13 @@ def copy_firmware(folder: Path) -> list[Path]:
     return [folder / source.name for source in sources]
 
 
-def run(
-    folder: Path, target: str, inputs: NDArray[np.int8], *, optimise: str = "-O2", limit_seconds: float = 300
-) -> Ran:
+def run(folder: Path, target: str, inputs: Tensor, *, optimise: str = "-O2", limit_seconds: float = 300) -> Ran:
     """Return what came of the model in ``folder``, built for ``target`` and run over ``inputs``.
 
     ``folder`` holds ``model.c`` and ``model.h``, and is left as it is.
 
     Args:
-        inputs: int8, (n, MODEL_INPUT_BYTES), n at least 1, quantised and channels last.
+        inputs: (n, values), n at least 1, as the model takes them: int8, quantised and channels last, or int32 tokens.
         optimise: the compiler's option, such as "-O2" or "-Os".
         limit_seconds: after which a build or a run that has not ended is stopped.
 
@@ -110,8 +109,11 @@ def run(
         if not path.is_file():
             raise ValueError(f"{path} is not there: an export to microcontroller writes it")
     input_bytes, output_bytes = (_macro(header, f"MODEL_{port}_BYTES") for port in ("INPUT", "OUTPUT"))
-    if inputs.dtype != np.int8 or inputs.ndim != 2 or inputs.shape[1] != input_bytes or not len(inputs):
-        raise ValueError(f"inputs of {inputs.dtype} {inputs.shape}: {header} takes int8 (n, {input_bytes})")
+    tokens = re.search(r"^int32_t \*model_input", header.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    dtype = np.dtype(np.int32 if tokens else np.int8)
+    if inputs.dtype != dtype or inputs.ndim != 2 or inputs[:1].nbytes != input_bytes:
+        wanted = f"{dtype} (n, {input_bytes // dtype.itemsize})"
+        raise ValueError(f"inputs of {inputs.dtype} {inputs.shape}: {header} takes {wanted}")
     with TemporaryDirectory() as name:
         work = Path(name)
         for path in (*files.folder("firmware").iterdir(), source, header):

@@ -11,6 +11,7 @@ _ALIGNMENT = 8
 _LONGEST = 12  # layers side by side: more would keep too many maps in memory at once
 _TRIES = 60
 _COMPARED = 1_000_000  # of buffers with each other, in all tries: what is left to find is not worth minutes
+_MOST = 1 << 62  # bytes: more than any layout takes
 _CROWDED = 1_000  # buffers that are taken, summed over all layers: too many to try every cut into streams
 
 
@@ -59,15 +60,20 @@ def _best(program: Program) -> list[Stream]:
     count = len(program.layers)
     best: list[tuple[tuple[int, int], list[Stream]]] = [((0, 0), [])]
     for end in range(1, count + 1):
-        found: list[tuple[tuple[int, int], list[Stream]]] = []
-        for start in range(max(0, end - _LONGEST), end):
+        found: tuple[tuple[int, int], list[Stream]] = (_MOST, 0), []
+        for start in range(end - 1, max(-1, end - 1 - _LONGEST), -1):
             made = stream(program, start, end - 1)
             if made is None:
                 continue
             (peak, length), before = best[start]
-            need = _place(*_buffers(program, [made]))[1]
-            found.append(((max(peak, need), length + (end - start) ** 2), [*before, made]))
-        best.append(min(found, key=lambda each: each[0]))
+            length += (end - start) ** 2
+            buffers, overlays = _buffers(program, [made])
+            if (max(peak, _least(buffers, overlays)), length) > found[0]:
+                continue  # no layout of it is worth looking for
+            need = _place(buffers, overlays)[1]
+            if (max(peak, need), length) <= found[0]:
+                found = (max(peak, need), length), [*before, made]
+        best.append(found)
     return best[count][1]
 
 
@@ -113,15 +119,16 @@ def _place(buffers: Sequence[Buffer], overlays: Overlays) -> tuple[dict[int, int
     by_size = sorted(buffers, key=lambda each: -each.size)
     random = Random(0)
     least = _least(buffers, overlays)
-    best: tuple[dict[int, int], int] = {}, 1 << 62
+    best: tuple[dict[int, int], int] = {}, _MOST
+    tried = set[tuple[int, ...]]()
     tries = min(_TRIES, 1 + _COMPARED // len(buffers) ** 2) if len(buffers) > 2 else 1
     for attempt in range(tries):
         order = by_size if attempt == 0 else sorted(buffers, key=lambda each: -each.size * random.uniform(0.1, 1))
-        offsets = _greedy(order, overlays)
-        size = max((offsets[each.key] + each.size for each in buffers), default=0)
-        if size < best[1]:
-            best = offsets, size
-        if size <= least:
+        if (keys := tuple(each.key for each in order)) in tried:
+            continue
+        tried.add(keys)
+        best = _greedy(order, overlays, best[1]) or best
+        if best[1] <= least:
             break
     return best
 
@@ -140,29 +147,31 @@ def _least(buffers: Sequence[Buffer], overlays: Overlays) -> int:
     return max(taken)
 
 
-def _greedy(order: Sequence[Buffer], overlays: Overlays) -> dict[int, int]:
+def _greedy(order: Sequence[Buffer], overlays: Overlays, most: int) -> tuple[dict[int, int], int] | None:
+    # each at the first place that is free, and the bytes that all take; None where these are not fewer than most
     placed = [(each, 0) for each in order if each.key < 0]
+    size = max((each.size for each, _ in placed), default=0)
     for each in order:
         if each.key < 0:
             continue
         others = [(other, at) for other, at in placed if other.first <= each.last and each.first <= other.last]
-        starts = {0}
-        for other, at in others:
-            starts |= {at + other.size, at - each.size}
-            if (other.key, each.key) in overlays:
-                starts.add(at - overlays[other.key, each.key])
-            if (each.key, other.key) in overlays:
-                starts.add(at + overlays[each.key, other.key])
-        free = (at for at in sorted(starts) if at >= 0 and all(_apart(each, at, *other, overlays) for other in others))
-        start = next(free)
+        start = 0
+        for since, until in sorted(_taken(each, *other, overlays) for other in others):
+            if start <= since:
+                break
+            start = max(start, until)
+        size = max(size, start + each.size)
+        if size >= most:
+            return None
         placed.append((each, start))
-    return {each.key: at for each, at in placed}
+    return {each.key: at for each, at in placed}, size
 
 
-def _apart(one: Buffer, start: int, other: Buffer, at: int, overlays: Overlays) -> bool:
-    if start + one.size <= at or at + other.size <= start:
-        return True
-    for before, begin, after, behind in ((one, start, other, at), (other, at, one, start)):
-        if (before.key, after.key) in overlays and before.last == after.first:
-            return behind <= begin - overlays[before.key, after.key]
-    return False
+def _taken(one: Buffer, other: Buffer, at: int, overlays: Overlays) -> tuple[int, int]:
+    # between these two, both left out, one may not begin, where the other lies at this byte
+    since, until = at - one.size, at + other.size
+    if one.last == other.first and (one.key, other.key) in overlays:
+        return since, min(until, at + overlays[one.key, other.key])
+    if other.last == one.first and (other.key, one.key) in overlays:
+        return max(since, at - overlays[other.key, one.key]), until
+    return since, until

@@ -38,29 +38,28 @@ class Sources(NamedTuple):
 def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str = "") -> Sources:
     """Return the C99 text of a program whose layer ``n`` has its weights in ``codes[n]``; ``extra`` ends the header."""
     source, result = program.maps[program.input], program.maps[program.output]
+    quantities = {"HEIGHT": source.height, "WIDTH": source.width, "CHANNELS": source.channels}
+    tokens = {"TOKENS": source.size // _TOKEN_BYTES, "VOCABULARY": _vocabulary(program)}
     macros: dict[str, int | str] = {
-        "MODEL_INPUT_HEIGHT": source.height,
-        "MODEL_INPUT_WIDTH": source.width,
-        "MODEL_INPUT_CHANNELS": source.channels if program.input_grid else source.channels // _TOKEN_BYTES,
+        **{f"MODEL_INPUT_{name}": value for name, value in (quantities if program.input_grid else tokens).items()},
         "MODEL_INPUT_BYTES": source.size,
         **_grid("MODEL_INPUT", program.input_grid),
+        "MODEL_OUTPUT_CHANNELS": result.channels,
         "MODEL_OUTPUT_BYTES": result.size,
         **_grid("MODEL_OUTPUT", program.output_grid),
         "MODEL_ARENA_BYTES": plan.arena_bytes + _PAST_END,
     }
-    kind = "int8_t" if program.input_grid else "int32_t"
-    header = _HEADER.format(
-        kind=kind, macros="\n".join(f"#define {name} {value}" for name, value in macros.items()), extra=extra
-    )
+    kind, where = ("int8_t", _QUANTITIES) if program.input_grid else ("int32_t", _TOKENS)
+    defined = "\n".join(f"#define {name} {value}" for name, value in macros.items())
+    header = _HEADER.format(kind=kind, where=where, macros=defined, extra=extra)
     text = _Text(program, plan, codes)
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
     names = text.kernels()
-    kernels = [kernel(name) for name in names]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(text.options()),
-        kernels="\n".join(kernels),
+        kernels="\n".join(map(kernel, names)),
         maps=",\n".join(text.maps()),
         constants="\n".join([*text.constants, *layers]),
         table=table,
@@ -71,6 +70,11 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     )
     code_bytes = code_bytes_predicted(names, len(plan.streams), len(program.loops))
     return Sources(header, body, plan.arena_bytes + _PAST_END, text.constants_bytes(), code_bytes)
+
+
+def _vocabulary(program: Program) -> int:
+    # all that reads tokens are gathers
+    return min((_number(layer.fields["rows"]) for layer in program.layers if layer.kernel == "gather"), default=0)
 
 
 def _runs(program: Program, plan: Plan) -> Iterable[str]:
@@ -230,6 +234,9 @@ _ORDER = (
     "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
 )  # fmt: skip
 
+_QUANTITIES = "the MODEL_INPUT_BYTES of the next input, rows first, channels last."
+_TOKENS = "the MODEL_INPUT_TOKENS of the next input, each from 0 to MODEL_INPUT_VOCABULARY - 1."
+
 _HEADER = """\
 /* A neural network in C99, all integers: real = scale * (integer - zero point). No heap, nothing to link. Not
    reentrant: the input, every activation and the output share one static arena. */
@@ -244,10 +251,12 @@ _HEADER = """\
 extern "C" {{
 #endif
 
-/* Where to write the MODEL_INPUT_BYTES of the next input, rows first, channels last. model_run overwrites them. */
+/* Where to write {where}
+   model_run overwrites them. */
 {kind} *model_input(void);
 
-/* Computes, and returns MODEL_OUTPUT_BYTES values, valid until the next input is written. */
+/* Computes, and returns MODEL_OUTPUT_BYTES values, MODEL_OUTPUT_CHANNELS of them for each place, valid until the next
+   input is written. */
 const int8_t *model_run(void);
 {extra}
 #ifdef __cplusplus

@@ -1,6 +1,7 @@
 """Layers that run side by side, row after row: in which order they work, and how many rows of a map that takes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from fedprune.export.c99.program import ALL_ROWS, Layer, Loop, Map, Program
@@ -75,7 +76,8 @@ class Life(NamedTuple):
         return self.loop is not None and self.loop.first <= layer <= self.loop.last
 
 
-def lives(program: Program) -> dict[int, Life]:
+@lru_cache(1)  # asked again for each stream that is tried
+def lives(program: Program) -> Mapping[int, Life]:
     """Return storage -> its life."""
     found: dict[int, Life] = {}
     for at, layer in enumerate(program.layers):
@@ -180,7 +182,8 @@ def _distance(program: Program, order: Sequence[Work], storage: int) -> int:
     return distance
 
 
-def shapes(program: Program) -> dict[int, Map]:
+@lru_cache(1)
+def shapes(program: Program) -> Mapping[int, Map]:
     """Return storage -> its largest map."""
     found: dict[int, Map] = {}
     for each in program.maps:

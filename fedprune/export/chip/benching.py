@@ -1,6 +1,5 @@
 """What a model costs where it runs: its C99 sources on an emulated chip, beside what the stock runtime asks for."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -8,16 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.export import apart, c99, tflm
+from fedprune.export import apart, c99, litert, tflm
 from fedprune.export.c99 import boards
-from fedprune.export.litert import ports, reference
 from fedprune.export.litert.flatbuffer import pack
 from fedprune.export.litert.reader import operator_name, read
 from fedprune.export.litert.runtime import Latency, Measured
 from fedprune.export.tflm.unpack import unpacked
 from fedprune.types import Tensor
-
-_SEED = 0
 
 
 class Costs(NamedTuple):
@@ -43,7 +39,7 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
     Args:
         model: .tflite bytes; weights may be behind DECODE.
         target: a key of `boards.TARGETS` but for ``host``.
-        inputs: (n, values) int8; without them one of noise.
+        inputs: (n, values), int8 or int32 tokens; without them one of noise.
 
     Raises:
         ModelError: the C kernels do not cover the model.
@@ -71,7 +67,7 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
 
 
 def expected(model: bytes, inputs: Tensor) -> tuple[Tensor | None, str]:
-    """Return the outputs, (n, values), that C must give for int8 ``inputs``, (n, values), and whose they are.
+    """Return the outputs, (n, values), that C must give for ``inputs``, (n, values), and whose they are.
 
     Those are TensorFlow Lite Micro's; where that is not here, or lacks an operator, those of LiteRT's reference
     kernels; and None of a model with an inverse root of 16 bits, of which LiteRT's last step is another.
@@ -84,7 +80,7 @@ def expected(model: bytes, inputs: Tensor) -> tuple[Tensor | None, str]:
         for operator in graph.operators:
             if operator_name(operator) == "RSQRT" and graph.tensors[operator.output].dtype == np.int16:
                 return None, ""
-    return reference(model, inputs), "LiteRT"
+    return litert.reference(model, inputs), "LiteRT"
 
 
 def stock(model: bytes) -> dict[str, Costs]:
@@ -100,9 +96,8 @@ def stock(model: bytes) -> dict[str, Costs]:
 
 
 def noise(model: bytes) -> Tensor:
-    """Return one int8 input of noise, (1, values), the same for the same model."""
-    size = math.prod(ports(read(model)).input.shape)
-    return np.random.default_rng(_SEED).integers(-128, 128, (1, size), np.int8)
+    """Return one input of noise, (1, values) int8 or int32 tokens, the same for the same model."""
+    return litert.noise(litert.ports(read(model)).input).reshape(1, -1)
 
 
 def on_host(models: Sequence[bytes], *, runs: int = 50) -> list[Measured]:

@@ -1,7 +1,9 @@
 """The card beside a model: what it takes and gives, what it costs, how good it is; for programs and for people."""
 
 import hashlib
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedprune.export.litert import Port, Ports, gzip_bytes
@@ -39,13 +41,11 @@ def facts(model: bytes, ports: Ports, arena_bytes: int | None, given: Mapping[st
 
 def page(card: Mapping[str, Any]) -> str:
     """Return the card as Markdown. Names in it are plain text, whatever they are."""
-    source, result, metric = card["input"], card["output"], metric_in(card)
+    result, metric = card["output"], metric_in(card)
     what = "target" if "target_mean" in card else "label"
     rows = [
-        ("Input", f"{source['dtype']}, {tuple(source['shape'])}: a batch of one, channels last"),
-        ("Input numbers", _numbers(source)),
-        ("Input normalisation", f"(value - mean) / std, mean {card['mean']}, std {card['std']}, before quantising"),
-        ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a {what}"),
+        *_taken(card),
+        ("Output", f"{result['dtype']}, {tuple(result['shape'])}: one number a {what}{_each(result['shape'])}"),
         ("Output numbers", _numbers(result)),
         ("Flash of the C99 sources", _flash(card)),
         ("Arena of the C99 sources", f"{card['c99_arena_bytes']:,} bytes, static"),
@@ -54,7 +54,7 @@ def page(card: Mapping[str, Any]) -> str:
     ]
     if what == "target":
         meant = f"number × std + mean, mean {card['target_mean']}, std {card['target_std']}"
-        rows.insert(5, ("Targets", meant))
+        rows.insert(next(at for at, row in enumerate(rows) if row[0] == "Output numbers") + 1, ("Targets", meant))
     if (value := value_in(card)) is not None:
         rows.insert(0, (markdown(metric.title), metric.text(value)))
     rows[:0] = [("**Warning**", markdown(str(said))) for said in card.get("warnings", ())]
@@ -64,6 +64,7 @@ def page(card: Mapping[str, Any]) -> str:
         "mean",
         "std",
         "labels",
+        "vocabulary",
         "accuracy",
         "warnings",
         "signal_to_noise_db",
@@ -94,10 +95,32 @@ def page(card: Mapping[str, Any]) -> str:
             "",
             f"## {what.title()}s",
             "",
-            *(f"{index}. {markdown(str(label))}" for index, label in enumerate(card["labels"])),
+            *(f"{index}. {markdown(_shown(str(label)))}" for index, label in enumerate(card["labels"])),
             "",
         ]
     )
+
+
+def _taken(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    source = card["input"]
+    said = f"{source['dtype']}, {tuple(source['shape'])}: a batch of one"
+    if "vocabulary" in source:
+        named = ", numbered as the labels are" if card.get("vocabulary") == card["labels"] else ""
+        return [("Input", said), ("Input numbers", f"tokens, 0 to {source['vocabulary'] - 1}{named}")]
+    return [
+        ("Input", f"{said}, channels last"),
+        ("Input numbers", _numbers(source)),
+        ("Input normalisation", f"(value - mean) / std, mean {card['mean']}, std {card['std']}, before quantising"),
+    ]
+
+
+def _each(shape: Sequence[int]) -> str:
+    return " and place" if math.prod(shape[1:-1]) > 1 else ""
+
+
+def _shown(label: str) -> str:
+    """A label, as a string where it would not be seen, such as a blank."""
+    return label if label.strip() else json.dumps(label)
 
 
 def _noise(found: Mapping[str, float]) -> list[str]:
@@ -122,6 +145,8 @@ def _flash(card: Mapping[str, Any]) -> str:
 
 
 def _port(port: Port) -> dict[str, Any]:
+    if port.vocabulary:
+        return {"shape": list(port.shape), "dtype": "int32", "vocabulary": port.vocabulary}
     if port.grid is None:
         return {"shape": list(port.shape), "dtype": "float32"}
     return {"shape": list(port.shape), "dtype": "int8", "scale": port.grid.scale, "zero_point": port.grid.zero_point}

@@ -68,7 +68,8 @@ def c_files(
     Args:
         model: the .tflite bytes for TensorFlow Lite Micro.
         card: ``labels`` of the outputs; ``mean`` and ``std`` by which inputs were normalised in training, in turn for
-            the input's elements, channels last: usually one a channel. Optional: ``accuracy`` in [0, 1] or what
+            the input's elements, channels last: usually one a channel; tokens need none. Optional: ``vocabulary``, the
+            names of tokens, ``accuracy`` in [0, 1] or what
             `tasks.entry` has of another metric, ``target_mean`` and ``target_std`` that outputs are normalised by,
             ``name``, ``arena_bytes`` (else measured in TensorFlow Lite Micro; None where that cannot run the model, for
             which there is no C array then), ``size_bytes`` (form -> bytes, of other forms of the model), ``warnings``,
@@ -83,12 +84,13 @@ def c_files(
     """
     from fedprune.export import c99
 
-    missing = [key for key in ("labels", "mean", "std") if key not in card]
+    ends = ports(read(model))
+    needed = ("labels",) if ends.input.vocabulary else ("labels", "mean", "std")
+    missing = [key for key in needed if key not in card]
     if missing:
         raise ValueError(f"the card of a model needs {', '.join(missing)}")
-    ends = ports(read(model))
-    listed = {**card, **{key: list(card[key]) for key in ("labels", "mean", "std")}}
-    numbers = {key: listed[key] for key in ("labels", "mean", "std")}
+    numbers = {key: list(card[key]) for key in needed}
+    listed = {**{key: value for key, value in card.items() if key not in ("mean", "std")}, **numbers}
     # the library's own checks, then the interpreter's
     made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
     arena: int | None = card["arena_bytes"] if "arena_bytes" in card else arena_bytes(model)

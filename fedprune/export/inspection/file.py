@@ -11,6 +11,7 @@ from fedprune.export.litert import Affine, Port
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.loops import flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
+from fedprune.export.litert.tokens import vocabulary
 
 
 class Row(NamedTuple):
@@ -96,7 +97,10 @@ def inspect(content: bytes, name: str = "") -> Inspection:
         activations=tuple(sorted({file.tensors[index].dtype.name for index in passed})),
         weights=tuple(sorted({weight.dtype.name for weight in weights.values()})),
         arena_bytes=arena(file),
-        inputs=tuple(_port(file.tensors[index]) for index in file.inputs),
+        inputs=(
+            *(_port(file.tensors[index])._replace(vocabulary=vocabulary(file)) for index in file.inputs[:1]),
+            *(_port(file.tensors[index]) for index in file.inputs[1:]),
+        ),
         outputs=tuple(_port(file.tensors[index]) for index in file.outputs),
     )
 

@@ -3,7 +3,7 @@
 import gzip
 
 from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.interpreter import Port, Ports, arrange, ports, quantisation, reference, results, run
+from fedprune.export.litert.interpreter import Port, Ports, arrange, noise, ports, quantisation, reference, results, run
 from fedprune.export.litert.numbers import Floats, integers
 from fedprune.export.litert.quantise import Affine, Ranges, calibrate, to_float, to_int8
 from fedprune.export.litert.rules import lower
@@ -18,6 +18,7 @@ __all__ = [
     "arrange",
     "calibrate",
     "gzip_bytes",
+    "noise",
     "ports",
     "quantisation",
     "reference",
@@ -34,7 +35,8 @@ def write_float(graph: Graph) -> bytes:
     """Return the float32 .tflite of a graph without batch norms (see `fedprune.graph.inference`).
 
     Its input is channels last with a batch of one, ``(1, H, W, C)``; a one-dimensional net takes ``(1, 1, L, C)``. A
-    vector is ``(1, 1, 1, F)``, the classes among them.
+    vector is ``(1, 1, 1, F)``, the classes among them. A net of tokens takes int32 ``(1, T)``, and a sequence that it
+    gives is ``(1, T, C)``.
 
     A pruned net whose zeros XNNPACK skips on aarch64 has them left out of the file, see `sparsity.densified`.
 

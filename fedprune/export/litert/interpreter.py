@@ -8,14 +8,17 @@ from fedprune.export import apart
 from fedprune.export.litert import runtime
 from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.litert.quantise import Affine, to_float, to_int8
+from fedprune.export.litert.tokens import vocabulary
 from fedprune.types import FloatTensor, Tensor
 
 
 class Port(NamedTuple):
-    """The input or the output of a model: its shape, channels last, and its int8 grid (None for floats)."""
+    """The input or the output of a model: its shape, channels last, and its int8 grid (None for others)."""
 
     shape: tuple[int, ...]
     grid: Affine | None
+    vocabulary: int = 0
+    """How many tokens there are, int32 from 0 on, where a file takes them; else 0."""
 
 
 class Ports(NamedTuple):
@@ -63,7 +66,7 @@ def run_here(model: bytes, inputs: Tensor, *, reference: bool) -> FloatTensor:
 
 
 def reference(model: bytes, inputs: Tensor) -> Tensor:
-    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for int8 ``inputs`` (n, values).
+    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for ``inputs`` (n, values), int8 or tokens.
 
     They run in a process of its own. Raises ``RuntimeError`` as `run`.
     """
@@ -101,7 +104,13 @@ def quantisation(model: bytes) -> Ports:
 def ports(file: File) -> Ports:
     """Return the shape, scale and zero point of the first input and output of a file as it was read."""
     source, result = (port(file.tensors[ends[0]]) for ends in (file.inputs, file.outputs))
-    return Ports(source, result)
+    return Ports(source._replace(vocabulary=vocabulary(file)), result)
+
+
+def noise(port: Port, seed: int = 0) -> Tensor:
+    """Return one input of noise as a model takes it, ``(1, ...)``: int8, or int32 tokens that it knows."""
+    low, high, dtype = (0, port.vocabulary, np.int32) if port.vocabulary else (-128, 128, np.int8)
+    return np.random.default_rng(seed).integers(low, high, port.shape, dtype)
 
 
 def port(tensor: FileTensor) -> Port:
@@ -112,7 +121,7 @@ def port(tensor: FileTensor) -> Port:
 
 
 def arrange(inputs: Tensor, port: Port) -> Tensor:
-    """Return channels-first float inputs as the model takes them: ``(n, H, W, C)``, on its grid.
+    """Return channels-first float inputs as the model takes them: ``(n, H, W, C)``, on its grid, or int32 tokens.
 
     Raises ``ValueError`` if the inputs have another shape.
     """
@@ -124,6 +133,8 @@ def arrange(inputs: Tensor, port: Port) -> Tensor:
         raise ValueError(f"inputs of shape {given} do not fit a model that takes {first}, channels first")
     values = np.asarray(inputs, np.float32).reshape(len(inputs), *first)
     last = np.ascontiguousarray(np.moveaxis(values, 1, -1))
+    if port.vocabulary:
+        return last.astype(np.int32)
     return last if port.grid is None else to_int8(last, port.grid)
 
 

@@ -39,7 +39,7 @@ def lower(graph: Graph, numbers: Numbers) -> File:
     made = Lowering(graph, numbers)
     first = graph.shapes[graph.input]
     if takes_tokens(graph):
-        source = made.add(FileTensor((1, 1, 1, first[-1]), np.dtype(np.int32)))
+        source = made.add(FileTensor((1, first[-1]), np.dtype(np.int32)))
         made.seen[graph.input] = Seen(source, layout.plain(first, range(len(first))))
     else:
         source = made.map(graph.input)
@@ -48,13 +48,21 @@ def lower(graph: Graph, numbers: Numbers) -> File:
         if rule is None:
             raise UnsupportedOperation(f"{type(op).__name__} {op.output}: fold batch norms before writing a file")
         rule(made, op)
-    results = tuple(made.read_map(name) for name in graph.outputs)
+    results = tuple(_end(made, name) for name in graph.outputs)
     names = {source: "input", **{index: f"output{n or ''}" for n, index in enumerate(results)}}
     tensors = [
         FileTensor(**{**vars(tensor), "name": names[index]}) if index in names else tensor
         for index, tensor in enumerate(made.tensors)
     ]
     return File(tensors, made.operators, (source,), results, made.subgraphs)
+
+
+def _end(made: Lowering, name: str) -> int:
+    """The file's tensor that holds an output: channels last, but of a net of tokens a sequence place by place."""
+    first = made.shape(name)
+    if takes_tokens(made.graph) and len(first) == 4 and first[2] == 1:
+        return made.read(name, range(4), (1, first[1], first[3]))
+    return made.read_map(name)
 
 
 def _conv(made: Lowering, op: Conv2d) -> None:
@@ -192,12 +200,9 @@ def _matmul(made: Lowering, op: MatMul) -> None:
 def _embedding(made: Lowering, op: Embedding) -> None:
     first, result = made.shape(op.inputs[0]), made.shape(op.output)
     tokens = made.seen[op.inputs[0]].tensor
-    flat = made.add(FileTensor((1, first[-1]), np.dtype(np.int32)))
-    options = made.options("Reshape", newShape=[1, first[-1]])
-    made.emit("RESHAPE", (tokens, made.integers((1, first[-1]))), flat, options)
     table = made.constant(op.output, op.weight.value)
     rows = made.add(made.numbers.activation(op.output, (1, first[-1], result[-1])))
-    made.emit("GATHER", (table, flat), rows, made.options("Gather", axis=0))
+    made.emit("GATHER", (table, tokens), rows, made.options("Gather", axis=0))
     made.seen[op.output] = Seen(rows, layout.plain(result, range(len(result))))
 
 

@@ -11,6 +11,7 @@ from fedprune.types import FloatTensor, Tensor
 
 _INSTALL = 'pip install ai-edge-litert; on a 32-bit Raspberry Pi, pip install tflite-runtime "numpy<2"'
 _WARM_UP = 3  # the first inferences fill caches and wake the processor
+_TOKEN_BYTES = 4
 
 
 class Latency(NamedTuple):
@@ -81,14 +82,15 @@ def measured(models: Sequence[bytes], *, runs: int = 50) -> list[Measured]:
 
 
 def feed(made: Any) -> None:
-    """Set a ready interpreter's inputs to numbers that are the same on every machine."""
+    """Set a ready interpreter's inputs to numbers that are the same on every machine; tokens to the first two."""
     numbers = np.random.default_rng(0)
     for port in made.get_input_details():
         shape, dtype = tuple(port["shape"]), np.dtype(port["dtype"])
         values: Tensor = numbers.normal(size=shape)
         if dtype.kind in "iu":
             limits = np.iinfo(dtype)
-            values = numbers.integers(max(limits.min, -128), min(limits.max, 127), shape, endpoint=True)
+            ends = (max(limits.min, -128), min(limits.max, 127)) if dtype.itemsize < _TOKEN_BYTES else (0, 1)
+            values = numbers.integers(*ends, shape, endpoint=True)
         made.set_tensor(port["index"], values.astype(dtype))
 
 

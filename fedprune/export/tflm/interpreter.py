@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export import apart
-from fedprune.export.litert import Affine, Port, arrange, ports, results
+from fedprune.export.litert import Affine, Port, arrange, noise, ports, results
 from fedprune.export.litert.reader import read
 from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
@@ -32,14 +32,13 @@ def run(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
 def arena_bytes(model: bytes) -> int:
     """Return the arena that an int8 model of one input uses, in bytes.
 
-    Shapes alone decide it. The input is noise all the same: a softmax over equal values would end the interpreter.
+    Shapes alone decide it. The input is noise or tokens all the same: a softmax over equal values would end the
+    interpreter.
 
     Raises ``ModelError`` for a file that is not sound, and ``RuntimeError`` as `run`.
     """
     _installed()
-    shape = ports(read(model)).input.shape
-    noise = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
-    given = {"model": np.frombuffer(model, np.uint8), "input": noise}
+    given = {"model": np.frombuffer(model, np.uint8), "input": noise(ports(read(model)).input)}
     return int(apart.call("tflm_arena", given, limit_s=_LIMIT_S)["arena_bytes"])
 
 
@@ -47,7 +46,7 @@ _LIMIT_S = 120.0  # of one inference; 2^33 multiply-adds take a third of it
 
 
 def arena_here(model: bytes, values: Tensor) -> int:
-    """Return what `arena_bytes` returns, for an int8 input as the model takes it, in this process."""
+    """Return what `arena_bytes` returns, for an input as the model takes it, in this process."""
     interpreter = _interpreter(model)
     dtype = interpreter.get_input_details(0)["dtype"]
     interpreter.set_input(values if values.dtype == dtype else np.zeros(values.shape, dtype), 0)
@@ -69,7 +68,10 @@ def run_here(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
 
 
 def levels(model: bytes, inputs: Tensor) -> Tensor:
-    """Return the int8 outputs, (n, values), for int8 ``inputs`` (n, values); raises ``RuntimeError`` as `run`."""
+    """Return the int8 outputs, (n, values), for ``inputs`` (n, values), int8 or int32 tokens.
+
+    Raises ``RuntimeError`` as `run`.
+    """
     _installed()
     given = {"model": np.frombuffer(model, np.uint8), "inputs": inputs}
     return apart.call("tflm_levels", given, limit_s=max(1, len(inputs)) * _LIMIT_S)["outputs"]

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fedprune.export.litert import Affine, Ports
+from fedprune.export.litert import Affine, Port, Ports
 from fedprune.export.tflm.operators import operators, registration
 
 _ALIGNMENT = 16
 _PER_LINE = 20
+_TOKEN_BYTES = 4
 
 
 class Sources(NamedTuple):
@@ -24,60 +25,82 @@ def sources(
     *,
     arena_bytes: int,
     labels: Sequence[str],
-    mean: Sequence[float],
-    std: Sequence[float],
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
 ) -> Sources:
-    """Return ``model_data.h`` and ``model_data.c`` of an int8 model.
+    """Return ``model_data.h`` and ``model_data.c`` of a model of int8, or of tokens and int8.
 
     ``mean`` and ``std`` normalise the input's elements in turn, channels last: one a channel, or one a column and
-    channel, and so on, repeating. ``labels`` name the outputs. Raises ``ValueError`` if the model is not int8, or if
-    their numbers do not fit it.
+    channel, and so on, repeating; tokens have none. ``labels`` name the outputs. Raises ``ValueError`` if the model
+    takes or gives something else, or if their numbers do not fit it.
     """
     source, result = ports.input, ports.output
-    if source.grid is None or result.grid is None:
-        raise ValueError("the C sources are for an int8 model, and this one takes or gives floats")
-    inner = source.shape[1:] or source.shape
-    height, width, channels = (*[1] * (3 - len(inner)), *inner)[-3:]
+    if (source.grid is None and not source.vocabulary) or result.grid is None:
+        raise ValueError("the C sources are for a model of int8 or tokens, and this one takes or gives floats")
     classes = result.shape[-1] if result.shape else 1
     if len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for a model of {classes} outputs")
-    elements = math.prod(source.shape)
-    if len(mean) != len(std) or not mean or elements % len(mean):
-        raise ValueError(f"mean of {len(mean)} and std of {len(std)} values for an input of {elements} elements")
+    given = _tokens(source) if source.grid is None else _quantities(source, source.grid, len(mean), len(std))
     needed = operators(model)
     macros = {
         "MODEL_DATA_BYTES": len(model),
         "MODEL_ARENA_BYTES": -(-arena_bytes // _ALIGNMENT) * _ALIGNMENT,
-        "MODEL_INPUT_HEIGHT": height,
-        "MODEL_INPUT_WIDTH": width,
-        "MODEL_INPUT_CHANNELS": channels,
-        "MODEL_INPUT_BYTES": elements,
-        "MODEL_INPUT_MEANS": len(mean),
-        **_grid("MODEL_INPUT", source.grid),
+        **given,
         "MODEL_OUTPUT_COUNT": classes,
         **_grid("MODEL_OUTPUT", result.grid),
         "MODEL_OPERATORS": len(needed),
         "MODEL_ADD_OPERATORS(resolver)": f"({' || '.join(f'(resolver).{registration(name)}()' for name in needed)})",
     }
     defined = "\n".join(f"#define {name} {value}" for name, value in macros.items())
-    source_text = _SOURCE.format(
-        bytes=_rows(model),
-        mean=", ".join(map(_float, mean)),
-        std=", ".join(map(_float, std)),
-        labels=",\n    ".join(map(_string, labels)),
+    constants = {"mean": mean, "std": std} if source.grid else {}
+    values = (
+        f"const float model_input_{name}[MODEL_INPUT_MEANS] = {{{', '.join(map(_float, each))}}};\n"
+        for name, each in constants.items()
     )
-    return Sources(_HEADER.format(macros=defined), source_text)
+    names = ",\n    ".join(map(_string, labels))
+    source_text = _SOURCE.format(bytes=_rows(model), values="".join(values), labels=names)
+    declared = "".join(f"extern const float model_input_{name}[MODEL_INPUT_MEANS];\n" for name in constants)
+    said = _QUANTITIES if source.grid else _TOKENS
+    return Sources(_HEADER.format(input=said, macros=defined, declared=declared), source_text)
 
 
-def initialisers(labels: Sequence[str], mean: Sequence[float], std: Sequence[float]) -> str:
-    """Return macros for the header of C99 sources: initialisers of arrays that cost nothing until they are used."""
-    lists = {
-        "MODEL_LABELS": map(_string, labels),
-        "MODEL_INPUT_MEAN": map(_float, mean),
-        "MODEL_INPUT_STD": map(_float, std),
+def _quantities(source: Port, grid: Affine, means: int, stds: int) -> dict[str, int | str]:
+    elements = math.prod(source.shape)
+    if means != stds or not means or elements % means:
+        raise ValueError(f"mean of {means} and std of {stds} values for an input of {elements} elements")
+    inner = source.shape[1:] or source.shape
+    height, width, channels = (*[1] * (3 - len(inner)), *inner)[-3:]
+    return {
+        "MODEL_INPUT_HEIGHT": height,
+        "MODEL_INPUT_WIDTH": width,
+        "MODEL_INPUT_CHANNELS": channels,
+        "MODEL_INPUT_BYTES": elements,
+        "MODEL_INPUT_MEANS": means,
+        **_grid("MODEL_INPUT", grid),
     }
-    defined = (f"#define {name} {{{', '.join(items)}}}" for name, items in lists.items())
-    return "\n".join(["\n/* Initialisers: static const float mean[] = MODEL_INPUT_MEAN; */", *defined, ""])
+
+
+def _tokens(source: Port) -> dict[str, int | str]:
+    count = math.prod(source.shape)
+    return {
+        "MODEL_INPUT_TOKENS": count,
+        "MODEL_INPUT_VOCABULARY": source.vocabulary,
+        "MODEL_INPUT_BYTES": _TOKEN_BYTES * count,
+    }
+
+
+def initialisers(labels: Sequence[str], mean: Sequence[float] = (), std: Sequence[float] = ()) -> str:
+    """Return macros for the header of C99 sources: initialisers of arrays that cost nothing until they are used.
+
+    Tokens have neither mean nor std.
+    """
+    lists = {
+        "MODEL_LABELS": [_string(label) for label in labels],
+        "MODEL_INPUT_MEAN": [_float(value) for value in mean],
+        "MODEL_INPUT_STD": [_float(value) for value in std],
+    }
+    defined = [f"#define {name} {{{', '.join(items)}}}" for name, items in lists.items() if items]
+    return "\n".join(["\n/* Initialisers: static const char *const labels[] = MODEL_LABELS; */", *defined, ""])
 
 
 def _grid(prefix: str, grid: Affine) -> dict[str, str]:
@@ -101,10 +124,16 @@ def _string(text: str) -> str:
     return f'"{plain}"'
 
 
-_HEADER = """\
-/* A model for TensorFlow Lite Micro. Input and output are int8: real = scale * (integer - zero point).
+_QUANTITIES = """\
+Input and output are int8: real = scale * (integer - zero point).
    Element i of the input, rows first and channels last, is, with j = i % MODEL_INPUT_MEANS,
-   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to -128..127.
+   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to -128..127."""
+_TOKENS = """\
+The input are MODEL_INPUT_TOKENS tokens, int32, each from 0 to
+   MODEL_INPUT_VOCABULARY - 1; the output is int8: real = scale * (integer - zero point)."""
+
+_HEADER = """\
+/* A model for TensorFlow Lite Micro. {input}
    Its operators, and no others, must be registered: tflite::MicroMutableOpResolver<MODEL_OPERATORS> resolver;
    MODEL_ADD_OPERATORS(resolver) is false where that went well. */
 #ifndef MODEL_DATA_H
@@ -117,9 +146,7 @@ extern "C" {{
 #endif
 
 extern const unsigned char model_data[MODEL_DATA_BYTES]; /* aligned to 16 bytes */
-extern const float model_input_mean[MODEL_INPUT_MEANS];
-extern const float model_input_std[MODEL_INPUT_MEANS];
-extern const char *const model_labels[MODEL_OUTPUT_COUNT];
+{declared}extern const char *const model_labels[MODEL_OUTPUT_COUNT];
 
 #ifdef __cplusplus
 }}
@@ -146,10 +173,7 @@ MODEL_ALIGNED const unsigned char model_data[MODEL_DATA_BYTES] = {{
 {bytes}
 }};
 
-const float model_input_mean[MODEL_INPUT_MEANS] = {{{mean}}};
-const float model_input_std[MODEL_INPUT_MEANS] = {{{std}}};
-
-const char *const model_labels[MODEL_OUTPUT_COUNT] = {{
+{values}const char *const model_labels[MODEL_OUTPUT_COUNT] = {{
     {labels}
 }};
 """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import MappingProxyType
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -19,8 +21,7 @@ Engine = Callable[[int, str | None, Callable[[Grid], None]], None]
 
 def local(devices: int, data_dir: str | None, drive: Callable[[Grid], None], *, workers: int | None = None) -> None:
     """The same ServerApp code and ClientApp on a LocalGrid, by default with a worker for each core."""
-    _tell_workers(data_dir)
-    with LocalGrid(client_app, devices, workers or cores()) as grid:
+    with _told(data_dir), LocalGrid(client_app, devices, workers or cores()) as grid:
         drive(grid)
 
 
@@ -29,7 +30,6 @@ def ray(devices: int, data_dir: str | None, drive: Callable[[Grid], None]) -> No
     for switch in ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED"):
         os.environ.setdefault(switch, "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-    _tell_workers(data_dir)
     import ray  # noqa: F401
     from flwr.simulation.run_simulation import run_simulation
 
@@ -42,23 +42,31 @@ def ray(devices: int, data_dir: str | None, drive: Callable[[Grid], None]) -> No
         except BaseException as error:
             raised.append(error)
 
-    os.environ[SIMULATED] = "1"
-    try:
+    with _told(data_dir, {SIMULATED: "1"}):
         run_simulation(
             server_app(main),
             client_app(),
             num_supernodes=devices,
             backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores()}},
         )
-    finally:
-        del os.environ[SIMULATED]
     if raised:
         raise raised[0]
 
 
-def _tell_workers(data_dir: str | None) -> None:
-    if data_dir:
-        os.environ[DATA_DIR] = os.path.abspath(data_dir)
+@contextmanager
+def _told(data_dir: str | None, more: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """An environment that tells workers where data lies; afterwards it is as it was."""
+    given = {**({DATA_DIR: os.path.abspath(data_dir)} if data_dir else {}), **more}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def server_app(main: Callable[[Grid, Context], None]) -> ServerApp:

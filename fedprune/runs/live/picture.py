@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from fedprune.experiment import Experiment
 from fedprune.runs.live.devices import devices
 from fedprune.runs.report.attendance import away, strangers, whole, wholes
-from fedprune.runs.report.warned import warned
+from fedprune.runs.report.warned import diverged, warned
 from fedprune.tasks import ACCURACY, Metric
 
 _LEAST_QUIET_S = 60.0
@@ -56,6 +56,7 @@ def picture(seen: Seen, now_s: float) -> dict[str, Any]:
         for part, test in each["test"].items():
             parts[part] = {**test, "round": each["round"]}
     state, said = _state(seen, quiet_s)
+    said = " ".join([said, *(f"Warning: {exploded}." for exploded in diverged(rows)[:1])])
     return {
         "name": experiment.name if experiment else "",
         "subtitle": _subtitle(experiment),
@@ -99,7 +100,7 @@ def _rounds(rows: Iterable[Mapping[str, Any]], metric: bool) -> list[dict[str, A
             {
                 "round": row["round"], "phases": [], "train": None, "test": {}, "density": None, "seconds": 0.0,
                 "bytes_up": 0, "bytes_down": 0, "faults": 0, "refused": 0, "late": 0, "retried": 0,
-                "aside": 0, "absent": 0, "device_seconds": None,
+                "aside": 0, "absent": 0, "device_seconds": None, "diverged": "",
             },
         )  # fmt: skip
         line["phases"].append(row["phase"])
@@ -113,6 +114,8 @@ def _rounds(rows: Iterable[Mapping[str, Any]], metric: bool) -> list[dict[str, A
             line[key] = max(line[key], len(said) if isinstance(said := row.get(key), Mapping) else 0)
         if number(row.get("device_seconds")) is not None:
             line["device_seconds"] = (line["device_seconds"] or 0.0) + row["device_seconds"]
+        if said := diverged([row]):
+            line["diverged"] = "; ".join(filter(None, (line["diverged"], *said)))
         values = {key: number(row.get(key)) for key in ("value" if metric else "accuracy", "loss", "density")}
         if line["density"] is None or (row["phase"] == "evaluate" and not line["test"]):
             line["density"] = values["density"]  # of the whole or the largest part, which is tested first

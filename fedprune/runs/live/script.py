@@ -190,6 +190,7 @@ function draw(run) {
     ['seconds a round', done.length ? grouped(sum(done, each => each.seconds) / done.length, 1) : '–'],
     ['faults', faults], ['refusals', sum(run.devices, each => each.refusals)]];
   const late = sum(run.devices, each => each.late), retried = sum(rounds, each => each.retried);
+  const exploded = rounds.some(each => each.diverged);
   if (late) tiles.push(['late', late]);
   if (retried) tiles.push(['asked again', retried]);
   id('tiles').replaceChildren(...tiles.map(([label, value]) =>
@@ -219,12 +220,12 @@ function draw(run) {
   layers(run.layers);
   devices(run);
   table('rounds', ['round', ['phases', 'text'], 'test ' + metric.name, 'test loss', 'density', 'up', 'down', 'seconds',
-    'faults', ...(retried ? ['asked again'] : [])],
+    'faults', ...(retried ? ['asked again'] : []), ...(exploded ? [['notes', 'text']] : [])],
     rounds.map(each => [each.round, [each.phases.filter((p, at, list) => list.indexOf(p) === at).join(', '), 'text'],
       Object.values(each.test).map(test => told(valueOf(test))).join(', ') || '–',
       Object.values(each.test).map(test => fixed(test.loss, 4)).join(', ') || '–', fixed(each.density, 4),
       size(each.bytes_up), size(each.bytes_down), grouped(each.seconds, 1), each.faults + each.refused,
-      ...(retried ? [each.retried] : [])]));
+      ...(retried ? [each.retried] : []), ...(exploded ? [[each.diverged, 'long']] : [])]));
 }
 
 let last = '', run = null, heard = 0, paused = false;

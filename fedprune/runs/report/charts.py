@@ -126,14 +126,16 @@ def _runs(rounds: Sequence[int]) -> list[tuple[float, int]]:
 def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
     """Axes to draw on; the list holds the SVG once the block ends."""
     import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot, ticker
+    from matplotlib import ticker
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
     svg: list[str] = []
     # a fixed salt and no date: the same run gives the same page
     with matplotlib.rc_context({"svg.hashsalt": "fedprune", "svg.fonttype": "none", "font.size": 10}):
-        figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
+        axes = figure.subplots()
+        axes.set_facecolor("none")
         axes.spines[["top", "right"]].set_visible(False)
         if x == "round":
             axes.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
@@ -141,6 +143,6 @@ def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterato
         axes.set_ylabel(y)
         yield axes, svg
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        pyplot.close(figure)
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(file, metadata={"Date": None})  # savefig draws twice
     svg.append(re.sub(r"^.*?(?=<svg)", "", file.getvalue(), flags=re.DOTALL))

@@ -10,7 +10,7 @@ from fedprune.runs.report import charts
 from fedprune.runs.report.attendance import faults
 from fedprune.runs.report.devices import devices
 from fedprune.runs.report.style import STYLE, figure, table
-from fedprune.runs.report.warned import warned
+from fedprune.runs.report.warned import diverged, warned
 from fedprune.tasks import Metric, agreement_in, metric_in, value_in
 
 
@@ -26,7 +26,7 @@ def page(
     body = [
         f"<h1>{escape(result['name'])}</h1>",
         f"<p class=dim>{escape(_subtitle(result))}</p>",
-        *(f'<p class="warning">{escape(said)}</p>' for said in warned(result)),
+        *(f'<p class="warning">{escape(said)}</p>' for said in [*warned(result), *diverged(rows)[:1]]),
         _tiles(result),
         *(["<h2>Tiers</h2>", _tiers(result["tiers"], metric)] if result.get("tiers") else []),
         f"<h2>{escape(metric.title)} by round</h2>",
@@ -172,6 +172,7 @@ def _line(row: Mapping[str, Any], metric: Metric) -> tuple[object, ...]:
     refusals = (f"device {device} refused" for device in row.get("refused") or {})
     replanned = (f"device {device}: {job} from now on" for device, job in (row.get("replanned") or {}).items())
     again = "those that failed were asked again" if row.get("retried") else ""
+    exploded = f"diverged: {why}" if (why := row.get("diverged")) else ""
     return (
         row["round"],
         named,
@@ -182,7 +183,7 @@ def _line(row: Mapping[str, Any], metric: Metric) -> tuple[object, ...]:
         number("bytes_down", 1e-3, ",.1f"),
         number("seconds", 1, ".2f"),
         row.get("devices", ""),
-        "; ".join(filter(None, (again, *failed, *refusals, *replanned))),
+        "; ".join(filter(None, (exploded, again, *failed, *refusals, *replanned))),
     )
 
 

@@ -23,7 +23,7 @@ int machine_open(int count, char **words)
     }
     inputs_file = fopen(input_name, "rb");
     if (!inputs_file)
-        return fail(input_name, "cannot be read; it holds the inputs one after the other, one byte a value");
+        return fail(input_name, "cannot be read; it holds the inputs one after the other, MODEL_INPUT_BYTES each");
     outputs_file = fopen(output_name, "wb");
     return outputs_file ? 1 : fail(output_name, "cannot be written");
 }

@@ -9,7 +9,7 @@
 static int argmax(const int8_t *scores)
 {
     int best = 0;
-    for (int i = 1; i < MODEL_OUTPUT_BYTES; i++)
+    for (int i = 1; i < MODEL_OUTPUT_CHANNELS; i++)
         if (scores[i] > scores[best])
             best = i;
     return best;
@@ -23,11 +23,12 @@ int main(int count, char **words)
     if (!machine_open(count, words))
         return 1;
     /* 1. Write an input where the model wants it. Running the model may overwrite it. */
-    while (machine_read((int8_t *)model_input(), MODEL_INPUT_BYTES)) { /* of tokens, MODEL_INPUT_BYTES / 4 int32 */
+    while (machine_read((int8_t *)model_input(), MODEL_INPUT_BYTES)) {
         /* 2. Run the model. This is scores = model_run(), measured. */
         const int8_t *scores = machine_measured(model_run);
-        /* 3. Use the scores before the next input is written: they lie in the same memory. */
-        label = argmax(scores);
+        /* 3. Use the scores before the next input is written: they lie in the same memory. Where there are several places,
+           such as one a token, those of the last place come last. */
+        label = argmax(scores + MODEL_OUTPUT_BYTES - MODEL_OUTPUT_CHANNELS);
         if (!machine_write(scores, MODEL_OUTPUT_BYTES))
             return 1;
         inputs++;
