@@ -7,7 +7,7 @@ import functools
 import sys
 from pathlib import Path
 
-from fedprune.native.steps import FIELDS, Kind
+from fedprune.native.steps import LAYOUT
 from fedprune.types import Tensor
 
 _FILE = "_kernels.dll" if sys.platform == "win32" else "_kernels.so"
@@ -22,7 +22,7 @@ def library() -> ctypes.CDLL | None:
         except OSError:
             continue
         found.fedprune_layout.restype = ctypes.c_longlong
-        if found.fedprune_layout() != FIELDS * 1000 + len(Kind):
+        if found.fedprune_layout() != LAYOUT:
             continue
         found.fedprune_instructions.restype = ctypes.c_char_p
         found.fedprune_instructions.argtypes = [ctypes.c_char_p]

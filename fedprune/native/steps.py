@@ -13,6 +13,8 @@ from fedprune.native.arena import Buffer
 from fedprune.types import Tensor
 
 FIELDS = 40
+LAYOUT = 2
+"""Of the steps, as in src/program.h: a library of another one is not run."""
 
 
 class Place(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError, draws
-from fedprune.runs import engine, fitting, planning, pruned, weights
+from fedprune.runs import engine, fitting, planning, private, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.planning import FleetPlan
 from fedprune.tasks import Task, TaskError, entry
@@ -172,9 +172,9 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         said = f"{experiment.method['name']} {why}, and an example of task {experiment.task} has none; choose another"
         raise ExperimentError(f"{source}: method.name: {said}")
     nothing_to_choose_by = not any(parts["development"] for parts in found.holds.values())
-    private = experiment.privacy.epsilon > 0
-    kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or private else ()
-    allow(experiment, kinds, unnoised(method, empty) if private else (), source)
+    noised = experiment.privacy.epsilon > 0
+    kinds = asked_kinds(method, empty, experiment.rounds) if nothing_to_choose_by or noised else ()
+    private.allow(experiment, kinds, private.unnoised(method, empty) if noised else (), source)
     if nothing_to_choose_by and any(measures.find(kind).of == measures.DEVELOPMENT for kind in kinds):
         share = experiment.data.development
         more = f"set it above {share:g}{', or let fewer devices have more examples each' if share else ''}"
@@ -269,35 +269,3 @@ def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None
 
 def _draw_anew(seed: int, epoch: int, step: int) -> None:
     draws.begin(number(seed, "pretraining", epoch, step))
-
-
-def allow(experiment: Experiment, kinds: Collection[str], unnoised: Collection[str], source: str) -> None:
-    """ExperimentError, in one line beginning with ``source``, where a private experiment's method cannot be private.
-
-    ``kinds`` are those of the evidence that it asks for, ``unnoised`` tensors that its devices send without noise.
-    """
-    if not experiment.privacy.epsilon:
-        return
-    name, or_off = experiment.method["name"], "or leave privacy.epsilon out"
-    exact = [kind for kind in kinds if not measures.find(kind).private]
-    if other := [kind for kind in exact if kind not in ("bn_statistics", "losses")]:
-        what = other[0].replace("top_", "").replace("_", " ")
-        why = f"devices send {name} {what} without noise; choose another, {or_off}"
-        raise ExperimentError(f"{source}: method.name: {why}")
-    if exact:
-        raise ExperimentError(
-            f"{source}: method: devices compare the candidates of {name} without noise; ask for one, {or_off}"
-        )
-    if unnoised:
-        why = f"what {name} sends, such as {min(unnoised)}, no noise covers; choose another, {or_off}"
-        raise ExperimentError(f"{source}: method.name: {why}")
-
-
-def unnoised(method: Method, params: Params) -> set[str]:
-    """Tensors that devices send and that are no trained ones, to which noise could be added: votes, for example."""
-    if method.local.sends is None:
-        return set()
-    memory = method.start(params).memory
-    own = {name: memory[name] for name in method.local.trains}
-    sent = method.local.sends(params, own)
-    return {name for name, value in sent.items() if name not in params and (name not in own or value.dtype.kind != "f")}

@@ -1,4 +1,4 @@
-"""Benchmark of training: the native trainer beside torch, dense and masked, each in a process of its own, one thread."""
+"""Benchmark of training: the native trainer beside torch, dense and masked, each in a process of its own."""
 
 import argparse
 import json
@@ -118,14 +118,20 @@ def main() -> None:
         little = ran(LITTLE, "native")
         peak, arena = little["peak_bytes"] / 1e6, little["arena_bytes"] / 1e6
         figures["resnet18_d001_peak_mb"] = Figure(peak, "MB", "lower", 64, {"of it the arena": arena})
-        console.print(f"resnet18 at 0.01, batch 8, blocks recomputed: {peak:.0f} MB, of it {arena:.0f} the arena; at most 64")
+        console.print(
+            f"resnet18 at 0.01, batch 8, blocks recomputed: {peak:.0f} MB, of it {arena:.0f} the arena; at most 64"
+        )
     client = Case("dscnn", 0.1)
     sizes = {engine: ran(client, "message", request=message(client, engine)) for engine in ("native", "torch")}
     assert not sizes["native"]["torch"], "a device that trains natively has loaded torch"
     peak, torch_peak = (sizes[engine]["peak_bytes"] / 1e6 for engine in ("native", "torch"))
     figures["keywords_client_peak_mb"] = Figure(peak, "MB", "lower", 110, {"torch": torch_peak})
-    console.print(f"a client's training message, dscnn, batch 32: {peak:.0f} MB, with torch {torch_peak:.0f}; at most 110")
-    path = write("training", figures, "python -m simulations.benchmarks.training" + " --quick" * quick, ["torch", "flwr"])
+    console.print(
+        f"a client's training message, dscnn, batch 32: {peak:.0f} MB, with torch {torch_peak:.0f}; at most 110"
+    )
+    path = write(
+        "training", figures, "python -m simulations.benchmarks.training" + " --quick" * quick, ["torch", "flwr"]
+    )
     console.print(f"written to {path.parent.name}/{path.name}")
 
 

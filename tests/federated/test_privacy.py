@@ -19,7 +19,8 @@ from fedprune.federated.link.bundle import Part, pack, unpack, why_failed
 from fedprune.federated.link.records import from_records, to_records, values_of
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.methods.asking import asked_kinds
-from fedprune.runs.setting import allow, prepare, unnoised
+from fedprune.runs.private import allow, unnoised
+from fedprune.runs.setting import prepare
 from fedprune.wire.payload import Payload
 
 ASKED = {"epsilon": 0.9, "clip_norm": 0.5, "delta": 1e-6}
@@ -197,7 +198,7 @@ def test_a_device_refuses_what_would_answer_exactly(recorder: Any, route: str, b
 def test_a_device_refuses_to_send_votes_whatever_the_server_checked(
     go: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fedprune.runs.setting.allow", lambda *given: None)
+    monkeypatch.setattr("fedprune.runs.private.allow", lambda *given: None)
     with pytest.raises(RunStopped, match=r"vote/\S+ would be sent without noise, and privacy.epsilon is 0.9"):
         go(experiment(method={"name": "lottery_jackpots", "density": 0.2}, retries=0))
 

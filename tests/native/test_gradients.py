@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -88,15 +90,21 @@ class Twice(nn.Module):
         return logits
 
 
-NETS: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
-    "perceptron": (nn.Sequential(nn.Flatten(), nn.Linear(21, 17), nn.BatchNorm1d(17), nn.ReLU(), nn.Linear(17, 5)), (3, 7), 5),
-    "squeezed": (Squeezed(), (3, 8, 10), 4),
-    "twice": (Twice(), (4, 21), 3),
-    "pools that overlap": (
-        nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d((2, 1)), nn.Flatten(), nn.Linear(40, 3)),
-        (2, 10, 11), 3,
-    ),
-}  # fmt: skip
+def perceptron() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(21, 17), nn.BatchNorm1d(17), nn.ReLU(), nn.Linear(17, 5))
+
+
+def pools_that_overlap() -> nn.Module:
+    pools = nn.MaxPool2d(3, 2, 1), nn.AvgPool2d((2, 1))
+    return nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), *pools, nn.Flatten(), nn.Linear(40, 3))
+
+
+NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
+    "perceptron": (perceptron, (3, 7), 5),
+    "squeezed": (Squeezed, (3, 8, 10), 4),
+    "twice": (Twice, (4, 21), 3),
+    "pools that overlap": (pools_that_overlap, (2, 10, 11), 3),
+}
 
 
 @pytest.mark.parametrize("density", [0.3, 1.0])
@@ -104,5 +112,5 @@ NETS: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
 @pytest.mark.parametrize("name", NETS)
 def test_nets(name: str, examples: int, density: float) -> None:
     torch.manual_seed(1)
-    model, shape, classes = NETS[name]
-    held(model, shape, classes, examples, density)
+    make, shape, classes = NETS[name]
+    held(make(), shape, classes, examples, density)

@@ -1,4 +1,4 @@
-"""What must not change a bit: threads, micro-batches where no norm sees a batch, blocks computed twice, AVX-512 or AVX2."""
+"""What must not change a bit: threads, micro-batches where no norm sees a batch, blocks computed twice."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def test_evidence_is_torchs() -> None:
     assert outcome.loss == pytest.approx(wanted.loss, rel=1e-5)
     assert (outcome.sums, outcome.examples) == (wanted.sums, wanted.examples)
     inputs, labels = (np.concatenate(each) for each in zip(*batches, strict=True))
-    counts = {name: 7 for name in [*masks][:5]}
+    counts = dict.fromkeys([*masks][:5], 7)
     found = native.top_gradients(own, inputs, labels, masks, counts)
     right = evidence.top_gradients(model, inputs, labels, masks, counts)
     for name, top in right.items():

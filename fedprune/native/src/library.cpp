@@ -83,7 +83,7 @@ static Set named(const char* name) {
 extern "C" {
 
 // The layout of steps that this library was built with; another one must not run here.
-EXPORTED long long fedprune_layout() { return fedprune::FIELDS * 1000 + fedprune::KINDS; }
+EXPORTED long long fedprune_layout() { return fedprune::LAYOUT; }
 
 // What runs: the best instruction set of this processor, or a lesser one by its name, where that is to be tested.
 EXPORTED const char* fedprune_instructions(const char* name) { return fedprune::named(name).name; }

@@ -203,6 +203,7 @@ enum Kind {
 };
 
 constexpr i64 FIELDS = 40;  // of a step, its kind first
+constexpr i64 LAYOUT = 2;   // another number whenever anything above is another
 
 struct Batch {
     float* arena;
