@@ -36,8 +36,9 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     examples, round = device.parts.train, int(request.values["round"])
     rng = generator(device.experiment.seed, "device", device.who, "grow", round)
     chosen = examples.take(rng.permutation(len(examples))[: most or device.experiment.training.grow_batch])
-    inputs, smoothing = device.schema.normalise(chosen.inputs), device.experiment.training.label_smoothing
+    inputs = device.schema.normalise(chosen.inputs)
     if (own := device.native(request, request.tensors)) is not None:
+        smoothing = device.experiment.training.label_smoothing
         found = native.top_gradients(own, inputs, chosen.labels, request.masks, counts, smoothing)
     else:
         model = device.model(request.tensors)

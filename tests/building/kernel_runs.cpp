@@ -10,7 +10,7 @@ using Layout = long long (*)();
 using Run = void (*)(const char*, float*, long long, long long, int, const long long*, long long);
 
 struct Header {
-    long long elements, lanes, examples, steps, fields;
+    long long elements, lanes, examples, steps, fields, layout;
 };
 
 static int failed(const std::string& why) {
@@ -29,7 +29,7 @@ int main(int count, char** words) {
         std::FILE* file = std::fopen(name.c_str(), "rb");
         Header header;
         if (!file || std::fread(&header, sizeof header, 1, file) != 1) return failed(name + " cannot be read");
-        if (header.fields != layout() / 1000) return failed(name + " has steps of another layout");
+        if (header.layout != layout()) return failed(name + " has steps of another layout");
         std::vector<long long> steps(std::size_t(header.steps * header.fields));
         float* arena = static_cast<float*>(std::malloc(std::size_t(header.elements) * sizeof(float)));
         if (std::fread(arena, sizeof(float), std::size_t(header.elements), file) != std::size_t(header.elements) ||

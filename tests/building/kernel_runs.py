@@ -32,7 +32,8 @@ class Recorded:
     results: tuple[slice, ...]
 
     def write(self, path: Path) -> None:
-        header = np.array([self.arena.size, self.lanes, self.examples, *self.table.shape], np.int64)
+        sizes = self.arena.size, self.lanes, self.examples, *self.table.shape, steps.LAYOUT
+        header = np.array(sizes, np.int64)
         path.write_bytes(header.tobytes() + self.arena.tobytes() + self.table.tobytes())
 
     def kinds(self) -> set[steps.Kind]:
@@ -92,7 +93,7 @@ def recorded(examples: Sequence[int] = (5, 16)) -> Iterator[Recorded]:
             own = [held.gradients, held.rest, *([] if name == "statistics" else [each.ends.output.buffer])]
             results = tuple(slice(buffer.at, buffer.at + buffer.elements) for buffer in own)
             whole = machine.arena.copy()
-            yield Recorded(f"{name}-{count}", whole, plan.lanes, count, machine.tables[each], results)
+            yield Recorded(f"{name}-{count}", whole, plan.lanes.lanes, count, machine.tables[each], results)
 
 
 def run(

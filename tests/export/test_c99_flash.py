@@ -14,10 +14,11 @@ from c99_runs import written
 from recurrent_nets import NETS as RECURRENT
 from recurrent_nets import int8
 
-from fedprune.export import c99
+from fedprune.export import c99, litert
 from fedprune.export.c99 import boards, flash
 from fedprune.export.c99.encoding import ENCODINGS, encode
 from fedprune.export.c99.files import folder
+from fedprune.export.litert.reader import read
 
 COMPILERS = {
     "gcc": ["gcc", "-m32", "-fno-pic"],  # compiling for 32 bits needs no library of them
@@ -79,7 +80,7 @@ def test_all_flash_is_foretold_within_a_tenth_of_its_code(net: str, tmp_path: Pa
         pytest.skip(lacking)
     model = NETS[net]()
     sources = c99.generate(model)
-    inputs = np.zeros((1, int(re.findall(r"INPUT_BYTES (\d+)", sources.header)[0])), np.int8)
+    inputs = litert.noise(litert.ports(read(model)).input).reshape(1, -1)
     measured = boards.run(written(sources, tmp_path), "cortex-m4", inputs).flash_bytes
     assert measured is not None
     code = measured - sources.constants_bytes

@@ -67,6 +67,9 @@ class Device:
             training.load_state(self.one_net, params)
         return self.one_net
 
+    def native(self, request: Payload, params: Params) -> None:
+        """Torch measures."""
+
     def number(self, *names: str | int) -> int:
         """A number that device and names decide."""
         return counter_rng.number(self.experiment.seed, "device", self.who, *names)

@@ -11,7 +11,15 @@ from fedprune.export.tflm.decode import DECODE, weight_of
 from fedprune.export.tflm.memory import arena_bytes
 
 # Operators whose share of the arena was measured; others may ask for memory of their own.
-_WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "AVERAGE_POOL_2D", "MAX_POOL_2D", "MEAN")
+_WINDOWS = (
+    "CONV_2D",
+    "DEPTHWISE_CONV_2D",
+    "FULLY_CONNECTED",
+    "TRANSPOSE_CONV",
+    "AVERAGE_POOL_2D",
+    "MAX_POOL_2D",
+    "MEAN",
+)
 _ELEMENTS = ("ADD", "MUL", "RELU", "RELU6", "HARD_SWISH", "LOGISTIC", "TANH", "SOFTMAX")
 _MOVES = ("CONCATENATION", "PAD", "PADV2", "RESHAPE", "STRIDED_SLICE", DECODE)
 _KNOWN = frozenset((*_WINDOWS, *_ELEMENTS, *_MOVES))

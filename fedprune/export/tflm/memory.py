@@ -48,7 +48,8 @@ def arena_bytes(file: File, decoded: Collection[int] = ()) -> int:
 
 def _persistent(graph: File) -> int:
     convolutions = [operator for operator in graph.operators if weight_of(graph, operator) is not None]
-    channels = sum(graph.tensors[operator.output].shape[-1] for operator in convolutions)
+    transposed = [operator for operator in graph.operators if operator_name(operator) == "TRANSPOSE_CONV"]
+    channels = sum(graph.tensors[operator.output].shape[-1] for operator in (*convolutions, *transposed))
     return (
         _PER_TENSOR * len(graph.tensors)
         + _PER_OPERATOR * len(graph.operators)
@@ -95,6 +96,8 @@ def _activations(file: File) -> tuple[list[Buffer], list[int]]:
                 steps.append(now)
             for index in operator.outputs:
                 first.setdefault(index, begins)
+            if operator_name(operator) == "TRANSPOSE_CONV":  # adds its windows up in 32 bits
+                buffers.append(Buffer(_size((4, *graph.tensors[operator.output].shape)), begins, begins))
             last.update(dict.fromkeys((*operator.inputs, *operator.outputs), 2 * now + 1))
             now += 1
         last.update(dict.fromkeys(graph.outputs, 2 * now))
