@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import tasks, training
+from fedprune import models, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
@@ -61,7 +61,8 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
             return "", f"{name} is {'frozen' if name in known else 'no weight of the traced model'}"
     with draws.seeded(experiment.seed):
         why = _differs(native.Model(graph, training.state_of(model)), model, schema, experiment.seed)
-    return ("", why) if why else (to_text(graph), "")
+    held = models.slots(experiment.model, schema.input_shape, len(schema.classes))
+    return ("", why) if why else (to_text(graph, {n: (s.shape, s.dtype, s.trained) for n, s in held.items()}), "")
 
 
 def _differs(own: native.Model, model: nn.Module, schema: Schema, seed: int) -> str:
