@@ -8,7 +8,7 @@ import numpy as np
 
 from fedprune.graph import parameters
 from fedprune.native import library
-from fedprune.native.arena import Buffer
+from fedprune.native.arena import ALIGNMENT, Buffer
 from fedprune.native.program import Plan, Program, laid_out
 from fedprune.native.state import Kept, State
 from fedprune.native.steps import encoded
@@ -24,7 +24,7 @@ class Machine:
         """``instructions``: a lesser instruction set than the processor's best, to be tested."""
         self.plan, self.state, self._how = plan, state, (threads, instructions)
         self.elements = laid_out(programs, state)
-        self.arena: Tensor = np.zeros(self.elements, np.float32)
+        self.arena = _aligned(self.elements)
         self.tables = {program: encoded(program.steps) for program in programs}
         for buffer, values in state.constants:
             self.arena[buffer.at : buffer.at + values.size].view(np.int32)[:] = values
@@ -101,3 +101,10 @@ class Machine:
         whole = np.zeros(int(np.prod(shape)), np.float32)
         whole[kept.at] = values
         return whole.reshape(shape)
+
+
+def _aligned(elements: int) -> Tensor:
+    """Zeros from the start of a cache line on: a vector across two of them is read in twice the time."""
+    room = np.zeros(elements + ALIGNMENT, np.float32)
+    first = -room.ctypes.data // room.itemsize % ALIGNMENT
+    return room[first : first + elements]
