@@ -231,8 +231,6 @@ class Backwards:
         a, b = node.inputs
         if sizes[a] != g.size:
             a, b = b, a
-        if a == b:
-            raise NotImplementedError
         alone, to = int(sizes[b] != sizes[a]), []
         for name in (a, b):
             own, adds = self.gradient(name) if name in self.needed else (None, 0)

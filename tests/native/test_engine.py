@@ -48,6 +48,20 @@ def tied(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(36, classes))
 
 
+def squared(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(36, 20), nn.Linear(20, classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x.flatten(1))
+            logits: torch.Tensor = self.head(y * y)
+            return logits
+
+    return Net()
+
+
 def frozen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     net = tiny_world.net(input_shape, classes)
     net[1].requires_grad_(False)
@@ -61,6 +75,7 @@ def frozen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         (dropping, "a step of the model in training is not what its graph says"),
         (tied, "1.weight is a weight of two layers"),
         (frozen, "1.0.weight is frozen"),
+        (squared, "Multiply in 'mul' is of one tensor with itself"),
     ],
 )
 def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, monkeypatch: Any) -> None:
