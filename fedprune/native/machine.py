@@ -58,7 +58,10 @@ class Machine:
         return self.arena[place.buffer.at + place.shift :][: kept.values]
 
     def feed(self, program: Program, inputs: Tensor, labels: Tensor, scale: float) -> None:
-        """Put a batch in, of at most as many examples as there are lanes; gradients will be times ``scale``."""
+        """Put a batch in, of at most as many examples as there are lanes; gradients will be times ``scale``.
+
+        ``labels`` are classes (n,), or numbers (n, outputs).
+        """
         count, (lanes, groups), ends = len(inputs), self.plan.lanes, program.ends
         size, (rows, columns) = ends.input.size, ends.input.halo
         shape = groups, size.channels, size.height + 2 * rows, size.width + 2 * columns, lanes
@@ -69,7 +72,13 @@ class Machine:
             some = given[group * lanes : (group + 1) * lanes]
             inner[group, ..., : len(some)] = np.moveaxis(some, 0, -1)
             inner[group, ..., len(some) :] = 0
-        self.part(ends.labels)[:count].view(np.int32)[:] = labels
+        if labels.ndim == 1:
+            self.part(ends.labels)[:count].view(np.int32)[:] = labels
+        else:
+            wanted = self.part(ends.labels).reshape(groups, -1, lanes)
+            for group in range(-(-count // lanes)):
+                few = labels[group * lanes : (group + 1) * lanes].reshape(-1, wanted.shape[1])
+                wanted[group, :, : len(few)] = few.T
         self.part(ends.losses)[lanes * groups] = scale
 
     def run(self, program: Program, examples: int, steps: slice = slice(None)) -> None:

@@ -96,7 +96,7 @@ class Device:
         text = request.values.get(native.NET)
         if not isinstance(text, str) or not native.installed() or Job.of(request.values).structured:
             return None
-        return native.model(text, params)
+        return native.model(text, params, tasks.numbers_of(self.experiment.task, self.schema))
 
     def local(self, size: float) -> Local:
         """The device's half of the experiment's method, at a size; 0 is the experiment's own."""
