@@ -8,15 +8,19 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping
-from math import inf
+from math import inf, prod
 from typing import Any, get_type_hints
 
 import msgspec
+import numpy as np
 
 from fedprune.graph import Bounds, Graph, Operation, Parameter, shapes
 from fedprune.types import Params, Tensor
 
 _MOST_TEXT = 2**22
+_MOST_STATE = 2**30
+Slot = tuple[tuple[int, ...], str, bool]
+"""Of a model's state: shape, type as numpy calls it, and whether it is trained."""
 _KINDS: Mapping[str, type[Operation]] = {kind.__name__: kind for kind in Operation.__subclasses__()}
 
 
@@ -50,9 +54,13 @@ def from_message(values: Mapping[str, Any], tensors: Params) -> Graph:
     return graph
 
 
-def to_text(graph: Graph) -> str:
-    """A graph without its weights, which whoever reads it has by their names: for messages that carry those as well."""
+def to_text(graph: Graph, slots: Mapping[str, Slot]) -> str:
+    """A graph without its weights, which whoever reads it has by their names: for messages that carry those as well.
+
+    ``slots``: what the whole state of the model holds, also what the graph does not.
+    """
     values, _ = to_message(graph)
+    values["slots"] = slots
     for fields, operation in zip(values["operations"], graph.operations, strict=True):
         for key, value in vars(operation).items():
             if isinstance(value, Parameter):
@@ -60,19 +68,40 @@ def to_text(graph: Graph) -> str:
     return base64.b85encode(zlib.compress(msgspec.json.encode(values), 9)).decode()
 
 
-def of_text(text: str, params: Params) -> Graph:
-    """The graph of `to_text` with these weights. ValueError where it is none, or they are not its own."""
+def slots_of_text(text: str) -> dict[str, Slot]:
+    """What the state of the model holds. ValueError where the text is none, or it holds too much to be true."""
+    try:
+        slots = msgspec.convert(_values(text)["slots"], dict[str, Slot])
+        sizes = [prod(shape) * np.dtype(dtype).itemsize for shape, dtype, _ in slots.values()]
+    except (msgspec.ValidationError, KeyError, TypeError) as error:
+        raise ValueError(f"not a graph: {error}") from error
+    if sum(sizes) > _MOST_STATE or any(side < 0 for slot in slots.values() for side in slot[0]):
+        raise ValueError("not a graph: its state is too large")
+    return slots
+
+
+def _values(text: str) -> dict[str, Any]:
     try:
         unfolded = zlib.decompressobj()
-        values = msgspec.json.decode(unfolded.decompress(base64.b85decode(text), _MOST_TEXT))
-        if unfolded.unconsumed_tail:
-            raise ValueError("not a graph: too long")
+        found: dict[str, Any] = msgspec.json.decode(unfolded.decompress(base64.b85decode(text), _MOST_TEXT))
+    except (zlib.error, ValueError) as error:
+        raise ValueError(f"not a graph: {error}") from error
+    if unfolded.unconsumed_tail or not isinstance(found, dict):
+        raise ValueError("not a graph: too long, or no table")
+    return found
+
+
+def of_text(text: str, params: Params) -> Graph:
+    """The graph of `to_text` with these weights. ValueError where it is none, or they are not its own."""
+    values = _values(text)
+    values.pop("slots", None)
+    try:
         tensors: dict[str, Tensor] = {}
         for place, fields in enumerate(values["operations"]):
             for key, value in fields.items():
                 if isinstance(value, dict) and "name" in value:
                     tensors[f"{place}/{key}"] = params[value["name"]].reshape(value.pop("shape"))
-    except (zlib.error, msgspec.DecodeError, TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a graph: {error}") from error
     return from_message(values, tensors)
 

@@ -68,6 +68,8 @@ class Backwards:
     gradients: dict[str, Held] = field(default_factory=dict)
     grown: Mapping[str, Buffer] = field(default_factory=dict)
     """Layers whose whole gradient is wanted, a few rows at a time -> where these go."""
+    framed: set[Buffer] = field(default_factory=set)
+    """Of gradients whose halo is 0."""
     asked: list[Asked] = field(default_factory=list)
     """In the order in which they come."""
 
@@ -169,7 +171,8 @@ class Backwards:
         if op.bias is not None and (to := self.state.gradient(op.bias.name)) is not None:
             self.emit(Kind.BIAS_GRADIENT, g.map, g.size, to)
         if name in self.needed:
-            self.forwards.clear(g)
+            if g.buffer not in self.framed:
+                self.forwards.clear(g)
             back, adds = self.gradient(name)
             for phase in backwards(own, of, x.size, g.map):
                 self._phase(op, phase, back, g, adds)
@@ -215,8 +218,9 @@ class Backwards:
             other = into.map
         scale = self.state.value(op.weight.name) if op.weight is not None else None
         to = [self.state.gradient(each.name) if each is not None else None for each in (op.weight, op.bias)]
+        self.framed.add(g.buffer)
         self.emit(
-            Kind.NORMALISE_BACK, maps[name].map, maps[node.output].map, g.map, other, g.size, Place(norm.mean),
+            Kind.NORMALISE_BACK, maps[name].map, maps[node.output].map, g.map, other, g.size, *g.halo, Place(norm.mean),
             Place(norm.inverse), scale, *to, int(node.output in self.forwards.at_rest), adds, clip,
         )  # fmt: skip
         if not self._takes_over(name, g):
@@ -227,8 +231,6 @@ class Backwards:
         a, b = node.inputs
         if sizes[a] != g.size:
             a, b = b, a
-        if a == b:
-            raise NotImplementedError
         alone, to = int(sizes[b] != sizes[a]), []
         for name in (a, b):
             own, adds = self.gradient(name) if name in self.needed else (None, 0)

@@ -84,6 +84,7 @@ class Forwards:
             self._weighted(op, self.maps[node.inputs[0]], output, clip, wants_sums)
         elif isinstance(op, BatchNorm):
             self._norm(node, op, output, clip)
+            return  # its halo is 0
         elif isinstance(op, Add | Multiply):
             if output.size != self.sizes[node.inputs[0]]:
                 x.reverse()
@@ -132,10 +133,11 @@ class Forwards:
     def _norm(self, node: Node, op: BatchNorm, y: Held, clip: Clip) -> None:
         x, names = self.maps[node.inputs[0]], (op.mean.name, op.variance.name)
         mean, variance = map(self.state.value, names)
-        norm = self.norms.get(node.output)
-        if norm is None:
-            norm = self.norms[node.output] = Norm(Buffer(y.size.channels), Buffer(y.size.channels))
-            own = Place(norm.mean), Place(norm.inverse)
+        known = self.norms.get(node.output)
+        norm = known or Norm(Buffer(y.size.channels), Buffer(y.size.channels))
+        self.norms[node.output] = norm
+        own = Place(norm.mean), Place(norm.inverse)
+        if known is None:
             if node.output in self.at_rest:
                 self.emit(Kind.AT_REST, y.size.channels, mean, variance, *own, op.epsilon)
             else:
@@ -152,7 +154,7 @@ class Forwards:
                 )  # fmt: skip
         other = self.maps[node.other].map if node.other is not None else NO_MAP
         scale = [self.state.value(each.name) if each is not None else None for each in (op.weight, op.bias)]
-        self.emit(Kind.NORMALISE, x.map, y.map, other, y.size, Place(norm.mean), Place(norm.inverse), *scale, clip)
+        self.emit(Kind.NORMALISE, x.map, y.map, other, y.size, *y.halo, *own, *scale, clip)
 
 
 def bounds(of: Bounds) -> Clip:

@@ -80,6 +80,8 @@ def _why_not(op: Operation, shapes: Mapping[str, Shape]) -> str:
         one, other = sorted(map(size_of, before), key=lambda size: size.height * size.width)
         if isinstance(op, Add) or (one.height, one.width) != (1, 1) or one.channels != other.channels:
             return " is of two shapes"
+    if isinstance(op, Multiply) and op.inputs[0] == op.inputs[1]:
+        return " is of one tensor with itself"
     if isinstance(op, Concat) and op.axis != 1:
         return " is not along the channels"
     if isinstance(op, Reshape) and 2 not in (len(before[0]), len(after)):

@@ -227,3 +227,10 @@ def cross_entropy(classes: int, smoothing: float = 0.0) -> Loss:
         to.emit(Kind.CROSS_ENTROPY, output.map, gradient, classes, Place(labels), Place(losses), scale, smoothing)
 
     return emit
+
+
+def squared_error(to: Forwards, output: Held, into: Held | None, labels: Buffer, losses: Buffer) -> None:
+    """The mean over outputs of the squared difference from labels, of which each example has as many."""
+    gradient = into.map if into is not None else output.map._replace(at=None)
+    scale = Place(losses, to.lanes.all)
+    to.emit(Kind.SQUARED_ERROR, output.map, gradient, output.size, Place(labels), Place(losses), scale)

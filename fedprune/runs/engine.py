@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune import tasks, training
+from fedprune import models, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
@@ -45,8 +45,10 @@ def net(experiment: Experiment, model: nn.Module, schema: Schema, task: Task, so
 def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, str]:
     if not native.installed():
         return "", "the compiled trainer is not installed here"
-    if experiment.task != tasks.PLAIN or len(schema.classes) < 2:
-        return "", f"it has no loss for {experiment.task}" if experiment.task != tasks.PLAIN else "there is one output"
+    if experiment.task not in (tasks.PLAIN, "regression"):
+        return "", f"it has no loss for {experiment.task}"
+    if experiment.task == tasks.PLAIN and len(schema.classes) < 2:
+        return "", "it has no loss for one logit"
     if experiment.training.optimiser != "sgd" or experiment.training.class_weights:
         return "", "it has plain SGD alone, and no class weights"
     try:
@@ -60,20 +62,26 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         if name not in known or not parameter.requires_grad:
             return "", f"{name} is {'frozen' if name in known else 'no weight of the traced model'}"
     with draws.seeded(experiment.seed):
-        why = _differs(native.Model(graph, training.state_of(model)), model, schema, experiment.seed)
-    return ("", why) if why else (to_text(graph), "")
+        own = native.Model(graph, training.state_of(model), tasks.numbers_of(experiment.task, schema))
+        why = _differs(own, model, schema, experiment)
+    held = models.slots(experiment.model, schema.input_shape, len(schema.classes))
+    return ("", why) if why else (to_text(graph, {n: (s.shape, s.dtype, s.trained) for n, s in held.items()}), "")
 
 
-def _differs(own: native.Model, model: nn.Module, schema: Schema, seed: int) -> str:
+def _differs(own: native.Model, model: nn.Module, schema: Schema, experiment: Experiment) -> str:
     """Why a step of both trainers differs by more than rounding; empty where none does."""
-    rng = generator(seed, "engine")
+    rng, outputs = generator(experiment.seed, "engine"), len(schema.classes)
     inputs = rng.normal(size=(_EXAMPLES, *schema.input_shape)).astype(np.float32)
-    batch = inputs, rng.integers(0, len(schema.classes), _EXAMPLES)
+    classes, numbers = rng.integers(0, outputs, _EXAMPLES), rng.normal(size=(_EXAMPLES, outputs)).astype(np.float32)
+    batch = inputs, classes if own.numbers is None else numbers
+    task = tasks.of(experiment, schema, classes)
     before, training_mode = training.state_of(model), model.training
     sgd = Sgd(0.01)
     try:
-        _, after = native.train(own, [batch], sgd, {}, examples=_EXAMPLES)
-        training.train(model, [batch], sgd)
+        _, after = native.train(
+            own, [batch], sgd, {}, examples=_EXAMPLES, task=task, smoothing=experiment.training.label_smoothing
+        )
+        training.train(model, [batch], sgd, task=task)
         for name, value in training.state_of(model).items():
             moved = np.abs(value - before[name]).max(initial=0)
             apart = np.abs(value - after[name]).max(initial=0)

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "ACCURACY", "CATALOGUE", "CLASSIFICATION", "Given", "Loss", "Metric", "PLAIN", "SAME_CLASS", "Task", "TaskError",
-    "added", "agreement_in", "by_class", "entry", "example", "fits", "metric_in", "named", "of", "total", "value_in",
-    "value_key", "zeros",
+    "ACCURACY", "CATALOGUE", "CLASSIFICATION", "PLAIN", "SAME_CLASS", "Given", "Loss", "Metric", "Task",
+    "TaskError", "added", "agreement_in", "by_class", "entry", "example", "fits", "metric_in", "named",
+    "numbers_of", "of", "total", "value_in", "value_key", "zeros",
 ]  # fmt: skip
 
 CATALOGUE: Mapping[str, Callable[[Given], Task]] = {
@@ -95,6 +95,13 @@ def of(experiment: Experiment, schema: Schema, labels: Tensor) -> Task:
         raise TaskError(f"training.class_weights: {len(weights)} for {max(2, outputs)} classes")
     given = Given(training.label_smoothing, tuple(map(float, weights)), schema.target_mean, schema.target_std)
     return CATALOGUE[name](given) if name in CATALOGUE else named(name)
+
+
+def numbers_of(name: str, schema: Schema) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of the targets of a regression; None of another task."""
+    if name != "regression":
+        return None
+    return np.array(schema.target_mean or 0.0, np.float32), np.array(schema.target_std or 1.0, np.float32)
 
 
 def named(name: str) -> Task:

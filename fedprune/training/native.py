@@ -15,7 +15,7 @@ from fedprune.native import library, program
 from fedprune.native.backwards import Asked
 from fedprune.native.machine import Machine
 from fedprune.native.nodes import not_covered
-from fedprune.native.program import Plan, Program
+from fedprune.native.program import Loss, Plan, Program
 from fedprune.native.state import State, state
 from fedprune.tasks import CLASSIFICATION, Task, added, zeros
 from fedprune.training import Outcome, steps_plainly
@@ -38,8 +38,26 @@ class Model(NamedTuple):
     graph: Graph
     params: Params
     """Everything that the model holds, also what the graph does not."""
-    frozen: frozenset[str] = frozenset()
-    """Parameters that training leaves as they are."""
+    numbers: tuple[Tensor, Tensor] | None = None
+    """Of a regression, mean and standard deviation of its targets; None of a classification."""
+
+    def loss(self, smoothing: float = 0.0) -> Loss:
+        """What is minimised."""
+        if self.numbers is not None:
+            return program.squared_error
+        return program.cross_entropy(self.graph.shapes[self.graph.outputs[0]][1], smoothing)
+
+    def labels(self, labels: Tensor) -> Tensor:
+        """Labels as the loss takes them."""
+        if self.numbers is None:
+            return labels
+        mean, std = self.numbers
+        return np.asarray((labels - mean) / std, np.float32)
+
+    @property
+    def each(self) -> int:
+        """How many labels an example has."""
+        return 1 if self.numbers is None else self.graph.shapes[self.graph.outputs[0]][1]
 
 
 def installed() -> bool:
@@ -47,12 +65,12 @@ def installed() -> bool:
     return library.library() is not None
 
 
-def model(text: str, params: Params) -> Model:
+def model(text: str, params: Params, numbers: tuple[Tensor, Tensor] | None = None) -> Model:
     """The model of a message. ValueError where it is none, or none that is covered."""
     graph = of_text(text, params)
     if why := not_covered(graph):
         raise ValueError(f"a graph for the native trainer, but {why}")
-    return Model(graph, params)
+    return Model(graph, params, numbers)
 
 
 def trains(settings: Training, local: Local) -> bool:
@@ -70,11 +88,13 @@ def train(
     Batches are of at most so many ``examples``. `divergence.Diverged` as in `fedprune.training.train`.
     """
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    held = state(list(plan.nodes), masks, model.frozen)
-    loss = program.cross_entropy(_outputs(plan), smoothing)
+    held = state(list(plan.nodes), masks)
+    loss = model.loss(smoothing)
     cuts = program.possible_cuts(plan) if lean.recompute else ()
-    whole = program.training(plan, held, loss, cuts=cuts)
-    machine, lone = _with_lone(plan, held, whole, lambda rest: program.training(plan, held, loss, at_rest=rest))
+    whole = program.training(plan, held, loss, model.each, cuts=cuts)
+    machine, lone = _with_lone(
+        plan, held, whole, lambda rest: program.training(plan, held, loss, model.each, at_rest=rest)
+    )
     machine.load(model.params)
     first, step, done, seen = first_loss, 0, 0, 0
     total, sums, last = 0.0, zeros(task), math.nan
@@ -90,7 +110,7 @@ def train(
         gradients[:] = 0
         for some, few, _ in parts(inputs, labels, lean.micro_batch):
             which = lone if len(some) == 1 else whole
-            machine.feed(which, some, few, 1 / len(labels))
+            machine.feed(which, some, model.labels(few), 1 / len(labels))
             machine.run(which, len(some))
             last = float(machine.losses(which, len(some)).mean())
             first = last if first is None else first
@@ -123,9 +143,9 @@ def train(
 def arena_bytes(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> int:
     """What `train` takes for weights, activations, gradients and all else, of batches of so many examples."""
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    held = state(list(plan.nodes), masks, model.frozen)
+    held = state(list(plan.nodes), masks)
     cuts = program.possible_cuts(plan) if lean.recompute else ()
-    whole = program.training(plan, held, program.cross_entropy(_outputs(plan)), cuts=cuts)
+    whole = program.training(plan, held, model.loss(), model.each, cuts=cuts)
     return 4 * program.laid_out([whole], held)
 
 
@@ -153,11 +173,11 @@ def predict(model: Model, batches: Batches, examples: int) -> Tensor:
 def _at_rest(model: Model, batches: Batches, examples: int) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
     plan = program.plan(model.graph, examples)
     held = state(list(plan.nodes), _kept(model, plan), train=False)
-    own = program.evaluation(plan, held, program.cross_entropy(_outputs(plan)))
+    own = program.evaluation(plan, held, model.loss(), model.each)
     machine = Machine(plan, held, [own])
     machine.load(model.params)
     for inputs, labels in batches:
-        machine.feed(own, inputs, labels, 0.0)
+        machine.feed(own, inputs, model.labels(labels), 0.0)
         machine.run(own, len(labels))
         yield machine.outputs(own, len(labels)), machine.losses(own, len(labels)), labels
 
@@ -166,8 +186,8 @@ def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Mo
     """As `evidence.bn_statistics`: mean and unbiased variance of every batch norm's input, mean over the batches."""
     plan = program.plan(model.graph, examples)
     held = state(list(plan.nodes), _kept(model, plan), train=False)
-    whole = program.statistics(plan, held)
-    machine, lone = _with_lone(plan, held, whole, lambda rest: program.statistics(plan, held, at_rest=rest))
+    whole = program.statistics(plan, held, model.each)
+    machine, lone = _with_lone(plan, held, whole, lambda rest: program.statistics(plan, held, model.each, rest))
     machine.load(model.params)
     names = [(op.mean.name, op.variance.name) for op in model.graph.operations if isinstance(op, BatchNorm)]
     found: dict[str, Tensor] = {name: np.zeros(machine.value(name).size) for pair in names for name in pair}
@@ -176,7 +196,7 @@ def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Mo
         which = lone if len(labels) == 1 else whole
         for name in found:
             machine.value(name)[:] = model.params[name]  # what one that goes by its own then has
-        machine.feed(which, inputs, labels, 0.0)
+        machine.feed(which, inputs, model.labels(labels), 0.0)
         machine.run(which, len(labels))
         count, seen = count + 1, seen + len(labels)
         for name, total in found.items():
@@ -192,12 +212,11 @@ def top_gradients(
     plan = program.plan(model.graph, len(labels))
     other = frozenset(_trainable(model.graph)) - counts.keys()
     held = state(list(plan.nodes), masks, other)
-    loss = program.cross_entropy(_outputs(plan), smoothing)
     rest = _alone(plan) if len(labels) == 1 else frozenset()
-    own, asked = program.growth(plan, held, loss, counts, at_rest=rest)
+    own, asked = program.growth(plan, held, model.loss(smoothing), counts, model.each, at_rest=rest)
     machine = Machine(plan, held, [own])
     machine.load(model.params)
-    machine.feed(own, inputs, labels, 1 / len(labels))
+    machine.feed(own, inputs, model.labels(labels), 1 / len(labels))
     found, done = {}, 0
     for each in asked:
         machine.run(own, len(labels), slice(done, each.step))
@@ -236,10 +255,6 @@ def _alone(plan: Plan) -> frozenset[str]:
     """Norms that get one value a channel of one example, which has no spread: they go by their running statistics."""
     sizes = plan.sizes
     return frozenset(name for name in program.norms(plan) if sizes[name].height * sizes[name].width == 1)
-
-
-def _outputs(plan: Plan) -> int:
-    return plan.sizes[plan.graph.outputs[0]].channels
 
 
 def _trainable(graph: Graph) -> list[str]:

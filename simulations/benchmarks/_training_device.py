@@ -84,15 +84,19 @@ def in_torch(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any
 
 def of_a_message(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
     """What a device does with a message of Flower's, from its bytes to the reply's."""
+    from flwr.app import Context, RecordDict
+
     from fedprune.federated.link import client
-    from fedprune.federated.link.records import from_records, to_records
+    from fedprune.federated.link.bundle import Part
     from fedprune.federated.rounds.phases import local_steps
+    from fedprune.wire.payload import REFUSED
 
     with open(folder / "request", "rb") as file:
-        request = from_records(pickle.load(file))
-    device = client._open(str(request.values["experiment"]), 0, None)
+        part = Part(local_steps.ROUTE, "1", pickle.load(file))
+    context = Context(0, 0, {"partition-id": 0}, RecordDict(), {})
     started = time.process_time()
-    to_records(local_steps.device(device, request), request.masks)
+    reply = client._reply(local_steps.device, part, context)
+    assert REFUSED not in client.values_of(reply)
     return {"seconds": time.process_time() - started}
 
 

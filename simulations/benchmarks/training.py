@@ -59,7 +59,11 @@ def given(case: Case) -> tuple[Params, Masks, str]:
     state = training.state_of(model)
     layers = [name for name, each in model.named_parameters() if each.ndim > 1][1:-1]
     found = {name: uniforms(0, name, state[name].shape) < case.density for name in layers if case.density < 1}
-    return masks.apply(state, found), found, to_text(trace(model, torch.zeros(1, *shape)))
+    return (
+        masks.apply(state, found),
+        found,
+        to_text(trace(model, torch.zeros(1, *shape)), {n: (v.shape, v.dtype.name, True) for n, v in state.items()}),
+    )
 
 
 def ran(case: Case, way: str, *, masked: bool = False, request: bytes = b"") -> dict[str, Any]:

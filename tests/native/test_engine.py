@@ -12,7 +12,7 @@ from torch import nn
 
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.graph import trace
-from fedprune.graph.message import of_text, to_text
+from fedprune.graph.message import of_text, slots_of_text, to_text
 from fedprune.native import library, nodes
 from fedprune.runs.run import simulate, train
 from fedprune.runs.setting import prepare
@@ -48,6 +48,20 @@ def tied(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), layer, nn.ReLU(), layer, nn.ReLU(), nn.Linear(36, classes))
 
 
+def squared(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(36, 20), nn.Linear(20, classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.first(x.flatten(1))
+            logits: torch.Tensor = self.head(y * y)
+            return logits
+
+    return Net()
+
+
 def frozen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     net = tiny_world.net(input_shape, classes)
     net[1].requires_grad_(False)
@@ -61,6 +75,7 @@ def frozen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
         (dropping, "a step of the model in training is not what its graph says"),
         (tied, "1.weight is a weight of two layers"),
         (frozen, "1.0.weight is frozen"),
+        (squared, "Multiply in 'mul' is of one tensor with itself"),
     ],
 )
 def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, monkeypatch: Any) -> None:
@@ -84,7 +99,9 @@ def test_adam_and_other_tasks_train_with_torch() -> None:
 def test_a_graph_travels_without_its_weights() -> None:
     model = tiny_world.net((1, 6, 6), 3).eval()
     graph = trace(model, torch.zeros(1, 1, 6, 6))
-    text = to_text(graph)
+    slots = {name: (value.shape, value.dtype.name, True) for name, value in state_of(model).items()}
+    text = to_text(graph, slots)
+    assert slots_of_text(text) == slots
     assert len(text) < 1000
     there = of_text(text, state_of(model))
     assert nodes.not_covered(there) is None
@@ -93,8 +110,12 @@ def test_a_graph_travels_without_its_weights() -> None:
     for wrong in ("", text[:-9], text[::-1]):
         with pytest.raises(ValueError, match="not a graph"):
             of_text(wrong, state_of(model))
+        with pytest.raises(ValueError, match="not a graph"):
+            slots_of_text(wrong)
     with pytest.raises(ValueError, match="not a graph"):
         of_text(text, {})
+    with pytest.raises(ValueError, match="its state is too large"):
+        slots_of_text(to_text(graph, {"weight": ((2**20, 2**20), "float32", True)}))
 
 
 def test_a_simulation_learns_and_ends_in_files(tmp_path: Path) -> None:

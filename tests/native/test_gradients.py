@@ -90,6 +90,20 @@ class Twice(nn.Module):
         return logits
 
 
+class Doubled(nn.Module):
+    """What is added to itself, and joined with itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(2, 3, 3, padding=1), nn.Linear(6 * 30, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.conv(x))
+        y = y + y
+        logits: torch.Tensor = self.head(torch.cat([y, y], 1).flatten(1))
+        return logits
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(21, 17), nn.BatchNorm1d(17), nn.ReLU(), nn.Linear(17, 5))
 
@@ -103,6 +117,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "perceptron": (perceptron, (3, 7), 5),
     "squeezed": (Squeezed, (3, 8, 10), 4),
     "twice": (Twice, (4, 21), 3),
+    "doubled": (Doubled, (2, 5, 6), 3),
     "pools that overlap": (pools_that_overlap, (2, 10, 11), 3),
 }
 

@@ -13,6 +13,8 @@ from torch import nn
 from fedprune import models, training
 from fedprune.graph import trace
 from fedprune.native import library
+from fedprune.tasks import Given
+from fedprune.tasks.regression import regression
 from fedprune.training import evidence, native
 from fedprune.training.divergence import Diverged
 from fedprune.training.lean import Lean
@@ -62,6 +64,26 @@ def test_a_training_ends_where_torchs_does(name: str, shape: tuple[int, ...], st
     assert outcome.loss == pytest.approx(wanted.loss, rel=1e-4)
     assert (outcome.sums, outcome.examples) == (wanted.sums, wanted.examples)
     assert not any(params[name][~mask].any() for name, mask in masks.items())
+
+
+def test_a_regression_ends_where_torchs_does() -> None:
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 2))
+    inputs, targets = (rng.normal(size=(53, n)).astype(np.float32) for n in (6, 2))
+    batches = [(inputs[at : at + 20], 50 + 7 * targets[at : at + 20]) for at in (0, 20, 40)] * 10
+    mean, std = np.array([50, 49], np.float32), np.array([7, 6], np.float32)
+    task = regression(Given(mean=(50.0, 49.0), std=(7.0, 6.0)))
+    own = native.Model(trace(model, inputs), training.state_of(model), (mean, std))
+    outcome, params = native.train(own, batches, Sgd(0.05), {}, examples=20, task=task)
+    wanted = training.train(model, batches, Sgd(0.05), task=task)
+    assert apart(params, training.state_of(model)) < 1e-4
+    assert outcome.loss == pytest.approx(wanted.loss, rel=1e-4)
+    assert outcome.sums == pytest.approx(wanted.sums, rel=1e-4)
+    state = training.state_of(model)
+    tested = native.evaluate(own._replace(params=state), batches, 20, task)
+    right = training.evaluate(model, batches, task)
+    assert (tested.loss, tested.sums) == (pytest.approx(right.loss, rel=1e-4), pytest.approx(right.sums, rel=1e-4))
 
 
 def test_two_hundred_steps_learn_as_much() -> None:

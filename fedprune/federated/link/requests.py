@@ -70,11 +70,12 @@ def most_bytes(device: Device, route: str, values: Mapping[str, Any], records: R
     files = min(_LARGEST_FILE, _UNFOLDS * received)
     if route not in _PHASES and evidence is None:
         return files
-    model = sum(slot.nbytes + len(name) + FRAME for name, slot in device.slots().items())
+    slots = device.slots(values)
+    model = sum(slot.nbytes + len(name) + FRAME for name, slot in slots.items())
     if route == checking.ROUTE:
         return 2 * model + files
     if evidence is not None:
-        return 2 * model + evidence.most(device.slots(), values)
+        return 2 * model + evidence.most(slots, values)
     # of every smaller part masks and statistics; of a method's memory what the device's half reads, which may be all
     # weights once more, and scores of them
     return model * (2 + len(Job.of(values).inner) + _MEMORIES * bool(values.get(LOCAL)))
@@ -90,16 +91,16 @@ def check(device: Device, route: str, request: Payload) -> None:
     if kind is not None and not kind.carries:
         if request.masks:
             raise ValueError(f"{route} asks with masks, of which it needs none")
-        kind.accepts(device.slots(), request)
+        kind.accepts(device.slots(request.values), request)
         return
     if kind is not None:
         own = {name: value for name, value in request.tensors.items() if "/" not in name}
-        _model(device.slots(), own, request.masks)
-        kind.accepts(device.slots(), request)
+        _model(device.slots(request.values), own, request.masks)
+        kind.accepts(device.slots(request.values), request)
         return
     mine = {name: value for name, value in own_tensors(request).items() if not name.startswith(checking.FILE)}
     apart = {name: value for name, value in request.tensors.items() if name not in mine}
-    _model(device.slots(), mine, request.masks)
+    _model(device.slots(request.values), mine, request.masks)
     if route == train.ROUTE:
         _memory(device, request)
         for name, value in apart.items():

@@ -6,9 +6,12 @@ import functools
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType
-from typing import TYPE_CHECKING
+from types import BuiltinFunctionType, FunctionType, MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from fedprune import counter_rng, models, tasks, training
 from fedprune import experiment as _experiment
@@ -18,6 +21,7 @@ from fedprune.data.loading import in_order, opened, shuffled
 from fedprune.experiment import Experiment
 from fedprune.federated.rounds.jobs import Job
 from fedprune.graph import width
+from fedprune.graph.message import slots_of_text
 from fedprune.graph.shared import unique_state
 from fedprune.methods.building import at_size, prunable_of
 from fedprune.models import Slot, draws
@@ -58,8 +62,14 @@ class Device:
         unknown = [(label, count) for label, count in self.unused.items() if label]
         _log([f"{self.who}: left out: {n} examples of {label!r}, none of the classes" for label, n in unknown])
 
-    def slots(self) -> Mapping[str, Slot]:
-        """What the state of the experiment's model holds, by name."""
+    def slots(self, values: Mapping[str, Any] = MappingProxyType({})) -> Mapping[str, Slot]:
+        """What the state of the experiment's model holds, by name; said by a request's ``values`` for native training.
+
+        Only so is it known without torch. ValueError where they say nonsense.
+        """
+        text = values.get(native.NET)
+        if isinstance(text, str) and native.installed():
+            return _slots(text)
         return models.slots(self.experiment.model, self.schema.input_shape, len(self.schema.classes))
 
     def model(self, params: Params) -> nn.Module:
@@ -86,7 +96,7 @@ class Device:
         text = request.values.get(native.NET)
         if not isinstance(text, str) or not native.installed() or Job.of(request.values).structured:
             return None
-        return native.model(text, params)
+        return native.model(text, params, tasks.numbers_of(self.experiment.task, self.schema))
 
     def local(self, size: float) -> Local:
         """The device's half of the experiment's method, at a size; 0 is the experiment's own."""
@@ -104,6 +114,14 @@ class Device:
         """All examples in an order that seed, device and ``names`` decide, augmented where the experiment says so."""
         rng = generator(self.experiment.seed, "device", self.who, *names)
         return shuffled(self.schema, examples, size, rng, augment=self.experiment.training.augment)
+
+
+@functools.lru_cache(maxsize=4)
+def _slots(text: str) -> Mapping[str, Slot]:
+    return {
+        name: Slot(shape, dtype, prod(shape) * np.dtype(dtype).itemsize, trained)
+        for name, (shape, dtype, trained) in slots_of_text(text).items()
+    }
 
 
 def _log(lines: Sequence[str]) -> None:

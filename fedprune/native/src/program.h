@@ -90,18 +90,20 @@ struct AtRest {
     double epsilon;
 };
 
-// y = clip((x - mean) * inverse * weight + bias + other)
+// y = clip((x - mean) * inverse * weight + bias + other), and its halo 0
 struct Normalise {
     Map x, y, other;  // other.at -1: none
     Size size;
+    i64 rows, columns;                // of y's halo
     i64 mean, inverse, weight, bias;  // weight and bias: -1 is none
     Clip clip;
 };
 
-// g becomes the gradient of x from that of y; that of other is added to, or set
+// g becomes the gradient of x from that of y, and its halo 0; that of other is added to, or set
 struct NormaliseBack {
     Map x, y, g, other;
     Size size;
+    i64 rows, columns;  // of g's halo
     i64 mean, inverse, weight, weight_gradient, bias_gradient;
     i64 at_rest, other_accumulate;
     Clip clip;
@@ -203,7 +205,7 @@ enum Kind {
 };
 
 constexpr i64 FIELDS = 40;  // of a step, its kind first
-constexpr i64 LAYOUT = 2;   // another number whenever anything above is another
+constexpr i64 LAYOUT = 3;   // another number whenever anything above is another
 
 struct Batch {
     float* arena;

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil, inf
 from typing import Any
 
@@ -16,7 +16,8 @@ from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.models import draws
 from fedprune.tasks import CLASSIFICATION, Task, added, zeros
-from fedprune.types import DeviceId, Tensor
+from fedprune.training import native
+from fedprune.types import DeviceId, Params, Tensor
 from fedprune.wire.payload import Payload, count, number, one_line
 
 ROUTE = "query.check"
@@ -57,11 +58,12 @@ def device(self: Device, request: Payload) -> Payload:
         examples = examples.take(np.arange(0))
     few = ceil(min(1.0, number(request, "share", least=0)) * len(examples))
     slow = {*np.unique(np.linspace(0, len(examples) - 1, few).astype(np.int64)).tolist()} if few else set()
-    model = self.model({name: value for name, value in request.tensors.items() if not name.startswith(FILE)})
+    own = {name: value for name, value in request.tensors.items() if not name.startswith(FILE)}
+    predict = _predictor(self, request, own)
     sums, at = zeros(task), 0
     with draws.seeded(self.number("check")):
         for inputs, labels in self.batches(examples, Job.of(request.values).batch or _BATCH):
-            wanted = training.predict(model, [(inputs, labels)])
+            wanted = predict(inputs, labels)
             sums = added(sums, task.sums(wanted, labels))
             some = np.array([row in slow for row in range(at, at + len(labels))])
             at += len(labels)
@@ -77,6 +79,14 @@ def device(self: Device, request: Payload) -> Payload:
                     more["agree"] = task.agree(given, wanted[rows])
                     found[form] |= added(more, found[form])
     return Payload({"examples": len(examples), **sums, "forms": found})
+
+
+def _predictor(self: Device, request: Payload, params: Params) -> Callable[[Tensor, Tensor], Tensor]:
+    """Outputs of the model that was trained, of inputs with their labels."""
+    if (own := self.native(request, params)) is not None:
+        return lambda inputs, labels: native.predict(own, [(inputs, labels)], len(labels))
+    model = self.model(params)
+    return lambda inputs, labels: training.predict(model, [(inputs, labels)])
 
 
 def _outputs(form: str, file: bytes, inputs: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -1,0 +1,87 @@
+"""A device without torch: it answers every message of native training, in a process that cannot import it."""
+
+from __future__ import annotations
+
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedprune.aggregation import pooled
+from fedprune.experiment import for_devices, parse, to_json
+from fedprune.federated.link.records import from_records, to_records
+from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.model import State
+from fedprune.federated.rounds.phases import Phase, evaluate, measure, profile, train
+from fedprune.native import library
+from fedprune.pruning import masks
+from fedprune.pruning.candidates import Pool
+from fedprune.runs.setting import Setting, prepare
+from fedprune.training import state_of
+from fedprune.types import Ask
+from fedprune.wire.payload import REFUSED
+
+pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
+EXPERIMENT = {
+    "name": "digits",
+    "model": "digits_cnn",
+    "rounds": 3,
+    "data": {"name": "digits", "partition": "iid", "devices": 2, "examples": 200, "public": 0.2},
+    "method": {"name": "fedtiny", "density": 0.2, "pool": 2, "period": 1, "stop": 2},
+    "training": {"engine": "native", "batch": 16},
+}
+DEVICE = """
+import pickle, sys
+class NoTorch:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("this device has no torch")
+sys.meta_path.insert(0, NoTorch())
+from flwr.app import Context, RecordDict
+from fedprune.federated.link import client
+from fedprune.federated.link.bundle import Part
+asked = pickle.load(open(sys.argv[1], "rb"))
+context = Context(0, 0, {"partition-id": 1}, RecordDict(), {})
+replies = [client._reply(client.ROUTES[route], Part(route, "1", records), context) for route, records in asked]
+pickle.dump(replies, open(sys.argv[2], "wb"))
+"""
+
+
+def phases(setting: Setting, state: State) -> list[Phase[Any]]:
+    rng = np.random.default_rng(1)
+    pool = Pool([{n: rng.random(mask.shape) < 0.5 for n, mask in state.masks.items()} for _ in range(2)], pooled)
+    layers = dict.fromkeys(state.masks, 5)
+    return [
+        profile.profile(),
+        train.train(setting.experiment, 1, setting.method),
+        evaluate.evaluate(setting.task),
+        measure.measure(Ask("top_gradients", layers), 1),
+        measure.measure(Ask("bn_statistics", pool), 1),
+        measure.measure(Ask("losses", pool), 1),
+    ]
+
+
+def test_every_message_of_native_training_is_answered_without_torch(tmp_path: Path) -> None:
+    setting = prepare(parse(EXPERIMENT, "test"), "test")
+    params = state_of(setting.model())
+    kept = {name: np.random.default_rng(0).random(params[name].shape) < 0.2 for name in setting.layers}
+    state = State(1, masks.apply(params, kept), kept)
+    asked, sent = phases(setting, state), []
+    for phase in asked:
+        request = phase.request(state, Job())
+        values = {**request.values, "experiment": to_json(for_devices(setting.experiment)), **setting.more()}
+        sent.append((phase.route, to_records(request._replace(values=values))))
+    (tmp_path / "asked").write_bytes(pickle.dumps(sent))
+    command = [sys.executable, "-c", DEVICE, str(tmp_path / "asked"), str(tmp_path / "replies")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    replies = pickle.loads((tmp_path / "replies").read_bytes())
+    for phase, (_, records), reply in zip(asked, sent, replies, strict=True):
+        request = from_records(records)
+        payload = from_records(reply, request.masks)
+        assert REFUSED not in payload.values
+        phase.check(state, Job(), payload)
