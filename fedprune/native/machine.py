@@ -63,6 +63,8 @@ class Machine:
         ``labels`` are classes (n,), or numbers (n, outputs).
         """
         count, (lanes, groups), ends = len(inputs), self.plan.lanes, program.ends
+        if count > self.plan.lanes.all:
+            raise ValueError(f"a batch of {count} examples, with room for {self.plan.lanes.all}")
         size, (rows, columns) = ends.input.size, ends.input.halo
         shape = groups, size.channels, size.height + 2 * rows, size.width + 2 * columns, lanes
         whole = self.part(ends.input.buffer).reshape(shape)

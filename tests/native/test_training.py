@@ -145,3 +145,19 @@ def test_divergence_names_what_is_largest() -> None:
     _, own, masks, batches = case("digits_cnn", (1, 8, 8))
     with pytest.raises(Diverged, match="the loss is"):
         native.train(own, batches * 20, Sgd(1e6), masks, examples=20)
+
+
+def test_batches_are_as_a_device_makes_them() -> None:
+    """Of two, where a single example is left over it joins another: three."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+    rng = np.random.default_rng(0)
+    inputs, labels = rng.normal(size=(7, 6)).astype(np.float32), rng.integers(0, 3, 7)
+    batches = list(training.in_batches(lambda part: inputs[part], labels, range(7), 2, least=2))
+    assert sorted(len(few) for _, few in batches) == [2, 2, 3]
+    own = native.Model(trace(model, inputs), training.state_of(model))
+    _, params = native.train(own, batches, Sgd(0.1), {}, examples=2)
+    training.train(model, batches, Sgd(0.1))
+    assert apart(params, training.state_of(model)) < 1e-4
+    with pytest.raises(ValueError, match="a batch of 17 examples, with room for 8"):
+        native.evaluate(own, [(np.zeros((17, 6), np.float32), np.zeros(17, np.int64))], 5)
