@@ -16,7 +16,7 @@ from fedprune.models import draws
 from fedprune.native.nodes import not_covered
 from fedprune.tasks import Task
 from fedprune.training import native
-from fedprune.types import Sgd
+from fedprune.types import Local, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,17 +26,28 @@ _CLOSE = 1e-2
 """Of the largest value: rounding in another order is far below it, dropout or another function far above."""
 
 
-def net(experiment: Experiment, model: nn.Module, schema: Schema, task: Task, source: str) -> tuple[str, str]:
+_WHERE = ", without torch, where the compiled trainer is installed"
+
+
+def net(
+    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, source: str
+) -> tuple[str, str]:
     """(the graph for devices' native trainer, empty where torch trains; what is to be said of it, or nothing).
 
-    ``model`` is left as it was. ExperimentError where the native trainer is asked for and cannot be had.
+    ``model`` is left as it was; ``local`` is the device's half of the method. ExperimentError where the native trainer
+    is asked for and cannot be had.
     """
     asked = experiment.training.engine
     if asked == "torch":
         return "", ""
     found, why = _covered(experiment, model, schema, task)
-    if not why:
-        return found, "training.engine: devices train natively, without torch, where the compiled trainer is installed"
+    if not why and native.trains(experiment.training, local):
+        along = "; those that train smaller parts along do so with torch" if len(experiment.fleet) > 1 else ""
+        return found, f"training.engine: devices train natively{_WHERE}{along}"
+    if not why and asked == "auto":
+        steps = f"{experiment.method['name']} has local steps of its own"
+        return found, f"training.engine: devices test natively{_WHERE}, and train with torch, since {steps}"
+    why = why or f"{experiment.method['name']} has local steps of its own"
     if asked == "native":
         raise ExperimentError(f"{source}: training.engine: no native training, since {why}; set it to auto or torch")
     return "", f"training.engine: devices train with torch, since {why}"

@@ -90,6 +90,16 @@ def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, 
         prepare(asked("native", model=model, method={"name": "fedavg"}), "test")
 
 
+def test_a_method_with_steps_of_its_own_trains_them_with_torch() -> None:
+    own = {"name": "mask_sparsity", "stop": 2}
+    setting = prepare(asked("auto", method=own, rounds=3), "test")
+    (said,) = [notice for notice in setting.notices if notice.startswith("training.engine")]
+    assert said.endswith("and train with torch, since mask_sparsity has local steps of its own")
+    assert setting.net
+    with pytest.raises(ExperimentError, match="since mask_sparsity has local steps of its own"):
+        prepare(asked("native", method=own, rounds=3), "test")
+
+
 def test_adam_and_other_tasks_train_with_torch() -> None:
     assert prepare(asked("auto", training={"optimiser": "adam"}), "test").net == ""
     assert prepare(asked("auto"), "test").net

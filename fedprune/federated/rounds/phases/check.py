@@ -15,6 +15,7 @@ from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, Reply
 from fedprune.federated.rounds.phases.sums import check_sums
 from fedprune.models import draws
+from fedprune.pruning.parts import statistics
 from fedprune.tasks import CLASSIFICATION, Task, added, zeros
 from fedprune.training import native
 from fedprune.types import DeviceId, Params, Tensor
@@ -37,7 +38,9 @@ def check(files: Mapping[str, bytes], share: float, task: Task = CLASSIFICATION)
 
     def request(state: State, job: Job) -> Payload:
         content = {FILE + form: np.frombuffer(file, np.uint8) for form, file in files.items()}
-        return Payload({"share": share, **job.to_values()}, {**state.params, **content}, state.masks)
+        # where channels are gone, so are their statistics: devices take masks of what is trained alone
+        kept = {name: mask for name, mask in state.masks.items() if name not in statistics(state.params)}
+        return Payload({"share": share, **job.to_values()}, {**state.params, **content}, kept)
 
     def checked(state: State, job: Job, payload: Payload) -> None:
         _check([*files], task, payload)
