@@ -30,24 +30,26 @@ _WHERE = ", without torch, where the compiled trainer is installed"
 
 
 def net(
-    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, source: str
+    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, narrower: bool, source: str
 ) -> tuple[str, str]:
     """(the graph for devices' native trainer, empty where torch trains; what is to be said of it, or nothing).
 
-    ``model`` is left as it was; ``local`` is the device's half of the method. ExperimentError where the native trainer
-    is asked for and cannot be had.
+    ``model`` is left as it was; ``local`` is the device's half of the method, and its model may be ``narrower``.
+    ExperimentError where the native trainer is asked for and cannot be had.
     """
     asked = experiment.training.engine
     if asked == "torch":
         return "", ""
     found, why = _covered(experiment, model, schema, task)
-    if not why and native.trains(experiment.training, local):
+    name = experiment.method["name"]
+    apart = f"{name} narrows the model" if narrower else f"{name} has local steps of its own"
+    torch_trains = narrower or not native.trains(experiment.training, local)
+    if not why and not torch_trains:
         along = "; those that train smaller parts along do so with torch" if len(experiment.fleet) > 1 else ""
         return found, f"training.engine: devices train natively{_WHERE}{along}"
     if not why and asked == "auto":
-        steps = f"{experiment.method['name']} has local steps of its own"
-        return found, f"training.engine: devices test natively{_WHERE}, and train with torch, since {steps}"
-    why = why or f"{experiment.method['name']} has local steps of its own"
+        return found, f"training.engine: devices test natively{_WHERE}, and train with torch, since {apart}"
+    why = why or apart
     if asked == "native":
         raise ExperimentError(f"{source}: training.engine: no native training, since {why}; set it to auto or torch")
     return "", f"training.engine: devices train with torch, since {why}"

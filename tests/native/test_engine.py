@@ -91,13 +91,15 @@ def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, 
 
 
 def test_a_method_with_steps_of_its_own_trains_them_with_torch() -> None:
-    own = {"name": "mask_sparsity", "stop": 2}
+    own = {"name": "lottery_jackpots", "density": 0.5}
     setting = prepare(asked("auto", method=own, rounds=3), "test")
     (said,) = [notice for notice in setting.notices if notice.startswith("training.engine")]
-    assert said.endswith("and train with torch, since mask_sparsity has local steps of its own")
+    assert said.endswith("and train with torch, since lottery_jackpots has local steps of its own")
     assert setting.net
-    with pytest.raises(ExperimentError, match="since mask_sparsity has local steps of its own"):
+    with pytest.raises(ExperimentError, match="since lottery_jackpots has local steps of its own"):
         prepare(asked("native", method=own, rounds=3), "test")
+    narrow = prepare(asked("auto", method={"name": "heterofl", "width": 0.5}), "test")
+    assert any(said.endswith("and train with torch, since heterofl narrows the model") for said in narrow.notices)
 
 
 def test_adam_and_other_tasks_train_with_torch() -> None:
