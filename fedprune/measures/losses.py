@@ -27,17 +27,16 @@ def _request(model: Model, args: Pool) -> Payload:
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     """Loss sum of every candidate on the development part, in evaluation mode, with the statistics that were sent."""
-    examples, losses = device.parts.development, []
+    examples, losses, batch = device.parts.development, [], min(most or BATCH, BATCH)
     for index, params in enumerate(candidates_of(request)):
         params = {**params, **statistics_of(index, request.tensors)}
+        batches = device.batches(examples, batch)
         if (own := device.native(request, params)) is not None:
-            batch = min(most or BATCH, BATCH)
-            loss = native.evaluate(own, device.batches(examples, batch), batch, device.task).loss
-            losses.append(loss if np.isfinite(loss) else None)
-            continue
-        model = device.model(params)
-        with draws.seeded(device.number("candidates")):  # the same for each, so that only the masks differ
-            loss = training.evaluate(model, device.batches(examples, min(most or BATCH, BATCH)), device.task).loss
+            loss = native.evaluate(own, batches, batch, device.task).loss
+        else:
+            model = device.model(params)
+            with draws.seeded(device.number("candidates")):  # the same for each, so that only the masks differ
+                loss = training.evaluate(model, batches, device.task).loss
         losses.append(loss if np.isfinite(loss) else None)
     return Payload({"examples": len(examples), "losses": losses})
 

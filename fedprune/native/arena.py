@@ -9,6 +9,11 @@ ALIGNMENT = 16
 """Elements of four bytes: a cache line."""
 
 
+def room(elements: int) -> int:
+    """What so many elements take of an arena: whole cache lines."""
+    return -(-elements // ALIGNMENT) * ALIGNMENT
+
+
 @dataclass(eq=False)
 class Buffer:
     """Elements of four bytes that lie together; ``at`` is where, once they are placed."""
@@ -33,7 +38,7 @@ def place(buffers: Mapping[Buffer, tuple[int, int]], start: int = 0) -> int:
                     break
                 at = max(at, end)
         buffer.at = at
-        end = at + -(-buffer.elements // ALIGNMENT) * ALIGNMENT
+        end = at + room(buffer.elements)
         placed.append((at, end, first, last))
         size = max(size, end)
     return size

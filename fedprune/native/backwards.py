@@ -23,7 +23,7 @@ from fedprune.graph import (
 )
 from fedprune.native.arena import Buffer
 from fedprune.native.forwards import FUNCTIONS, Forwards, bounds, further, inside, pooled, reshaped
-from fedprune.native.maps import Halo, Held, flat, held
+from fedprune.native.maps import Halo, Held, flat, held, strided
 from fedprune.native.nodes import Node
 from fedprune.native.state import State
 from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size
@@ -140,7 +140,7 @@ class Backwards:
         elif isinstance(op, Reshape):
             if node.inputs[0] in self.needed:
                 to, adds = self.gradient(node.inputs[0])
-                to_map, from_map, size = reshaped(to, g) if to.size.height * to.size.width > 1 else _swapped(to, g)
+                to_map, from_map, size = reshaped(to, g)
                 self.emit(Kind.COPY, from_map, to_map, size, adds)
         elif node.inputs[0] in self.needed:
             to, adds = self.gradient(node.inputs[0])
@@ -149,7 +149,7 @@ class Backwards:
 
     def _weighted(self, op: Conv2d | Linear, name: str, g: Held) -> None:
         own, of, x = window(op), self.state.entries(op.weight.name), self.forwards.maps[name]
-        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1], x.map.group)
+        given = strided(x.map, own.stride)
         to = self.state.gradient(op.weight.name)
         if op.weight.name in self.grown:
             self._whole(op, x, g)
@@ -182,7 +182,7 @@ class Backwards:
         own, of, into = window(op), self.state.entries(op.weight.name), self.grown[op.weight.name]
         reads = forwards(own, Entries(of.shape, None, 0), x.map)
         assert isinstance(reads, Shared)
-        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1], x.map.group)
+        given = strided(x.map, own.stride)
         rows = into.elements // len(reads.offsets)
         self.asked.append(Asked(op.weight.name, len(self.forwards.steps), rows, of.shape[0] // own.groups, into))
         size, offsets = Size(rows, g.size.height, g.size.width), self.state.constant(reads.offsets)
@@ -195,20 +195,8 @@ class Backwards:
         own, weights = window(op), self.state.value(op.weight.name)
         to = back.shifted(*phase.first)
         to = to._replace(row=to.row * own.stride[0], step=to.step * own.stride[1])
-        given = g.map._replace(channel=0)
-        size = flat(Size(back.size.channels, phase.height, phase.width), to, given)
-        offsets = self.state.constant(phase.rows.offsets)
-        if isinstance(phase.rows, Shared):
-            rows, bases = phase.rows, self.state.constant(phase.rows.bases)
-            self.emit(
-                Kind.DENSE_GATHER, to, given, size._replace(channels=size.channels // own.groups), own.groups,
-                rows.x_group, rows.weight_group, len(rows.offsets), offsets, bases, rows.weight_row, weights, None,
-                adds, None, None, FREE,
-            )  # fmt: skip
-            return
-        starts = self.state.constant(phase.rows.starts)
-        index = self.state.constant(phase.rows.index) if phase.rows.index is not None else None
-        self.emit(Kind.GATHER, to, given, size, starts, offsets, index, weights, None, adds, None, None, FREE)
+        given, size = strided(g.map, (1, 1)), Size(back.size.channels, phase.height, phase.width)
+        self.forwards.gather(phase.rows, to, given, size, own.groups, weights, None, adds, None, None, FREE)
 
     def _norm(self, node: Node, op: BatchNorm, g: Held, clip: Clip) -> None:
         maps, norm, name = self.forwards.maps, self.forwards.norms[node.output], node.inputs[0]
@@ -249,8 +237,3 @@ class Backwards:
         maps = self.forwards.maps
         x, y = maps[name].map, maps[node.output].map
         self.emit(Kind.POOL_BACK, x, y, g.map, to.map, g.size, *pooled(op, self.forwards.sizes[name]))
-
-
-def _swapped(to: Held, g: Held) -> tuple[Map, Map, Size]:
-    one, other, size = reshaped(g, to)
-    return other, one, size

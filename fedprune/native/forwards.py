@@ -26,11 +26,11 @@ from fedprune.graph import (
 )
 from fedprune.graph.operations import Bounds
 from fedprune.native.arena import Buffer
-from fedprune.native.maps import Halo, Held, Lanes, flat, held
+from fedprune.native.maps import Halo, Held, Lanes, flat, held, strided
 from fedprune.native.nodes import Node
 from fedprune.native.state import State
 from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size, Step, step
-from fedprune.native.weights import Shared, forwards, window
+from fedprune.native.weights import Rows, Shared, forwards, window
 
 FUNCTIONS = {GraphClip: 0, Sigmoid: 1, HardSwish: 2, Tanh: 3}
 
@@ -110,25 +110,32 @@ class Forwards:
     def _weighted(self, op: Conv2d | Linear, x: Held, y: Held, clip: Clip, wants_sums: str | None) -> None:
         own, of = window(op), self.state.entries(op.weight.name)
         reads = forwards(own, of, x.map)
-        given = Map(x.map.at, 0, x.map.row * own.stride[0], x.map.step * own.stride[1], x.map.group)
         bias = self.state.value(op.bias.name) if op.bias is not None else None
-        weights, sums, shift = self.state.value(op.weight.name), None, None
+        sums = shift = None
         if wants_sums is not None:
             sums = Place(Buffer(y.size.channels * 2 * self.lanes.all))
             self.sums[wants_sums] = sums.buffer
             shift = self.state.value(wants_sums)
-        size = flat(y.size, y.map, given)
-        offsets = self.state.constant(reads.offsets)
+        given, weights = strided(x.map, own.stride), self.state.value(op.weight.name)
+        self.gather(reads, y.map, given, y.size, own.groups, weights, bias, 0, sums, shift, clip)
+
+    def gather(
+        self, reads: Rows | Shared, y: Map, x: Map, size: Size, groups: int, weights: Place, bias: Place | None,
+        adds: int, sums: Place | None, shift: Place | None, clip: Clip,
+    ) -> None:  # fmt: skip
+        """Emit sums over what rows read of ``x``, of a layer or of the gradient of its input, of ``size``."""
+        size, offsets = flat(size, y, x), self.state.constant(reads.offsets)
         if isinstance(reads, Shared):
             bases = self.state.constant(reads.bases)
             self.emit(
-                Kind.DENSE_GATHER, y.map, given, size._replace(channels=size.channels // own.groups), own.groups,
-                reads.x_group, reads.weight_group, len(reads.offsets), offsets, bases, reads.weight_row, weights, bias,
-                0, sums, shift, clip,
+                Kind.DENSE_GATHER, y, x, size._replace(channels=size.channels // groups), groups, reads.x_group,
+                reads.weight_group, len(reads.offsets), offsets, bases, reads.weight_row, weights, bias, adds, sums,
+                shift, clip,
             )  # fmt: skip
             return
         starts = self.state.constant(reads.starts)
-        self.emit(Kind.GATHER, y.map, given, size, starts, offsets, None, weights, bias, 0, sums, shift, clip)
+        index = self.state.constant(reads.index) if reads.index is not None else None
+        self.emit(Kind.GATHER, y, x, size, starts, offsets, index, weights, bias, adds, sums, shift, clip)
 
     def _norm(self, node: Node, op: BatchNorm, y: Held, clip: Clip) -> None:
         x, names = self.maps[node.inputs[0]], (op.mean.name, op.variance.name)

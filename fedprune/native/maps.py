@@ -35,6 +35,11 @@ class Held:
         return Map(Place(self.buffer, at), channel, row, step, self.size.channels * channel)
 
 
+def strided(map: Map, stride: tuple[int, int]) -> Map:
+    """Every so manieth row and column of a map, whose channels are told by offsets."""
+    return map._replace(channel=0, row=map.row * stride[0], step=map.step * stride[1])
+
+
 class Lanes(NamedTuple):
     """How a batch's examples lie: so many side by side, in so many groups."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Graph, Linear
-from fedprune.native.arena import Buffer, lives, place
+from fedprune.native.arena import Buffer, lives, place, room
 from fedprune.native.backwards import Asked, Backwards
 from fedprune.native.forwards import Forwards
 from fedprune.native.maps import Halo, Held, Lanes
@@ -207,7 +207,7 @@ def laid_out(programs: Sequence[Program], state: State) -> int:
     start = 0
     for buffer in state.buffers:
         buffer.at = start
-        start += -(-buffer.elements // 16) * 16
+        start += room(buffer.elements)
     kept, size = set(state.buffers), start
     for program in programs:
         ends = [program.ends.input.buffer, program.ends.labels, program.ends.losses]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from fedprune.graph import BatchNorm, Conv2d, Linear
-from fedprune.native.arena import ALIGNMENT, Buffer
+from fedprune.native.arena import Buffer, room
 from fedprune.native.nodes import Node
 from fedprune.native.steps import Place
 from fedprune.native.weights import Entries, entries
@@ -86,7 +86,7 @@ def state(nodes: list[Node], masks: Masks, frozen: frozenset[str] = frozenset(),
     def keep(name: str, values: int, moves: bool, of: Entries | None = None) -> None:
         which = moves and train and name not in frozen
         (trained if which else still)[name] = Kept(ends[which], values, of)
-        ends[which] += -(-values // ALIGNMENT) * ALIGNMENT
+        ends[which] += room(values)
 
     for node in nodes:
         op = node.op

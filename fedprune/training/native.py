@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -87,11 +87,8 @@ def train(
 
     Batches are of at most so many ``examples``. `divergence.Diverged` as in `fedprune.training.train`.
     """
-    plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    held = state(list(plan.nodes), masks)
+    plan, held, whole = _planned(model, masks, examples, lean, smoothing)
     loss = model.loss(smoothing)
-    cuts = program.possible_cuts(plan) if lean.recompute else ()
-    whole = program.training(plan, held, loss, model.each, cuts=cuts)
     machine, lone = _with_lone(
         plan, held, whole, lambda rest: program.training(plan, held, loss, model.each, at_rest=rest)
     )
@@ -142,11 +139,15 @@ def train(
 
 def arena_bytes(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> int:
     """What `train` takes for weights, activations, gradients and all else, of batches of so many examples."""
+    _, held, whole = _planned(model, masks, examples, lean, 0.0)
+    return 4 * program.laid_out([whole], held)
+
+
+def _planned(model: Model, masks: Masks, examples: int, lean: Lean, smoothing: float) -> tuple[Plan, State, Program]:
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
     held = state(list(plan.nodes), masks)
     cuts = program.possible_cuts(plan) if lean.recompute else ()
-    whole = program.training(plan, held, model.loss(), model.each, cuts=cuts)
-    return 4 * program.laid_out([whole], held)
+    return plan, held, program.training(plan, held, model.loss(smoothing), model.each, cuts=cuts)
 
 
 def _counted(model: Model, plan: Plan, batches: int) -> dict[str, Tensor]:
@@ -158,28 +159,29 @@ def _counted(model: Model, plan: Plan, batches: int) -> dict[str, Tensor]:
 def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIFICATION) -> Outcome:
     """Sums of the error and the metric, batch norms at rest; batches are of at most so many ``examples``."""
     total, sums, seen = 0.0, zeros(task), 0
-    for outputs, losses, labels in _at_rest(model, batches, examples):
+    run = at_rest(model, examples)
+    for inputs, labels in batches:
+        outputs, losses = run(inputs, labels)
         total += float(losses.astype(np.float64).sum())
         sums = added(sums, task.sums(outputs, labels))
         seen += len(labels)
     return Outcome(total, sums, seen)
 
 
-def predict(model: Model, batches: Batches, examples: int) -> Tensor:
-    """Outputs (n, F), float32, batch norms at rest."""
-    return np.concatenate([outputs for outputs, _, _ in _at_rest(model, batches, examples)])
-
-
-def _at_rest(model: Model, batches: Batches, examples: int) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """(inputs, labels) of at most so many examples -> (outputs (n, F), losses (n,)), batch norms at rest."""
     plan = program.plan(model.graph, examples)
     held = state(list(plan.nodes), _kept(model, plan), train=False)
     own = program.evaluation(plan, held, model.loss(), model.each)
     machine = Machine(plan, held, [own])
     machine.load(model.params)
-    for inputs, labels in batches:
+
+    def run(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         machine.feed(own, inputs, model.labels(labels), 0.0)
         machine.run(own, len(labels))
-        yield machine.outputs(own, len(labels)), machine.losses(own, len(labels)), labels
+        return machine.outputs(own, len(labels)), machine.losses(own, len(labels))
+
+    return run
 
 
 def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Moments]:

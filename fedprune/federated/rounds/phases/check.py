@@ -62,10 +62,11 @@ def device(self: Device, request: Payload) -> Payload:
     few = ceil(min(1.0, number(request, "share", least=0)) * len(examples))
     slow = {*np.unique(np.linspace(0, len(examples) - 1, few).astype(np.int64)).tolist()} if few else set()
     own = {name: value for name, value in request.tensors.items() if not name.startswith(FILE)}
-    predict = _predictor(self, request, own)
+    batch = Job.of(request.values).batch or _BATCH
+    predict = _predictor(self, request, own, batch)
     sums, at = zeros(task), 0
     with draws.seeded(self.number("check")):
-        for inputs, labels in self.batches(examples, Job.of(request.values).batch or _BATCH):
+        for inputs, labels in self.batches(examples, batch):
             wanted = predict(inputs, labels)
             sums = added(sums, task.sums(wanted, labels))
             some = np.array([row in slow for row in range(at, at + len(labels))])
@@ -84,10 +85,11 @@ def device(self: Device, request: Payload) -> Payload:
     return Payload({"examples": len(examples), **sums, "forms": found})
 
 
-def _predictor(self: Device, request: Payload, params: Params) -> Callable[[Tensor, Tensor], Tensor]:
-    """Outputs of the model that was trained, of inputs with their labels."""
+def _predictor(self: Device, request: Payload, params: Params, most: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Outputs of the model that was trained, of at most so many inputs with their labels."""
     if (own := self.native(request, params)) is not None:
-        return lambda inputs, labels: native.predict(own, [(inputs, labels)], len(labels))
+        run = native.at_rest(own, most)
+        return lambda inputs, labels: run(inputs, labels)[0]
     model = self.model(params)
     return lambda inputs, labels: training.predict(model, [(inputs, labels)])
 
