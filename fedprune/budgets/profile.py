@@ -1,12 +1,17 @@
-"""What a device has, measured in the process that will train: memory it may use, cores, speed."""
+"""What a device has, measured in the process that will train: memory it may use, cores, speed, what trains."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from fedprune.budgets import natively
+from fedprune.experiment import ExperimentError
+from fedprune.training import native
 
 _SECONDS = 0.3
 RUNTIME_BYTES = 300_000_000
@@ -26,18 +31,27 @@ class Profile(NamedTuple):
     macs_per_second: float
     """Multiply-adds a second of one thread, forwards and backwards."""
     runtime_bytes: int
-    """Resident memory of this process before it holds a model: python, torch, and what a first step loads."""
+    """Resident memory of this process before it holds a model: python, the trainer, and what a first step loads."""
+    compiled: bool
+    """Whether it has the compiled trainer; without it torch trains, and is what was measured."""
 
 
 def measure() -> Profile:
-    """The profile of this device, in about a second after torch is imported; to be called before it holds a model."""
+    """The profile of this device, in about a second; to be called before it holds a model.
+
+    ExperimentError where it has nothing to train with.
+    """
     import psutil
 
-    _first_step()
+    compiled = native.installed()
+    if not compiled and importlib.util.find_spec("torch") is None:
+        raise ExperimentError("this device has neither the compiled trainer nor torch; install fedprune[device-torch]")
+    if not compiled:
+        _first_step()
     resident = int(psutil.Process().memory_info().rss)
-    speed = _macs_per_second()
+    speed = natively.macs_per_second(_SECONDS) if compiled else _macs_per_second()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Profile(memory_bytes(), cores, speed, resident)
+    return Profile(memory_bytes(), cores, speed, resident, compiled)
 
 
 def memory_bytes() -> int:

@@ -50,8 +50,9 @@ def _rows(experiment: Experiment, plan: FleetPlan, macs_per_second: float) -> di
         "what binds": [_BINDS[tier.binds] for tier in tiers],
         "batch": [_batch(tier, training.batch) for tier in tiers],
         "recomputes blocks": [_yes(tier.job and tier.job.lean.recompute) for tier in tiers],
-        "stores pruned weights": [_yes(tier.job and not tier.job.lean.sparse) for tier in tiers],
+        "stores pruned weights": [_yes(tier.job and not (tier.job.lean.sparse or plan.costs.native)) for tier in tiers],
         "also trains": [", ".join(tier.job.inner) or "-" if tier.job else "-" for tier in tiers],
+        "trainer": [("native" if plan.costs.native else "torch") if tier.job else "-" for tier in tiers],
         "[bold]peak of training[/bold]": [
             _limit(tier.memory.total if tier.memory else 0, fleet[tier.tier].train_memory_bytes) for tier in tiers
         ],
@@ -59,7 +60,7 @@ def _rows(experiment: Experiment, plan: FleetPlan, macs_per_second: float) -> di
     for part in ("weights", "gradients", "optimiser", "activations", "top_k", "link", "data", "runtime"):
         rows[f"  {_NAMES.get(part, part)}"] = [_part(tier.memory, part) for tier in tiers]
     rows |= {
-        "seconds a round": [_seconds(experiment, tier, macs_per_second) for tier in tiers],
+        "seconds a round": [_seconds(experiment, plan, tier, macs_per_second) for tier in tiers],
         "down a round": [_size(tier.bytes_down) for tier in tiers],
         "up a round": [_size(tier.bytes_up) for tier in tiers],
         "[bold]flash of the model[/bold]": [_limit(tier.flash_bytes, fleet[tier.tier].flash_bytes) for tier in tiers],
@@ -92,6 +93,9 @@ def _facts(profile: Profile) -> Mapping[str, str]:
         "memory for training": f"{mib(profile.memory_bytes)} that this process may use in all",
         "runtime": f"{mib(profile.runtime_bytes)} of it before there is a model",
         "cores": str(profile.cores),
+        "trainer": "the compiled one, without torch"
+        if profile.compiled
+        else "torch; the compiled one is not installed",
         "speed": f"{profile.macs_per_second / 1e9:.2f} billion multiply-adds a second, one thread, measured",
     }
 
@@ -103,13 +107,17 @@ def _batch(tier: TierPlan, batch: int) -> str:
     return f"{batch}, by {micro}" if micro else str(batch)
 
 
-def _seconds(experiment: Experiment, tier: TierPlan, macs_per_second: float) -> str:
-    from fedprune.budgets import seconds
+def _seconds(experiment: Experiment, plan: FleetPlan, tier: TierPlan, macs_per_second: float) -> str:
+    from fedprune.budgets import natively, seconds
 
     if tier.job is None:
         return "-"
     job, examples = tier.job, tier.examples * experiment.training.epochs
     steps = 1 + min(job.inner_steps, len(job.inner))
+    if plan.costs.native:
+        batch = experiment.training.batch
+        step_s = natively.step_seconds(*plan.costs.natively(tier.size), batch, job.lean)
+        return f"{steps * examples / batch * step_s:.1f}"
     return f"{steps * seconds(tier.macs, examples, macs_per_second, recompute=job.lean.recompute):.1f}"
 
 

@@ -76,9 +76,9 @@ class Training(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     optimiser: Literal["sgd", "adam"] = "sgd"
     """What moves a device's weights, and the server's in pretraining, where the method has nothing of its own; adam has
     decoupled weight decay (AdamW)."""
-    engine: Literal["torch", "native", "auto"] = "torch"
-    """What trains on devices: torch; the native trainer, in a fraction of its time and memory where weights are pruned;
-    or auto, the native one where it is installed and covers the model and the method, else torch."""
+    engine: Literal["torch", "native", "auto"] = "auto"
+    """What trains on devices: auto, the native trainer, in a fraction of torch's time and memory where weights are
+    pruned, where it is installed and covers the model and the method, else torch; or always one of them."""
     learning_rate: Rate = 0.05
     """Of the first round; left out with adam, 0.001, in pretraining too."""
     final_learning_rate: Rate | None = None

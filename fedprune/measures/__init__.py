@@ -119,6 +119,8 @@ class Kind(NamedTuple):
     """(args, model) -> bytes that an honest answer takes at most besides the ``copies`` of what was sent."""
     classes: bool = False
     """Whether it is about classes, which only some tasks have."""
+    natively: bool = False
+    """Whether it needs no torch, of a model that the native trainer covers."""
     whose: Callable[[Any], str] | None = None
     """args -> whose examples are behind it, where the asker has the choice; else ``of``."""
 

@@ -15,6 +15,7 @@ import numpy as np
 from fedprune import training
 from fedprune.measures import DEVELOPMENT, Kind, Measurer, examples_of
 from fedprune.models import draws
+from fedprune.training import native
 from fedprune.types import Model, Tensor
 from fedprune.wire.payload import Payload, count
 
@@ -31,9 +32,14 @@ def _request(model: Model, args: Part | None) -> Payload:
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
-    examples, model = examples_of(device, request.values["of"]), device.model(request.tensors)
-    with draws.seeded(device.number("accuracy")):
-        found = training.evaluate(model, device.batches(examples, min(most or _BATCH, _BATCH)), device.task)
+    examples, batch = examples_of(device, request.values["of"]), min(most or _BATCH, _BATCH)
+    batches = device.batches(examples, batch)
+    if (own := device.native(request, request.tensors)) is not None:
+        found = native.evaluate(own, batches, batch, device.task)
+    else:
+        model = device.model(request.tensors)
+        with draws.seeded(device.number("accuracy")):
+            found = training.evaluate(model, batches, device.task)
     return Payload({"examples": found.examples, "hits": found.correct})
 
 
@@ -52,4 +58,4 @@ def _whose(args: Part | None) -> str:
     return args or DEVELOPMENT
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, _Asked, classes=True, whose=_whose)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, _Asked, classes=True, natively=True, whose=_whose)

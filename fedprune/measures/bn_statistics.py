@@ -82,4 +82,4 @@ def _copies(args: Any) -> int:
     return len(args.candidates)
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, request, Asked, accepts, copies=_copies, most=most)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, request, Asked, accepts, copies=_copies, most=most, natively=True)

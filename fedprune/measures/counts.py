@@ -46,4 +46,6 @@ def _answers(args: int, model: Model) -> int:
     return 8 * args
 
 
-KIND = Kind(_measure, _merge, _check, request=_request, passes=0, carries=False, answers=_answers, classes=True)
+KIND = Kind(
+    _measure, _merge, _check, request=_request, passes=0, carries=False, answers=_answers, classes=True, natively=True
+)

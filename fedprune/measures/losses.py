@@ -64,4 +64,4 @@ def _check(answer: Payload, args: Pool, model: Model) -> None:
             number(Payload({"loss": loss}), "loss")
 
 
-KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, Asked, accepts, most=most)
+KIND = Kind(_measure, _merge, _check, DEVELOPMENT, _request, Asked, accepts, most=most, natively=True)

@@ -95,5 +95,8 @@ def _memory(shapes: Mapping[str, tuple[int, ...]]) -> int:
     return max(int((4 * 4 + 3) * np.prod(shape)) for shape in shapes.values())
 
 
-KIND = Kind(_measure, _merge, _check, request=_request, values=_Values, accepts=_accepts, backward=True, memory=_memory)
+KIND = Kind(
+    _measure, _merge, _check, request=_request, values=_Values, accepts=_accepts, backward=True, memory=_memory,
+    natively=True,
+)  # fmt: skip
 """Asked with layer -> number of gradients."""

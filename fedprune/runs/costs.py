@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fedprune import budgets, measures, tasks, training
-from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of
+from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of, natively
 from fedprune.budgets.plan import ways
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
@@ -19,9 +19,10 @@ from fedprune.graph import Graph, width
 from fedprune.methods.asking import asked_kinds, begun
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
+from fedprune.training import native
 from fedprune.training.lean import Lean, blocks
 from fedprune.training.optimisers import steps_of
-from fedprune.types import DeviceId, Method, Params
+from fedprune.types import DeviceId, Masks, Method, Params
 
 if TYPE_CHECKING:
     from torch import nn
@@ -60,11 +61,13 @@ class Costs:
         zeros: Params,
         method: Callable[[float], Method],
         asked: float,
+        native: bool,
     ) -> None:
         """``method(size)`` is the experiment's method at a size, ``asked`` at most; ``model()`` its untrained model,
-        ``zeros`` every parameter and buffer of that."""
+        ``zeros`` every parameter and buffer of that; ``native``: whether devices with the compiled trainer need no
+        torch."""
         self._experiment, self._schema, self._holds = experiment, schema, holds
-        self._layers, self._model, self.method, self.asked = layers, model, method, asked
+        self._layers, self._model, self.method, self.asked, self.native = layers, model, method, asked, native
         largest = method(asked)
         self._zeros = zeros
         self.structured, self.local = bool(largest.start(self._zeros).parts), largest.local
@@ -141,12 +144,29 @@ class Costs:
         most = {name: max(each.get(name, self._size(name)) for each in at_first) for name in kept}
         return most if sum(most.values()) > 2 * sum(kept.values()) else kept
 
-    def memory(self, size: float, way: Lean, examples: int, inner: int = 0, grow_batch: int = 0) -> Memory:
+    def memory(
+        self, size: float, way: Lean, examples: int, inner: int = 0, grow_batch: int = 0, *, torch: bool = False
+    ) -> Memory:
         """Peak of a device's process that trains this size in this way, and so many smaller parts with it.
 
-        The device holds ``examples`` examples, and takes gradients of pruned weights over ``grow_batch``.
+        The device holds ``examples`` examples, and takes gradients of pruned weights over ``grow_batch``; one that
+        trains with ``torch`` has no compiled trainer.
         """
         traced, kept = self.traced(size), self.drawn(size) or {}
+        grown = {name: int(_MOST_SWAPPED * count) for name, count in kept.items()}
+        grow_batch = grow_batch if self.grows else 0
+        if self.native and not torch:
+            return natively.training_memory(
+                self.natively(size)[0],
+                batch=self.batch,
+                way=way,
+                kept=kept,
+                examples=examples,
+                example_bytes=self._schema.example_bytes,
+                grow_batch=grow_batch,
+                grown=grown,
+                inner=inner,
+            )
         return budgets.training_memory(
             traced.training,
             batch=self.batch,
@@ -156,16 +176,32 @@ class Costs:
             kept=kept,
             examples=examples,
             example_bytes=self._schema.example_bytes,
-            grow_batch=grow_batch if self.grows else 0,
-            grown={name: int(_MOST_SWAPPED * count) for name, count in kept.items()},
+            grow_batch=grow_batch,
+            grown=grown,
             inner=inner,
             extra=self._extra,
             runtime=RUNTIME_BYTES,
         )
 
-    def evaluation(self, size: float, batch: int, examples: int) -> int:
+    def natively(self, size: float) -> tuple[native.Model, Masks]:
+        """The untrained model at a size as the native trainer has it, and masks of as many weights as it would keep."""
+        traced, numbers = self.traced(size), tasks.numbers_of(self._experiment.task, self._schema)
+        shapes = {name: value.shape for name, value in traced.state.items()}
+        return native.Model(traced.training, traced.state, numbers), natively.spread(self.kept(size), shapes)
+
+    def evaluation(self, size: float, batch: int, examples: int, *, torch: bool = False) -> int:
         """Peak of a device's process, in bytes, that only tests this size, so many examples at a time."""
         traced = self.traced(size)
+        if self.native and not torch:
+            memory = natively.training_memory(
+                self.natively(size)[0],
+                batch=0,
+                kept=self.kept(size),
+                examples=examples,
+                example_bytes=self._schema.example_bytes,
+                evaluate_batch=batch,
+            )
+            return memory.total
         memory = budgets.training_memory(
             traced.training,
             batch=1,

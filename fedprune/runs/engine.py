@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fedprune import models, tasks, training
+from fedprune import measures, models, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
@@ -29,30 +30,50 @@ _CLOSE = 1e-2
 _WHERE = ", without torch, where the compiled trainer is installed"
 
 
-def net(
+class Engine(NamedTuple):
+    """What an experiment's devices compute with."""
+
+    net: str = ""
+    """The model's graph for their native trainer; empty where it covers nothing."""
+    trains: bool = False
+    """Whether they train natively, else with torch, and only test natively."""
+    said: str = ""
+    """To be said of it; nothing where all is as one expects."""
+
+    def alone(self, kinds: Iterable[str]) -> bool:
+        """Whether a device with the compiled trainer needs no torch, where it is asked for these kinds of evidence."""
+        return self.trains and all(measures.find(kind).natively for kind in kinds)
+
+
+WITH_TORCH = Engine()
+"""As an experiment may ask for."""
+
+
+def of(
     experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, narrower: bool, source: str
-) -> tuple[str, str]:
-    """(the graph for devices' native trainer, empty where torch trains; what is to be said of it, or nothing).
+) -> Engine:
+    """What devices compute with. ExperimentError where the native trainer is asked for and cannot be had.
 
     ``model`` is left as it was; ``local`` is the device's half of the method, and its model may be ``narrower``.
-    ExperimentError where the native trainer is asked for and cannot be had.
     """
     asked = experiment.training.engine
     if asked == "torch":
-        return "", ""
+        return WITH_TORCH
     found, why = _covered(experiment, model, schema, task)
     name = experiment.method["name"]
     apart = f"{name} narrows the model" if narrower else f"{name} has local steps of its own"
     torch_trains = narrower or not native.trains(experiment.training, local)
     if not why and not torch_trains:
         along = "; those that train smaller parts along do so with torch" if len(experiment.fleet) > 1 else ""
-        return found, f"training.engine: devices train natively{_WHERE}{along}"
+        said = f"training.engine: devices train natively{_WHERE}{along}"
+        return Engine(found, True, said if asked == "native" else "")
     if not why and asked == "auto":
-        return found, f"training.engine: devices test natively{_WHERE}, and train with torch, since {apart}"
+        said = f"training.engine: devices test natively{_WHERE}, and train with torch, since {apart}"
+        return Engine(found, False, said)
     why = why or apart
     if asked == "native":
         raise ExperimentError(f"{source}: training.engine: no native training, since {why}; set it to auto or torch")
-    return "", f"training.engine: devices train with torch, since {why}"
+    return Engine(said=f"training.engine: devices train with torch, since {why}")
 
 
 def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fedprune.budgets import Memory
 from fedprune.budgets.plan import Need, densities, largest, widths
 from fedprune.experiment import Experiment, ExperimentError, Tier
-from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.jobs import Job, Room
 from fedprune.federated.rounds.tiers import Tiers
 from fedprune.methods import MethodError
 from fedprune.runs.costs import Costs
@@ -62,25 +62,33 @@ class FleetPlan:
     """Tier -> its job and what to fall back on, in less and less memory, as far as smaller parts."""
     tests: Mapping[str, Sequence[Job]]
     """Part -> testing it, in less and less memory."""
+    torch_jobs: Mapping[str, Sequence[Job]]
+    """As ``jobs``, of devices without the compiled trainer."""
+    torch_tests: Mapping[str, Sequence[Job]]
+    """As ``tests``, of the same."""
     allowed: Mapping[str, int]
     """Tier -> bytes that the processes of its devices may come to; 0 is no limit."""
+    costs: Costs
+    """What it was reckoned with."""
 
     def shared(self, method: Method) -> Tiers:
         """As rounds take it, under the method of all parts; a device that may use less than its tier falls back."""
 
         last = list(self.jobs)[-1]
 
-        def job(device: DeviceId, memory_bytes: int | None) -> Job | None:
-            return _first(self.jobs[self.members.get(device, last)], memory_bytes, 0)
+        def job(device: DeviceId, room: Room | None) -> Job | None:
+            jobs = self.jobs if room is None or room.compiled else self.torch_jobs
+            return _first(jobs[self.members.get(device, last)], room, 0)
 
-        def test(part: str, device: DeviceId, memory_bytes: int | None) -> Job | None:
-            return _first(self.tests[part], memory_bytes, self.allowed[self.members.get(device, last)])
+        def test(part: str, device: DeviceId, room: Room | None) -> Job | None:
+            tests = self.tests if room is None or room.compiled else self.torch_tests
+            return _first(tests[part], room, self.allowed[self.members.get(device, last)])
 
         return Tiers(method, tuple(self.methods), job, test, {name: each.local for name, each in self.methods.items()})
 
 
-def _first(options: Sequence[Job], memory_bytes: int | None, allowed: int) -> Job | None:
-    limits = [limit for limit in (memory_bytes, allowed or None) if limit is not None]
+def _first(options: Sequence[Job], room: Room | None, allowed: int) -> Job | None:
+    limits = [*([room.memory_bytes] if room is not None else []), *([allowed] if allowed else [])]
     return next((job for job in options if all(job.needs_bytes <= limit for limit in limits)), None)
 
 
@@ -118,18 +126,22 @@ def make(
         methods = {names[size]: costs.method(size) for size in descending}
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
-    jobs: dict[str, tuple[Job, ...]] = {}
+    jobs, torch_jobs = (
+        {tier: _jobs(costs, groups, sizes, names, own, torch=torch) for tier, own in groups.items() if own.own.trains}
+        for torch in (False, costs.native)
+    )
     plans: dict[str, TierPlan] = {}
     for tier, group in groups.items():
-        if group.own.trains:
-            jobs[tier] = _jobs(costs, groups, sizes, names, group)
         most = min(group.own.density, costs.asked)
         bound = "density" if sizes[tier] == most else _bound(costs, group, sizes[tier], inner[tier])
         plans[tier] = _tier_plan(costs, group, sizes[tier], names[sizes[tier]], jobs.get(tier, ()), bound)
     largest_group = max(group.examples for group in groups.values())
-    tests = {names[size]: _tests(costs, names[size], size, largest_group) for size in descending}
+    tests, torch_tests = (
+        {names[size]: _tests(costs, names[size], size, largest_group, torch=torch) for size in descending}
+        for torch in (False, costs.native)
+    )
     allowed = {tier: group.own.train_memory_bytes for tier, group in groups.items()}
-    return FleetPlan(plans, members, methods, jobs, tests, allowed)
+    return FleetPlan(plans, members, methods, jobs, tests, torch_jobs, torch_tests, allowed, costs)
 
 
 def members_of(
@@ -223,8 +235,9 @@ def _inner(
 
 
 def _jobs(
-    costs: Costs, groups: Mapping[str, _Group], sizes: Mapping[str, float], names: Mapping[float, str], group: _Group
-) -> tuple[Job, ...]:
+    costs: Costs, groups: Mapping[str, _Group], sizes: Mapping[str, float], names: Mapping[float, str], group: _Group,
+    *, torch: bool,
+) -> tuple[Job, ...]:  # fmt: skip
     """What a tier's device does, and falls back on: leaner ways first, then smaller parts."""
     found: list[Job] = []
     allowed = group.own.train_memory_bytes
@@ -235,7 +248,7 @@ def _jobs(
         inner = tuple(names[each] for each in smaller)
         for way in costs.ways():
             for grow_batch in _halved(costs.grow_batch, way.micro_batch or costs.batch):
-                needs = _with_margin(costs.memory(size, way, group.examples, len(inner), grow_batch))
+                needs = _with_margin(costs.memory(size, way, group.examples, len(inner), grow_batch, torch=torch))
                 if not allowed or needs <= allowed:
                     own = size if costs.local != Local() else 0.0
                     found.append(Job(part, costs.structured, inner, steps, way, 0, grow_batch, needs, own))
@@ -243,12 +256,10 @@ def _jobs(
     return tuple(found)
 
 
-def _tests(costs: Costs, part: str, size: float, examples: int) -> tuple[Job, ...]:
+def _tests(costs: Costs, part: str, size: float, examples: int, *, torch: bool) -> tuple[Job, ...]:
     """Testing a part, with fewer and fewer examples at a time."""
-    return tuple(
-        Job(part, costs.structured, batch=batch, needs_bytes=ceil(_MARGIN * costs.evaluation(size, batch, examples)))
-        for batch in _TEST_BATCHES
-    )
+    needs = {batch: ceil(_MARGIN * costs.evaluation(size, batch, examples, torch=torch)) for batch in _TEST_BATCHES}
+    return tuple(Job(part, costs.structured, batch=batch, needs_bytes=most) for batch, most in needs.items())
 
 
 def _halved(most: int, least: int) -> list[int]:

@@ -31,6 +31,7 @@ from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError, draws
 from fedprune.runs import engine, fitting, planning, private, pruned, weights
 from fedprune.runs.costs import Costs
+from fedprune.runs.engine import WITH_TORCH, Engine
 from fedprune.runs.planning import FleetPlan
 from fedprune.tasks import Task, TaskError, entry
 from fedprune.training import divergence, native
@@ -64,8 +65,8 @@ class Setting:
     """What all devices train, where there is no plan and it is whole channels; empty is the model."""
     plan: FleetPlan | None = None
     """Of the experiment's fleet, where it has one."""
-    net: str = ""
-    """The model's graph for devices that train natively; empty where torch trains."""
+    engine: Engine = WITH_TORCH
+    """What devices compute with."""
     notices: tuple[str, ...] = ()
     """What is to be said before anything is trained, each in one line."""
 
@@ -76,7 +77,7 @@ class Setting:
 
     def more(self) -> dict[str, str]:
         """What every request to devices carries besides the experiment."""
-        return {native.NET: self.net} if self.net else {}
+        return {native.NET: self.engine.net} if self.engine.net else {}
 
     def tiers(self) -> Tiers:
         """How the model is shared among the devices."""
@@ -183,10 +184,17 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"development examples, and there are none; {more}"
         )
     notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
-    net, said = engine.net(experiment, model, schema, task, method.local, bool(model_begun.parts), source)
-    notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks, *([said] if said else []))
+    on_devices = engine.of(experiment, model, schema, task, method.local, bool(model_begun.parts), source)
+    notices = (
+        *notices,
+        *([f"model: {remark}"] if remark else []),
+        *remarks,
+        *([on_devices.said] if on_devices.said else []),
+    )
     part = next(iter(model_begun.parts), "")
-    setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, net=net, notices=notices)
+    setting = Setting(
+        experiment, schema, found.holds, found.public, layers, method, part, engine=on_devices, notices=notices
+    )
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:
@@ -200,7 +208,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
     asked = float(experiment.method.get(*sized_by))
     try:
-        costs = Costs(experiment, schema, found.holds, layers, setting.model, empty, sized, asked)
+        alone = on_devices.alone(asked_kinds(method, empty, experiment.rounds))
+        costs = Costs(experiment, schema, found.holds, layers, setting.model, empty, sized, asked, alone)
         plan = planning.make(experiment, costs, source, agreed.tiers if agreed else {})
     except UnsupportedOperation as error:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be exported: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +87,7 @@ def train(
 
     Batches are of at most so many ``examples``. `divergence.Diverged` as in `fedprune.training.train`.
     """
-    plan, held, whole = _planned(model, masks, examples, lean, smoothing)
+    plan, held, whole = planned(model, masks, examples, lean, smoothing)
     loss = model.loss(smoothing)
     machine, lone = _with_lone(
         plan, held, whole, lambda rest: program.training(plan, held, loss, model.each, at_rest=rest)
@@ -137,13 +137,10 @@ def train(
     return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model, plan, done)}
 
 
-def arena_bytes(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> int:
-    """What `train` takes for weights, activations, gradients and all else, of batches of so many examples."""
-    _, held, whole = _planned(model, masks, examples, lean, 0.0)
-    return 4 * program.laid_out([whole], held)
-
-
-def _planned(model: Model, masks: Masks, examples: int, lean: Lean, smoothing: float) -> tuple[Plan, State, Program]:
+def planned(
+    model: Model, masks: Masks, examples: int, lean: Lean = PLAIN, smoothing: float = 0.0
+) -> tuple[Plan, State, Program]:
+    """What `train` runs, of batches of at most so many examples; nothing is placed yet."""
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
     held = state(list(plan.nodes), masks)
     cuts = program.possible_cuts(plan) if lean.recompute else ()
@@ -170,9 +167,7 @@ def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIF
 
 def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(inputs, labels) of at most so many examples -> (outputs (n, F), losses (n,)), batch norms at rest."""
-    plan = program.plan(model.graph, examples)
-    held = state(list(plan.nodes), _kept(model, plan), train=False)
-    own = program.evaluation(plan, held, model.loss(), model.each)
+    plan, held, own = resting(model, kept_of(model), examples)
     machine = Machine(plan, held, [own])
     machine.load(model.params)
 
@@ -184,10 +179,17 @@ def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Ten
     return run
 
 
+def resting(model: Model, masks: Masks, examples: int) -> tuple[Plan, State, Program]:
+    """What `at_rest` runs, of a model whose weights are 0 outside its masks; nothing is placed yet."""
+    plan = program.plan(model.graph, examples)
+    held = state(list(plan.nodes), masks, train=False)
+    return plan, held, program.evaluation(plan, held, model.loss(), model.each)
+
+
 def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Moments]:
     """As `evidence.bn_statistics`: mean and unbiased variance of every batch norm's input, mean over the batches."""
     plan = program.plan(model.graph, examples)
-    held = state(list(plan.nodes), _kept(model, plan), train=False)
+    held = state(list(plan.nodes), kept_of(model), train=False)
     whole = program.statistics(plan, held, model.each)
     machine, lone = _with_lone(plan, held, whole, lambda rest: program.statistics(plan, held, model.each, rest))
     machine.load(model.params)
@@ -211,11 +213,7 @@ def top_gradients(
     model: Model, inputs: Tensor, labels: Tensor, masks: Masks, counts: Mapping[str, int], smoothing: float = 0.0
 ) -> dict[str, TopK]:
     """As `evidence.top_gradients`: a layer's gradient is computed a few output channels at a time, and never whole."""
-    plan = program.plan(model.graph, len(labels))
-    other = frozenset(_trainable(model.graph)) - counts.keys()
-    held = state(list(plan.nodes), masks, other)
-    rest = _alone(plan) if len(labels) == 1 else frozenset()
-    own, asked = program.growth(plan, held, model.loss(smoothing), counts, model.each, at_rest=rest)
+    plan, held, own, asked = growing(model, masks, counts, len(labels), smoothing)
     machine = Machine(plan, held, [own])
     machine.load(model.params)
     machine.feed(own, inputs, model.labels(labels), 1 / len(labels))
@@ -225,6 +223,16 @@ def top_gradients(
         found[each.name] = _largest(machine, own, each, len(labels), masks[each.name], counts[each.name])
         done = each.step + 1
     return found
+
+
+def growing(
+    model: Model, masks: Masks, layers: Collection[str], examples: int, smoothing: float = 0.0
+) -> tuple[Plan, State, Program, list[Asked]]:
+    """What `top_gradients` runs over so many examples, with the step of each layer; nothing is placed yet."""
+    plan = program.plan(model.graph, examples)
+    held = state(list(plan.nodes), masks, frozenset(_trainable(model.graph)) - frozenset(layers))
+    rest = _alone(plan) if examples == 1 else frozenset()
+    return plan, held, *program.growth(plan, held, model.loss(smoothing), layers, model.each, at_rest=rest)
 
 
 def _largest(machine: Machine, of: Program, asked: Asked, examples: int, mask: Tensor, count: int) -> TopK:
@@ -264,9 +272,9 @@ def _trainable(graph: Graph) -> list[str]:
     return [each.name for each in own if each is not None]
 
 
-def _kept(model: Model, plan: Plan) -> dict[str, Tensor]:
+def kept_of(model: Model) -> dict[str, Tensor]:
     """Masks by what is not 0, so that a sparse model is computed as one."""
-    layers = [node.op.weight.name for node in plan.nodes if isinstance(node.op, Conv2d | Linear)]
+    layers = [op.weight.name for op in model.graph.operations if isinstance(op, Conv2d | Linear)]
     return {name: model.params[name] != 0 for name in layers}
 
 

@@ -55,6 +55,7 @@ class Clock:
 
 
 def natively(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
+    from fedprune.budgets import natively
     from fedprune.training import native
     from fedprune.training.lean import Lean
 
@@ -62,7 +63,7 @@ def natively(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any
     model = native.model(job["net"], {name: value for name, value in params.items() if "/" not in name})
     clock, lean = Clock(batches(job)), Lean(recompute=job["recompute"])
     native.train(model, clock, SGD, masks, examples=job["batch"], lean=lean)
-    arena = native.arena_bytes(model, masks, job["batch"], lean)
+    arena = natively.training(model, masks, job["batch"], lean).total
     return {"seconds": min(clock.seconds[:-1]), "arena_bytes": arena}
 
 

@@ -7,11 +7,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fedprune.data.parts import PARTS
-from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.jobs import Job, Room
 from fedprune.federated.rounds.naming import ordered
 from fedprune.federated.rounds.standing import ASIDE, PATIENCE, Standing, Step, standing_of
 from fedprune.types import DeviceId
-from fedprune.wire.payload import MEMORY, Payload
+from fedprune.wire.payload import COMPILED, MEMORY, Payload
 
 _GROWTH, _MORE = 1.5, 16
 _ROUNDS_OF_GROWTH = 64
@@ -45,6 +45,8 @@ class Fleet(NamedTuple):
     """Devices that hold development examples, in order."""
     memory_bytes: Mapping[DeviceId, int] = MappingProxyType({})
     """What each device's process may use, as it says itself."""
+    compiled: frozenset[DeviceId] = frozenset()
+    """Devices that have the compiled trainer."""
     holds: Mapping[DeviceId, Mapping[str, int]] = MappingProxyType({})
     """Device -> part of its data -> examples, as it said when it was met."""
     strangers: Mapping[int, str] = MappingProxyType({})
@@ -52,9 +54,10 @@ class Fleet(NamedTuple):
     expected: Expected = Expected()
     standing: Standing = Standing()
 
-    def usable(self, round: int) -> dict[DeviceId, int]:
+    def usable(self, round: int) -> dict[DeviceId, Room]:
         """What each device's process may use in a round, less where a job that seemed to fit has just failed."""
-        return self.standing.usable(self.memory_bytes, round)
+        left = self.standing.usable(self.memory_bytes, round)
+        return {device: Room(most, device in self.compiled) for device, most in left.items()}
 
     def told(self, step: Step, round: int) -> Fleet:
         """The fleet with what devices said, or did not say, in a step of ``round``."""
@@ -135,6 +138,7 @@ class Fleet(NamedTuple):
         """
         nodes, strangers = dict(self.nodes), {**self.strangers, **faults}
         memory, holds, missed = dict(self.memory_bytes), dict(self.holds), self.standing.missed
+        compiled = set(self.compiled)
         for node, device, profile in answers:
             strangers.pop(node, None)
             failing = any(times for (k, _), times in missed.items() if k == device)
@@ -144,6 +148,7 @@ class Fleet(NamedTuple):
             else:
                 nodes[device] = node
                 memory[device] = int(profile.values[MEMORY])
+                (compiled.add if profile.values[COMPILED] else compiled.discard)(device)
                 holds[device] = {part: int(profile.values[part]) for part in PARTS}
         new = {device for device in nodes if nodes[device] != self.nodes.get(device)}
         heard = new | {device for _, device, _ in answers if device in nodes}
@@ -154,6 +159,7 @@ class Fleet(NamedTuple):
             trainers=tuple(ordered(trainers)),
             selectors=tuple(ordered(selectors)),
             memory_bytes=memory,
+            compiled=frozenset(compiled),
             holds=holds,
             strangers=strangers,
             standing=self.standing.without(new),

@@ -13,6 +13,14 @@ from fedprune.training.lean import Lean
 from fedprune.types import Masks, Params
 
 
+class Room(NamedTuple):
+    """What a device's process may use, as it says itself."""
+
+    memory_bytes: int
+    compiled: bool = True
+    """Whether it has the compiled trainer; without it torch trains, in more memory."""
+
+
 class Job(NamedTuple):
     """A device's share of a phase; the default is the whole model, as one that no budget binds trains it."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedprune.federated.rounds.jobs import Job
+from fedprune.federated.rounds.jobs import Job, Room
 from fedprune.federated.rounds.model import OWN_PART, State
 from fedprune.types import DeviceId, Holder, Local, Method, Params, Part
 
@@ -22,23 +22,21 @@ class Tiers:
     """Of all of them; where they are unequal, `fedprune.methods.nested.nested` of one at each size."""
     parts: Sequence[str]
     """The largest first. One named ``""`` is the whole model, for all alike."""
-    job: Callable[[DeviceId, int | None], Job | None]
-    """(device, bytes that it may use, None where it has not said) -> what it trains; None where nothing fits."""
-    test: Callable[[str, DeviceId, int | None], Job | None]
-    """(part, device, bytes that it may use) -> how it tests the part; None where that does not fit."""
+    job: Callable[[DeviceId, Room | None], Job | None]
+    """(device, what it may use, None where it has not said) -> what it trains; None where nothing fits."""
+    test: Callable[[str, DeviceId, Room | None], Job | None]
+    """(part, device, what it may use) -> how it tests the part; None where that does not fit."""
     locals: Mapping[str, Local] = field(default_factory=dict)
     """Device halves by part, where they are not the method's."""
 
-    def jobs(self, devices: Sequence[DeviceId], memory_bytes: Mapping[DeviceId, int]) -> dict[DeviceId, Job]:
+    def jobs(self, devices: Sequence[DeviceId], rooms: Mapping[DeviceId, Room]) -> dict[DeviceId, Job]:
         """The job of each device that can train anything."""
-        found = {device: self.job(device, memory_bytes.get(device)) for device in devices}
+        found = {device: self.job(device, rooms.get(device)) for device in devices}
         return {device: job for device, job in found.items() if job is not None}
 
-    def tests(
-        self, part: str, devices: Iterable[DeviceId], memory_bytes: Mapping[DeviceId, int]
-    ) -> dict[DeviceId, Job]:
+    def tests(self, part: str, devices: Iterable[DeviceId], rooms: Mapping[DeviceId, Room]) -> dict[DeviceId, Job]:
         """How each device that can tests a part."""
-        found = {device: self.test(part, device, memory_bytes.get(device)) for device in devices}
+        found = {device: self.test(part, device, rooms.get(device)) for device in devices}
         return {device: job for device, job in found.items() if job is not None}
 
     def holders(self, part: str, jobs: Mapping[DeviceId, Job]) -> dict[DeviceId, Job]:
@@ -70,7 +68,7 @@ class Tiers:
 def one_part(method: Method, part: str) -> Tiers:
     """Every device trains the whole model; or ``part`` of it, where that is whole channels."""
     job = Job(part, bool(part))
-    return Tiers(method, (part,), lambda device, memory_bytes: job, lambda part, device, memory_bytes: job)
+    return Tiers(method, (part,), lambda device, room: job, lambda part, device, room: job)
 
 
 def _same(one: Params, other: Params) -> bool:

@@ -10,7 +10,8 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.naming import said
 from fedprune.federated.rounds.phases import Phase, Reply
-from fedprune.wire.payload import MEMORY, Payload, count
+from fedprune.training import native
+from fedprune.wire.payload import COMPILED, MEMORY, Payload, count
 
 ROUTE = "query.profile"
 _MOST = 2**31 - 1  # examples; more would only buy weight in averages
@@ -22,9 +23,10 @@ def profile() -> Phase[None]:
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Index, version, number of training, development and test examples, and bytes that its process may use."""
+    """Index, version, number of training, development and test examples, bytes that its process may use, and whether it
+    has the compiled trainer."""
     self.log_unknown()
-    told = {"device": self.who, "version": __version__, MEMORY: memory_bytes()}
+    told = {"device": self.who, "version": __version__, MEMORY: memory_bytes(), COMPILED: native.installed()}
     return Payload({**told, **self.parts.sizes()})
 
 
@@ -39,5 +41,7 @@ def check(state: State, job: Job, payload: Payload) -> None:
     for key in PARTS:
         count(payload, key, most=_MOST)
     count(payload, MEMORY)
+    if not isinstance(payload.values.get(COMPILED), bool):
+        raise ValueError(f"the device says {payload.values.get(COMPILED)!r:.40} of whether it has the compiled trainer")
     if payload.values.get("version") != __version__:
         raise ValueError(f"the device runs fedprune {payload.values.get('version')}, the server {__version__}")
