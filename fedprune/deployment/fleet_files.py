@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,6 +20,8 @@ class Seen(msgspec.Struct, frozen=True):
     lag_s: float = 0.0
     device: int | str = -1
     memory_bytes: int = 0
+    compiled: bool = True
+    trainer: Literal["", "native", "torch"] = ""
     error: str = ""
 
 

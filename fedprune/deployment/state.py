@@ -29,6 +29,8 @@ class DeviceState(NamedTuple):
     """The last one of its latest run."""
     lag_s: float = 0.0
     """Until its last reply was there, since it was asked; 0 where none was."""
+    trainer: str = ""
+    """What it trained with last, and why where that is torch; empty where it has not trained yet."""
     model: str = ""
     """The one in use there, as it said when it last got one: run, SHA-256, accuracy on its own test part."""
 
@@ -70,6 +72,7 @@ def look(fleet: Fleet) -> FleetState:
                 memory_bytes=memory[-1] if memory else 0,
                 error=mine[-1].get("error", "") if mine else "",
                 lag_s=next((entry["lag_s"] for entry in reversed(mine) if "lag_s" in entry), 0.0),
+                trainer=_trainer(mine),
                 model=deploying.model_in_use(_its_own(deployed.get(device.name), device.node)),
             )
         )
@@ -77,6 +80,15 @@ def look(fleet: Fleet) -> FleetState:
     names = {file.read_text(errors="replace"): file.parent.name for file in files}
     runs = [{**run, "results": names.get(run["run-id"], "")} for run in list_runs(fleet)] if serving else []
     return FleetState(serving, devices, runs)
+
+
+def _trainer(seen: list[dict[str, Any]]) -> str:
+    trained = [entry for entry in seen if entry.get("trainer")]
+    if not trained or trained[-1]["trainer"] == "native":
+        return "native" if trained else ""
+    if not trained[-1].get("compiled", True):
+        return "torch, as its compiled trainer is not installed"
+    return "torch, as the compiled trainer does not cover the run's model or method"
 
 
 def _known(node: dict[str, Any] | None) -> bool:

@@ -31,6 +31,7 @@ def devices(state: FleetState, size: Callable[[float], str]) -> Group:
     return Group(
         numbers,
         *_said("tier", ((one.name, one.tier) for one in state.devices)),
+        *_said("trains with", ((one.name, one.trainer) for one in state.devices)),
         *_said("model in use", ((one.name, one.model) for one in state.devices)),
         *_said("last error", ((one.name, one.error) for one in state.devices)),
         *_said("not registered", ((one.name, "" if one.registered else _LATER) for one in state.devices)),

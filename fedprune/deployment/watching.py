@@ -18,7 +18,7 @@ from fedprune.deployment import fleet_files
 from fedprune.federated.link import bundle
 from fedprune.federated.link.records import values_of
 from fedprune.files import write_atomically
-from fedprune.wire.payload import MEMORY
+from fedprune.wire.payload import COMPILED, MEMORY, TRAINER, TRAINERS
 
 _PAUSES_S = (1.0, 5.0, 15.0)
 _Result = TypeVar("_Result")
@@ -31,7 +31,8 @@ class Watched(Grid):
     """Passes everything on to ``grid``, and writes what it sees to ``file`` after each exchange.
 
     ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, the last of them ``round``,
-    ``lag_s`` until its last reply was there, which ``device`` it is, ``memory_bytes``, ``error``.
+    ``lag_s`` until its last reply was there, which ``device`` it is, ``memory_bytes``, the ``trainer`` that it
+    used last and whether it has the ``compiled`` one, ``error``.
     """
 
     def __init__(self, grid: Grid, file: Path) -> None:
@@ -88,6 +89,10 @@ class Watched(Grid):
                     continue
                 values = values_of(part.records)
                 seen |= {key: int(values[key]) for key in (MEMORY, "device") if isinstance(values.get(key), int)}
+                if isinstance(values.get(COMPILED), bool):
+                    seen[COMPILED] = values[COMPILED]
+                if values.get(TRAINER) in TRAINERS:
+                    seen[TRAINER] = values[TRAINER]
                 if isinstance(values.get("device"), str):  # by its name
                     seen["device"] = values["device"]
         except ValueError as error:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fedprune import measures, models, tasks, training
+from fedprune import measures, models, own_code, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.graph import UnsupportedOperation, parameters, trace
+from fedprune.graph import parameters, trace
 from fedprune.graph.message import to_text
 from fedprune.models import draws
 from fedprune.native.nodes import not_covered
@@ -87,8 +87,8 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         return "", "it has plain SGD alone, and no class weights"
     try:
         graph = trace(model, tasks.example(task, schema.input_shape))
-    except UnsupportedOperation as error:
-        return "", f"the model cannot be traced: {error}"
+    except Exception as error:  # a net of one's own may fail in any way to be traced, and train well
+        return "", f"the model cannot be traced: {own_code.words(error)}"
     if why := not_covered(graph):
         return "", why
     known = {parameter.name for op in graph.operations for parameter in parameters(op)}

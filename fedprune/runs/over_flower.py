@@ -32,12 +32,13 @@ def link(
     progress: Progress,
     real: Real | None = None,
     gives: Mapping[DeviceId, Mapping[str, int]] = MappingProxyType({}),
+    more: Mapping[str, str] = MappingProxyType({}),
 ) -> Link:
-    """A Link over a grid, to devices that hold what ``gives`` says.
+    """A Link over a grid, to devices that hold what ``gives`` says; every request carries ``more``.
 
     Over a real one there are deadlines, and fewer messages.
     """
-    found = Link(grid, experiment, say=progress, gives=gives)
+    found = Link(grid, experiment, say=progress, gives=gives, more=more)
     if real is None:
         own = experiment.data.partition == "own"
         return found._replace(wanted=len(list(grid.get_node_ids()))) if own else found

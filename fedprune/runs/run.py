@@ -71,9 +71,7 @@ def simulate(
     def connect(devices: int, use: Callable[[Holders], None]) -> None:
         def serve(grid: Grid) -> None:
             def asking(setting: Setting) -> Asking:
-                return over_flower.link(grid, setting.experiment, progress, real, setting.holds)._replace(
-                    more=setting.more()
-                )
+                return over_flower.link(grid, setting.experiment, progress, real, setting.holds, setting.more())
 
             use(Holders(lambda asked: over_flower.link(grid, asked, progress, real).agree(), asking))
 

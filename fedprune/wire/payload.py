@@ -13,7 +13,8 @@ _LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverg
 
 
 REFUSED, MEMORY, OF, SECONDS, UNUSED, DIVERGED = "refused", "memory_bytes", "of", "seconds", "unused", "diverged"
-COMPILED = "compiled"
+COMPILED, TRAINER = "compiled", "trainer"
+TRAINERS = "native", "torch"
 """Values of a reply: what the job would have needed, where it did not fit; what the device's process may use; the
 stamp of what it answers; how long a real device worked on it; how many of its own files, and of its examples with
 unknown labels, it cannot use; and, in the place of an answer, that what it trained or tested has diverged."""

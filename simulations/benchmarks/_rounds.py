@@ -16,7 +16,7 @@ from fedprune.types import Tensor
 
 def drive(grid: Grid, setting: Setting, folder: RunFolder, state: State | None) -> State:
     """The last state, which the folder holds too; ``state`` is what a run goes on from."""
-    link = over_flower.link(grid, setting.experiment, lambda row: None, gives=setting.holds)
+    link = over_flower.link(grid, setting.experiment, lambda row: None, gives=setting.holds, more=setting.more())
     return rounds(link, setting, folder, state, lambda row: None)[0]
 
 

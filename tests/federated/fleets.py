@@ -54,7 +54,7 @@ def drive(
     grid: Grid, setting: Setting, folder: RunFolder, state: State | None, progress: Progress, real: Real | None = None
 ) -> State:
     """All rounds over a grid, without the export that ends a run and its test by devices: the last state."""
-    link = over_flower.link(grid, setting.experiment, progress, real, setting.holds)
+    link = over_flower.link(grid, setting.experiment, progress, real, setting.holds, setting.more())
     return rounds(link, setting, folder, state, progress)[0]
 
 

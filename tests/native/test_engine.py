@@ -82,7 +82,7 @@ def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, 
     monkeypatch.setattr(tiny_world, net.__name__, net, raising=False)
     model = f"tiny_world:{net.__name__}"
     setting = prepare(asked("auto", model=model, method={"name": "fedavg"}), "test")
-    assert setting.net == ""
+    assert setting.engine.net == ""
     (said,) = [notice for notice in setting.notices if notice.startswith("training.engine")]
     assert said.startswith("training.engine: devices train with torch")
     assert why in said
@@ -95,7 +95,7 @@ def test_a_method_with_steps_of_its_own_trains_them_with_torch() -> None:
     setting = prepare(asked("auto", method=own, rounds=3), "test")
     (said,) = [notice for notice in setting.notices if notice.startswith("training.engine")]
     assert said.endswith("and train with torch, since lottery_jackpots has local steps of its own")
-    assert setting.net
+    assert setting.engine.net
     with pytest.raises(ExperimentError, match="since lottery_jackpots has local steps of its own"):
         prepare(asked("native", method=own, rounds=3), "test")
     narrow = prepare(asked("auto", method={"name": "heterofl", "width": 0.5}), "test")
@@ -103,9 +103,9 @@ def test_a_method_with_steps_of_its_own_trains_them_with_torch() -> None:
 
 
 def test_adam_and_other_tasks_train_with_torch() -> None:
-    assert prepare(asked("auto", training={"optimiser": "adam"}), "test").net == ""
-    assert prepare(asked("auto"), "test").net
-    assert prepare(asked("torch"), "test").net == ""
+    assert prepare(asked("auto", training={"optimiser": "adam"}), "test").engine.net == ""
+    assert prepare(asked("auto"), "test").engine.net
+    assert prepare(asked("torch"), "test").engine.net == ""
 
 
 def test_a_graph_travels_without_its_weights() -> None:

@@ -40,7 +40,7 @@ def trained(experiment: Experiment, out: Path) -> list[dict[str, Any]]:
     setting, told = prepare(experiment, "test"), list[dict[str, Any]]()
 
     def serve(grid: Grid) -> None:
-        link: Asking = over_flower.link(grid, experiment, told.append, None, setting.holds)
+        link: Asking = over_flower.link(grid, experiment, told.append, None, setting.holds, setting.more())
         folder = RunFolder(out)
         with folder.held():
             folder.begin(experiment)

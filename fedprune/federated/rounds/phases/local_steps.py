@@ -23,7 +23,7 @@ from fedprune.training.lean import SubModel
 from fedprune.training.optimisers import steps_of
 from fedprune.training.quantised import quantisation_aware
 from fedprune.types import Local, Model, Params, Sgd, Tensor
-from fedprune.wire.payload import Payload
+from fedprune.wire.payload import TRAINER, Payload
 
 if TYPE_CHECKING:
     import torch
@@ -93,7 +93,13 @@ def device(self: Device, request: Payload) -> Payload:
         training.load_state(model, own_tensors(request))
         memory, inner = _memory(request, local), _inner_models(request, len(job.inner))
         outcome = training.Outcome(0.0, zeros(self.task), 0)
-    values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
+    values = {
+        "examples": len(examples),
+        "loss": outcome.loss,
+        **outcome.sums,
+        "seen": outcome.examples,
+        TRAINER: "torch",
+    }
     buffers = {
         f"{INNER}{index}/{name}": value.numpy()
         for index, each in enumerate(inner)
@@ -120,7 +126,13 @@ def _natively(self: Device, request: Payload, model: natively.Model, local: Loca
         if not self.experiment.privacy.epsilon:
             return divergence.reply(error)
         outcome, state = training.Outcome(0.0, zeros(self.task), 0), own_tensors(request)
-    values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
+    values = {
+        "examples": len(examples),
+        "loss": outcome.loss,
+        **outcome.sums,
+        "seen": outcome.examples,
+        TRAINER: "native",
+    }
     sent = (local.sends or everything)(state, {})
     tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
     said, evidence = _reports(self, local, Model(state, request.masks), request, job)
