@@ -55,7 +55,12 @@ def experiment(**changes: Any) -> Experiment:
         "rounds": 4,
         "method": {"name": "magnitude", "density": 0.5},
         "fleet": {"large": {"devices": 2}, "small": {"devices": 2, "density": 0.05}},
-        "training": {"batch": 8, "grow_batch": 16, "learning_rate": 0.01, "engine": "torch"},  # whose needs are far apart
+        "training": {
+            "batch": 8,
+            "grow_batch": 16,
+            "learning_rate": 0.01,
+            "engine": "torch",
+        },  # whose needs are far apart
         "pretraining": {"epochs": 0},
         "data": {"name": "tiny_world:load", "partition": "iid", "devices": 4, "public": 0.2, "examples": 120},
     }

@@ -69,7 +69,9 @@ def test_a_device_without_the_compiled_trainer_gets_what_torch_needs() -> None:
     assert 3 not in jobs  # its tier may not use what torch does
     assert 1 not in tiers.jobs(range(4), {**rooms, 1: Room(200_000_000, False)})
     assert 0 in tiers.jobs(range(4), {**rooms, 0: Room(200_000_000)})
-    assert tiers.tests("large", [0, 1], rooms)[1].needs_bytes > 300e6 > tiers.tests("large", [0, 1], rooms)[0].needs_bytes
+    assert (
+        tiers.tests("large", [0, 1], rooms)[1].needs_bytes > 300e6 > tiers.tests("large", [0, 1], rooms)[0].needs_bytes
+    )
 
 
 @pytest.mark.parametrize("method", [{"name": "snip", "density": 0.2}, {"name": "lottery_jackpots", "density": 0.2}])
