@@ -82,10 +82,11 @@ class Costs:
         self._traced = functools.cache(self._trace)
         self._drawn = functools.cache(self._draw)
 
-    def ways(self) -> tuple[Lean, ...]:
-        """Ways to train, each meant to take less memory than the one before."""
+    def ways(self, *, torch: bool = False) -> tuple[Lean, ...]:
+        """Ways to train, each meant to take less memory than the one before; natively no pruned weight ever has room."""
         plain = training.steps_plainly(self.local)
-        return ways(self.batch, sparse=plain and not self.structured, recompute=plain)
+        sparse = plain and not self.structured and (torch or not self.native)
+        return ways(self.batch, sparse=sparse, recompute=plain)
 
     def traced(self, size: float) -> Traced:
         """The model at a size; where weights are pruned one by one, it is the same at every density."""

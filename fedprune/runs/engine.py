@@ -86,7 +86,8 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
     if experiment.training.optimiser != "sgd" or experiment.training.class_weights:
         return "", "it has plain SGD alone, and no class weights"
     try:
-        graph = trace(model, tasks.example(task, schema.input_shape))
+        with draws.seeded(experiment.seed):
+            graph = trace(model, tasks.example(task, schema.input_shape))
     except Exception as error:  # a net of one's own may fail in any way to be traced, and train well
         return "", f"the model cannot be traced: {own_code.words(error)}"
     if why := not_covered(graph):

@@ -246,7 +246,7 @@ def _jobs(
             continue
         smaller, steps = _inner(costs, groups, sizes, size)
         inner = tuple(names[each] for each in smaller)
-        for way in costs.ways():
+        for way in costs.ways(torch=torch):
             for grow_batch in _halved(costs.grow_batch, way.micro_batch or costs.batch):
                 needs = _with_margin(costs.memory(size, way, group.examples, len(inner), grow_batch, torch=torch))
                 if not allowed or needs <= allowed:

@@ -139,7 +139,7 @@ def test_an_allocation_that_fails_all_the_same_is_a_refusal_and_leaves_the_devic
 def test_what_node_config_states_limits_the_same_way(tmp_path: Path, process: SmallProcess) -> None:
     """Device 0 says it from the first message on and is asked for no more; devices 1 and 2 say it in round 1 first."""
     fleet = {"large": {"devices": 2}, "small": {"devices": 2, "density": 0.05}}
-    experiment = fleet_of("magnitude", fleet=fleet, rounds=2)
+    experiment = fleet_of("magnitude", fleet=fleet, rounds=2, training={"engine": "torch"})
     plan = prepare(experiment, "test").plan
     assert plan is not None
     lean = next(job.needs_bytes for job in plan.jobs["large"] if job.lean.sparse) + 1
