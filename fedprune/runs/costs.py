@@ -83,7 +83,7 @@ class Costs:
         self._drawn = functools.cache(self._draw)
 
     def ways(self, *, torch: bool = False) -> tuple[Lean, ...]:
-        """Ways to train, each meant to take less memory than the one before; natively no pruned weight ever has room."""
+        """Ways to train, each in less memory than the one before; natively pruned weights have no room in any."""
         plain = training.steps_plainly(self.local)
         sparse = plain and not self.structured and (torch or not self.native)
         return ways(self.batch, sparse=sparse, recompute=plain)
