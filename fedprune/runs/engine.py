@@ -10,13 +10,15 @@ from fedprune import models, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.graph import UnsupportedOperation, parameters, trace
+from fedprune.graph import UnsupportedOperation, parameters, trace, width
 from fedprune.graph.message import to_text
+from fedprune.methods.layers import Channels
 from fedprune.models import draws
 from fedprune.native.nodes import not_covered
 from fedprune.tasks import Task
 from fedprune.training import native
 from fedprune.types import Local, Sgd
+from fedprune.wire.payload import one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,27 +28,30 @@ _CLOSE = 1e-2
 """Of the largest value: rounding in another order is far below it, dropout or another function far above."""
 
 
-_WHERE = ", without torch, where the compiled trainer is installed"
+_INSTALLED = " where the compiled trainer is installed"
+_WHERE = f", without torch,{_INSTALLED}"
 
 
 def net(
-    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, narrower: bool, source: str
-) -> tuple[str, str]:
+    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, channels: Channels | None,
+    source: str,
+) -> tuple[str, str]:  # fmt: skip
     """(the graph for devices' native trainer, empty where torch trains; what is to be said of it, or nothing).
 
-    ``model`` is left as it was; ``local`` is the device's half of the method, and its model may be ``narrower``.
-    ExperimentError where the native trainer is asked for and cannot be had.
+    ``model`` is left as it was; ``local`` is the device's half of the method, and ``channels`` are those of a method
+    that narrows the model. ExperimentError where the native trainer is asked for and cannot be had.
     """
     asked = experiment.training.engine
     if asked == "torch":
         return "", ""
     found, why = _covered(experiment, model, schema, task)
+    if not why and channels is not None:
+        why = _narrowed(experiment, model, schema, found, channels)
     name = experiment.method["name"]
-    apart = f"{name} narrows the model" if narrower else f"{name} has local steps of its own"
-    torch_trains = narrower or not native.trains(experiment.training, local)
-    if not why and not torch_trains:
-        along = "; those that train smaller parts along do so with torch" if len(experiment.fleet) > 1 else ""
-        return found, f"training.engine: devices train natively{_WHERE}{along}"
+    apart = f"{name} has local steps of its own"
+    if not why and native.trains(experiment.training, local):
+        where = _WHERE if local == Local() else f"{_INSTALLED}, and build their half of {name} with torch"
+        return found, f"training.engine: devices train natively{where}"
     if not why and asked == "auto":
         return found, f"training.engine: devices test natively{_WHERE}, and train with torch, since {apart}"
     why = why or apart
@@ -79,6 +84,21 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         why = _differs(own, model, schema, experiment)
     held = models.slots(experiment.model, schema.input_shape, len(schema.classes))
     return ("", why) if why else (to_text(graph, {n: (s.shape, s.dtype, s.trained) for n, s in held.items()}), "")
+
+
+def _narrowed(experiment: Experiment, model: nn.Module, schema: Schema, text: str, channels: Channels) -> str:
+    """Why half the model's width is not what its graph says; empty where it is."""
+    groups, shapes = channels()
+    state = width.narrow(training.state_of(model), width.width_masks(groups, shapes, width.first_channels(groups, 0.5)))
+    try:
+        small = width.fit(model, {name: value.shape for name, value in state.items()})
+        own = native.model(text, state, tasks.numbers_of(experiment.task, schema))
+        training.load_state(small, state)
+        with draws.seeded(experiment.seed):
+            why = _differs(own, small, schema, experiment)
+    except (ValueError, RuntimeError) as error:
+        why = one_line(str(error))
+    return f"at half its width {why}" if why else ""
 
 
 def _differs(own: native.Model, model: nn.Module, schema: Schema, experiment: Experiment) -> str:

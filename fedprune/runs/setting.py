@@ -183,7 +183,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"development examples, and there are none; {more}"
         )
     notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
-    net, said = engine.net(experiment, model, schema, task, method.local, bool(model_begun.parts), source)
+    channels = prunable.channels if model_begun.parts else None
+    net, said = engine.net(experiment, model, schema, task, method.local, channels, source)
     notices = (*notices, *([f"model: {remark}"] if remark else []), *remarks, *([said] if said else []))
     part = next(iter(model_begun.parts), "")
     setting = Setting(experiment, schema, found.holds, found.public, layers, method, part, net=net, notices=notices)
