@@ -89,8 +89,9 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
 def _narrowed(experiment: Experiment, model: nn.Module, schema: Schema, text: str, channels: Channels) -> str:
     """Why half the model's width is not what its graph says; empty where it is."""
     groups, shapes = channels()
-    state = width.narrow(training.state_of(model), width.width_masks(groups, shapes, width.first_channels(groups, 0.5)))
     try:
+        masks = width.width_masks(groups, shapes, width.first_channels(groups, 0.5))
+        state = width.narrow(training.state_of(model), masks)
         small = width.fit(model, {name: value.shape for name, value in state.items()})
         own = native.model(text, state, tasks.numbers_of(experiment.task, schema))
         training.load_state(small, state)

@@ -13,6 +13,7 @@ from fedprune.native.machine import Machine
 from fedprune.native.nodes import Node
 from fedprune.native.program import Program
 from fedprune.native.state import State, state
+from fedprune.pruning.masks import intersect
 from fedprune.training.optimisers import Steps
 from fedprune.types import Masks, Params, Sgd, Tensor
 
@@ -49,7 +50,7 @@ def forms(
     whole = state(nodes, masks)
     found = [Form(whole, programs(whole))]
     for each in inner:
-        under = {**masks, **each.masks}
+        under = intersect(masks, each.masks)
         held = replace(state(nodes, under), velocity=Buffer(1))
         found.append(Form(held, programs(held), _kept(whole, under), _kept(held, under)))
     return found
