@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import gcd, prod
 from types import MappingProxyType
 from typing import NamedTuple
@@ -18,6 +18,7 @@ from fedprune.native.state import State
 from fedprune.training import native
 from fedprune.training.lean import PLAIN, Lean
 from fedprune.training.native import Model
+from fedprune.training.native_steps import Inner
 from fedprune.types import Masks, Sgd, Tensor
 
 RUNTIME_BYTES = 85_000_000
@@ -42,29 +43,33 @@ class Arena(NamedTuple):
         return sum(self)
 
 
-def training(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> Arena:
-    """What training takes, of batches of at most so many examples."""
-    _, held, own = native.planned(model, masks, examples, lean)
-    return _arena(held, own)
+def training(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN, inner: Sequence[Inner] = ()) -> Arena:
+    """What training takes, of batches of at most so many examples, with ``inner`` smaller models in turn."""
+    _, forms = native.planned(model, masks, examples, lean, inner=inner)
+    return _arena([form.held for form in forms], native.programs_of(forms))
 
 
 def growth(model: Model, masks: Masks, examples: int, counts: Mapping[str, int]) -> Arena:
     """What the largest gradients of pruned weights take, over so many examples."""
     _, held, own, _ = native.growing(model, masks, counts, examples)
-    return _arena(held, own)
+    return _arena([held], [own])
 
 
 def resting(model: Model, masks: Masks, examples: int) -> Arena:
     """What a test takes, so many examples at a time."""
     _, held, own = native.resting(model, masks, examples)
-    return _arena(held, own)
+    return _arena([held], [own])
 
 
-def _arena(held: State, of: Program) -> Arena:
-    total = laid_out([of], held)
-    weights, gradients, velocity = held.values.elements + held.rest.elements, held.gradients, held.velocity
-    rest = total - weights - gradients.elements - velocity.elements
-    return Arena(_FLOAT * weights, _FLOAT * gradients.elements, _FLOAT * velocity.elements, _FLOAT * rest)
+def _arena(held: Sequence[State], programs: Sequence[Program]) -> Arena:
+    total = laid_out(programs, *held)
+    weights = sum(each.values.elements + each.rest.elements for each in held)
+    gradients, velocity = (
+        sum(each.elements for each in some)
+        for some in ([each.gradients for each in held], [each.velocity for each in held])
+    )
+    rest = total - weights - gradients - velocity
+    return Arena(*(_FLOAT * each for each in (weights, gradients, velocity, rest)))
 
 
 def step_seconds(model: Model, masks: Masks, batch: int, way: Lean = PLAIN, least_s: float = 0.0) -> float:
@@ -155,7 +160,7 @@ def training_memory(
     common = Memory(link=request, data=stored, runtime=runtime)
     moments = []
     if batch:
-        arena = training(model, masks, batch, way)
+        arena = training(model, masks, batch, way, [Inner(masks, {})] * inner)  # each at most as large
         moments.append(_moment(common, arena, stored + 2 * batch * example, "train"))
         reply = whole + encoded
         moments.append(_moment(common._replace(link=request + reply), arena, stored, "reply"))

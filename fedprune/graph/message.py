@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 import msgspec
 import numpy as np
 
-from fedprune.graph import Bounds, Graph, Operation, Parameter, shapes
+from fedprune.graph import Bounds, Graph, Operation, Parameter, shapes, width
 from fedprune.types import Params, Tensor
 
 _MOST_TEXT = 2**22
@@ -44,14 +44,18 @@ def to_message(graph: Graph) -> tuple[dict[str, Any], Params]:
 
 def from_message(values: Mapping[str, Any], tensors: Params) -> Graph:
     """The graph of ``to_message``. ValueError where it is none, or where its operations do not fit together."""
+    graph = _graph(values, tensors)
+    shapes.check(graph)
+    return graph
+
+
+def _graph(values: Mapping[str, Any], tensors: Params) -> Graph:
     try:
         said = msgspec.convert(values, _Said)
         operations = [_operation(fields, place, tensors) for place, fields in enumerate(said.operations)]
     except (msgspec.ValidationError, TypeError, KeyError) as error:  # of a kind without one of its fields, too
         raise ValueError(f"not a graph: {error}") from error
-    graph = Graph(said.input, said.outputs, tuple(operations), said.shapes)
-    shapes.check(graph)
-    return graph
+    return Graph(said.input, said.outputs, tuple(operations), said.shapes)
 
 
 def to_text(graph: Graph, slots: Mapping[str, Slot]) -> str:
@@ -92,18 +96,38 @@ def _values(text: str) -> dict[str, Any]:
 
 
 def of_text(text: str, params: Params) -> Graph:
-    """The graph of `to_text` with these weights. ValueError where it is none, or they are not its own."""
+    """The graph of `to_text` with these weights, or narrower ones. ValueError where it is none, or not theirs."""
     values = _values(text)
     values.pop("slots", None)
     try:
         tensors: dict[str, Tensor] = {}
+        narrower = False
         for place, fields in enumerate(values["operations"]):
             for key, value in fields.items():
                 if isinstance(value, dict) and "name" in value:
-                    tensors[f"{place}/{key}"] = params[value["name"]].reshape(value.pop("shape"))
+                    shape = tuple(value.pop("shape"))
+                    tensors[f"{place}/{key}"] = _shaped(params[value["name"]], shape)
+                    narrower |= tensors[f"{place}/{key}"].shape != shape
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a graph: {error}") from error
-    return from_message(values, tensors)
+    graph = _graph(values, tensors)
+    try:
+        graph = width.fitted(graph) if narrower else graph
+    except (LookupError, ArithmeticError) as error:
+        raise ValueError(f"not a graph: {error}") from error
+    shapes.check(graph)
+    return graph
+
+
+def _shaped(value: Tensor, whole: tuple[int, ...]) -> Tensor:
+    """A parameter as a graph has it, which may be of fewer channels than the whole one."""
+    if value.size == prod(whole):
+        return value.reshape(whole)
+    if value.ndim == 3 and len(whole) == 4:  # of a convolution of one dimension
+        value = value[:, :, np.newaxis]
+    if value.ndim != len(whole) or any(side > most for side, most in zip(value.shape, whole, strict=True)):
+        raise ValueError(f"a parameter of shape {value.shape}, where the graph has {whole}")
+    return value
 
 
 class _Said(msgspec.Struct):

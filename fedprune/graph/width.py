@@ -9,11 +9,15 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedprune.graph import shapes
 from fedprune.graph.coupling import Group
+from fedprune.graph.moving import Reshape
+from fedprune.graph.operations import Conv2d, Graph
 from fedprune.graph.shared import second_names, unique_state
 from fedprune.types import Masks, Params, Tensor
 
@@ -192,6 +196,24 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
             setattr(module, key, nn.Parameter(zeros, requires_grad=tensor.requires_grad) if trained else zeros)
         recount(module)
     return net
+
+
+def fitted(graph: Graph) -> Graph:
+    """A graph whose parameters are narrower than it says, with the groups and shapes that follow from them.
+
+    ValueError where they do not fit together.
+    """
+    found, operations = {graph.input: graph.shapes[graph.input]}, []
+    for op in graph.operations:
+        if isinstance(op, Conv2d) and op.groups == graph.shapes[op.output][1]:  # as in `recount`
+            op = replace(op, groups=op.weight.value.shape[0])
+        there, said = [found[name] for name in op.inputs], graph.shapes[op.output]
+        if there:
+            channels = math.prod(there[0]) // math.prod(said[2:]) if isinstance(op, Reshape) else there[0][1]
+            said = (said[0], channels, *said[2:])
+        found[op.output] = shapes.of(op, there, said)
+        operations.append(op)
+    return replace(graph, operations=tuple(operations), shapes=found)
 
 
 def recount(module: nn.Module) -> None:

@@ -19,16 +19,18 @@ class Machine:
     """The programs of one model over one arena, whose size is all that they take."""
 
     def __init__(
-        self, plan: Plan, state: State, programs: Sequence[Program], *, threads: int = 1, instructions: str = ""
-    ) -> None:
-        """``instructions``: a lesser instruction set than the processor's best, to be tested."""
+        self, plan: Plan, state: State, programs: Sequence[Program], *, beside: Sequence[State] = (), threads: int = 1,
+        instructions: str = "",
+    ) -> None:  # fmt: skip
+        """``beside``: of programs with a state of their own. ``instructions``: a lesser set than the best, to test."""
         self.plan, self.state, self._how = plan, state, (threads, instructions)
-        self.elements = laid_out(programs, state)
+        self.elements = laid_out(programs, state, *beside)
         self.arena = _aligned(self.elements)
         self.tables = {program: encoded(program.steps) for program in programs}
-        for buffer, values in state.constants:
-            self.arena[buffer.at : buffer.at + values.size].view(np.int32)[:] = values
-        state.constants.clear()
+        for each in (state, *beside):
+            for buffer, values in each.constants:
+                self.arena[buffer.at : buffer.at + values.size].view(np.int32)[:] = values
+            each.constants.clear()
         self._shapes = {each.name: each.value.shape for op in plan.graph.operations for each in parameters(op)}
 
     def load(self, params: Params) -> None:
@@ -52,9 +54,10 @@ class Machine:
         """What a buffer holds, to be read or changed."""
         return self.arena[buffer.at : buffer.at + buffer.elements]
 
-    def value(self, name: str) -> Tensor:
+    def value(self, name: str, state: State | None = None) -> Tensor:
         """The values of a parameter or statistic, as they are held, to be read or changed."""
-        place, kept = self.state.value(name), self.state.kept(name)
+        state = state or self.state
+        place, kept = state.value(name), state.kept(name)
         return self.arena[place.buffer.at + place.shift :][: kept.values]
 
     def feed(self, program: Program, inputs: Tensor, labels: Tensor, scale: float) -> None:

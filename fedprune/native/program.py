@@ -202,18 +202,18 @@ def _needed(plan: Plan, state: State) -> frozenset[str]:
     return frozenset(found)
 
 
-def laid_out(programs: Sequence[Program], state: State) -> int:
+def laid_out(programs: Sequence[Program], *states: State) -> int:
     """Place all buffers of programs that run one after the other in one arena; its size, in elements."""
-    start = 0
-    for buffer in state.buffers:
+    start, kept = 0, [buffer for state in states for buffer in state.buffers]
+    for buffer in kept:
         buffer.at = start
         start += room(buffer.elements)
-    kept, size = set(state.buffers), start
+    size, held = start, set(kept)
     for program in programs:
         ends = [program.ends.input.buffer, program.ends.labels, program.ends.losses]
         after = [program.ends.output.buffer, program.ends.losses]
         uses = [ends, *([f.buffer for f in each.fields if isinstance(f, Place)] for each in program.steps), after]
-        own = {buffer: life for buffer, life in lives(uses).items() if buffer not in kept}
+        own = {buffer: life for buffer, life in lives(uses).items() if buffer not in held}
         size = max(size, place(own, start))
     return size
 

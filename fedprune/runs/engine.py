@@ -11,8 +11,9 @@ from fedprune import measures, models, own_code, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.graph import parameters, trace
+from fedprune.graph import parameters, trace, width
 from fedprune.graph.message import to_text
+from fedprune.methods.layers import Channels
 from fedprune.models import draws
 from fedprune.native.nodes import not_covered
 from fedprune.tasks import Task
@@ -27,7 +28,8 @@ _CLOSE, _IN_ALL, _FAR = 2e-3, 0.02, 0.3
 """Of what a step moves: rounding in another order is far below, dropout or another function far above. A statistic may
 be so far apart; all weights together; a weight, besides ``_CLOSE`` of what all move."""
 
-_WHERE = ", without torch, where the compiled trainer is installed"
+_INSTALLED = " where the compiled trainer is installed"
+_WHERE = f", without torch,{_INSTALLED}"
 
 
 class Engine(NamedTuple):
@@ -40,32 +42,31 @@ class Engine(NamedTuple):
     said: str = ""
     """To be said of it; nothing where all is as one expects."""
 
-    def alone(self, kinds: Iterable[str]) -> bool:
-        """Whether a device with the compiled trainer needs no torch, where it is asked for these kinds of evidence."""
-        return self.trains and all(measures.find(kind).natively for kind in kinds)
-
 
 WITH_TORCH = Engine()
 """As an experiment may ask for."""
 
 
 def of(
-    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, narrower: bool, source: str
-) -> Engine:
+    experiment: Experiment, model: nn.Module, schema: Schema, task: Task, local: Local, channels: Channels | None,
+    source: str,
+) -> Engine:  # fmt: skip
     """What devices compute with. ExperimentError where the native trainer is asked for and cannot be had.
 
-    ``model`` is left as it was; ``local`` is the device's half of the method, and its model may be ``narrower``.
+    ``model`` is left as it was; ``local`` is the device's half of the method, and ``channels`` are those of a method
+    that narrows the model.
     """
     asked = experiment.training.engine
     if asked == "torch":
         return WITH_TORCH
     found, why = _covered(experiment, model, schema, task)
+    if not why and channels is not None:
+        why = _narrowed(experiment, model, schema, found, channels)
     name = experiment.method["name"]
-    apart = f"{name} narrows the model" if narrower else f"{name} has local steps of its own"
-    torch_trains = narrower or not native.trains(experiment.training, local)
-    if not why and not torch_trains:
-        along = "; those that train smaller parts along do so with torch" if len(experiment.fleet) > 1 else ""
-        said = f"training.engine: devices train natively{_WHERE}{along}"
+    apart = f"{name} has local steps of its own"
+    if not why and native.trains(experiment.training, local):
+        where = _WHERE if local == Local() else f"{_INSTALLED}, and build their half of {name} with torch"
+        said = f"training.engine: devices train natively{where}"
         return Engine(found, True, said if asked == "native" else "")
     if not why and asked == "auto":
         said = f"training.engine: devices test natively{_WHERE}, and train with torch, since {apart}"
@@ -74,6 +75,11 @@ def of(
     if asked == "native":
         raise ExperimentError(f"{source}: training.engine: no native training, since {why}; set it to auto or torch")
     return Engine(said=f"training.engine: devices train with torch, since {why}")
+
+
+def alone(engine: Engine, local: Local, kinds: Iterable[str]) -> bool:
+    """Whether a device with the compiled trainer needs no torch, where it is asked for these kinds of evidence."""
+    return engine.trains and local == Local() and all(measures.find(kind).natively for kind in kinds)
 
 
 def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, str]:
@@ -101,6 +107,22 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         why = _differs(own, model, schema, experiment)
     held = models.slots(experiment.model, schema.input_shape, len(schema.classes))
     return ("", why) if why else (to_text(graph, {n: (s.shape, s.dtype, s.trained) for n, s in held.items()}), "")
+
+
+def _narrowed(experiment: Experiment, model: nn.Module, schema: Schema, text: str, channels: Channels) -> str:
+    """Why half the model's width is not what its graph says; empty where it is."""
+    groups, shapes = channels()
+    try:
+        masks = width.width_masks(groups, shapes, width.first_channels(groups, 0.5))
+        state = width.narrow(training.state_of(model), masks)
+        small = width.fit(model, {name: value.shape for name, value in state.items()})
+        own = native.model(text, state, tasks.numbers_of(experiment.task, schema))
+        training.load_state(small, state)
+        with draws.seeded(experiment.seed):
+            why = _differs(own, small, schema, experiment)
+    except (ValueError, RuntimeError) as error:
+        why = own_code.words(error)
+    return f"at half its width {why}" if why else ""
 
 
 def _differs(own: native.Model, model: nn.Module, schema: Schema, experiment: Experiment) -> str:

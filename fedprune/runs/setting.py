@@ -184,7 +184,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"development examples, and there are none; {more}"
         )
     notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
-    on_devices = engine.of(experiment, model, schema, task, method.local, bool(model_begun.parts), source)
+    channels = prunable.channels if model_begun.parts else None
+    on_devices = engine.of(experiment, model, schema, task, method.local, channels, source)
     notices = (
         *notices,
         *([f"model: {remark}"] if remark else []),
@@ -208,7 +209,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
     asked = float(experiment.method.get(*sized_by))
     try:
-        alone = on_devices.alone(asked_kinds(method, empty, experiment.rounds))
+        alone = engine.alone(on_devices, method.local, asked_kinds(method, empty, experiment.rounds))
         costs = Costs(experiment, schema, found.holds, layers, setting.model, empty, sized, asked, alone)
         plan = planning.make(experiment, costs, source, agreed.tiers if agreed else {})
     except UnsupportedOperation as error:

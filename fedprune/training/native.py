@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,11 @@ from fedprune.native.nodes import not_covered
 from fedprune.native.program import Loss, Plan, Program
 from fedprune.native.state import State, state
 from fedprune.tasks import CLASSIFICATION, Task, added, zeros
-from fedprune.training import Outcome, steps_plainly
+from fedprune.training import Outcome, native_steps, steps_plainly
 from fedprune.training.batches import Batches
 from fedprune.training.divergence import Diverged, exploded, largest
 from fedprune.training.lean import PLAIN, Lean, parts
+from fedprune.training.native_steps import Form, Inner
 from fedprune.training.optimisers import PLAIN_STEPS, Steps
 from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor, TopK
 
@@ -75,38 +76,33 @@ def model(text: str, params: Params, numbers: tuple[Tensor, Tensor] | None = Non
 
 def trains(settings: Training, local: Local) -> bool:
     """Whether a method's local steps are such as are taken here: plain SGD on all examples of the task's own loss."""
-    own = steps_plainly(local) and (local.around, local.examples, local.turns) == (None, None, None)
+    own = steps_plainly(local) and (local.around, local.examples) == (None, None)
     return own and settings.optimiser == "sgd" and not settings.class_weights
 
 
 def train(
     model: Model, batches: Batches, sgd: Sgd, masks: Masks, *, examples: int, steps: Steps = PLAIN_STEPS,
     lean: Lean = PLAIN, task: Task = CLASSIFICATION, smoothing: float = 0.0, first_loss: float | None = None,
+    inner: Sequence[Inner] = (), turn: Callable[[int], int] | None = None,
 ) -> tuple[Outcome, Params]:  # fmt: skip
     """(sums over the examples as trained on, what the model holds then), after plain masked SGD.
 
-    Batches are of at most so many ``examples``. `divergence.Diverged` as in `fedprune.training.train`.
+    Batches are of at most so many ``examples``. Step i trains the whole model where ``turn(i)`` is 0, else
+    ``inner[turn(i) - 1]``. `divergence.Diverged` as in `fedprune.training.train`.
     """
-    plan, held, whole = planned(model, masks, examples, lean, smoothing)
-    loss = model.loss(smoothing)
-    machine, lone = _with_lone(
-        plan, held, whole, lambda rest: program.training(plan, held, loss, model.each, at_rest=rest)
-    )
+    plan, forms = planned(model, masks, examples, lean, smoothing, inner)
+    machine = _machine(plan, forms)
     machine.load(model.params)
-    first, step, done, seen = first_loss, 0, 0, 0
+    for form, each in zip(forms[1:], inner, strict=True):
+        native_steps.load(machine, form, each)
+    move = native_steps.moved(machine, masks, model.params, sgd, steps)
+    first, step, seen, done = first_loss, 0, 0, [0] * len(forms)
     total, sums, last = 0.0, zeros(task), math.nan
-    values, gradients, velocity = (machine.part(each) for each in (held.values, held.gradients, held.velocity))
-    start = values.copy() if steps.proximal else values
-    decayed = [slice(k.shift, k.shift + k.values) for name, k in held.trained.items() if model.params[name].ndim > 1]
-    pruned = [
-        (slice(k.shift, k.shift + k.values), masks[name].reshape(-1))
-        for name, k in held.trained.items()
-        if name in masks and k.at is None
-    ]
     for step, (inputs, labels) in enumerate(batches):
-        gradients[:] = 0
+        mine = turn(step) if turn is not None else 0
+        native_steps.begin(machine, forms[mine])
         for some, few, _ in parts(inputs, labels, lean.micro_batch):
-            which = lone if len(some) == 1 else whole
+            which = forms[mine].program(len(some))
             machine.feed(which, some, model.labels(few), 1 / len(labels))
             machine.run(which, len(some))
             last = float(machine.losses(which, len(some)).mean())
@@ -115,42 +111,47 @@ def train(
                 raise Diverged(last, *largest(_named(machine)), step)
             total += last * len(few)
             sums = added(sums, task.sums(machine.outputs(which, len(some)), few))
-            seen, done = seen + len(few), done + 1
-        for part, mask in pruned:
-            gradients[part] *= mask
-        if steps.proximal:
-            gradients += np.float32(steps.proximal) * (values - start)
-        if steps.clip and (norm := float(np.sqrt(np.vdot(gradients, gradients)))) > steps.clip:
-            gradients *= np.float32(steps.clip / norm)
-        if sgd.weight_decay:
-            for part in decayed:
-                gradients[part] += np.float32(sgd.weight_decay) * values[part]
-            for part, mask in pruned:
-                gradients[part] *= mask
-        velocity *= np.float32(sgd.momentum)
-        velocity += gradients
-        np.multiply(velocity, np.float32(sgd.learning_rate), out=gradients)
-        values -= gradients
+            seen, done[mine] = seen + len(few), done[mine] + 1
+        native_steps.end(machine, forms[mine])
+        move()
     name, value = largest(_named(machine))
     if not math.isfinite(value):
         raise Diverged(last, name, value, step)
-    return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model, plan, done)}
+    for form, each, count in zip(forms[1:], inner, done[1:], strict=True):
+        native_steps.store(machine, form, each)
+        each.buffers.update(_counted(each.buffers, plan, count))
+    return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model.params, plan, done[0])}
 
 
 def planned(
-    model: Model, masks: Masks, examples: int, lean: Lean = PLAIN, smoothing: float = 0.0
-) -> tuple[Plan, State, Program]:
+    model: Model, masks: Masks, examples: int, lean: Lean = PLAIN, smoothing: float = 0.0, inner: Sequence[Inner] = ()
+) -> tuple[Plan, list[Form]]:
     """What `train` runs, of batches of at most so many examples; nothing is placed yet."""
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    held = state(list(plan.nodes), masks)
     cuts = program.possible_cuts(plan) if lean.recompute else ()
-    return plan, held, program.training(plan, held, model.loss(smoothing), model.each, cuts=cuts)
+    loss, rest = model.loss(smoothing), _alone(plan)
+
+    def programs(held: State) -> tuple[Program, Program]:
+        whole = program.training(plan, held, loss, model.each, cuts=cuts)
+        return whole, program.training(plan, held, loss, model.each, rest, cuts=cuts) if rest else whole
+
+    return plan, native_steps.forms(list(plan.nodes), masks, inner, programs)
 
 
-def _counted(model: Model, plan: Plan, batches: int) -> dict[str, Tensor]:
+def _machine(plan: Plan, forms: Sequence[Form]) -> Machine:
+    own, *beside = (form.held for form in forms)
+    return Machine(plan, own, programs_of(forms), beside=beside)
+
+
+def programs_of(forms: Sequence[Form]) -> list[Program]:
+    """All programs of what is trained in turn, each once."""
+    return list(dict.fromkeys(each for form in forms for each in form.programs))
+
+
+def _counted(params: Params, plan: Plan, batches: int) -> dict[str, Tensor]:
     """How many batches each batch norm has seen by now."""
     names = [op.mean.name.replace(_MEAN, _COUNT) for op in plan.graph.operations if isinstance(op, BatchNorm)]
-    return {name: np.asarray(model.params[name] + batches) for name in names if name in model.params}
+    return {name: np.asarray(params[name] + batches) for name in names if name in params}
 
 
 def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIFICATION) -> Outcome:

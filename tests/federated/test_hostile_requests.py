@@ -168,7 +168,7 @@ FOREIGN: dict[str, tuple[str, Callable[[Payload], Payload], str]] = {
     "doubles": ("train", with_tensor("1.0.weight", lambda a: a.astype(np.float64)), "the model's float32"),
     "a larger layer": ("train", with_tensor("5.bias", lambda a: np.zeros(4, np.float32)), "the model's float32(3,)"),
     "no channel at all": ("evaluate", with_tensor("0.1.bias", lambda a: a[:0]), "the model's float32(6,)"),
-    "narrower layers that do not fit": ("evaluate", with_tensor("1.0.weight", lambda a: a[:4]), "ModelError"),
+    "narrower layers that do not fit": ("evaluate", with_tensor("1.0.weight", lambda a: a[:4]), "another length"),
     "a mask of a statistic": ("train", masked("0.1.running_mean", lambda r: np.ones(6, bool)), "no parameter of"),
 }  # fmt: skip
 """route, what is done to an honest request, and a part of the reason."""

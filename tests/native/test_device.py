@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedprune.aggregation import pooled
 from fedprune.experiment import for_devices, parse, to_json
@@ -17,12 +19,15 @@ from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, evaluate, measure, profile, train
+from fedprune.graph import width
+from fedprune.graph.coupling import coupled_channels
 from fedprune.native import library
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import Pool
+from fedprune.pruning.parts import statistics
 from fedprune.runs.setting import Setting, prepare
 from fedprune.training import state_of
-from fedprune.types import Ask
+from fedprune.types import Ask, Part
 from fedprune.wire.payload import REFUSED
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
@@ -65,14 +70,32 @@ def phases(setting: Setting, state: State) -> list[Phase[Any]]:
     ]
 
 
+def parts_of(setting: Setting, state: State) -> list[tuple[State, Job]]:
+    """(a state with parts, a job on one): single weights with a smaller one along, and whole channels."""
+    own, rng = statistics(state.params), np.random.default_rng(2)
+    few = {name: mask & (rng.random(mask.shape) < 0.5) for name, mask in state.masks.items()}
+    groups = coupled_channels(setting.model(), torch.zeros(2, *setting.schema.input_shape))
+    shapes = {name: value.shape for name, value in state.params.items()}
+    half = width.width_masks(groups, shapes, width.first_channels(groups, 0.5))
+    nested = replace(state, parts={"large": Part(own, state.masks), "small": Part(own, few)})
+    narrow = replace(state, masks={}, parts={"narrow": Part(own, half)})
+    return [(nested, Job("large", inner=("small",), inner_steps=1)), (narrow, Job("narrow", structured=True))]
+
+
 def test_every_message_of_native_training_is_answered_without_torch(tmp_path: Path) -> None:
     setting = prepare(parse(EXPERIMENT, "test"), "test")
     params = state_of(setting.model())
     kept = {name: np.random.default_rng(0).random(params[name].shape) < 0.2 for name in setting.layers}
-    state = State(1, masks.apply(params, kept), kept)
-    asked, sent = phases(setting, state), []
-    for phase in asked:
-        request = phase.request(state, Job())
+    whole = State(1, masks.apply(params, kept), kept)
+    asked: list[tuple[Phase[Any], State, Job]] = [(phase, whole, Job()) for phase in phases(setting, whole)]
+    for state, job in parts_of(setting, whole):
+        asked += [
+            (phase, state, job)
+            for phase in (train.train(setting.experiment, 1, setting.method), evaluate.evaluate(setting.task))
+        ]
+    sent = []
+    for phase, state, job in asked:
+        request = phase.request(state, job)
         values = {**request.values, "experiment": to_json(for_devices(setting.experiment)), **setting.more()}
         sent.append((phase.route, to_records(request._replace(values=values))))
     (tmp_path / "asked").write_bytes(pickle.dumps(sent))
@@ -80,8 +103,8 @@ def test_every_message_of_native_training_is_answered_without_torch(tmp_path: Pa
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     replies = pickle.loads((tmp_path / "replies").read_bytes())
-    for phase, (_, records), reply in zip(asked, sent, replies, strict=True):
+    for (phase, state, job), (_, records), reply in zip(asked, sent, replies, strict=True):
         request = from_records(records)
         payload = from_records(reply, request.masks)
         assert REFUSED not in payload.values
-        phase.check(state, Job(), payload)
+        phase.check(state, job, payload)

@@ -98,8 +98,34 @@ def test_a_method_with_steps_of_its_own_trains_them_with_torch() -> None:
     assert setting.engine.net
     with pytest.raises(ExperimentError, match="since lottery_jackpots has local steps of its own"):
         prepare(asked("native", method=own, rounds=3), "test")
-    narrow = prepare(asked("auto", method={"name": "heterofl", "width": 0.5}), "test")
-    assert any(said.endswith("and train with torch, since heterofl narrows the model") for said in narrow.notices)
+
+
+def widening(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Which computes something else at another width."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = nn.Conv2d(1, 6, 3), nn.Conv2d(6, 8, 3), nn.Linear(8, classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits: torch.Tensor = self.head(self.second(self.first(x).relu()).relu().mean((2, 3)))
+            return logits if self.first.out_channels == 6 else -logits
+
+    return Net()
+
+
+def test_what_narrows_a_model_trains_natively_where_its_graph_says_what_it_is(monkeypatch: Any) -> None:
+    method = {"name": "heterofl", "width": 0.5}
+    narrow = prepare(asked("native", method=method), "test")
+    assert narrow.engine.net
+    assert any("devices train natively, without torch" in said for said in narrow.notices)
+    assert prepare(asked("auto", method=method), "test").engine._replace(said=narrow.engine.said) == narrow.engine
+    monkeypatch.setattr(tiny_world, "widening", widening, raising=False)
+    other = prepare(asked("auto", model="tiny_world:widening", method=method), "test")
+    assert other.engine.net == ""
+    why = "devices train with torch, since at half its width a step of the model in training is not what its graph says"
+    assert any(why in said for said in other.notices)
 
 
 def test_adam_and_other_tasks_train_with_torch() -> None:

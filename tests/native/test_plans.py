@@ -44,8 +44,8 @@ def test_an_arena_is_as_large_as_was_said_and_hardly_depends_on_which_weights_ar
     costs = prepare(of_tiers(), "test").plan.costs  # type: ignore[union-attr]
     model, masks = costs.natively(0.2)
     said = natively.training(model, masks, 8, way)
-    plan, held, program = native.planned(model, masks, 8, way)
-    assert 4 * Machine(plan, held, [program]).elements == said.total == sum(said)
+    plan, (form,) = native.planned(model, masks, 8, way)
+    assert 4 * Machine(plan, form.held, native.programs_of([form])).elements == said.total == sum(said)
     others = {name: uniforms(1, name, mask.shape) < mask.mean() for name, mask in masks.items()}
     assert natively.training(model, others, 8, way).total == pytest.approx(said.total, rel=0.02)
 

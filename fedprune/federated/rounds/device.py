@@ -19,7 +19,6 @@ from fedprune.counter_rng import generator
 from fedprune.data import DeviceData, Examples, Schema, own
 from fedprune.data.loading import in_order, opened, shuffled
 from fedprune.experiment import Experiment
-from fedprune.federated.rounds.jobs import Job
 from fedprune.graph import width
 from fedprune.graph.message import slots_of_text
 from fedprune.graph.shared import unique_state
@@ -90,11 +89,11 @@ class Device:
     def native(self, request: Payload, params: Params) -> native.Model | None:
         """The model with these parameters for the native trainer; None where torch computes with it.
 
-        It does not where the server sent no graph, as of a model that the trainer does not cover, where the trainer is
-        not installed, and of narrower models. ValueError for a graph that is none.
+        It does not where the server sent no graph, as of a model that the trainer does not cover, and where the trainer
+        is not installed. ValueError for a graph that is none.
         """
         text = request.values.get(native.NET)
-        if not isinstance(text, str) or not native.installed() or Job.of(request.values).structured:
+        if not isinstance(text, str) or not native.installed():
             return None
         return native.model(text, params, tasks.numbers_of(self.experiment.task, self.schema))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from fedprune.training import native as natively
 from fedprune.training.divergence import Diverged
 from fedprune.training.examples import chosen
 from fedprune.training.lean import SubModel
+from fedprune.training.native_steps import Inner
 from fedprune.training.optimisers import steps_of
 from fedprune.training.quantised import quantisation_aware
 from fedprune.types import Local, Model, Params, Sgd, Tensor
@@ -55,25 +56,14 @@ def device(self: Device, request: Payload) -> Payload:
     settings, round, job = self.experiment.training, int(request.values["round"]), Job.of(request.values)
     local = self.local(job.size) if request.values.get(LOCAL) else Local()
     late = round > self.experiment.rounds - settings.quantise_last
-    plain = not late and not job.inner and natively.trains(settings, local)
+    plain = not late and natively.trains(settings, local)
     if plain and (native := self.native(request, own_tensors(request))) is not None:
         return _natively(self, request, native, local, job)
     model = self.model(own_tensors(request))
     memory = _memory(request, local)
     sgd, steps = _sgd(self, request), steps_of(settings.optimiser, settings.clip_gradients, settings.proximal)
     examples = _chosen(self, job, round, local, model, memory)
-    batches = _batches(self, examples, round)
-    inner = _inner_models(request, len(job.inner))
-    each = 1 + min(job.inner_steps, len(inner))
-    batches = (batch for batch in batches for _ in range(each))
-    turns = [0] * (1 + len(inner))
-    rng = generator(self.experiment.seed, "device", self.who, "turn", round)
-    taken = local.turns(len(inner), rng) if local.turns and each == 1 else _turns(len(inner), each, rng)
-
-    def turn(step: int) -> int:
-        mine = next(taken)
-        turns[mine] += 1
-        return mine
+    inner, turns = _inner(request, len(job.inner)), _Turns(self, job, local, round)
 
     def draw_anew(step: int) -> None:
         draws.begin(self.number("train", round, step))
@@ -83,60 +73,51 @@ def device(self: Device, request: Payload) -> Payload:
     try:
         with draws.seeded(self.number("train", round)):
             outcome = training.train(
-                model, batches, sgd, request.masks, local=local, steps=steps, memory=memory, round=round,
-                lean=job.lean, inner=inner, turn=turn if inner else None, before_step=draw_anew, task=self.task,
+                model, turns.batches(_batches(self, examples, round)), sgd, request.masks, local=local, steps=steps,
+                memory=memory, round=round, lean=job.lean, inner=_sub_models(inner), turn=turns.turn if inner else None,
+                before_step=draw_anew, task=self.task,
             )  # fmt: skip
     except Diverged as error:
         if not self.experiment.privacy.epsilon:
             return divergence.reply(error)
         # it depends on the device's data whether it did: a private answer is what was sent, and noise
         training.load_state(model, own_tensors(request))
-        memory, inner = _memory(request, local), _inner_models(request, len(job.inner))
+        memory, inner = _memory(request, local), _inner(request, len(job.inner))
         outcome = training.Outcome(0.0, zeros(self.task), 0)
-    values = {
-        "examples": len(examples),
-        "loss": outcome.loss,
-        **outcome.sums,
-        "seen": outcome.examples,
-        TRAINER: "torch",
-    }
-    buffers = {
-        f"{INNER}{index}/{name}": value.numpy()
-        for index, each in enumerate(inner)
-        for name, value in each.buffers.items()
-    }
+    values = {TRAINER: "torch", **_sums(examples, outcome)}
     state, own = training.state_of(model), {name: memory[name].detach().numpy().copy() for name in local.trains}
     sent = (local.sends or everything)(state, own)
     tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
     said, evidence = _reports(self, local, Model(state, request.masks), request, job)
-    return Payload({**values, **({"turns": turns} if inner else {}), **said}, {**tensors, **buffers, **evidence})
+    return Payload({**values, **turns.said, **said}, {**tensors, **_buffers(inner), **evidence})
 
 
 def _natively(self: Device, request: Payload, model: natively.Model, local: Local, job: Job) -> Payload:
     """The same without torch."""
     settings, round = self.experiment.training, int(request.values["round"])
     examples = _shared(self, job, round)
+    inner, turns = _inner(request, len(job.inner)), _Turns(self, job, local, round)
     try:
         outcome, state = natively.train(
-            model, _batches(self, examples, round), _sgd(self, request), request.masks, examples=settings.batch,
-            steps=steps_of(settings.optimiser, settings.clip_gradients, settings.proximal), lean=job.lean,
-            task=self.task, smoothing=settings.label_smoothing,
+            model, turns.batches(_batches(self, examples, round)), _sgd(self, request), request.masks,
+            examples=settings.batch, steps=steps_of(settings.optimiser, settings.clip_gradients, settings.proximal),
+            lean=job.lean, task=self.task, smoothing=settings.label_smoothing, inner=inner,
+            turn=turns.turn if inner else None,
         )  # fmt: skip
     except Diverged as error:
         if not self.experiment.privacy.epsilon:
             return divergence.reply(error)
         outcome, state = training.Outcome(0.0, zeros(self.task), 0), own_tensors(request)
-    values = {
-        "examples": len(examples),
-        "loss": outcome.loss,
-        **outcome.sums,
-        "seen": outcome.examples,
-        TRAINER: "native",
-    }
+        inner = _inner(request, len(job.inner))
+    values = {TRAINER: "native", **_sums(examples, outcome)}
     sent = (local.sends or everything)(state, {})
     tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
     said, evidence = _reports(self, local, Model(state, request.masks), request, job)
-    return Payload({**values, **said}, {**tensors, **evidence})
+    return Payload({**values, **turns.said, **said}, {**tensors, **_buffers(inner), **evidence})
+
+
+def _sums(examples: Examples, outcome: training.Outcome) -> dict[str, float]:
+    return {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
 
 
 def _sgd(self: Device, request: Payload) -> Sgd:
@@ -194,6 +175,32 @@ def _reports(self: Device, local: Local, model: Model, request: Payload, job: Jo
     return said, tensors
 
 
+class _Turns:
+    """Which model each step of a round trains, and how often each has been."""
+
+    def __init__(self, device: Device, job: Job, local: Local, round: int) -> None:
+        inner = len(job.inner)
+        self._each = 1 + min(job.inner_steps, inner)
+        rng = generator(device.experiment.seed, "device", device.who, "turn", round)
+        self._taken = local.turns(inner, rng) if local.turns and self._each == 1 else _turns(inner, self._each, rng)
+        self._counts = [0] * (1 + inner)
+
+    def batches(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each batch as often as there are models that train on it."""
+        return (batch for batch in batches for _ in range(self._each))
+
+    def turn(self, step: int) -> int:
+        """The device's own (0), or one of the smaller ones."""
+        mine = next(self._taken)
+        self._counts[mine] += 1
+        return mine
+
+    @property
+    def said(self) -> dict[str, object]:
+        """Counts of steps, for a reply; nothing where there is one model."""
+        return {"turns": self._counts} if len(self._counts) > 1 else {}
+
+
 def _turns(inner: int, each: int, rng: np.random.Generator) -> Iterator[int]:
     """Which model each step trains, 0 the device's own: it and ``each`` - 1 smaller ones in turn, or any at random."""
     while True:
@@ -203,9 +210,8 @@ def _turns(inner: int, each: int, rng: np.random.Generator) -> Iterator[int]:
             yield int(rng.integers(1 + inner))
 
 
-def _inner_models(request: Payload, count: int) -> list[SubModel]:
-    import torch
-
+def _inner(request: Payload, count: int) -> list[Inner]:
+    """The smaller models that are trained along, with buffers that are the device's own."""
     found = []
     for index in range(count):
         prefix = f"{INNER}{index}/"
@@ -214,11 +220,22 @@ def _inner_models(request: Payload, count: int) -> list[SubModel]:
         for key, value in mine.items():
             name = key.removeprefix("mask/")
             if name == key:
-                buffers[name] = torch.from_numpy(value.copy())
+                buffers[name] = value.copy()
             elif name in request.masks:
                 kept[name] = np.zeros(request.masks[name].shape, np.bool_)
                 kept[name][request.masks[name]] = value
             else:
                 kept[name] = value.reshape(request.tensors[name].shape)
-        found.append(SubModel(kept, buffers))
+        found.append(Inner(kept, buffers))
     return found
+
+
+def _sub_models(inner: Sequence[Inner]) -> list[SubModel]:
+    """The same for torch, which moves the same buffers."""
+    import torch
+
+    return [SubModel(each.masks, {n: torch.from_numpy(v) for n, v in each.buffers.items()}) for each in inner]
+
+
+def _buffers(inner: Sequence[Inner]) -> Params:
+    return {f"{INNER}{index}/{name}": value for index, each in enumerate(inner) for name, value in each.buffers.items()}
