@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+
+from fedprune.native.library import library
+from fedprune.native.speed import layers
 
 _SECONDS = 0.3
 RUNTIME_BYTES = 300_000_000
@@ -26,18 +30,27 @@ class Profile(NamedTuple):
     macs_per_second: float
     """Multiply-adds a second of one thread, forwards and backwards."""
     runtime_bytes: int
-    """Resident memory of this process before it holds a model: python, torch, and what a first step loads."""
+    """Resident memory of this process before it holds a model: python, the trainer, and what a first step loads."""
 
 
 def measure() -> Profile:
-    """The profile of this device, in about a second after torch is imported; to be called before it holds a model."""
+    """The profile of this device, in about a second after torch is imported; to be called before it holds a model.
+
+    By the native trainer where there is no torch. ModuleNotFoundError where there is neither.
+    """
     import psutil
 
-    _first_step()
+    try:
+        _first_step()
+        timed = _layer
+    except ModuleNotFoundError as error:
+        if error.name != "torch" or library() is None:
+            raise
+        timed = layers
+        timed()[0]()
     resident = int(psutil.Process().memory_info().rss)
-    speed = _macs_per_second()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Profile(memory_bytes(), cores, speed, resident)
+    return Profile(memory_bytes(), cores, _macs_per_second(*timed()), resident)
 
 
 def memory_bytes() -> int:
@@ -113,24 +126,24 @@ def _first_step() -> None:
     training.train(model, [batch], Sgd(0.1))
 
 
-def _macs_per_second() -> float:
+def _layer() -> tuple[Callable[[], None], int]:
+    """(a step, forwards and backwards, of a dense layer, its multiply-adds)."""
     import torch
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        layer = torch.nn.Conv2d(32, 32, 3, padding=1)
-        inputs = torch.ones(8, 32, 16, 16, requires_grad=True)
-        step_macs = 3 * 8 * 16 * 16 * layer.weight.numel()  # forwards once, backwards to the inputs and to the weights
+    layer = torch.nn.Conv2d(32, 32, 3, padding=1)
+    inputs = torch.ones(8, 32, 16, 16, requires_grad=True)
 
-        def step() -> None:
-            torch.autograd.grad(layer(inputs).sum(), [inputs, *layer.parameters()])
+    def step() -> None:
+        torch.autograd.grad(layer(inputs).sum(), [inputs, *layer.parameters()])
 
-        step()  # the first one loads kernels
-        started, steps = time.perf_counter(), 0
-        while (taken := time.perf_counter() - started) < _SECONDS or not steps:
-            step()
-            steps += 1
-    finally:
-        torch.set_num_threads(threads)
-    return step_macs * steps / taken
+    # once forwards, backwards to the inputs and to the weights
+    return step, 3 * 8 * 16 * 16 * layer.weight.numel()
+
+
+def _macs_per_second(step: Callable[[], None], macs: int) -> float:
+    step()  # the first one loads kernels
+    started, steps = time.perf_counter(), 0
+    while (taken := time.perf_counter() - started) < _SECONDS or not steps:
+        step()
+        steps += 1
+    return macs * steps / taken
