@@ -34,7 +34,8 @@ from simulations.benchmarks._report import Figure, write
 REPOSITORY = Path(__file__).resolve().parents[2]
 PINS = REPOSITORY / "clients" / "raspberry_pi" / "requirements.txt"
 DATA = "arabic_speech_commands"
-INSTALLED_MB, PEAK_BYTES, CLIENT_BYTES = 330, 110_000_000, 90_000_000  # what they should not exceed
+INSTALLED_MB, CLIENT_BYTES = 330, 90_000_000  # what they should not exceed
+PEAK_BYTES = 130_000_000  # of which 20 MB are the recordings of all 30 speakers
 _ONE_MESSAGE, _MESSAGE = "_pi_device.py", "message"
 _NOT_COMPILED = ("PIP_COMPILE=0",)  # under emulation that takes many minutes; `_pi.compile_all` takes seconds
 
