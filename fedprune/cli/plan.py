@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
 from fedprune.cli.progress import mib
-from fedprune.native.library import instructions
 
 if TYPE_CHECKING:
     from fedprune.budgets import Memory, Profile
@@ -95,18 +93,7 @@ def _facts(profile: Profile) -> Mapping[str, str]:
         "runtime": f"{mib(profile.runtime_bytes)} of it before there is a model",
         "cores": str(profile.cores),
         "speed": f"{profile.macs_per_second / 1e9:.2f} billion multiply-adds a second, one thread, measured",
-        "trainers": _trainers(),
     }
-
-
-def _trainers() -> str:
-    """What this device can train with."""
-    compiled = instructions()
-    own = f"the compiled one ({compiled})" if compiled else "no compiled one"
-    torch = (
-        "torch" if find_spec("torch") else "no torch: models that the compiled one does not cover are not trained here"
-    )
-    return f"{own}, {torch}"
 
 
 def _batch(tier: TierPlan, batch: int) -> str:
