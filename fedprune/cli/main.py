@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+_NO_TORCH = "torch is not installed here: pip install 'fedprune[device-torch]', or of a server 'fedprune[simulation]'"
 experiments.mount(app)
 app.command()(cli_methods.methods)
 
@@ -84,10 +85,7 @@ def profile(
     from fedprune.budgets import measure
     from fedprune.cli.plan import show_profile
 
-    try:
-        found = measure()
-    except ModuleNotFoundError as error:
-        raise ExperimentError(f"{error.name} is not installed here: pip install 'fedprune[device]'") from error
+    found = measure()
     if json:
         import json as _json
 
@@ -198,6 +196,9 @@ def main() -> None:
         errors.print(f"{error}\nWhat is complete is saved; go on with:\n  {again()}", markup=False)
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+            errors.print(_NO_TORCH, markup=False)
+            sys.exit(2)
         if not own_code.place(error):
             raise
         errors.print(own_code.raised(error), markup=False)

@@ -33,8 +33,6 @@ def methods(
         found = [described(each) for each in ([name] if name else catalogue())]
     except MethodError as error:
         raise ExperimentError(str(error).removeprefix("method.name: ")) from error
-    except ModuleNotFoundError as error:
-        raise ExperimentError(f"{error.name} is not installed here: pip install 'fedprune[device]'") from error
     if as_json:
         tables = [{**each._asdict(), "parameters": [key._asdict() for key in each.parameters]} for each in found]
         print(json.dumps(tables[0] if name else tables))

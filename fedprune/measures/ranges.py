@@ -19,7 +19,9 @@ from fedprune.graph import Graph
 from fedprune.graph.message import from_message, to_message
 from fedprune.measures import Kind, Measurer
 from fedprune.models import Slot
-from fedprune.training import evidence, one_thread
+from fedprune.native.nodes import not_covered
+from fedprune.native.ranges import ranges
+from fedprune.training import evidence, native, one_thread
 from fedprune.types import Model, Tensor
 from fedprune.wire import FRAME
 from fedprune.wire.payload import Payload, count
@@ -40,15 +42,21 @@ def _request(model: Model, args: Graph) -> Payload:
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
-    one_thread()
     graph = from_message(request.values["graph"], request.tensors)
-    # so many examples fit with the tensors that are alive at once; here all of them are
     values = sum(prod(shape) for shape in graph.shapes.values())
-    batch = max(1, int(arena_bytes(graph) / values * most) if most else min(_BATCH, _MOST_VALUES // values))
+    batch = max(1, min(_BATCH, _MOST_VALUES // values))
     examples = device.parts.train
     order = generator(device.experiment.seed, "device", device.who, "ranges").permutation(len(examples))
-    seen = device.batches(examples.take(order[:_MOST]), batch)
-    return Payload({"examples": len(examples)}, {_RANGES: evidence.ranges(graph, (inputs for inputs, _ in seen))})
+    some = examples.take(order[:_MOST])
+    if request.values.get(native.NET) and native.installed() and not_covered(graph) is None:
+        batch = min(most or batch, batch)
+        found = ranges(graph, (inputs for inputs, _ in device.batches(some, batch)), batch)
+    else:
+        one_thread()
+        if most:  # so many examples fit with the tensors that are alive at once; here all of them are
+            batch = max(1, int(arena_bytes(graph) / values * most))
+        found = evidence.ranges(graph, (inputs for inputs, _ in device.batches(some, batch)))
+    return Payload({"examples": len(examples)}, {_RANGES: found})
 
 
 def _merge(answers: Sequence[Payload], args: Graph) -> dict[str, Tensor]:

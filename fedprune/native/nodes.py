@@ -74,6 +74,8 @@ def _why_not(op: Operation, shapes: Mapping[str, Shape]) -> str:
     if not isinstance(op, _COVERED):
         return " has no kernels"
     before, after = [shapes[name] for name in op.inputs], shapes[op.output]
+    if any(len(shape) not in (2, 4) or shape[0] != 1 for shape in (*before, after)):
+        return " is neither of vectors nor of maps"
     if isinstance(op, Linear) and len(before[0]) != 2:
         return " is over the last axis of a map"
     if isinstance(op, Add | Multiply) and before[0] != before[1]:
@@ -141,6 +143,11 @@ def nodes(graph: Graph) -> list[Node]:
         else:
             found.append(Node(op, op.output, op.bounds if isinstance(op, Clip) else FREE))
     return found
+
+
+def each_alone(graph: Graph) -> list[Node]:
+    """A node for each operation of a covered graph, so that every tensor of it is computed; in their order."""
+    return [Node(op, op.output, getattr(op, "bounds", FREE)) for op in graph.operations]
 
 
 def _padding(op: Conv2d, pad: Pad) -> Conv2d:

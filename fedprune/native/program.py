@@ -11,7 +11,7 @@ from fedprune.native.arena import Buffer, lives, place, room
 from fedprune.native.backwards import Asked, Backwards
 from fedprune.native.forwards import Forwards
 from fedprune.native.maps import Halo, Held, Lanes
-from fedprune.native.nodes import Node, nodes, size_of
+from fedprune.native.nodes import Node, each_alone, nodes, size_of
 from fedprune.native.state import State
 from fedprune.native.steps import Kind, Place, Size, Step
 from fedprune.native.weights import input_halo, output_halo, window
@@ -56,13 +56,13 @@ Loss = Callable[[Forwards, Held, "Held | None", Buffer, Buffer], None]
 """Emit the loss: (where, outputs, their gradient if it is wanted, labels, losses)."""
 
 
-def plan(graph: Graph, examples: int) -> Plan:
-    """Prepare a covered graph for batches of at most so many examples."""
+def plan(graph: Graph, examples: int, *, apart: bool = False) -> Plan:
+    """Prepare a covered graph for batches of at most so many examples; ``apart``: each operation is a node."""
     lanes = Lanes(8, 1) if examples <= 8 else Lanes(LANES, -(-examples // LANES))
     sizes = {name: size_of(shape) for name, shape in graph.shapes.items()}
     halos: dict[str, Halo] = {}
     back: dict[str, Halo] = {}
-    found = nodes(graph)
+    found = each_alone(graph) if apart else nodes(graph)
     for node in found:
         name = node.inputs[0]
         if isinstance(node.op, Conv2d | Linear):
@@ -103,6 +103,20 @@ def evaluation(plan: Plan, state: State, loss: Loss, labels: int = 1) -> Program
     output = emitter.maps[plan.graph.outputs[0]]
     loss(emitter, output, None, targets, losses)
     return Program(emitter.steps, Ends(source, output, targets, losses))
+
+
+def one_by_one(plan: Plan, state: State) -> tuple[Program, dict[str, tuple[int, Held]]]:
+    """The program that computes every tensor; after how many of its steps each is there, and where it lies until then.
+
+    Its inputs are there from the start. Batch norms are at rest.
+    """
+    emitter = _emitter(plan, state, norms(plan))
+    source, targets, losses = _ends(plan, emitter, 1)
+    made = {plan.graph.input: (len(emitter.steps), source)}
+    for node in plan.nodes:
+        emitter.run(node)
+        made[node.output] = len(emitter.steps), emitter.maps[node.output]
+    return Program(emitter.steps, Ends(source, emitter.maps[plan.graph.outputs[0]], targets, losses)), made
 
 
 def statistics(plan: Plan, state: State, labels: int = 1, at_rest: frozenset[str] = frozenset()) -> Program:

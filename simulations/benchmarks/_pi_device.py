@@ -1,30 +1,25 @@
-"""One train message of the keywords experiment, answered on the device: says its seconds and its memory.
+"""One train message, answered on the device: says its seconds and its memory.
 
-It needs the library and nothing beside it, so it can be copied to a Raspberry Pi:
-``FEDPRUNE_DATA_DIR=DATA python _pi_device.py keywords.toml [--all-epochs]``.
+It needs the library and nothing beside it: it can be copied to a Raspberry Pi, as can a message that `pi` has written,
+``FEDPRUNE_DATA_DIR=DATA python _pi_device.py MESSAGE``.
 """
 
 import json
+import pickle
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-_HEAVY = ("torch", "torch._dynamo", "sympy", "matplotlib", "pandas", "pyarrow", "ray", "ai_edge_litert", "scipy")
+_HEAVY = ("torch", "sympy", "matplotlib", "pandas", "pyarrow", "ray", "ai_edge_litert", "scipy")
 
 
 def main() -> None:
     start = time.perf_counter()
     from fedprune.federated.link.client import client_app
 
-    imported = time.perf_counter()
+    imported, idle_bytes = time.perf_counter(), _peak_bytes()
     before = _loaded()
-    idle_bytes = _peak_bytes()
-    import torch
-
-    with_torch, torch_bytes = time.perf_counter(), _peak_bytes()
-    message = request(Path(sys.argv[1]), epochs=None if "--all-epochs" in sys.argv else 1)
+    message = pickle.loads(Path(sys.argv[1]).read_bytes())
     from fedprune.federated.link.local_grid import LocalGrid
     from fedprune.federated.link.records import from_records
 
@@ -37,13 +32,9 @@ def main() -> None:
         raise SystemExit(reply.error.reason)
     values = from_records(reply.content, from_records(message).masks).values
     said = {
-        "torch": torch.__version__,
-        "flwr": version("flwr"),
         "client_import_s": imported - start,
-        "torch_import_s": with_torch - imported,
         "message_s": trained - made,
         "client_bytes": idle_bytes,
-        "torch_bytes": torch_bytes,
         "peak_bytes": _peak_bytes(),
         "examples": values["examples"],
         "seen": values["seen"],
@@ -52,29 +43,6 @@ def main() -> None:
         "loaded_in_the_end": _loaded(),
     }
     print(json.dumps(said))
-
-
-def request(path: Path, epochs: int | None = None) -> Any:
-    """The content of a train message, as a server makes it: the experiment's net, its pointwise weights pruned."""
-    import numpy as np
-    import torch
-
-    from fedprune import experiment as experiments
-    from fedprune import models, training
-    from fedprune.data.keywords import SHAPE
-    from fedprune.federated.link.records import to_records
-    from fedprune.pruning.topk import kept_count, top_k
-    from fedprune.wire.payload import Payload
-
-    experiment = experiments.load(path, [f"training.epochs={epochs}"] if epochs else [])
-    torch.manual_seed(0)
-    params = dict(training.state_of(models.build(experiment.model, SHAPE, 40)))
-    density = float(experiment.method["density"])
-    pointwise = [name for name, value in params.items() if value.shape[2:] == (1, 1)]
-    masks = {name: top_k(np.abs(params[name]), kept_count(density, params[name].size)) for name in pointwise}
-    params |= {name: params[name] * masks[name] for name in pointwise}
-    values = {"experiment": experiments.to_json(experiment), "round": 1, "learning_rate": 0.1}
-    return to_records(Payload(values, params, masks))
 
 
 def _loaded() -> list[str]:

@@ -57,12 +57,17 @@ def greeted(fleet: Fleet, name: str, context: ssl.SSLContext) -> Iterator[ssl.SS
 
 
 @contextmanager
-def running(words: list[str], home: Path, log: Path, said: str) -> Iterator[None]:
+def running(words: list[str], home: Path, log: Path, said: str, python: str = sys.executable) -> Iterator[None]:
     """A command of fedprune, from the time that it has ``said`` something; told to end, it ends well."""
     environment = {**flower.environment(home / "flwr"), "HOME": str(home)}
     with log.open("w") as file:
         process = subprocess.Popen(
-            [*CLI, *words], env=environment, cwd=log.parent, stdout=file, stderr=file, start_new_session=True
+            [python, *CLI[1:], *words],
+            env=environment,
+            cwd=log.parent,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
         )
     try:
         until = time.monotonic() + _PATIENCE_S

@@ -3,6 +3,7 @@
 import functools
 import json
 import subprocess
+import sys
 import time
 import wave
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from device_environment import environment
 from fleet_commands import CLI, free_port, running
 from PIL import Image
 
@@ -19,6 +21,7 @@ from fedprune.deployment import flower
 from fedprune.deployment.fleet_folder import create
 from fedprune.experiment import load
 from fedprune.federated.link.engines import local
+from fedprune.native import library
 from fedprune.runs.run import simulate
 
 HELD: dict[str, Sequence[str]] = {"hall": ("one", "two"), "kitchen": ("two", "three"), "yard": ("three", "one")}
@@ -47,22 +50,26 @@ def _record(folder: Path, labels: Sequence[str], rng: np.random.Generator) -> No
             Image.fromarray(shade.astype(np.uint8)).save(f"{at}.png")
 
 
-def _joined(stack: ExitStack, fleet: Path, name: str, people: Path, root: Path) -> None:
+def _joined(stack: ExitStack, fleet: Path, name: str, people: Path, root: Path, python: str) -> None:
     (root / name).mkdir(exist_ok=True)
     words = ["join", str(fleet / "devices" / f"{name}.join"), "--data", str(people / name)]
-    stack.enter_context(running(words, root / name, root / f"{name}.log", "connected to"))
+    stack.enter_context(running(words, root / name, root / f"{name}.log", "connected to", python))
 
 
 def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_path: Path) -> None:
+    """The yard's device has torch, which none needs; the others have what a Pi has, where the trainer is compiled."""
+    python = {"yard": sys.executable}
+    if library.library() is not None:
+        python |= dict.fromkeys(("hall", "kitchen"), str(environment(tmp_path / "environment")))
     people, rng = tmp_path / "people", np.random.default_rng(3)
     for name, labels in HELD.items():
         _record(people / name, labels, rng)
     fleet = create(tmp_path / "fleet", ["127.0.0.1"], port=free_port())
-    environment = {**flower.environment(tmp_path / "flwr"), "HOME": str(tmp_path)}
-    environment.pop("FEDPRUNE_DATA_DIR", None)
+    variables = {**flower.environment(tmp_path / "flwr"), "HOME": str(tmp_path)}
+    variables.pop("FEDPRUNE_DATA_DIR", None)
     file = tmp_path / "sounds.toml"
     data = '[data]\nname = "sounds"\npartition = "own"\n' + _SOUNDS
-    file.write_text(f'model = "dscnn"\nrounds = 2\n{data}[training]\nbatch = 16\n{_METHOD}')
+    file.write_text(f'model = "dscnn"\nrounds = 2\n{data}[training]\nbatch = 16\nengine = "auto"\n{_METHOD}')
     for name in HELD:
         subprocess.run([*CLI, "server", "enrol", str(fleet.path), name], check=True, stdout=subprocess.DEVNULL)
 
@@ -70,11 +77,11 @@ def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_
     with ExitStack() as stack:
         stack.enter_context(running(start, tmp_path, tmp_path / "server.log", "is ready at"))
         for name in HELD:
-            _joined(stack, fleet.path, name, people, tmp_path)
+            _joined(stack, fleet.path, name, people, tmp_path, python.get(name, sys.executable))
         # cut off in round 2, and gone on with
         submitted = subprocess.Popen(
             [*CLI, "run", str(file), "--fleet", str(fleet.path)],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         out, until = fleet.runs / "sounds", time.monotonic() + _WAIT_S
         while not _trained(out, 1):
@@ -90,7 +97,7 @@ def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_
         assert not (out / "result.json").exists()
         again = [*CLI, "resume", str(out)]
         while True:  # the run that was stopped holds its folder until Flower has ended it
-            done = subprocess.run(again, env=environment, capture_output=True, text=True, timeout=_WAIT_S)
+            done = subprocess.run(again, env=variables, capture_output=True, text=True, timeout=_WAIT_S)
             if "wait until it ends" not in done.stderr or time.monotonic() > until:
                 break
             time.sleep(1)

@@ -125,6 +125,17 @@ def test_a_device_of_little_memory_keeps_none_of_it(monkeypatch: pytest.MonkeyPa
     warm.main()
 
 
+@pytest.mark.parametrize(("least", "held"), [(0, True), (2**62, False)])
+def test_torch_is_held_ready_where_there_is_memory_for_it(least: int, held: bool) -> None:
+    """In a process of its own: nothing takes torch out of one that has imported it."""
+    code = (
+        "import sys; from fedprune.deployment.device import warm; "
+        f"warm.TORCH_BYTES = {least}; warm._imported(); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(held)]
+
+
 def test_flowers_superexec_still_has_what_is_replaced_in_it() -> None:
     from flwr.supercore.superexec import run_superexec
     from flwr.supercore.superexec.executor import subprocess_executor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ import torch
 
 from fedprune.aggregation import pooled
 from fedprune.experiment import for_devices, parse, to_json
+from fedprune.export import litert
 from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Phase, evaluate, measure, profile, train
+from fedprune.federated.rounds.phases import Phase, check, evaluate, measure, profile, train
 from fedprune.graph import width
 from fedprune.graph.coupling import coupled_channels
 from fedprune.native import library
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.parts import statistics
+from fedprune.runs import shipping
 from fedprune.runs.setting import Setting, prepare
 from fedprune.training import state_of
 from fedprune.types import Ask, Part
@@ -44,15 +47,19 @@ import pickle, sys
 class NoTorch:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] == "torch":
-            raise ImportError("this device has no torch")
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
 sys.meta_path.insert(0, NoTorch())
 from flwr.app import Context, RecordDict
 from fedprune.federated.link import client
 from fedprune.federated.link.bundle import Part
 asked = pickle.load(open(sys.argv[1], "rb"))
 context = Context(0, 0, {"partition-id": 1}, RecordDict(), {})
-replies = [client._reply(client.ROUTES[route], Part(route, "1", records), context) for route, records in asked]
-pickle.dump(replies, open(sys.argv[2], "wb"))
+def reply(route, records):
+    try:
+        return client._reply(client.ROUTES[route], Part(route, "1", records), context)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+pickle.dump([reply(*each) for each in asked], open(sys.argv[2], "wb"))
 """
 
 
@@ -60,6 +67,7 @@ def phases(setting: Setting, state: State) -> list[Phase[Any]]:
     rng = np.random.default_rng(1)
     pool = Pool([{n: rng.random(mask.shape) < 0.5 for n, mask in state.masks.items()} for _ in range(2)], pooled)
     layers = dict.fromkeys(state.masks, 5)
+    graph = shipping.shipped(setting, state)
     return [
         profile.profile(),
         train.train(setting.experiment, 1, setting.method),
@@ -67,6 +75,9 @@ def phases(setting: Setting, state: State) -> list[Phase[Any]]:
         measure.measure(Ask("top_gradients", layers), 1),
         measure.measure(Ask("bn_statistics", pool), 1),
         measure.measure(Ask("losses", pool), 1),
+        measure.measure(Ask("counts", 10), 1),
+        measure.measure(Ask("ranges", graph), 1),
+        check.check({"float": litert.write_float(graph)}, 1.0, setting.task),
     ]
 
 
@@ -82,29 +93,65 @@ def parts_of(setting: Setting, state: State) -> list[tuple[State, Job]]:
     return [(nested, Job("large", inner=("small",), inner_steps=1)), (narrow, Job("narrow", structured=True))]
 
 
-def test_every_message_of_native_training_is_answered_without_torch(tmp_path: Path) -> None:
-    setting = prepare(parse(EXPERIMENT, "test"), "test")
-    params = state_of(setting.model())
-    kept = {name: np.random.default_rng(0).random(params[name].shape) < 0.2 for name in setting.layers}
-    whole = State(1, masks.apply(params, kept), kept)
-    asked: list[tuple[Phase[Any], State, Job]] = [(phase, whole, Job()) for phase in phases(setting, whole)]
-    for state, job in parts_of(setting, whole):
-        asked += [
-            (phase, state, job)
-            for phase in (train.train(setting.experiment, 1, setting.method), evaluate.evaluate(setting.task))
-        ]
+Asked = tuple[Phase[Any], State, Job]
+
+
+def answered(setting: Setting, asked: Sequence[Asked], folder: Path) -> list[tuple[Any, Any]]:
+    """(request, reply, or what was raised) of each phase, by a device that cannot import torch."""
     sent = []
     for phase, state, job in asked:
         request = phase.request(state, job)
         values = {**request.values, "experiment": to_json(for_devices(setting.experiment)), **setting.more()}
         sent.append((phase.route, to_records(request._replace(values=values))))
-    (tmp_path / "asked").write_bytes(pickle.dumps(sent))
-    command = [sys.executable, "-c", DEVICE, str(tmp_path / "asked"), str(tmp_path / "replies")]
+    (folder / "asked").write_bytes(pickle.dumps(sent))
+    command = [sys.executable, "-c", DEVICE, str(folder / "asked"), str(folder / "replies")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    replies = pickle.loads((tmp_path / "replies").read_bytes())
-    for (phase, state, job), (_, records), reply in zip(asked, sent, replies, strict=True):
+    replies = pickle.loads((folder / "replies").read_bytes())
+    return [(records, reply) for (_, records), reply in zip(sent, replies, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def pruned() -> tuple[Setting, State]:
+    setting = prepare(parse(EXPERIMENT, "test"), "test")
+    params = state_of(setting.model())
+    kept = {name: np.random.default_rng(0).random(params[name].shape) < 0.2 for name in setting.layers}
+    return setting, State(1, masks.apply(params, kept), kept)
+
+
+def test_every_message_of_native_training_is_answered_without_torch(
+    pruned: tuple[Setting, State], tmp_path: Path
+) -> None:
+    setting, whole = pruned
+    asked: list[Asked] = [(phase, whole, Job()) for phase in phases(setting, whole)]
+    for state, job in parts_of(setting, whole):
+        asked += [
+            (phase, state, job)
+            for phase in (train.train(setting.experiment, 1, setting.method), evaluate.evaluate(setting.task))
+        ]
+    for (phase, state, job), (records, reply) in zip(asked, answered(setting, asked, tmp_path), strict=True):
+        assert not isinstance(reply, str), f"{phase.route}: {reply}"
         request = from_records(records)
         payload = from_records(reply, request.masks)
         assert REFUSED not in payload.values
         phase.check(state, job, payload)
+        for form in payload.values.get("forms", {}).values():
+            assert form["agree"] == payload.values["examples"] > 0, form["why"]
+
+
+def test_what_needs_torch_is_refused_in_a_line_that_names_what_to_install(
+    pruned: tuple[Setting, State], tmp_path: Path
+) -> None:
+    setting, state = pruned
+    gradients = measure.measure(Ask("gradients", tuple(setting.layers)), 1)
+    other = prepare(parse({**EXPERIMENT, "training": {"engine": "torch"}}, "test"), "test")
+    training = train.train(setting.experiment, 3, setting.method)
+    found = [
+        *answered(setting, [(gradients, state, Job())], tmp_path),
+        *answered(other, [(training, state, Job())], tmp_path),
+    ]
+    for _, reply in found:
+        assert (
+            reply
+            == "RuntimeError: this needs torch, which the device has not: there, pip install 'fedprune[device-torch]'"
+        )

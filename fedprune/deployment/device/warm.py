@@ -16,8 +16,9 @@ from contextlib import suppress
 from select import select
 from typing import Any
 
-LEAST_BYTES = 3 * 2**29
-"""A device that has less than 1.5 GiB to use, by any limit, keeps nothing of it for what only saves time."""
+LEAST_BYTES, TORCH_BYTES = 2**29, 3 * 2**29
+"""A device that has less to use, by any limit, keeps nothing of it, or not torch, for what only saves time: 136 MB, and
+with torch 317 MB."""
 _READY, _FORKED = b"ready\n", b"forked\n"
 _FORKS_S = 10.0
 _PR_SET_PDEATHSIG = 1  # of Linux, where alone this runs
@@ -110,9 +111,12 @@ def _imported() -> tuple[Any, int]:
     """Flower's command for a device's app, with all that it will import; and the threads that there may be."""
     import numpy  # noqa: F401
 
+    from fedprune.budgets import memory_bytes
+
     threads = _threads()
-    with suppress(ImportError):  # a device may train without it
-        import torch  # noqa: F401
+    if memory_bytes() >= TORCH_BYTES:
+        with suppress(ImportError):  # a device may train without it
+            import torch  # noqa: F401
     from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 
     import fedprune.deployment.apps  # noqa: F401

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -45,6 +45,7 @@ ROUTES: Mapping[str, Half] = {
 SIMULATED = "simulated"
 """Key of a node's config, or environment variable: the device shares its machine, whose free memory says nothing."""
 _UNLIMITED = 2**60
+_NO_TORCH = "this needs torch, which the device has not: there, pip install 'fedprune[device-torch]'"
 
 
 def client_app(more: Mapping[str, Half] = MappingProxyType({})) -> ClientApp:
@@ -119,15 +120,22 @@ def _within(has: int, compute: Callable[[], RecordDict], needs: int, of: str) ->
     try:
         return compute()
     except Exception as error:
+        if _lacks_torch(error):
+            raise RuntimeError(_NO_TORCH) from error
         if not needs or not _short_of_memory(error):
             raise
         # with more memory than it needs, as far as anybody can tell: so the server knows that the job failed
         return to_records(refusal)
 
 
-def _short_of_memory(error: BaseException | None) -> bool:
+def _lacks_torch(error: BaseException) -> bool:
+    """Whether an error, or one behind it, is that torch cannot be imported."""
+    return any(isinstance(e, ImportError) and (e.name or "").partition(".")[0] == "torch" for e in _behind(error))
+
+
+def _short_of_memory(error: BaseException) -> bool:
     """Whether an error, or one behind it, is memory that the system does not give: torch has no type of its own."""
-    while error is not None:
+    for each in _behind(error):
         words = (
             "bad_alloc",
             "allocate memory",
@@ -135,10 +143,15 @@ def _short_of_memory(error: BaseException | None) -> bool:
             "could not create a primitive",
             "could not create a memory",
         )
-        if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and any(w in str(error) for w in words)):
+        if isinstance(each, MemoryError) or (isinstance(each, RuntimeError) and any(w in str(each) for w in words)):
             return True
-        error = error.__cause__ or error.__context__
     return False
+
+
+def _behind(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _this_device(text: str, context: Context) -> Device:

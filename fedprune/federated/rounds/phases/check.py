@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil, inf
 from typing import Any
 
@@ -63,9 +64,9 @@ def device(self: Device, request: Payload) -> Payload:
     slow = {*np.unique(np.linspace(0, len(examples) - 1, few).astype(np.int64)).tolist()} if few else set()
     own = {name: value for name, value in request.tensors.items() if not name.startswith(FILE)}
     batch = Job.of(request.values).batch or _BATCH
-    predict = _predictor(self, request, own, batch)
+    predict, drawn = _predictor(self, request, own, batch)
     sums, at = zeros(task), 0
-    with draws.seeded(self.number("check")):
+    with drawn:
         for inputs, labels in self.batches(examples, batch):
             wanted = predict(inputs, labels)
             sums = added(sums, task.sums(wanted, labels))
@@ -85,13 +86,15 @@ def device(self: Device, request: Payload) -> Payload:
     return Payload({"examples": len(examples), **sums, "forms": found})
 
 
-def _predictor(self: Device, request: Payload, params: Params, most: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Outputs of the model that was trained, of at most so many inputs with their labels."""
+def _predictor(
+    self: Device, request: Payload, params: Params, most: int
+) -> tuple[Callable[[Tensor, Tensor], Tensor], AbstractContextManager[None]]:
+    """(outputs of the model that was trained, of at most so many inputs with their labels, within what it is asked)."""
     if (own := self.native(request, params)) is not None:
         run = native.at_rest(own, most)
-        return lambda inputs, labels: run(inputs, labels)[0]
+        return lambda inputs, labels: run(inputs, labels)[0], nullcontext()
     model = self.model(params)
-    return lambda inputs, labels: training.predict(model, [(inputs, labels)])
+    return lambda inputs, labels: training.predict(model, [(inputs, labels)]), draws.seeded(self.number("check"))
 
 
 def _outputs(form: str, file: bytes, inputs: Tensor, shape: tuple[int, ...]) -> Tensor:
