@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf, prod
 from typing import Any, get_type_hints
 
@@ -92,7 +92,10 @@ def _values(text: str) -> dict[str, Any]:
 
 
 def of_text(text: str, params: Params) -> Graph:
-    """The graph of `to_text` with these weights. ValueError where it is none, or they are not its own."""
+    """The graph of `to_text` in the place of whose weights are zeros, which take no room.
+
+    ValueError where it is none, or these weights, by whose names they go, are not its own.
+    """
     values = _values(text)
     values.pop("slots", None)
     try:
@@ -100,10 +103,14 @@ def of_text(text: str, params: Params) -> Graph:
         for place, fields in enumerate(values["operations"]):
             for key, value in fields.items():
                 if isinstance(value, dict) and "name" in value:
-                    tensors[f"{place}/{key}"] = params[value["name"]].reshape(value.pop("shape"))
+                    tensors[f"{place}/{key}"] = _placeholder(params[value["name"]], value.pop("shape"))
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a graph: {error}") from error
     return from_message(values, tensors)
+
+
+def _placeholder(of: Tensor, shape: Sequence[int]) -> Tensor:
+    return np.broadcast_to(np.zeros(1, of.dtype), of.reshape(shape).shape)
 
 
 class _Said(msgspec.Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from fedprune.experiment import Training
 from fedprune.graph import BatchNorm, Conv2d, Graph, Linear
 from fedprune.graph.message import of_text
+from fedprune.lazy import Lazy, joined
 from fedprune.native import library, program
 from fedprune.native.backwards import Asked
 from fedprune.native.machine import Machine
@@ -97,7 +99,7 @@ def train(
     total, sums, last = 0.0, zeros(task), math.nan
     values, gradients, velocity = (machine.part(each) for each in (held.values, held.gradients, held.velocity))
     start = values.copy() if steps.proximal else values
-    decayed = [slice(k.shift, k.shift + k.values) for name, k in held.trained.items() if model.params[name].ndim > 1]
+    decayed = [slice(k.shift, k.shift + k.values) for name, k in held.trained.items() if len(machine.shapes[name]) > 1]
     pruned = [
         (slice(k.shift, k.shift + k.values), masks[name].reshape(-1))
         for name, k in held.trained.items()
@@ -134,7 +136,7 @@ def train(
     name, value = largest(_named(machine))
     if not math.isfinite(value):
         raise Diverged(last, name, value, step)
-    return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model, plan, done)}
+    return Outcome(total, sums, seen), joined(model.params, machine.params(), _counted(model, plan, done))
 
 
 def arena_bytes(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> int:
@@ -264,10 +266,14 @@ def _trainable(graph: Graph) -> list[str]:
     return [each.name for each in own if each is not None]
 
 
-def _kept(model: Model, plan: Plan) -> dict[str, Tensor]:
+def _kept(model: Model, plan: Plan) -> Masks:
     """Masks by what is not 0, so that a sparse model is computed as one."""
     layers = [node.op.weight.name for node in plan.nodes if isinstance(node.op, Conv2d | Linear)]
-    return {name: model.params[name] != 0 for name in layers}
+    return Lazy({name: partial(_filled, model.params, name) for name in layers})
+
+
+def _filled(params: Params, name: str) -> Tensor:
+    return np.asarray(params[name] != 0)
 
 
 def _named(machine: Machine) -> dict[str, Tensor]:

@@ -26,6 +26,8 @@ from fedprune.federated.rounds.device import Device, own_device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import agree, evaluate, local_steps, measure, profile
 from fedprune.federated.rounds.phases import check as checking
+from fedprune.training import native
+from fedprune.training.lean import return_freed_memory
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, UNUSED, Payload
 
 Half = Callable[[Device, Payload], Payload]
@@ -84,7 +86,10 @@ def _reply(half: Half, part: Part, context: Context) -> RecordDict:
     def compute() -> RecordDict:
         values = values_of(part.records)
         device = _this_device(str(values.get("experiment", "")), context)
-        request = from_records(part.records, max_bytes=most_bytes(device, part.route, values, part.records))
+        most, natively = most_bytes(device, part.route, values, part.records), native.NET in values
+        if natively and not _simulated(context):
+            return_freed_memory()
+        request = from_records(part.records, max_bytes=most, lazily=natively)
         check(device, part.route, request)
         reply = half(device, request)
         more: dict[str, object] = {OF: of}

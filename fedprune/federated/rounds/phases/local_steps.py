@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from fedprune.data import Examples
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import divergence
+from fedprune.lazy import Lazy, joined, picked
 from fedprune.models import draws
 from fedprune.tasks import zeros
 from fedprune.training import native as natively
@@ -38,12 +40,12 @@ LOCAL = "local"
 
 def own_tensors(payload: Payload) -> Params:
     """The tensors of the device's own part of the model."""
-    return {name: value for name, value in payload.tensors.items() if not name.startswith((INNER, OWN, REPORT))}
+    return picked(payload.tensors, lambda name: not name.startswith((INNER, OWN, REPORT)))
 
 
 def everything(params: Params, memory: Params) -> Params:
     """What a device sends by default."""
-    return {**params, **memory}
+    return joined(params, memory)
 
 
 def device(self: Device, request: Payload) -> Payload:
@@ -122,9 +124,9 @@ def _natively(self: Device, request: Payload, model: natively.Model, local: Loca
         outcome, state = training.Outcome(0.0, zeros(self.task), 0), own_tensors(request)
     values = {"examples": len(examples), "loss": outcome.loss, **outcome.sums, "seen": outcome.examples}
     sent = (local.sends or everything)(state, {})
-    tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
+    tensors = Lazy({name if name in state else OWN + name: partial(sent.__getitem__, name) for name in sent})
     said, evidence = _reports(self, local, Model(state, request.masks), request, job)
-    return Payload({**values, **said}, {**tensors, **evidence})
+    return Payload({**values, **said}, joined(tensors, evidence))
 
 
 def _sgd(self: Device, request: Payload) -> Sgd:

@@ -1,0 +1,51 @@
+"""Tensors that are made each time they are asked for, so that of a large model one layer at a time is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from fedprune.types import Params, Tensor
+
+
+class Lazy(Mapping[str, Tensor]):
+    """Named tensors by how each is made; one that is asked for twice is made twice, and is the asker's own."""
+
+    def __init__(self, made: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._made = made
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor, made anew."""
+        return self._made[name]()
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is one, which is not made for that."""
+        return name in self._made
+
+    def __iter__(self) -> Iterator[str]:
+        """Names, in order."""
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._made)
+
+
+def picked(tensors: Params, wanted: Callable[[str], bool]) -> Params:
+    """Those whose names are wanted; none is made yet.
+
+    >>> import numpy as np
+    >>> list(picked({"a": np.zeros(1), "b": np.zeros(2)}, lambda name: name == "b"))
+    ['b']
+    """
+    return Lazy({name: partial(tensors.__getitem__, name) for name in tensors if wanted(name)})
+
+
+def joined(*several: Params) -> Params:
+    """All of them, under a name that occurs twice the last one; none is made yet.
+
+    >>> import numpy as np
+    >>> joined({"a": np.zeros(1)}, {"a": np.ones(1)})["a"].tolist()
+    [1.0]
+    """
+    return Lazy({name: partial(tensors.__getitem__, name) for tensors in several for name in tensors})
