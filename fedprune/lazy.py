@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-from fedprune.types import Params, Tensor
+import numpy as np
+
+from fedprune.types import BoolTensor, Params, Tensor
 
 
 class Lazy(Mapping[str, Tensor]):
@@ -34,7 +36,6 @@ class Lazy(Mapping[str, Tensor]):
 def picked(tensors: Params, wanted: Callable[[str], bool]) -> Params:
     """Those whose names are wanted; none is made yet.
 
-    >>> import numpy as np
     >>> list(picked({"a": np.zeros(1), "b": np.zeros(2)}, lambda name: name == "b"))
     ['b']
     """
@@ -44,8 +45,27 @@ def picked(tensors: Params, wanted: Callable[[str], bool]) -> Params:
 def joined(*several: Params) -> Params:
     """All of them, under a name that occurs twice the last one; none is made yet.
 
-    >>> import numpy as np
     >>> joined({"a": np.zeros(1)}, {"a": np.ones(1)})["a"].tolist()
     [1.0]
     """
     return Lazy({name: partial(tensors.__getitem__, name) for tensors in several for name in tensors})
+
+
+def shrunk(mask: BoolTensor) -> Callable[[], BoolTensor]:
+    """How to make a flat mask again, which meanwhile takes a bit a position, or four bytes for each that is kept.
+
+    >>> shrunk(np.array([True, False]))().tolist()
+    [True, False]
+    """
+    size = mask.size
+    if 32 * np.count_nonzero(mask) > size or size > 2**32:
+        bits = np.packbits(mask)
+        return lambda: np.unpackbits(bits, count=size).view(np.bool_)
+    at = np.flatnonzero(mask).astype(np.uint32)
+
+    def make() -> BoolTensor:
+        whole = np.zeros(size, np.bool_)
+        whole[at] = True
+        return whole
+
+    return make

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from fedprune.tasks import CLASSIFICATION, Task, added, zeros
 from fedprune.training import Outcome, steps_plainly
 from fedprune.training.batches import Batches
 from fedprune.training.divergence import Diverged, exploded, largest
-from fedprune.training.lean import PLAIN, Lean, parts
+from fedprune.training.lean import PLAIN, Lean, parts, return_freed_memory
 from fedprune.training.optimisers import PLAIN_STEPS, Steps
 from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor, TopK
 
@@ -89,12 +89,11 @@ def train(
 
     Batches are of at most so many ``examples``. `divergence.Diverged` as in `fedprune.training.train`.
     """
-    plan, held, whole = _planned(model, masks, examples, lean, smoothing)
-    loss = model.loss(smoothing)
-    machine, lone = _with_lone(
-        plan, held, whole, lambda rest: program.training(plan, held, loss, model.each, at_rest=rest)
-    )
+    plan, held, programs = _planned(model, masks, examples, lean, smoothing)
+    machine, whole, lone = Machine(plan, held, programs), programs[0], programs[-1]
     machine.load(model.params)
+    if lean != PLAIN:
+        return_freed_memory()
     first, step, done, seen = first_loss, 0, 0, 0
     total, sums, last = 0.0, zeros(task), math.nan
     values, gradients, velocity = (machine.part(each) for each in (held.values, held.gradients, held.velocity))
@@ -141,15 +140,28 @@ def train(
 
 def arena_bytes(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN) -> int:
     """What `train` takes for weights, activations, gradients and all else, of batches of so many examples."""
-    _, held, whole = _planned(model, masks, examples, lean, 0.0)
-    return 4 * program.laid_out([whole], held)
+    _, held, programs = _planned(model, masks, examples, lean, 0.0)
+    return 4 * program.laid_out(programs, held)
 
 
-def _planned(model: Model, masks: Masks, examples: int, lean: Lean, smoothing: float) -> tuple[Plan, State, Program]:
+def _planned(
+    model: Model, masks: Masks, examples: int, lean: Lean, smoothing: float
+) -> tuple[Plan, State, list[Program]]:
+    """(plan, state, the program and, where it is another, that for batches of a single example)."""
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    held = state(list(plan.nodes), masks)
-    cuts = program.possible_cuts(plan) if lean.recompute else ()
-    return plan, held, program.training(plan, held, model.loss(smoothing), model.each, cuts=cuts)
+    held, loss = state(list(plan.nodes), masks), model.loss(smoothing)
+
+    def made(cuts: Sequence[int], at_rest: frozenset[str] = frozenset()) -> Program:
+        return program.training(plan, held, loss, model.each, at_rest, cuts=cuts)
+
+    cuts: Sequence[int] = ()
+    if lean.recompute:
+        # more cuts keep more tensors, fewer compute more at once: which takes less is for the model to say
+        possible = program.possible_cuts(plan)
+        ways = [possible[every - 1 :: every] for every in (1, 2, 3)]
+        cuts = min(ways, key=lambda way: program.laid_out([made(way)], held))
+    rest = _alone(plan)
+    return plan, held, [made(cuts), *([made(cuts, rest)] if rest else [])]
 
 
 def _counted(model: Model, plan: Plan, batches: int) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.counter_rng import uniforms
-from fedprune.lazy import Lazy
+from fedprune.lazy import Lazy, shrunk
 from fedprune.pruning.topk import top_k
 from fedprune.types import BoolTensor, Masks, Params, Tensor
 from fedprune.wire.mask_code import (
@@ -170,12 +170,12 @@ def decode(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**3
 def opened(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**31) -> Params:
     """As ``decode``, and refuses what it refuses; but each tensor is made when it is asked for.
 
-    Meanwhile it takes the bytes of its message, and where a mask travels as gaps, a bit a position.
+    Meanwhile it takes the bytes of its message, and a mask a bit a position, or four bytes for each that is kept.
 
     >>> opened(encode({"w": np.array([0.0, 1.5, 0.0])}))["w"]
     array([0. , 1.5, 0. ])
     """
-    return Lazy(dict(_read(data, known, max_bytes, _packed)))
+    return Lazy(dict(_read(data, known, max_bytes, shrunk)))
 
 
 def _read(data: bytes | memoryview, known: Masks, max_bytes: int, hold: _Hold) -> Iterator[tuple[str, _Make]]:
@@ -251,7 +251,7 @@ def _read_tensor(reader: Reader, name: str, known: Masks, max_bytes: int, hold: 
             raise WireError("sent under a known mask, but none is given")
         if mask.dtype != np.bool_ or mask.shape != shape or bytes(payload.take(4)) != _fingerprint(mask.reshape(-1)):
             raise WireError("sent under another mask than the one given")
-        where = functools.partial(known.__getitem__, name)
+        where: _Make = functools.partial(known.__getitem__, name)
     else:
         mask = decode_mask(payload.take(payload.varint()), shape, max_bytes)
         where = hold(mask)
@@ -277,11 +277,6 @@ def _values(payload: Reader, dtype: np.dtype[Any], count: int, max_bytes: int, h
 
 def _as_it_is(mask: BoolTensor) -> _Make:
     return lambda: mask
-
-
-def _packed(mask: BoolTensor) -> _Make:
-    bits, size = np.packbits(mask), mask.size
-    return lambda: unpack(bits, size)
 
 
 def _bytes(flat: Tensor) -> memoryview:

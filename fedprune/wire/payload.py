@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fedprune import wire
-from fedprune.lazy import picked, joined
+from fedprune.lazy import joined, picked
 from fedprune.types import Masks, Params
 
 _LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverged is large; sums of it stay finite
