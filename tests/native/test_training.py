@@ -141,6 +141,16 @@ def test_micro_batches_recomputed_without_norms_end_in_the_same_bits() -> None:
     assert apart(whole, cut) == 0
 
 
+@pytest.mark.parametrize("name", ["resnet8", "dscnn", "har_cnn"])
+def test_what_is_computed_twice_takes_no_room(name: str) -> None:
+    """Of a chain of layers too, whose norms read what is not kept."""
+    shape = {"dscnn": (1, 49, 10), "har_cnn": (9, 128)}.get(name, (3, 32, 32))
+    model = models.build(name, shape, 10)
+    own = native.Model(trace(model, torch.zeros(1, *shape)), training.state_of(model))
+    whole, again = (native.arena_bytes(own, {}, 16, Lean(recompute=each)) for each in (False, True))
+    assert again < 0.9 * whole
+
+
 def test_divergence_names_what_is_largest() -> None:
     _, own, masks, batches = case("digits_cnn", (1, 8, 8))
     with pytest.raises(Diverged, match="the loss is"):

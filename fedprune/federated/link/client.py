@@ -86,10 +86,12 @@ def _reply(half: Half, part: Part, context: Context) -> RecordDict:
     def compute() -> RecordDict:
         values = values_of(part.records)
         device = _this_device(str(values.get("experiment", "")), context)
-        most, natively = most_bytes(device, part.route, values, part.records), native.NET in values
-        if natively and not _simulated(context):
+        most = most_bytes(device, part.route, values, part.records)
+        # torch has the model whole in any case, and a simulation has more memory than time
+        lazily = native.NET in values and not _simulated(context)
+        if lazily:
             return_freed_memory()
-        request = from_records(part.records, max_bytes=most, lazily=natively)
+        request = from_records(part.records, max_bytes=most, lazily=lazily)
         check(device, part.route, request)
         reply = half(device, request)
         more: dict[str, object] = {OF: of}
