@@ -11,7 +11,7 @@ import pytest
 from fedprune import pruning
 
 _PRUNING = [found.name for found in pkgutil.walk_packages(pruning.__path__, "fedprune.pruning.")]
-PURE = [*_PRUNING, "fedprune.aggregation", "fedprune.wire"]
+PURE = [*_PRUNING, "fedprune.aggregation", "fedprune.lazy", "fedprune.wire"]
 OTHERS = [
     "fedprune.runs.int8_facts",
     "fedprune.runs.report.warned",

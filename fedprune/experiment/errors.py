@@ -1,6 +1,5 @@
 """What is wrong with an experiment in one line: the key, what was found there, what would be right."""
 
-import difflib
 import re
 from collections.abc import Mapping
 
@@ -20,6 +19,8 @@ def explain(message: str, tables: Tables) -> str:
     if unknown := re.search(r"unknown field `(.*)`", text, re.DOTALL):
         name = unknown[1] if re.fullmatch(r"[\w-]+", unknown[1]) else repr(unknown[1])
         keys = list(tables.get(_any_of(path), tables[""]).__struct_fields__)
+        import difflib  # which a device seldom needs
+
         close = difflib.get_close_matches(name, keys, 1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(sorted(keys))}"
         return f"{'.'.join(filter(None, [path, name]))}: unknown key; {hint}"

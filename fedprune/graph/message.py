@@ -96,7 +96,10 @@ def _values(text: str) -> dict[str, Any]:
 
 
 def of_text(text: str, params: Params) -> Graph:
-    """The graph of `to_text` with these weights, or narrower ones. ValueError where it is none, or not theirs."""
+    """The graph of `to_text` for these weights or narrower ones; in their place are zeros, which take no room.
+
+    ValueError where it is none, or these weights, by whose names they go, are not its own.
+    """
     values = _values(text)
     values.pop("slots", None)
     try:
@@ -106,7 +109,7 @@ def of_text(text: str, params: Params) -> Graph:
             for key, value in fields.items():
                 if isinstance(value, dict) and "name" in value:
                     shape = tuple(value.pop("shape"))
-                    tensors[f"{place}/{key}"] = _shaped(params[value["name"]], shape)
+                    tensors[f"{place}/{key}"] = _placeholder(params[value["name"]], shape)
                     narrower |= tensors[f"{place}/{key}"].shape != shape
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a graph: {error}") from error
@@ -128,6 +131,10 @@ def _shaped(value: Tensor, whole: tuple[int, ...]) -> Tensor:
     if value.ndim != len(whole) or any(side > most for side, most in zip(value.shape, whole, strict=True)):
         raise ValueError(f"a parameter of shape {value.shape}, where the graph has {whole}")
     return value
+
+
+def _placeholder(of: Tensor, whole: tuple[int, ...]) -> Tensor:
+    return np.broadcast_to(np.zeros(1, of.dtype), _shaped(of, whole).shape)
 
 
 class _Said(msgspec.Struct):

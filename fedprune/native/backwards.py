@@ -63,6 +63,8 @@ class Backwards:
     forwards: Forwards
     needed: frozenset[str]
     """Tensors whose gradients anything needs."""
+    output: str
+    """The tensor that is read when all is done."""
     halos: Mapping[str, Halo]
     """Of gradients."""
     gradients: dict[str, Held] = field(default_factory=dict)
@@ -202,8 +204,10 @@ class Backwards:
         maps, norm, name = self.forwards.maps, self.forwards.norms[node.output], node.inputs[0]
         other, adds = NO_MAP, 0
         if node.other is not None and node.other in self.needed:
-            into, adds = self.gradient(node.other)
-            other = into.map
+            # in the place of the output, of which each value is read for the last time just before
+            taken = node.output != self.output and self._takes_over(node.other, maps[node.output])
+            into, known = self.gradient(node.other)
+            other, adds = into.map, int(known and not taken)
         scale = self.state.value(op.weight.name) if op.weight is not None else None
         to = [self.state.gradient(each.name) if each is not None else None for each in (op.weight, op.bias)]
         self.framed.add(g.buffer)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from math import prod
 
 import numpy as np
 
 from fedprune.graph import parameters
+from fedprune.lazy import Lazy
 from fedprune.native import library
 from fedprune.native.arena import ALIGNMENT, Buffer
 from fedprune.native.program import Plan, Program, laid_out
@@ -31,24 +34,23 @@ class Machine:
             for buffer, values in each.constants:
                 self.arena[buffer.at : buffer.at + values.size].view(np.int32)[:] = values
             each.constants.clear()
-        self._shapes = {each.name: each.value.shape for op in plan.graph.operations for each in parameters(op)}
+        self.shapes = {each.name: each.value.shape for op in plan.graph.operations for each in parameters(op)}
+        """As a model has them that was loaded."""
 
     def load(self, params: Params) -> None:
         """Take the values of all that the graph holds; pruned ones have no place."""
         for name, kept in self._all():
-            flat = np.asarray(params[name], np.float32).reshape(-1)
-            self.value(name)[:] = flat if kept.at is None else flat[kept.at]
-            self._shapes[name] = np.shape(params[name])
+            self.shapes[name] = _put(params[name], kept, self.value(name))
 
-    def params(self) -> dict[str, Tensor]:
-        """Copies of all that the graph holds, in full shapes."""
-        return {name: self._whole(name, kept, self.value(name)) for name, kept in self._all()}
+    def params(self) -> Params:
+        """All that the graph holds as it is now, in full shapes; each is made when it is asked for."""
+        return Lazy({n: partial(_whole, self.shapes[n], kept, self.value(n).copy()) for n, kept in self._all()})
 
     def gradients(self) -> dict[str, Tensor]:
         """What training programs have added up, by name, in full shapes, 0 where a weight has no place."""
         found = self.part(self.state.gradients)
         trained = self.state.trained.items()
-        return {n: self._whole(n, kept, found[kept.shift : kept.shift + kept.values]) for n, kept in trained}
+        return {n: _whole(self.shapes[n], kept, found[kept.shift : kept.shift + kept.values]) for n, kept in trained}
 
     def part(self, buffer: Buffer) -> Tensor:
         """What a buffer holds, to be read or changed."""
@@ -108,13 +110,20 @@ class Machine:
     def _all(self) -> list[tuple[str, Kept]]:
         return [*self.state.trained.items(), *self.state.still.items()]
 
-    def _whole(self, name: str, kept: Kept, values: Tensor) -> Tensor:
-        shape = self._shapes[name]
-        if kept.at is None:
-            return values.reshape(shape).copy()
-        whole = np.zeros(int(np.prod(shape)), np.float32)
-        whole[kept.at] = values
-        return whole.reshape(shape)
+
+def _put(tensor: Tensor, kept: Kept, into: Tensor) -> tuple[int, ...]:
+    """Takes a tensor's values; its shape."""
+    flat = np.asarray(tensor, np.float32).reshape(-1)
+    into[:] = flat if kept.at is None else flat[kept.at]
+    return tensor.shape
+
+
+def _whole(shape: tuple[int, ...], kept: Kept, values: Tensor) -> Tensor:
+    if kept.at is None:
+        return values.reshape(shape).copy()
+    whole = np.zeros(prod(shape), np.float32)
+    whole[kept.at] = values
+    return whole.reshape(shape)
 
 
 def _aligned(elements: int) -> Tensor:

@@ -166,7 +166,7 @@ def _backwards(
         for node in segment:
             emitter.run(node, wants.get(node.output))
     output = emitter.maps[plan.graph.outputs[0]]
-    back = Backwards(emitter, _needed(plan, state), plan.gradient_halos, grown=grown)
+    back = Backwards(emitter, _needed(plan, state), plan.graph.outputs[0], plan.gradient_halos, grown=grown)
     into, _ = back.gradient(plan.graph.outputs[0])
     loss(emitter, output, into, targets, losses)
     for at in reversed(range(len(segments))):
@@ -182,14 +182,18 @@ def _backwards(
 
 
 def possible_cuts(plan: Plan) -> list[int]:
-    """Numbers of nodes before which one tensor alone is live: the output of the node before."""
+    """Numbers of layers before which one tensor alone is live: the output of the node before.
+
+    What a norm, or a pool, reads is not kept: it is computed again with the layer before.
+    """
     last = {name: at for at, node in enumerate(plan.nodes) for name in node.inputs}
     last |= dict.fromkeys(plan.graph.outputs, len(plan.nodes))
     found, live = [], {plan.graph.input}
     for at, node in enumerate(plan.nodes):
         live.add(node.output)
         live = {name for name in live if last.get(name, -1) > at}
-        if live == {node.output} and at + 1 < len(plan.nodes):
+        layer = at + 1 < len(plan.nodes) and isinstance(plan.nodes[at + 1].op, Conv2d | Linear)
+        if live == {node.output} and layer:
             found.append(at + 1)
     return found
 

@@ -59,7 +59,7 @@ def entries(op: Conv2d | Linear, mask: Tensor | None) -> Entries:
     shape = (out, size // (out * own.rows * own.columns), own.rows, own.columns)
     if mask is None or np.count_nonzero(mask) >= DENSE * size:
         return Entries(shape, None, size)
-    kept = np.flatnonzero(mask)
+    kept = _int32(np.flatnonzero(mask))
     return Entries(shape, kept, len(kept))
 
 

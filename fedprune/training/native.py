@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from fedprune.experiment import Training
 from fedprune.graph import BatchNorm, Conv2d, Graph, Linear
 from fedprune.graph.message import of_text
+from fedprune.lazy import Lazy, joined
 from fedprune.native import library, program
 from fedprune.native.backwards import Asked
 from fedprune.native.machine import Machine
@@ -21,7 +23,7 @@ from fedprune.tasks import CLASSIFICATION, Task, added, zeros
 from fedprune.training import Outcome, native_steps, steps_plainly
 from fedprune.training.batches import Batches
 from fedprune.training.divergence import Diverged, exploded, largest
-from fedprune.training.lean import PLAIN, Lean, parts
+from fedprune.training.lean import PLAIN, Lean, parts, return_freed_memory
 from fedprune.training.native_steps import Form, Inner
 from fedprune.training.optimisers import PLAIN_STEPS, Steps
 from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor, TopK
@@ -93,9 +95,11 @@ def train(
     plan, forms = planned(model, masks, examples, lean, smoothing, inner)
     machine = _machine(plan, forms)
     machine.load(model.params)
+    if lean != PLAIN:
+        return_freed_memory()
     for form, each in zip(forms[1:], inner, strict=True):
         native_steps.load(machine, form, each)
-    move = native_steps.moved(machine, masks, model.params, sgd, steps)
+    move = native_steps.moved(machine, masks, sgd, steps)
     first, step, seen, done = first_loss, 0, 0, [0] * len(forms)
     total, sums, last = 0.0, zeros(task), math.nan
     for step, (inputs, labels) in enumerate(batches):
@@ -120,7 +124,7 @@ def train(
     for form, each, count in zip(forms[1:], inner, done[1:], strict=True):
         native_steps.store(machine, form, each)
         each.buffers.update(_counted(each.buffers, plan, count))
-    return Outcome(total, sums, seen), {**model.params, **machine.params(), **_counted(model.params, plan, done[0])}
+    return Outcome(total, sums, seen), joined(model.params, machine.params(), _counted(model.params, plan, done[0]))
 
 
 def planned(
@@ -128,12 +132,21 @@ def planned(
 ) -> tuple[Plan, list[Form]]:
     """What `train` runs, of batches of at most so many examples; nothing is placed yet."""
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    cuts = program.possible_cuts(plan) if lean.recompute else ()
     loss, rest = model.loss(smoothing), _alone(plan)
 
+    def made(held: State, cuts: Sequence[int], at_rest: frozenset[str] = frozenset()) -> Program:
+        return program.training(plan, held, loss, model.each, at_rest, cuts=cuts)
+
+    cuts: Sequence[int] = ()
+    if lean.recompute:
+        # more cuts keep more tensors, fewer compute more at once: which takes less is for the model to say
+        possible, held = program.possible_cuts(plan), state(list(plan.nodes), masks)
+        ways = [possible[every - 1 :: every] for every in (1, 2, 3)]
+        cuts = min(ways, key=lambda way: program.laid_out([made(held, way)], held))
+
     def programs(held: State) -> tuple[Program, Program]:
-        whole = program.training(plan, held, loss, model.each, cuts=cuts)
-        return whole, program.training(plan, held, loss, model.each, rest, cuts=cuts) if rest else whole
+        whole = made(held, cuts)
+        return whole, made(held, cuts, rest) if rest else whole
 
     return plan, native_steps.forms(list(plan.nodes), masks, inner, programs)
 
@@ -273,10 +286,14 @@ def _trainable(graph: Graph) -> list[str]:
     return [each.name for each in own if each is not None]
 
 
-def kept_of(model: Model) -> dict[str, Tensor]:
+def kept_of(model: Model) -> Masks:
     """Masks by what is not 0, so that a sparse model is computed as one."""
     layers = [op.weight.name for op in model.graph.operations if isinstance(op, Conv2d | Linear)]
-    return {name: model.params[name] != 0 for name in layers}
+    return Lazy({name: partial(_filled, model.params, name) for name in layers})
+
+
+def _filled(params: Params, name: str) -> Tensor:
+    return np.asarray(params[name] != 0)
 
 
 def _named(machine: Machine) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from fedprune.native.program import Program
 from fedprune.native.state import State, state
 from fedprune.pruning.masks import intersect
 from fedprune.training.optimisers import Steps
-from fedprune.types import Masks, Params, Sgd, Tensor
+from fedprune.types import Masks, Sgd, Tensor
 
 
 class Inner(NamedTuple):
@@ -92,12 +92,12 @@ def store(machine: Machine, form: Form, of: Inner) -> None:
         of.buffers[name][:] = machine.value(name, form.held)
 
 
-def moved(machine: Machine, masks: Masks, params: Params, sgd: Sgd, steps: Steps) -> Callable[[], None]:
+def moved(machine: Machine, masks: Masks, sgd: Sgd, steps: Steps) -> Callable[[], None]:
     """What moves a model by the gradients that are there: masked SGD, with what the experiment asks of each step."""
     held = machine.state
     values, gradients, velocity = (machine.part(each) for each in (held.values, held.gradients, held.velocity))
     start = values.copy() if steps.proximal else values
-    decayed = [slice(k.shift, k.shift + k.values) for name, k in held.trained.items() if params[name].ndim > 1]
+    decayed = [slice(k.shift, k.shift + k.values) for name, k in held.trained.items() if len(machine.shapes[name]) > 1]
     pruned = [
         (slice(k.shift, k.shift + k.values), masks[name].reshape(-1))
         for name, k in held.trained.items()

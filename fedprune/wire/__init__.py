@@ -13,16 +13,18 @@ A mask code is a byte that says its form, then:
 Counts are LEB128 varints, names UTF-8 after their length. Nothing is pickled, and every value keeps its bits.
 """
 
+import functools
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fedprune.counter_rng import uniforms
+from fedprune.lazy import Lazy, shrunk
 from fedprune.pruning.topk import top_k
-from fedprune.types import BoolTensor, Masks, Tensor
+from fedprune.types import BoolTensor, Masks, Params, Tensor
 from fedprune.wire.mask_code import (
     GAPS,
     MAX_POSITIONS,
@@ -35,7 +37,7 @@ from fedprune.wire.mask_code import (
     varint,
 )
 
-__all__ = ["FRAME", "WireError", "decode", "decode_mask", "encode", "encode_mask", "seed_mask"]
+__all__ = ["FRAME", "WireError", "decode", "decode_mask", "encode", "encode_mask", "opened", "seed_mask"]
 
 VERSION = 1
 _EMPTY, _FULL, _BITMAP, _SEED = 0, 1, 2, 3
@@ -46,6 +48,9 @@ _MAX_DIMENSIONS = 32  # numpy 1's limit
 FRAME = 128
 """What each tensor counts besides its own bytes and its name's where they are bounded: many empty ones cost too."""
 _NONE: Mapping[str, Any] = {}
+_Make = Callable[[], Tensor]
+_Hold = Callable[[BoolTensor], _Make]
+"""How a mask is kept until it is asked for."""
 
 
 def seed_mask(seed: int, name: str, shape: tuple[int, ...], kept: int) -> BoolTensor:
@@ -131,16 +136,20 @@ def encode(tensors: Mapping[str, Tensor], known: Masks = _NONE, seeds: Mapping[s
     >>> len(encode(weights)), len(encode(weights, known={"w": weights["w"] != 0}))
     (58, 52)
     """
-    parts: list[bytes] = [bytes([VERSION]), varint(len(tensors))]
-    for name, tensor in tensors.items():
+    parts: list[Any] = [bytes([VERSION]), varint(len(tensors))]
+    for name in tensors:
         try:
-            form, payload = _encode_tensor(tensor, known.get(name), seeds.get(name))
-            code = _TYPES.index(tensor.dtype.newbyteorder("<"))
-            shape = b"".join(map(varint, (tensor.ndim, *tensor.shape)))
+            parts += _framed(name, tensors[name], known.get(name), seeds.get(name))
         except WireError as error:
             raise WireError(f"{error}: {name}") from None
-        parts += [text(name), bytes([code | form << 4]), shape, varint(sum(map(len, payload))), *payload]
     return b"".join(parts)
+
+
+def _framed(name: str, tensor: Tensor, known: Tensor | None, seed: tuple[int, str] | None) -> list[Any]:
+    form, payload = _encode_tensor(tensor, known, seed)
+    code = _TYPES.index(tensor.dtype.newbyteorder("<"))
+    shape = b"".join(map(varint, (tensor.ndim, *tensor.shape)))
+    return [text(name), bytes([code | form << 4]), shape, varint(sum(map(len, payload))), *payload]
 
 
 def decode(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**31) -> dict[str, Tensor]:
@@ -155,23 +164,40 @@ def decode(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**3
     >>> decode(encode({"w": np.array([0.0, 1.5, 0.0])}, masks), masks)
     {'w': array([0. , 1.5, 0. ])}
     """
+    return {name: make() for name, make in _read(data, known, max_bytes, _as_it_is)}
+
+
+def opened(data: bytes | memoryview, known: Masks = _NONE, max_bytes: int = 2**31) -> Params:
+    """As ``decode``, and refuses what it refuses; but each tensor is made when it is asked for.
+
+    Meanwhile it takes the bytes of its message, and a mask a bit a position, or four bytes for each that is kept.
+
+    >>> opened(encode({"w": np.array([0.0, 1.5, 0.0])}))["w"]
+    array([0. , 1.5, 0. ])
+    """
+    return Lazy(dict(_read(data, known, max_bytes, shrunk)))
+
+
+def _read(data: bytes | memoryview, known: Masks, max_bytes: int, hold: _Hold) -> Iterator[tuple[str, _Make]]:
+    """Each tensor's name and how to make it, once all is checked that could be wrong with it."""
     reader = Reader(data)
     version = reader.byte()
     if version != VERSION:
         raise WireError(f"unknown version {version} of the wire format; this library reads {VERSION}")
-    tensors: dict[str, Tensor] = {}
+    names: set[str] = set()
     left = max_bytes
     for _ in range(reader.varint()):
         name = reader.text()
         try:
-            if name in tensors:
+            if name in names:
                 raise WireError("malformed: a name occurs twice")
-            tensors[name] = _decode_tensor(reader, known.get(name), left)
+            size, make = _read_tensor(reader, name, known, left, hold)
         except WireError as error:
             raise WireError(f"{error}: {name[:80]!r}") from None
-        left -= tensors[name].nbytes + len(name) + FRAME
+        yield name, make
+        names.add(name)
+        left -= size + len(name) + FRAME
     reader.end()
-    return tensors
 
 
 def _encode_tensor(tensor: Tensor, known: Tensor | None, seed: tuple[int, str] | None) -> tuple[int, list[Any]]:
@@ -200,7 +226,8 @@ def _encode_tensor(tensor: Tensor, known: Tensor | None, seed: tuple[int, str] |
     return _DENSE, [_bytes(flat)]
 
 
-def _decode_tensor(reader: Reader, known: Tensor | None, max_bytes: int) -> Tensor:
+def _read_tensor(reader: Reader, name: str, known: Masks, max_bytes: int, hold: _Hold) -> tuple[int, _Make]:
+    """(bytes that the tensor takes, how to make it)."""
     code = reader.byte()
     form = code >> 4
     if code & 15 >= len(_TYPES) or form > _KNOWN:
@@ -214,30 +241,42 @@ def _decode_tensor(reader: Reader, known: Tensor | None, max_bytes: int) -> Tens
     if math.prod(side or 1 for side in shape) * dtype.itemsize > max_bytes:
         raise WireError(f"{dtype.name} {shape} exceeds the {max_bytes} bytes left of the limit")
     payload = Reader(reader.take(reader.varint()))
+    size = math.prod(shape)
     if form == _DENSE:
-        return _values(payload, dtype, math.prod(shape), max_bytes).reshape(shape)
-    mask: Tensor
+        values = _values(payload, dtype, size, max_bytes, hold)
+        return size * dtype.itemsize, lambda: values().reshape(shape)
     if form == _KNOWN:
-        if known is None:
+        mask = known.get(name)
+        if mask is None:
             raise WireError("sent under a known mask, but none is given")
-        if known.dtype != np.bool_ or known.shape != shape or bytes(payload.take(4)) != _fingerprint(known.reshape(-1)):
+        if mask.dtype != np.bool_ or mask.shape != shape or bytes(payload.take(4)) != _fingerprint(mask.reshape(-1)):
             raise WireError("sent under another mask than the one given")
-        mask = known.reshape(-1)
+        where: _Make = functools.partial(known.__getitem__, name)
     else:
-        mask = decode_mask(payload.take(payload.varint()), (math.prod(shape),), max_bytes)
-    flat = np.zeros(mask.size, dtype=dtype.newbyteorder("="))
-    flat[mask] = _values(payload, dtype, int(np.count_nonzero(mask)), max_bytes)
-    return flat.reshape(shape)
+        mask = decode_mask(payload.take(payload.varint()), shape, max_bytes)
+        where = hold(mask)
+    values = _values(payload, dtype, int(np.count_nonzero(mask)), max_bytes, hold)
+
+    def make() -> Tensor:
+        flat = np.zeros(size, dtype=dtype.newbyteorder("="))
+        flat[where().reshape(-1)] = values()
+        return flat.reshape(shape)
+
+    return size * dtype.itemsize, make
 
 
-def _values(payload: Reader, dtype: np.dtype[Any], count: int, max_bytes: int) -> Tensor:
-    """All that is left of ``payload``, as ``count`` values, writable."""
+def _values(payload: Reader, dtype: np.dtype[Any], count: int, max_bytes: int, hold: _Hold) -> _Make:
+    """How to make ``count`` values, writable, of all that is left of ``payload``."""
     if dtype == np.bool_:
-        return decode_mask(payload.rest(), (count,), max_bytes)
+        return hold(decode_mask(payload.rest(), (count,), max_bytes))
     data = payload.rest()
     if len(data) != count * dtype.itemsize:
         raise WireError(f"malformed: {len(data)} bytes for {count} values of {dtype.name}")
-    return np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+    return lambda: np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))
+
+
+def _as_it_is(mask: BoolTensor) -> _Make:
+    return lambda: mask
 
 
 def _bytes(flat: Tensor) -> memoryview:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from fedprune import wire
+from fedprune.lazy import joined, picked
 from fedprune.types import Masks, Params
 
 _LARGEST, _LARGEST_FLOAT = 2.0**63, 1e300  # the loss of a model that has diverged is large; sums of it stay finite
 
 
+_NONE: Masks = MappingProxyType({})
 REFUSED, MEMORY, OF, SECONDS, UNUSED, DIVERGED = "refused", "memory_bytes", "of", "seconds", "unused", "diverged"
 COMPILED, TRAINER = "compiled", "trainer"
 TRAINERS = "native", "torch"
@@ -29,6 +32,31 @@ class Payload(NamedTuple):
     """Named tensors; one named in ``masks`` travels as its kept values alone."""
     masks: Masks = MappingProxyType({})
     """Masks that the receiver does not have yet."""
+
+
+def to_blobs(payload: Payload, known: Masks = _NONE) -> dict[str, bytes]:
+    """A payload's masks and tensors as bytes. ``known`` are masks that the receiver holds: they shorten the tensors."""
+    under = picked(joined(known, payload.masks), payload.tensors.__contains__)
+    blobs = {
+        "masks": wire.encode(payload.masks) if payload.masks else b"",
+        "tensors": wire.encode(payload.tensors, under) if payload.tensors else b"",
+    }
+    return {name: data for name, data in blobs.items() if data}
+
+
+def from_blobs(
+    values: Mapping[str, Any], blobs: Mapping[str, bytes], known: Masks = _NONE, max_bytes: int = 2**31,
+    *, lazily: bool = False,
+) -> Payload:  # fmt: skip
+    """The payload of ``to_blobs``, with these values; ``lazily``, each tensor is made when it is asked for.
+
+    WireError where anything of it is damaged or, before allocating, where its tensors or its masks would take more
+    than ``max_bytes``.
+    """
+    read = wire.opened if lazily else wire.decode
+    masks = read(blobs["masks"], max_bytes=max_bytes) if "masks" in blobs else {}
+    tensors = read(blobs["tensors"], joined(known, masks), max_bytes) if "tensors" in blobs else {}
+    return Payload(values, tensors, masks)
 
 
 def number(payload: Payload, key: str, *, least: float = -math.inf) -> float:

@@ -22,12 +22,15 @@ SGD = Sgd(0.01, 0.9)
 def main() -> None:
     folder = Path(sys.argv[1])
     job = json.loads((folder / "job.json").read_text())
-    with np.load(folder / "params.npz") as file:
-        params = {name: file[name] for name in file.files}
-    found = {"native": natively, "torch": in_torch, "message": of_a_message}[job["way"]](job, params, folder)
+    ways = {"native": natively, "torch": in_torch, "bytes": of_bytes, "message": of_a_message}
+    found = ways[job["way"]](job, folder)
+    print(json.dumps({"peak_bytes": peak_bytes(), **found, "torch": "torch" in sys.modules}))
+
+
+def peak_bytes() -> int:
+    """Of this process, so far."""
     status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
-    print(json.dumps({**found, "peak_bytes": peak, "torch": "torch" in sys.modules}))
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
 
 
 def batches(job: dict[str, Any]) -> list[tuple[Tensor, Tensor]]:
@@ -54,25 +57,49 @@ class Clock:
         self.seconds.append(time.process_time() - started)
 
 
-def natively(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
-    from fedprune.budgets import natively
+def weights(folder: Path) -> Params:
+    with np.load(folder / "params.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def natively(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     from fedprune.training import native
     from fedprune.training.lean import Lean
 
+    params = weights(folder)
     masks = {name.removeprefix("mask/"): value for name, value in params.items() if name.startswith("mask/")}
     model = native.model(job["net"], {name: value for name, value in params.items() if "/" not in name})
-    clock, lean = Clock(batches(job)), Lean(recompute=job["recompute"])
-    native.train(model, clock, SGD, masks, examples=job["batch"], lean=lean)
-    arena = natively.training(model, masks, job["batch"], lean).total
-    return {"seconds": min(clock.seconds[:-1]), "arena_bytes": arena}
+    clock = Clock(batches(job))
+    native.train(model, clock, SGD, masks, examples=job["batch"], lean=Lean(recompute=job["recompute"]))
+    return {"seconds": min(clock.seconds[:-1])}
 
 
-def in_torch(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
+def of_bytes(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a device does with a training message, from its bytes to the reply's, and no library to bring them."""
+    from fedprune.training import native
+    from fedprune.training.lean import Lean, return_freed_memory
+    from fedprune.wire.payload import Payload, from_blobs, to_blobs
+
+    return_freed_memory()
+    blobs = {path.stem: path.read_bytes() for path in folder.glob("*.blob")}
+    request = from_blobs({}, blobs, lazily=True)
+    model, lean = native.model(job["net"], request.tensors), Lean(recompute=job["recompute"])
+    _, trained = native.train(model, batches(job), SGD, request.masks, examples=job["batch"], lean=lean)
+    reply = to_blobs(Payload({}, trained), request.masks)
+    said = peak_bytes()
+    from fedprune.budgets import natively as budgets
+
+    arena = budgets.training(model, request.masks, job["batch"], lean).total
+    return {"peak_bytes": said, "arena_bytes": arena, "reply_bytes": len(reply["tensors"])}
+
+
+def in_torch(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     import torch
 
     from fedprune import models, training
 
     training.one_thread()
+    params = weights(folder)
     masks = {name.removeprefix("mask/"): value for name, value in params.items() if name.startswith("mask/")}
     model = models.build(job["model"], tuple(job["shape"]), 10)
     if len(job["shape"]) == 3:
@@ -83,7 +110,7 @@ def in_torch(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any
     return {"seconds": min(clock.seconds[:-1])}
 
 
-def of_a_message(job: dict[str, Any], params: Params, folder: Path) -> dict[str, Any]:
+def of_a_message(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What a device does with a message of Flower's, from its bytes to the reply's."""
     from flwr.app import Context, RecordDict
 

@@ -23,7 +23,7 @@ from fedprune.graph.message import to_text
 from fedprune.pruning import masks
 from fedprune.training.native import NET
 from fedprune.types import Masks, Params
-from fedprune.wire.payload import Payload
+from fedprune.wire.payload import Payload, to_blobs
 from simulations.benchmarks import _memory_device, _training_device
 from simulations.benchmarks._memory_device import SHAPES
 from simulations.benchmarks._report import Figure, write
@@ -74,6 +74,8 @@ def ran(case: Case, way: str, *, masked: bool = False, request: bytes = b"") -> 
         folder = Path(name)
         (folder / "job.json").write_text(json.dumps(job))
         (folder / "request").write_bytes(request)
+        for kind, blob in to_blobs(Payload({}, params, kept)).items():
+            (folder / f"{kind}.blob").write_bytes(blob)
         np.savez(folder / "params.npz", **params, **{f"mask/{key}": mask for key, mask in kept.items()})  # type: ignore[arg-type]
         command = [sys.executable, "-m", _training_device.__name__, name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -119,11 +121,12 @@ def main() -> None:
         shown.add_row(name, *cells)
     console.print(shown)
     if not quick:
-        little = ran(LITTLE, "native")
+        little = ran(LITTLE, "bytes")
         peak, arena = little["peak_bytes"] / 1e6, little["arena_bytes"] / 1e6
         figures["resnet18_d001_peak_mb"] = Figure(peak, "MB", "lower", 64, {"of it the arena": arena})
         console.print(
-            f"resnet18 at 0.01, batch 8, blocks recomputed: {peak:.0f} MB, of it {arena:.0f} the arena; at most 64"
+            f"a training message of resnet18 at 0.01, batch 8, blocks recomputed: {peak:.0f} MB, of it {arena:.0f} the "
+            "arena; at most 64"
         )
     client = Case("dscnn", 0.1)
     sizes = {engine: ran(client, "message", request=message(client, engine)) for engine in ("native", "torch")}

@@ -1,6 +1,7 @@
 """Laws of the wire: what goes in comes out, near the entropy bound, and no bytes crash a receiver."""
 
 import math
+import tracemalloc
 from collections.abc import Callable
 
 import hypothesis.extra.numpy as hnp
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from fedprune.counter_rng import generator, uniforms
-from fedprune.wire import WireError, decode, decode_mask, encode, encode_mask, seed_mask
+from fedprune.wire import WireError, decode, decode_mask, encode, encode_mask, opened, seed_mask
 
 TYPES = ["?", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8"]
 SHAPES = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=9)
@@ -115,6 +116,41 @@ def test_under_a_known_mask_only_its_values_travel(tensor: np.ndarray, seed: int
             encode({"w": tensor}, known={"w": mask})
 
 
+@settings(deadline=None)
+@given(st.dictionaries(st.text(max_size=8), tensors(), max_size=4), st.integers(0, 99), st.sampled_from([0.02, 0.5]))
+def test_a_message_that_is_opened_gives_what_decoding_gives(
+    named: dict[str, np.ndarray], seed: int, density: float
+) -> None:
+    """In every form, as often as it is asked for, under masks that are themselves opened."""
+    masks = {n: generator(seed, n).random(named[n].shape) < density for n in [*named][::2]}
+    masks["seeded"] = seed_mask(seed, "seeded", (90,), 4)
+    kept = {n: np.where(masks[n], t, np.zeros((), t.dtype)) if n in masks else t for n, t in named.items()}
+    sent, known = encode(masks, seeds={"seeded": (seed, "seeded")}), {n: masks[n] for n in masks if n in named}
+    data = encode(kept, known)
+    both = opened(sent)
+    for lazy, right in ((both, decode(sent)), (opened(data, both), decode(data, known))):
+        assert list(lazy) == list(right)
+        for name, tensor in right.items():
+            assert same(lazy[name], tensor)
+            lazy[name][...] = 1  # an asker's own
+            assert same(lazy[name], tensor)
+
+
+def test_a_large_message_that_is_opened_takes_little() -> None:
+    masks = {name: random_mask(2**20, density, ord(name)) for name, density in (("a", 0.01), ("b", 0.3))}
+    named = {name: mask * np.float32(1.5) for name, mask in masks.items()}
+    sent, data = encode(masks), encode(named, masks)
+    alone = encode({"c": named["a"]})
+    tracemalloc.start()
+    both = opened(sent)
+    kept = [both, opened(data, both), opened(alone)]
+    took, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept
+    assert took < 2 * 4 * 0.0101 * 2**20 + 2**17 + 2**14  # positions, twice; a bit a position; names
+    assert peak < 2 * 2**20 * 8  # of one mask, which takes a tenth of the most that decoding it may
+
+
 def test_known_masks_must_be_the_same_on_both_sides() -> None:
     mask = random_mask(100, 0.4)
     data = encode({"w": mask * 2.0}, known={"w": mask})
@@ -178,7 +214,9 @@ def test_damaged_messages_never_crash(data: st.DataObject) -> None:
         message[data.draw(st.integers(0, last))] ^= 1 << data.draw(st.integers(0, 7))
     cut = message[: data.draw(st.integers(0, len(message)))]
     for damaged in (message, cut, cut + b"\0"):
-        assert "\n" not in complaint(lambda d=damaged: decode(bytes(d), {"k": random_mask(500, 0.5)}, max_bytes=CAP))
+        said = complaint(lambda d=damaged: decode(bytes(d), {"k": random_mask(500, 0.5)}, max_bytes=CAP))
+        assert "\n" not in said
+        assert complaint(lambda d=damaged: opened(bytes(d), {"k": random_mask(500, 0.5)}, max_bytes=CAP)) == said
 
 
 @settings(max_examples=400, deadline=None)

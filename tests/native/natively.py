@@ -59,15 +59,18 @@ def in_torch(model: nn.Module, inputs: Tensor, labels: Tensor) -> Ran:
 
 
 def natively(
-    model: nn.Module, masks: Masks, inputs: Tensor, labels: Tensor, *, at_a_time: int = 0, recompute: bool = False,
+    model: nn.Module, masks: Masks, inputs: Tensor, labels: Tensor, *, at_a_time: int = 0, recompute: int = 0,
     threads: int = 1, instructions: str = "",
 ) -> Ran:  # fmt: skip
-    """By the native trainer, ``at_a_time`` examples in the arena (0: all)."""
+    """By the native trainer, ``at_a_time`` examples in the arena (0: all).
+
+    All is computed twice that lies between two of the places where it may be cut, of which every ``recompute``-th is.
+    """
     graph = trace(model, inputs)
     assert not_covered(graph) is None
     plan = program.plan(graph, at_a_time or len(labels))
     held = state(list(plan.nodes), masks)
-    cuts = program.possible_cuts(plan) if recompute else ()
+    cuts = program.possible_cuts(plan)[recompute - 1 :: recompute] if recompute else ()
     own = program.training(plan, held, program.cross_entropy(plan.sizes[graph.outputs[0]].channels), cuts=cuts)
     machine = Machine(plan, held, [own], threads=threads, instructions=instructions)
     machine.load({name: value.detach().numpy() for name, value in unique_state(model).items()})

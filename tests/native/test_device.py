@@ -13,35 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device_messages import EXPERIMENT, Asked, phases, pruned, sent
 
-from fedprune.aggregation import pooled
-from fedprune.experiment import for_devices, parse, to_json
-from fedprune.export import litert
-from fedprune.federated.link.records import from_records, to_records
+from fedprune.experiment import parse
+from fedprune.federated.link.records import from_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
-from fedprune.federated.rounds.phases import Phase, check, evaluate, measure, profile, train
+from fedprune.federated.rounds.phases import evaluate, measure, train
 from fedprune.graph import width
 from fedprune.graph.coupling import coupled_channels
 from fedprune.native import library
-from fedprune.pruning import masks
-from fedprune.pruning.candidates import Pool
 from fedprune.pruning.parts import statistics
-from fedprune.runs import shipping
 from fedprune.runs.setting import Setting, prepare
-from fedprune.training import state_of
 from fedprune.types import Ask, Part
 from fedprune.wire.payload import REFUSED
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
-EXPERIMENT = {
-    "name": "digits",
-    "model": "digits_cnn",
-    "rounds": 3,
-    "data": {"name": "digits", "partition": "iid", "devices": 2, "examples": 200, "public": 0.2},
-    "method": {"name": "fedtiny", "density": 0.2, "pool": 2, "period": 1, "stop": 2},
-    "training": {"engine": "native", "batch": 16},
-}
 DEVICE = """
 import pickle, sys
 class NoTorch:
@@ -63,24 +50,6 @@ pickle.dump([reply(*each) for each in asked], open(sys.argv[2], "wb"))
 """
 
 
-def phases(setting: Setting, state: State) -> list[Phase[Any]]:
-    rng = np.random.default_rng(1)
-    pool = Pool([{n: rng.random(mask.shape) < 0.5 for n, mask in state.masks.items()} for _ in range(2)], pooled)
-    layers = dict.fromkeys(state.masks, 5)
-    graph = shipping.shipped(setting, state)
-    return [
-        profile.profile(),
-        train.train(setting.experiment, 1, setting.method),
-        evaluate.evaluate(setting.task),
-        measure.measure(Ask("top_gradients", layers), 1),
-        measure.measure(Ask("bn_statistics", pool), 1),
-        measure.measure(Ask("losses", pool), 1),
-        measure.measure(Ask("counts", 10), 1),
-        measure.measure(Ask("ranges", graph), 1),
-        check.check({"float": litert.write_float(graph)}, 1.0, setting.task),
-    ]
-
-
 def parts_of(setting: Setting, state: State) -> list[tuple[State, Job]]:
     """(a state with parts, a job on one): single weights with a smaller one along, and whole channels."""
     own, rng = statistics(state.params), np.random.default_rng(2)
@@ -93,36 +62,24 @@ def parts_of(setting: Setting, state: State) -> list[tuple[State, Job]]:
     return [(nested, Job("large", inner=("small",), inner_steps=1)), (narrow, Job("narrow", structured=True))]
 
 
-Asked = tuple[Phase[Any], State, Job]
-
-
 def answered(setting: Setting, asked: Sequence[Asked], folder: Path) -> list[tuple[Any, Any]]:
     """(request, reply, or what was raised) of each phase, by a device that cannot import torch."""
-    sent = []
-    for phase, state, job in asked:
-        request = phase.request(state, job)
-        values = {**request.values, "experiment": to_json(for_devices(setting.experiment)), **setting.more()}
-        sent.append((phase.route, to_records(request._replace(values=values))))
-    (folder / "asked").write_bytes(pickle.dumps(sent))
+    messages = sent(setting, asked)
+    (folder / "asked").write_bytes(pickle.dumps(messages))
     command = [sys.executable, "-c", DEVICE, str(folder / "asked"), str(folder / "replies")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     replies = pickle.loads((folder / "replies").read_bytes())
-    return [(records, reply) for (_, records), reply in zip(sent, replies, strict=True)]
+    return [(records, reply) for (_, records), reply in zip(messages, replies, strict=True)]
 
 
 @pytest.fixture(scope="module")
-def pruned() -> tuple[Setting, State]:
-    setting = prepare(parse(EXPERIMENT, "test"), "test")
-    params = state_of(setting.model())
-    kept = {name: np.random.default_rng(0).random(params[name].shape) < 0.2 for name in setting.layers}
-    return setting, State(1, masks.apply(params, kept), kept)
+def run() -> tuple[Setting, State]:
+    return pruned()
 
 
-def test_every_message_of_native_training_is_answered_without_torch(
-    pruned: tuple[Setting, State], tmp_path: Path
-) -> None:
-    setting, whole = pruned
+def test_every_message_of_native_training_is_answered_without_torch(run: tuple[Setting, State], tmp_path: Path) -> None:
+    setting, whole = run
     asked: list[Asked] = [(phase, whole, Job()) for phase in phases(setting, whole)]
     for state, job in parts_of(setting, whole):
         asked += [
@@ -140,9 +97,9 @@ def test_every_message_of_native_training_is_answered_without_torch(
 
 
 def test_what_needs_torch_is_refused_in_a_line_that_names_what_to_install(
-    pruned: tuple[Setting, State], tmp_path: Path
+    run: tuple[Setting, State], tmp_path: Path
 ) -> None:
-    setting, state = pruned
+    setting, state = run
     gradients = measure.measure(Ask("gradients", tuple(setting.layers)), 1)
     other = prepare(parse({**EXPERIMENT, "training": {"engine": "torch"}}, "test"), "test")
     training = train.train(setting.experiment, 3, setting.method)

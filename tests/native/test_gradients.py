@@ -104,6 +104,19 @@ class Doubled(nn.Module):
         return logits
 
 
+class Summed(nn.Module):
+    """A norm's result and what it is added to are the outputs themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.norm = nn.Linear(12, 6), nn.Linear(6, 6), nn.BatchNorm1d(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x.flatten(1))
+        logits: torch.Tensor = self.norm(self.second(torch.relu(y))) + y
+        return logits
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(21, 17), nn.BatchNorm1d(17), nn.ReLU(), nn.Linear(17, 5))
 
@@ -118,6 +131,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "squeezed": (Squeezed, (3, 8, 10), 4),
     "twice": (Twice, (4, 21), 3),
     "doubled": (Doubled, (2, 5, 6), 3),
+    "summed": (Summed, (3, 4), 6),
     "pools that overlap": (pools_that_overlap, (2, 10, 11), 3),
 }
 

@@ -39,11 +39,13 @@ def test_threads_change_nothing(threads: int) -> None:
     assert same(natively(model, masks, *batch, threads=threads), natively(model, masks, *batch))
 
 
-def test_blocks_computed_twice_change_nothing() -> None:
-    model = models.build("resnet8", (3, 16, 16), 10)
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize(("name", "shape"), [("resnet8", (3, 16, 16)), ("dscnn", (1, 49, 10)), ("vgg11", (3, 32, 32))])
+def test_blocks_computed_twice_change_nothing(name: str, shape: tuple[int, ...], every: int) -> None:
+    model = models.build(name, shape, 10)
     masks = masked(model, 0.3)
-    batch = batch_of((3, 16, 16), 10, 12)
-    assert same(natively(model, masks, *batch, recompute=True), natively(model, masks, *batch))
+    batch = batch_of(shape, 10, 12)
+    assert same(natively(model, masks, *batch, recompute=every), natively(model, masks, *batch))
 
 
 @pytest.mark.parametrize("instructions", ["baseline", "avx2"])

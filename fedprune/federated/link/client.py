@@ -26,6 +26,8 @@ from fedprune.federated.rounds.device import Device, own_device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import agree, evaluate, local_steps, measure, profile
 from fedprune.federated.rounds.phases import check as checking
+from fedprune.training import native
+from fedprune.training.lean import return_freed_memory
 from fedprune.wire.payload import MEMORY, OF, REFUSED, SECONDS, UNUSED, Payload
 
 Half = Callable[[Device, Payload], Payload]
@@ -85,7 +87,12 @@ def _reply(half: Half, part: Part, context: Context) -> RecordDict:
     def compute() -> RecordDict:
         values = values_of(part.records)
         device = _this_device(str(values.get("experiment", "")), context)
-        request = from_records(part.records, max_bytes=most_bytes(device, part.route, values, part.records))
+        most = most_bytes(device, part.route, values, part.records)
+        # torch has the model whole in any case, and a simulation has more memory than time
+        lazily = native.NET in values and not _simulated(context)
+        if lazily:
+            return_freed_memory()
+        request = from_records(part.records, max_bytes=most, lazily=lazily)
         check(device, part.route, request)
         reply = half(device, request)
         more: dict[str, object] = {OF: of}

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedprune import __version__, wire
+from fedprune import __version__
 from fedprune.types import Masks
-from fedprune.wire.payload import Payload
+from fedprune.wire.payload import Payload, from_blobs, to_blobs
 
 _TENSORS, _VALUES = "fedprune.tensors", "fedprune.values"
 _MOST_VALUES = 2**22  # as JSON; a graph of a thousand operations is a tenth of it
@@ -18,14 +18,7 @@ _MOST_VALUES = 2**22  # as JSON; a graph of a thousand operations is a tenth of 
 
 def to_records(payload: Payload, known: Masks | None = None) -> RecordDict:
     """Flower's records of a payload. ``known`` are masks that the receiver holds: they shorten the tensors."""
-    known = {**(known or {}), **payload.masks}
-    arrays = {
-        "masks": wire.encode(payload.masks) if payload.masks else b"",
-        "tensors": wire.encode(payload.tensors, {k: v for k, v in known.items() if k in payload.tensors})
-        if payload.tensors
-        else b"",
-    }
-    record = ArrayRecord({name: _as_array(data) for name, data in arrays.items() if data})
+    record = ArrayRecord({name: _as_array(data) for name, data in to_blobs(payload, known or {}).items()})
     values = ConfigRecord({"json": msgspec.json.encode(dict(payload.values))})
     return RecordDict({_TENSORS: record, _VALUES: values})
 
@@ -44,8 +37,10 @@ def values_of(records: RecordDict) -> dict[str, Any]:
     return values
 
 
-def from_records(records: RecordDict, known: Masks | None = None, max_bytes: int = 2**31) -> Payload:
-    """The payload of ``to_records``.
+def from_records(
+    records: RecordDict, known: Masks | None = None, max_bytes: int = 2**31, *, lazily: bool = False
+) -> Payload:
+    """The payload of ``to_records``; ``lazily``, each tensor is made when it is asked for.
 
     ValueError (or wire.WireError, its subclass) where it is damaged or, before allocating, where its tensors or its
     masks would take more than ``max_bytes``.
@@ -55,10 +50,7 @@ def from_records(records: RecordDict, known: Masks | None = None, max_bytes: int
         blobs = {name: array.data for name, array in records.array_records[_TENSORS].items()}
     except KeyError as error:
         raise ValueError(f"not a fedprune message: {error}") from error
-    masks = wire.decode(blobs["masks"], max_bytes=max_bytes) if "masks" in blobs else {}
-    known = {**(known or {}), **masks}
-    tensors = wire.decode(blobs["tensors"], known, max_bytes) if "tensors" in blobs else {}
-    return Payload(values, tensors, masks)
+    return from_blobs(values, blobs, known or {}, max_bytes, lazily=lazily)
 
 
 def stamp(records: RecordDict, route: str, round: str) -> str:

@@ -21,6 +21,7 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import agree, evaluate, measure, profile, train
 from fedprune.federated.rounds.phases import check as checking
 from fedprune.federated.rounds.phases.local_steps import LOCAL, OWN, own_tensors
+from fedprune.lazy import picked
 from fedprune.measures import Kind
 from fedprune.models import Slot
 from fedprune.types import Local, Masks, Params
@@ -94,12 +95,12 @@ def check(device: Device, route: str, request: Payload) -> None:
         kind.accepts(device.slots(request.values), request)
         return
     if kind is not None:
-        own = {name: value for name, value in request.tensors.items() if "/" not in name}
+        own = picked(request.tensors, lambda name: "/" not in name)
         _model(device.slots(request.values), own, request.masks)
         kind.accepts(device.slots(request.values), request)
         return
-    mine = {name: value for name, value in own_tensors(request).items() if not name.startswith(checking.FILE)}
-    apart = {name: value for name, value in request.tensors.items() if name not in mine}
+    mine = picked(own_tensors(request), lambda name: not name.startswith(checking.FILE))
+    apart = picked(request.tensors, lambda name: name not in mine)
     _model(device.slots(request.values), mine, request.masks)
     if route == train.ROUTE:
         _memory(device, request)
@@ -113,11 +114,12 @@ def check(device: Device, route: str, request: Payload) -> None:
 def _memory(device: Device, request: Payload) -> None:
     """Of the method's memory exactly what the device's half of it reads or trains, and no number that is none."""
     local = device.local(Job.of(request.values).size) if request.values.get(LOCAL) else Local()
-    given = {name.removeprefix(OWN): value for name, value in request.tensors.items() if name.startswith(OWN)}
+    given = {name.removeprefix(OWN): name for name in request.tensors if name.startswith(OWN)}
     if given.keys() != {*local.reads, *local.trains}:
         differ = sorted(given.keys() ^ {*local.reads, *local.trains})[:3]
         raise ValueError(f"not the memory of the method; these differ: {differ}")
-    for name, value in given.items():
+    for name, sent in given.items():
+        value = request.tensors[sent]
         if value.dtype.kind == "f" and not np.isfinite(value).all():
             raise ValueError(f"{name} of the method's memory holds a value that is not finite")
 

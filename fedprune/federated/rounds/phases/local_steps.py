@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from fedprune.data import Examples
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.phases import divergence
+from fedprune.lazy import Lazy, joined, picked
 from fedprune.models import draws
 from fedprune.tasks import zeros
 from fedprune.training import native as natively
@@ -39,12 +41,12 @@ LOCAL = "local"
 
 def own_tensors(payload: Payload) -> Params:
     """The tensors of the device's own part of the model."""
-    return {name: value for name, value in payload.tensors.items() if not name.startswith((INNER, OWN, REPORT))}
+    return picked(payload.tensors, lambda name: not name.startswith((INNER, OWN, REPORT)))
 
 
 def everything(params: Params, memory: Params) -> Params:
     """What a device sends by default."""
-    return {**params, **memory}
+    return joined(params, memory)
 
 
 def device(self: Device, request: Payload) -> Payload:
@@ -111,9 +113,9 @@ def _natively(self: Device, request: Payload, model: natively.Model, local: Loca
         inner = _inner(request, len(job.inner))
     values = {TRAINER: "native", **_sums(examples, outcome)}
     sent = (local.sends or everything)(state, {})
-    tensors = {name if name in state else OWN + name: value for name, value in sent.items()}
+    tensors = Lazy({name if name in state else OWN + name: partial(sent.__getitem__, name) for name in sent})
     said, evidence = _reports(self, local, Model(state, request.masks), request, job)
-    return Payload({**values, **turns.said, **said}, {**tensors, **_buffers(inner), **evidence})
+    return Payload({**values, **turns.said, **said}, joined(tensors, _buffers(inner), evidence))
 
 
 def _sums(examples: Examples, outcome: training.Outcome) -> dict[str, float]:
