@@ -204,12 +204,13 @@ class Backwards:
         if node.other is not None and node.other in self.needed:
             into, adds = self.gradient(node.other)
             other = into.map
-        scale = self.state.value(op.weight.name) if op.weight is not None else None
+        scale = [self.state.value(each.name) if each is not None else None for each in (op.weight, op.bias)]
+        y = maps[node.output].map if node.other is not None else NO_MAP
         to = [self.state.gradient(each.name) if each is not None else None for each in (op.weight, op.bias)]
         self.framed.add(g.buffer)
         self.emit(
-            Kind.NORMALISE_BACK, maps[name].map, maps[node.output].map, g.map, other, g.size, *g.halo, Place(norm.mean),
-            Place(norm.inverse), scale, *to, int(node.output in self.forwards.at_rest), adds, clip,
+            Kind.NORMALISE_BACK, maps[name].map, y, g.map, other, g.size, *g.halo, Place(norm.mean),
+            Place(norm.inverse), *scale, *to, int(node.output in self.forwards.at_rest), adds, clip,
         )  # fmt: skip
         if not self._takes_over(name, g):
             self._passes_on(name, g.map)

@@ -101,10 +101,10 @@ struct Normalise {
 
 // g becomes the gradient of x from that of y, and its halo 0; that of other is added to, or set
 struct NormaliseBack {
-    Map x, y, g, other;
+    Map x, y, g, other;               // y.at -1: nothing was added, so that x tells which values were clipped
     Size size;
     i64 rows, columns;  // of g's halo
-    i64 mean, inverse, weight, weight_gradient, bias_gradient;
+    i64 mean, inverse, weight, bias, weight_gradient, bias_gradient;
     i64 at_rest, other_accumulate;
     Clip clip;
 };
@@ -205,7 +205,7 @@ enum Kind {
 };
 
 constexpr i64 FIELDS = 40;  // of a step, its kind first
-constexpr i64 LAYOUT = 3;   // another number whenever anything above is another
+constexpr i64 LAYOUT = 4;   // another number whenever anything above is another
 
 struct Batch {
     float* arena;
