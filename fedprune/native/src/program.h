@@ -28,7 +28,8 @@ struct Clip {
 struct Gather {
     Map y, x;
     Size size;                                  // rows, height, width of y
-    i64 starts, offsets, index, weights, bias;  // index and bias: -1 is none
+    i64 blocks, starts;                         // entries lie by blocks, and by rows in each: (blocks, rows) and the end
+    i64 offsets, index, weights, bias;          // index and bias: -1 is none
     i64 accumulate;
     i64 sums, shift;  // -1, or where sums of y - shift and of its square go, a lane each: (groups, rows, 2, lanes)
     Clip clip;
@@ -205,7 +206,7 @@ enum Kind {
 };
 
 constexpr i64 FIELDS = 40;  // of a step, its kind first
-constexpr i64 LAYOUT = 4;   // another number whenever anything above is another
+constexpr i64 LAYOUT = 5;   // another number whenever anything above is another
 
 struct Batch {
     float* arena;
