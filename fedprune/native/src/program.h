@@ -28,7 +28,7 @@ struct Clip {
 struct Gather {
     Map y, x;
     Size size;                                  // rows, height, width of y
-    i64 blocks, starts;                         // entries lie by blocks, and by rows in each: (blocks, rows) and the end
+    i64 blocks, starts;                         // entries lie by blocks and rows: (blocks, rows), and the end
     i64 offsets, index, weights, bias;          // index and bias: -1 is none
     i64 accumulate;
     i64 sums, shift;  // -1, or where sums of y - shift and of its square go, a lane each: (groups, rows, 2, lanes)
