@@ -208,12 +208,13 @@ class Backwards:
             taken = node.output != self.output and self._takes_over(node.other, maps[node.output])
             into, known = self.gradient(node.other)
             other, adds = into.map, int(known and not taken)
-        scale = self.state.value(op.weight.name) if op.weight is not None else None
+        scale = [self.state.value(each.name) if each is not None else None for each in (op.weight, op.bias)]
+        y = maps[node.output].map if node.other is not None else NO_MAP
         to = [self.state.gradient(each.name) if each is not None else None for each in (op.weight, op.bias)]
         self.framed.add(g.buffer)
         self.emit(
-            Kind.NORMALISE_BACK, maps[name].map, maps[node.output].map, g.map, other, g.size, *g.halo, Place(norm.mean),
-            Place(norm.inverse), scale, *to, int(node.output in self.forwards.at_rest), adds, clip,
+            Kind.NORMALISE_BACK, maps[name].map, y, g.map, other, g.size, *g.halo, Place(norm.mean),
+            Place(norm.inverse), *scale, *to, int(node.output in self.forwards.at_rest), adds, clip,
         )  # fmt: skip
         if not self._takes_over(name, g):
             self._passes_on(name, g.map)

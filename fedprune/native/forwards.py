@@ -109,7 +109,7 @@ class Forwards:
 
     def _weighted(self, op: Conv2d | Linear, x: Held, y: Held, clip: Clip, wants_sums: str | None) -> None:
         own, of = window(op), self.state.entries(op.weight.name)
-        reads = forwards(own, of, x.map)
+        reads = forwards(own, of, x.map, in_blocks=True)
         bias = self.state.value(op.bias.name) if op.bias is not None else None
         sums = shift = None
         if wants_sums is not None:
@@ -135,7 +135,9 @@ class Forwards:
             return
         starts = self.state.constant(reads.starts)
         index = self.state.constant(reads.index) if reads.index is not None else None
-        self.emit(Kind.GATHER, y, x, size, starts, offsets, index, weights, bias, adds, sums, shift, clip)
+        self.emit(
+            Kind.GATHER, y, x, size, reads.blocks, starts, offsets, index, weights, bias, adds, sums, shift, clip
+        )  # fmt: skip
 
     def _norm(self, node: Node, op: BatchNorm, y: Held, clip: Clip) -> None:
         x, names = self.maps[node.inputs[0]], (op.mean.name, op.variance.name)

@@ -13,7 +13,7 @@ from fedprune.native.arena import Buffer
 from fedprune.types import Tensor
 
 FIELDS = 40
-LAYOUT = 3
+LAYOUT = 5
 """Of the steps, as in src/program.h: a library of another one is not run."""
 
 

@@ -14,6 +14,10 @@ from fedprune.types import Tensor
 
 DENSE = 0.5
 """From this density on, all weights of a layer are multiplied: kernels for rows that read the same are faster."""
+BLOCK = 32
+"""Channels of which the nearest cache holds what a tile of a few positions reads."""
+ENTRIES = 16
+"""So many a row and block, on average, make up for a sum that is put away and taken up again with each block."""
 
 
 class Window(NamedTuple):
@@ -65,8 +69,12 @@ def entries(op: Conv2d | Linear, mask: Tensor | None) -> Entries:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Of a sparse layer: starts of rows, offsets of entries and which value each has (None: in order), int32."""
+    """Of a sparse layer: starts of rows, offsets of entries and which value each has (None: in order), int32.
 
+    Entries lie by ``blocks`` of the channels that they read, and by rows in each.
+    """
+
+    blocks: int
     starts: Tensor
     offsets: Tensor
     index: Tensor | None
@@ -132,8 +140,8 @@ def _taps(kernel: int, stride: int, before: int, dilation: int, given: int, firs
     ]
 
 
-def forwards(own: Window, of: Entries, x: Map) -> Rows | Shared:
-    """How a layer reads its input, whose map begins at its first position."""
+def forwards(own: Window, of: Entries, x: Map, *, in_blocks: bool = False) -> Rows | Shared:
+    """How a layer reads its input, whose map begins at its first position; entries in order, unless in blocks."""
     out, inside, _, _ = of.shape
     every = inside * own.rows * own.columns
     o, c, a, b = np.unravel_index(np.arange(every) if of.at is None else of.at, of.shape)
@@ -141,8 +149,8 @@ def forwards(own: Window, of: Entries, x: Map) -> Rows | Shared:
     if of.dense:
         rows = out // own.groups * every
         return Shared(_int32(c * x.channel + place), _int32(np.arange(every)), every, rows, inside * x.channel)
-    offsets = (o // (out // own.groups) * inside + c) * x.channel + place
-    return Rows(_int32(np.searchsorted(o, np.arange(out + 1))), _int32(offsets), None)
+    channel = o // (out // own.groups) * inside + c
+    return _rows(o, channel, channel * x.channel + place, np.arange(len(o)), out, in_blocks=in_blocks)
 
 
 def backwards(own: Window, of: Entries, x: Size, g: Map) -> list[Phase]:
@@ -179,10 +187,20 @@ def _transposed(
     used = np.flatnonzero(here_a[a] & here_b[b])
     o, c, a, b = o[used], c[used], a[used], b[used]
     channel = o // each * inside + c
-    order = np.argsort(channel, kind="stable")
-    offsets = (o * g.channel + top[a] * g.row + left[b] * g.step)[order]
-    starts = np.searchsorted(channel[order], np.arange(x.channels + 1))
-    return Rows(_int32(starts), _int32(offsets), _int32(used[order]))
+    offsets = o * g.channel + top[a] * g.row + left[b] * g.step
+    return _rows(channel, o, offsets, used, x.channels, in_blocks=True)
+
+
+def _rows(row: Tensor, channel: Tensor, offsets: Tensor, index: Tensor, rows: int, *, in_blocks: bool) -> Rows:
+    """Entries of rows, each of which reads a channel; those of a row stay in order, so that its sum is the same."""
+    blocks = int(channel.max(initial=0)) // BLOCK + 1
+    if not in_blocks or len(row) < ENTRIES * rows * blocks:
+        blocks = 1
+    key = channel // BLOCK * rows + row if blocks > 1 else row
+    order = np.argsort(key, kind="stable")
+    starts = np.searchsorted(key[order], np.arange(blocks * rows + 1))
+    moved = not np.array_equal(index[order], np.arange(len(order)))
+    return Rows(blocks, _int32(starts), _int32(offsets[order]), _int32(index[order]) if moved else None)
 
 
 def _int32(values: Tensor) -> Tensor:

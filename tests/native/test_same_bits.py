@@ -8,7 +8,7 @@ from natively import apart, batch_of, in_torch, masked, natively, same
 from torch import nn
 
 from fedprune import models
-from fedprune.native import library
+from fedprune.native import library, weights
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
 
@@ -37,6 +37,21 @@ def test_threads_change_nothing(threads: int) -> None:
     masks = masked(model, 0.3)
     batch = batch_of((3, 16, 16), 10, 12)
     assert same(natively(model, masks, *batch, threads=threads), natively(model, masks, *batch))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_channels_read_in_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(
+        nn.Conv2d(3, 70, 3), nn.ReLU(), nn.Conv2d(70, 37, 3, 2, 1), nn.BatchNorm2d(37), nn.ReLU6(),
+        nn.Conv2d(37, 40, (3, 2)), nn.ReLU(), nn.Flatten(), nn.Linear(40 * 15, 10),
+    )  # fmt: skip
+    masks = masked(model, 0.2)
+    batch = batch_of((3, 12, 13), 10, 21)
+    in_blocks = natively(model, masks, *batch, threads=threads)
+    assert apart(in_blocks, in_torch(model, *batch), masks) < 2e-4
+    monkeypatch.setattr(weights, "ENTRIES", 10**6)
+    assert same(natively(model, masks, *batch), in_blocks)
 
 
 @pytest.mark.parametrize("every", [1, 2, 3])

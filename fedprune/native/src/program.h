@@ -28,7 +28,8 @@ struct Clip {
 struct Gather {
     Map y, x;
     Size size;                                  // rows, height, width of y
-    i64 starts, offsets, index, weights, bias;  // index and bias: -1 is none
+    i64 blocks, starts;                         // entries lie by blocks and rows: (blocks, rows), and the end
+    i64 offsets, index, weights, bias;          // index and bias: -1 is none
     i64 accumulate;
     i64 sums, shift;  // -1, or where sums of y - shift and of its square go, a lane each: (groups, rows, 2, lanes)
     Clip clip;
@@ -101,10 +102,10 @@ struct Normalise {
 
 // g becomes the gradient of x from that of y, and its halo 0; that of other is added to, or set
 struct NormaliseBack {
-    Map x, y, g, other;
+    Map x, y, g, other;               // y.at -1: nothing was added, so that x tells which values were clipped
     Size size;
     i64 rows, columns;  // of g's halo
-    i64 mean, inverse, weight, weight_gradient, bias_gradient;
+    i64 mean, inverse, weight, bias, weight_gradient, bias_gradient;
     i64 at_rest, other_accumulate;
     Clip clip;
 };
@@ -205,7 +206,7 @@ enum Kind {
 };
 
 constexpr i64 FIELDS = 40;  // of a step, its kind first
-constexpr i64 LAYOUT = 3;   // another number whenever anything above is another
+constexpr i64 LAYOUT = 5;   // another number whenever anything above is another
 
 struct Batch {
     float* arena;
