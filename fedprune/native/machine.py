@@ -31,9 +31,9 @@ class Machine:
         self.arena = _aligned(self.elements)
         self.tables = {program: encoded(program.steps) for program in programs}
         for each in (state, *beside):
-            for buffer, values in each.constants:
+            while each.constants:  # each is let go as soon as it is copied
+                buffer, values = each.constants.pop()
                 self.arena[buffer.at : buffer.at + values.size].view(np.int32)[:] = values
-            each.constants.clear()
         self.shapes = {each.name: each.value.shape for op in plan.graph.operations for each in parameters(op)}
         """As a model has them that was loaded."""
 

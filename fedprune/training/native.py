@@ -28,6 +28,7 @@ from fedprune.training.native_steps import Form, Inner
 from fedprune.training.optimisers import PLAIN_STEPS, Steps
 from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor, TopK
 
+_LARGE = 2**23  # elements of an arena, from which on it is worth the time to give memory back
 _COUNT, _MEAN = "num_batches_tracked", "running_mean"
 
 
@@ -95,7 +96,7 @@ def train(
     plan, forms = planned(model, masks, examples, lean, smoothing, inner)
     machine = _machine(plan, forms)
     machine.load(model.params)
-    if lean != PLAIN:
+    if lean != PLAIN or machine.elements > _LARGE:
         return_freed_memory()
     for form, each in zip(forms[1:], inner, strict=True):
         native_steps.load(machine, form, each)
@@ -137,12 +138,13 @@ def planned(
     def made(held: State, cuts: Sequence[int], at_rest: frozenset[str] = frozenset()) -> Program:
         return program.training(plan, held, loss, model.each, at_rest, cuts=cuts)
 
-    cuts: Sequence[int] = ()
-    if lean.recompute:
+    def chosen() -> Sequence[int]:
         # more cuts keep more tensors, fewer compute more at once: which takes less is for the model to say
         possible, held = program.possible_cuts(plan), state(list(plan.nodes), masks)
         ways = [possible[every - 1 :: every] for every in (1, 2, 3)]
-        cuts = min(ways, key=lambda way: program.laid_out([made(held, way)], held))
+        return min(ways, key=lambda way: program.laid_out([made(held, way)], held))
+
+    cuts = chosen() if lean.recompute else ()
 
     def programs(held: State) -> tuple[Program, Program]:
         whole = made(held, cuts)

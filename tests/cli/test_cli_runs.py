@@ -197,8 +197,8 @@ def test_too_few_devices_end_with_1_and_the_command_to_go_on(
     fedprune: Callable[..., tuple[int, str, str]], world: Path
 ) -> None:
     code, _, err = fedprune(
-        "simulate", str(world / "tiny.toml"), "--set", "training.learning_rate=1e39", "--set", "method.name=fedavg",
-        "--set", "method={name='fedavg'}", "--workers", "1",
+        "simulate", str(world / "tiny.toml"), "--set", "training.learning_rate=1e39", "--set", "training.engine=torch",
+        "--set", "method.name=fedavg", "--set", "method={name='fedavg'}", "--workers", "1",
     )  # fmt: skip
     assert code == 1
     first, second, third = err.strip().splitlines()

@@ -10,6 +10,7 @@ import brought_data
 import c99_runs
 import numpy as np
 from brought import Row
+from flwr.serverapp import Grid
 
 from fedprune import graph as graphs
 from fedprune import tasks
@@ -85,9 +86,12 @@ def brought(row: Row, path: Path) -> Brought:
     apart = RunFolder(path.with_name("undisturbed"))
     apart.begin(experiment)
     whole = list[State]()
-    _HERE(2, None, lambda grid: whole.append(
-        rounds(link(grid, experiment, lambda row: None, None, setting.holds), setting, apart, None, lambda row: None)[0]
-    ))  # fmt: skip
+
+    def undisturbed(grid: Grid) -> None:
+        over = link(grid, experiment, lambda row: None, None, setting.holds, setting.more())
+        whole.append(rounds(over, setting, apart, None, lambda row: None)[0])
+
+    _HERE(2, None, undisturbed)
     return Brought(setting, folder, result, folder.state(), whole[0])
 
 
