@@ -37,14 +37,15 @@ class Profile(NamedTuple):
     """Whether it has the compiled trainer; without it torch trains, and is what was measured."""
 
 
-def measure() -> Profile:
+def measure(*, torch: bool = False) -> Profile:
     """The profile of this device, in about a second; to be called before it holds a model.
 
+    By ``torch`` where that is asked for, or where there is no compiled trainer.
     ExperimentError where it has nothing to train with.
     """
     import psutil
 
-    compiled = native.installed()
+    compiled = native.installed() and not torch
     if not compiled and importlib.util.find_spec("torch") is None:
         raise ExperimentError("this device has neither the compiled trainer nor torch; install fedprune[device-torch]")
     if not compiled:

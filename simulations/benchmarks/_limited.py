@@ -20,10 +20,10 @@ from fedprune.federated.link.local_grid import LocalGrid, _identify
 class LimitedGrid(LocalGrid):
     """A local grid; ``peaks`` has, for each device and kind of message, the most that its process took, in bytes."""
 
-    def __init__(self, limits: Mapping[int, int]) -> None:
-        """Device -> bytes of resident memory that its process may come to, 0 for no limit."""
+    def __init__(self, limits: Mapping[int, int], *, torch: bool) -> None:
+        """Device -> bytes of resident memory that its process may come to, 0 for no limit; what trains there."""
         super().__init__(client_app, len(limits))
-        self.limits, self.peaks = limits, dict[tuple[int, str], int]()
+        self.limits, self.torch, self.peaks = limits, torch, dict[tuple[int, str], int]()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """As of a local grid, one process after the other."""
@@ -32,7 +32,7 @@ class LimitedGrid(LocalGrid):
             message.metadata.__dict__["_message_id"] = f"{id(message)}"
             with tempfile.TemporaryDirectory() as folder:
                 asked, answered = Path(folder, "asked"), Path(folder, "answered")
-                asked.write_bytes(pickle.dumps((message, device, len(self.limits), self.limits[device])))
+                asked.write_bytes(pickle.dumps((message, device, len(self.limits), self.limits[device], self.torch)))
                 command = [sys.executable, "-m", __name__, str(asked), str(answered)]
                 done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
                 if done.returncode:
@@ -53,9 +53,9 @@ def main() -> None:
 
     watch = Watch()
     _identify()
-    message, device, devices, limit = pickle.loads(Path(sys.argv[1]).read_bytes())
+    message, device, devices, limit, torch = pickle.loads(Path(sys.argv[1]).read_bytes())
     app = client_app()
-    measure()
+    measure(torch=torch)
     if limit:
         used = psutil.Process().memory_info()
         allowed = used.vms + max(0, limit - used.rss)

@@ -39,6 +39,14 @@ SHAPES = {
     "har_cnn": (9, 128),
     "digits_cnn": (1, 8, 8),
 }
+DATA = {
+    (3, 32, 32): "images",
+    (3, 96, 96): "photographs",
+    (1, 49, 10): "spectrograms",
+    (9, 128): "windows",
+    (1, 8, 8): "digits",
+}
+"""Shape of an example -> the function here that makes a data set of them."""
 EXAMPLES = 128
 MEMORY, SCORE, WEIGHT = "memory/", "score/", "weight/"
 """What names of tensors begin with: a method's memory, in it what is trained, and what is read."""
@@ -95,7 +103,7 @@ def main() -> None:
             records = pickle.load(file)
         answer(records)
     else:
-        print(json.dumps(measure()._asdict()))
+        print(json.dumps(measure(torch=True)._asdict()))
         return
     print(json.dumps({"peak_bytes": watch.peak_bytes()}))
 

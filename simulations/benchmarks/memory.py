@@ -30,9 +30,10 @@ from fedprune.runs.setting import prepare
 from fedprune.training.lean import Lean, blocks
 from fedprune.types import Local, Params
 from fedprune.wire.payload import Payload
-from simulations.benchmarks import _memory_device
+from simulations.benchmarks import _memory_device, _memory_native
 from simulations.benchmarks._limited import LimitedGrid
 from simulations.benchmarks._memory_device import (
+    DATA,
     EXAMPLES,
     MEMORY,
     SCORE,
@@ -47,13 +48,6 @@ from simulations.benchmarks._report import Figure, write
 
 BATCH = 64
 TARGET = 0.10
-DATA = {
-    (3, 32, 32): "images",
-    (3, 96, 96): "photographs",
-    (1, 49, 10): "spectrograms",
-    (9, 128): "windows",
-    (1, 8, 8): "digits",
-}
 
 
 class Way(NamedTuple):
@@ -77,8 +71,11 @@ WAYS = {
     "whole batches, Adam": Way(Lean(), local=adaptive),
 }
 TIERS = {"large": 0.3, "middle": 0.1, "small": 0.03}
-LIMITS = {"digits_cnn": (400, 340, 320), "resnet8": (512, 360, 345)}
-"""MiB for each tier."""
+LIMITS = {
+    "torch": {"digits_cnn": (400, 340, 320), "resnet8": (512, 360, 345)},
+    "native": {"digits_cnn": (160, 96, 92), "resnet8": (256, 128, 110)},
+}
+"""MiB for each tier, by what trains."""
 QUICK = ("digits_cnn", "resnet8")
 
 
@@ -178,13 +175,13 @@ def table(found: dict[tuple[str, str], Outcome]) -> Table:
     return shown
 
 
-def limited(quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
+def limited(engine: str, quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
     """A run whose devices' memory is really limited: (model, tier) -> allowed, predicted and measured bytes.
 
     Every message of two rounds, growth included, is answered by a fresh process under the tier's limit.
     """
     found = {}
-    for name, allowed in (LIMITS if not quick else {"digits_cnn": LIMITS["digits_cnn"]}).items():
+    for name, allowed in [*LIMITS[engine].items()][: 1 if quick else None]:
         tiers = {
             tier: {"devices": 1, "train_memory_bytes": size * 2**20, "density": density}
             for (tier, density), size in zip(TIERS.items(), allowed, strict=True)
@@ -197,7 +194,7 @@ def limited(quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
                 "method": {"name": "fedtiny", "density": 0.3, "pool": 2, "period": 1, "stop": 2},
                 "rounds": 1 if quick else 2,
                 "evaluate_every": 2,
-                "training": {"batch": 16, "learning_rate": 0.01},
+                "training": {"batch": 16, "learning_rate": 0.01, "engine": engine},
                 "pretraining": {"epochs": 0},
                 "fleet": tiers,
             },
@@ -205,8 +202,8 @@ def limited(quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
         )
         setting = prepare(experiment, "benchmark")
         assert setting.plan is not None
-        grid = LimitedGrid({device: size * 2**20 for device, size in enumerate(allowed)})
-        link, start = Link(grid, experiment), State(-1, training.state_of(setting.model()))
+        grid = LimitedGrid({device: size * 2**20 for device, size in enumerate(allowed)}, torch=engine == "torch")
+        link, start = Link(grid, experiment, more=setting.more()), State(-1, training.state_of(setting.model()))
         for step in run(link, setting.tiers(), len(allowed), start):
             assert not {**step.row.get("refused", {}), **step.row.get("faults", {})}, step.row
         for device, (tier, size) in enumerate(zip(TIERS, allowed, strict=True)):
@@ -217,13 +214,30 @@ def limited(quick: bool) -> dict[tuple[str, str], tuple[int, int, int]]:
     return found
 
 
-def limits_table(found: dict[tuple[str, str], tuple[int, int, int]]) -> Table:
-    shown = Table(title="A run under enforced limits, whole processes, all phases, MiB")
+def limits_table(engine: str, found: dict[tuple[str, str], tuple[int, int, int]]) -> Table:
+    shown = Table(title=f"A run under enforced limits, {engine}, whole processes, all phases, MiB")
     for column in ("model", "tier", "allowed", "predicted", "measured"):
         shown.add_column(column, justify="left" if column in ("model", "tier") else "right")
     for (name, tier), sizes in found.items():
         shown.add_row(name, tier, *(f"{size / 2**20:,.0f}" for size in sizes), end_section=tier == list(TIERS)[-1])
     return shown
+
+
+def natively(console: Console, quick: bool) -> Figure:
+    """The worst error of a client that trains without torch, over models, densities and ways."""
+    shown = Table(title="Native training, a client with Flower, MB")
+    for column in ("model", "density", "way", "predicted", "measured", "error"):
+        shown.add_column(column, justify="left" if column in ("model", "way") else "right")
+    errors = []
+    for name in QUICK if quick else SHAPES:
+        for density in _memory_native.DENSITIES[: 1 if quick else None]:
+            for title, way in [*_memory_native.WAYS.items()][: 1 if quick else None]:
+                got = Outcome(*_memory_native.measure(name, density, way))
+                cells = (f"{got.predicted.total / 1e6:,.1f}", f"{got.measured / 1e6:,.1f}", f"{got.error:.1%}")
+                shown.add_row(name, f"{density:g}", title, *cells)
+                errors.append(got.error)
+    console.print(shown)
+    return Figure(max(errors), "fraction", "lower", 0.05)
 
 
 def figures(found: dict[tuple[str, str], Outcome]) -> dict[str, Figure]:
@@ -243,14 +257,19 @@ def main() -> None:
     console = Console()
     found = measure(quick)
     console.print(table(found))
-    kept = limited(quick)
-    console.print(limits_table(kept))
-    over = sum(measured > allowed for allowed, _, measured in kept.values())
+    made = figures(found)
+    made["prediction_error"] = natively(console, quick)
+    over = 0
+    for engine in LIMITS:
+        kept = limited(engine, quick)
+        console.print(limits_table(engine, kept))
+        over += sum(measured > allowed for allowed, _, measured in kept.values())
+        for (name, tier), (allowed, predicted, measured) in kept.items():
+            against = {"allowed": allowed / 2**20, "predicted": predicted / 2**20}
+            key = f"{name}, {tier}, limited, {engine}"
+            made[key] = Figure(measured / 2**20, "MiB", "lower", allowed / 2**20, against)
     command = "python -m simulations.benchmarks.memory" + " --quick" * quick
-    made = {**figures(found), "devices_over_budget": Figure(over, "devices", "lower", 0)}
-    for (name, tier), (allowed, predicted, measured) in kept.items():
-        against = {"allowed": allowed / 2**20, "predicted": predicted / 2**20}
-        made[f"{name}, {tier}, limited"] = Figure(measured / 2**20, "MiB", "lower", allowed / 2**20, against)
+    made["devices_over_budget"] = Figure(over, "devices", "lower", 0)
     write("memory", made, command, packages=["torch", "flwr"])
     console.print("written to results/memory.json")
 

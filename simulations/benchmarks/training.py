@@ -18,14 +18,16 @@ from fedprune import models, training
 from fedprune.counter_rng import uniforms
 from fedprune.experiment import for_devices, parse, to_json
 from fedprune.federated.link.records import to_records
+from fedprune.federated.rounds.jobs import Job
 from fedprune.graph import trace
 from fedprune.graph.message import to_text
 from fedprune.pruning import masks
+from fedprune.training.lean import PLAIN, Lean
 from fedprune.training.native import NET
 from fedprune.types import Masks, Params
 from fedprune.wire.payload import Payload, to_blobs
 from simulations.benchmarks import _memory_device, _training_device
-from simulations.benchmarks._memory_device import SHAPES
+from simulations.benchmarks._memory_device import DATA, SHAPES
 from simulations.benchmarks._report import Figure, write
 
 
@@ -85,16 +87,17 @@ def ran(case: Case, way: str, *, masked: bool = False, request: bytes = b"") -> 
     return said
 
 
-def message(case: Case, engine: str) -> bytes:
+def message(case: Case, engine: str, lean: Lean = PLAIN) -> bytes:
     """A training message as a server sends it."""
     params, kept, net = given(case)
-    data = {"name": f"{_memory_device.__name__}:spectrograms", "partition": "iid", "devices": 1, "public": 0}
+    name = f"{_memory_device.__name__}:{DATA[SHAPES[case.model]]}"
+    data = {"name": name, "partition": "iid", "devices": 1, "public": 0, "development": 0}
     table = {
         "name": "training", "data": data, "model": case.model, "method": {"name": "fedavg"}, "rounds": 1,
         "training": {"batch": case.batch, "engine": engine},
     }  # fmt: skip
     experiment = for_devices(parse(table, "benchmark"))
-    values = {"round": 1, "learning_rate": 0.01, "experiment": to_json(experiment)}
+    values = {"round": 1, "learning_rate": 0.01, "experiment": to_json(experiment), **Job(lean=lean).to_values()}
     return pickle.dumps(to_records(Payload({**values, **({NET: net} if engine == "native" else {})}, params, kept)))
 
 

@@ -141,7 +141,7 @@ class SmallDevices(LocalGrid):
 
 def _work(link: Connection) -> None:
     _identify()
-    measure()  # as a device does once: loads what a first step loads
+    measure(torch=True)  # as a device does once: loads what a first step loads
     app = tiny_world.app_with({"train": _taking})
     while True:
         try:
