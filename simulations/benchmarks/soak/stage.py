@@ -34,6 +34,7 @@ ACTOR = "FEDPRUNE_SOAK"
 START_S, RUN_S = 150.0, 700.0
 _POLL_S = 0.3
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_TRAINERS = ("libtorch_cpu", "_kernels.so")
 _INTO_S = 1.0  # from its library to its training
 
 
@@ -182,10 +183,10 @@ class Stage:
                 raise Failed(f"{what}{more}")
             time.sleep(_POLL_S)
 
-    def training(self, device: Actor, round: int = 1) -> psutil.Process:
-        """The device's ClientApp process, once it has a message of ``round`` and the library that it trains with.
+    def training(self, device: Actor, round: int = 1, into_s: float = _INTO_S) -> psutil.Process:
+        """The device's ClientApp process, ``into_s`` after it has a message of ``round`` and a library to train with.
 
-        Failed where there is none.
+        Failed where there is none, or where it is done by then.
         """
         received = re.compile(rf"ROUND {round}\].*?Receiving: ", re.DOTALL)
         found: list[psutil.Process] = []
@@ -193,12 +194,13 @@ class Stage:
         def trains() -> bool:
             for one in apps(device) if received.search(device.text()) else ():
                 with suppress(psutil.Error, OSError):
-                    if "libtorch_cpu" in Path(f"/proc/{one.pid}/maps").read_text():
+                    loaded = Path(f"/proc/{one.pid}/maps").read_text()
+                    if any(library in loaded for library in _TRAINERS):
                         found.append(one)
             return bool(found)
 
         self.until(trains, START_S * 2, f"the device does not come to train in round {round}", device)
-        time.sleep(_INTO_S)
+        time.sleep(into_s)
         if "Sending: " in device.text().rpartition("Receiving: ")[2]:
             raise Failed("the device had trained before anything could befall it: nothing is shown")
         return found[0]
@@ -216,7 +218,7 @@ def apps(device: Actor) -> list[psutil.Process]:
     for one in warm:
         with suppress(psutil.Error):
             forks += [one] if one.ppid() in parents else []
-    return [*device.children("flwr-clientapp"), *forks]
+    return [*device.children("fedprune.deployment.device.clientapp"), *forks]
 
 
 def reference(settings: Sequence[str] = ()) -> Path:
