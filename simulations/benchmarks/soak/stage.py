@@ -34,7 +34,6 @@ ACTOR = "FEDPRUNE_SOAK"
 START_S, RUN_S = 150.0, 700.0
 _POLL_S = 0.3
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_TRAINERS = ("libtorch_cpu", "_kernels.so")
 _INTO_S = 1.0  # from its library to its training
 
 
@@ -195,8 +194,7 @@ class Stage:
             for one in apps(device) if received.search(device.text()) else ():
                 with suppress(psutil.Error, OSError):
                     loaded = Path(f"/proc/{one.pid}/maps").read_text()
-                    if any(library in loaded for library in _TRAINERS):
-                        found.append(one)
+                    found.extend([one] if "libtorch_cpu" in loaded or "_kernels.so" in loaded else [])
             return bool(found)
 
         self.until(trains, START_S * 2, f"the device does not come to train in round {round}", device)
