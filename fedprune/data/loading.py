@@ -53,6 +53,12 @@ def federation(experiment: Experiment, data_dir: str | None = None) -> Federatio
     return _federation(experiment.data, experiment.seed, data_dir or os.environ.get(DATA_DIR), experiment.task)
 
 
+def forget() -> None:
+    """Let go of data sets that were loaded, once nobody holds them."""
+    for kept in (_federation, _dataset):
+        kept.cache_clear()
+
+
 class Known(NamedTuple):
     """What a server knows of an experiment's data."""
 

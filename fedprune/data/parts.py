@@ -60,6 +60,12 @@ class DeviceData:
         """Examples of each part."""
         return {part: len(rows) for part, rows in self.indices().items()}
 
+    def alone(self) -> DeviceData:
+        """The same parts of a pool that holds nothing else, in their order."""
+        rows = np.concatenate(list(self.indices().values()))
+        ends = np.cumsum(list(self.sizes().values()))[:-1]
+        return DeviceData(Pool(self.pool.take(rows), None), *np.split(np.arange(len(rows)), ends))
+
     @property
     def train(self) -> Examples:
         """What the device trains on."""

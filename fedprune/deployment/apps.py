@@ -1,10 +1,8 @@
-"""The apps that a fleet's runs consist of: what the server runs for a run, and what a device runs for a message."""
+"""The app of a fleet's server: what it runs for a run; what a device runs for a message is in device/app."""
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,6 @@ from flwr.app import Context
 from flwr.serverapp import Grid
 
 from fedprune.deployment.delivering import deliver
-from fedprune.deployment.device.app import device_app
-from fedprune.deployment.device.deploy import MODELS_DIR
 from fedprune.deployment.devices import enrolled
 from fedprune.deployment.fleet_folder import open_fleet
 from fedprune.deployment.watching import Watched
@@ -72,12 +68,3 @@ def _why(error: BaseException, out: Path) -> str:
 
 
 server = server_app(_main)
-client = device_app()
-
-
-@client.lifespan()
-def _models_dir(context: Context) -> Iterator[None]:
-    """What a device's node-config says of its folder of models, told to phase deploy, which sees no context."""
-    if folder := context.node_config.get("models-dir"):
-        os.environ[MODELS_DIR] = str(folder)  # a message has a process of its own
-    yield

@@ -48,7 +48,7 @@ publisher = "fedprune"
 
 [tool.flwr.app.components]
 serverapp = "fedprune.deployment.apps:server"
-clientapp = "fedprune.deployment.apps:client"
+clientapp = "fedprune.deployment.device.app:client"
 
 [tool.flwr.app.config]
 experiment = ""

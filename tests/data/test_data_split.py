@@ -24,6 +24,19 @@ def check_whole(federation: Federation) -> None:
     assert np.array_equal(np.sort(np.concatenate(parts(federation))), np.arange(len(federation.pool.labels)))
 
 
+def test_a_device_alone_holds_its_parts_and_nothing_else() -> None:
+    labels = np.random.default_rng(3).integers(0, 4, 90)
+    dataset = made_up(numbered(labels), numbered(labels[:30], first=90), 4)
+    shared = federate(dataset, iid, 3, 0).devices[1]
+    alone = shared.alone()
+    assert alone.sizes() == shared.sizes()
+    assert (len(alone.pool.train), alone.pool.test) == (sum(shared.sizes().values()), None)
+    for one, other in zip(alone.indices(), shared.indices(), strict=True):
+        mine, theirs = getattr(alone, one), getattr(shared, other)
+        assert np.array_equal(mine.inputs, theirs.inputs)
+        assert np.array_equal(mine.labels, theirs.labels)
+
+
 def union(indices: list[np.ndarray]) -> np.ndarray:
     return np.sort(np.concatenate(indices))
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from device_environment import ROOT, asked, closure
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+from simulations.benchmarks._device_environment import ROOT, asked, closure
 
 PINS = ROOT / "clients" / "raspberry_pi" / "requirements.txt"
 MEASURED = ROOT / "results" / "pi.json"

@@ -20,6 +20,7 @@ _SETTINGS = "rounds=1 data.devices=2 data.examples=400 pretraining.epochs=1 meth
 _SET = [word for setting in _SETTINGS.split() for word in ("--set", setting)]
 _PATIENCE_S = 120
 _NAMES = ("kitchen", "attic")
+_APP = "fedprune.deployment.device.clientapp"
 
 
 @pytest.fixture
@@ -64,8 +65,8 @@ def test_whoever_is_killed_takes_flowers_processes_along(
         return found
 
     def works(name: str) -> bool:
-        """Whether a device has a process at work on a message: Flower's own, or a fork of the one that is warm."""
-        return len(has(name, "fedprune.deployment.device.warm")) > 1 or bool(has(name, "flwr-clientapp"))
+        """Whether a device has a process at work on a message: one of its own, or a fork of the one that is warm."""
+        return len(has(name, "fedprune.deployment.device.warm")) > 1 or bool(has(name, _APP))
 
     watching = start("run", "run", _DIGITS, "--fleet", str(fleet.path), *_SET)
     for name in _NAMES:

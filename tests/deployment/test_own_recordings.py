@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from device_environment import environment
 from fleet_commands import CLI, free_port, running
 from PIL import Image
 
@@ -23,6 +22,7 @@ from fedprune.experiment import load
 from fedprune.federated.link.engines import local
 from fedprune.native import library
 from fedprune.runs.run import simulate
+from simulations.benchmarks._device_environment import environment
 
 HELD: dict[str, Sequence[str]] = {"hall": ("one", "two"), "kitchen": ("two", "three"), "yard": ("three", "one")}
 _METHOD = '[method]\nname = "fedtiny"\ndensity = 0.3\npool = 2\nperiod = 1\nstop = 1\n'

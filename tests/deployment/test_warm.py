@@ -1,6 +1,5 @@
 """A process that forks for each message of a device: what it gives, and that it is done without where it is not had."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from fedprune.deployment.device import warm
+from fedprune.deployment.device import superexec, warm
 from fedprune.deployment.device.superexec import Launcher
 from fedprune.deployment.device.warm import Warm
 
@@ -88,7 +87,7 @@ def test_it_ends_with_whoever_started_it(kept: Warm, tmp_path: Path) -> None:
     process.wait(_PATIENCE_S)
 
 
-def test_without_it_apps_start_as_flower_starts_them(kept: Warm, tmp_path: Path) -> None:
+def test_without_it_apps_start_by_themselves(kept: Warm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
 
     class Refusing(Warm):
@@ -101,22 +100,16 @@ def test_without_it_apps_start_as_flower_starts_them(kept: Warm, tmp_path: Path)
 
     other = Refusing.__new__(Refusing)
     other._process = kept._process
-    launcher, script = Launcher(other), tmp_path / "flwr-clientapp"
-    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/cold\n")
-    script.chmod(0o755)
-    path = os.environ["PATH"]
-    os.environ["PATH"] = f"{tmp_path}:{path}"
-    try:
-        launcher.start(["flwr-clientapp", str(tmp_path), ""])  # it still imports
-        assert len(started) == 1
-        _until((tmp_path / "cold").exists)
-        (tmp_path / "cold").unlink()
-        _process(kept).send_signal(signal.SIGKILL)
-        launcher.start(["flwr-clientapp", str(tmp_path), ""])
-        _until((tmp_path / "cold").exists)
-        _until(lambda: not other.launch([]) and other._process is None)  # for good
-    finally:
-        os.environ["PATH"] = path
+    launcher, cold = Launcher(other), tmp_path / "cold"
+    monkeypatch.setattr(superexec, "APP", [sys.executable, "-c", f"import sys; open({str(cold)!r}, 'x'); sys.exit(1)"])
+    launcher.start(["flwr-clientapp", str(tmp_path), ""])  # it still imports
+    assert len(started) == 1
+    _until(cold.exists)
+    cold.unlink()
+    _process(kept).send_signal(signal.SIGKILL)
+    launcher.start(["flwr-clientapp", str(tmp_path), ""])
+    _until(cold.exists)
+    _until(lambda: not other.launch([]) and other._process is None)  # for good
 
 
 def test_a_device_of_little_memory_keeps_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from device_environment import ROOT, environment, isolated
 from fleet_commands import free_port
 
 from fedprune import models
@@ -18,12 +17,13 @@ from fedprune.deployment.fleet_folder import create
 from fedprune.export import litert
 from fedprune.graph import inference, trace
 from fedprune.native import library
+from simulations.benchmarks._device_environment import ROOT, environment, isolated
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 Said = Callable[..., str]
 compiled = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
 _APPS = (
-    "import clients.app, fedprune.federated.link.client, fedprune.deployment.apps, sys; print('torch' in sys.modules)"
+    "import clients.app, fedprune.deployment.apps, fedprune.deployment.device.app, sys; print('torch' in sys.modules)"
 )
 
 

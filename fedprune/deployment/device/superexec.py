@@ -8,8 +8,11 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
+from fedprune.deployment.device import flower
 from fedprune.deployment.device.warm import Warm
 
+APP = [sys.executable, "-m", "fedprune.deployment.device.clientapp"]
+"""Flower's flwr-clientapp, in less memory."""
 _QUICK_S, _TIMES = 0.1, 100
 _IDLE_S = 1.0
 """How long Flower waits between two questions for a message."""
@@ -25,8 +28,10 @@ class Launcher:
     def start(self, words: list[str], **how: Any) -> None:
         """Start a command of Flower's."""
         self._left = _TIMES  # the next message may follow soon
-        if words[0] != "flwr-clientapp" or not self._warm.launch(words[1:]):
+        if words[0] != "flwr-clientapp":
             subprocess.Popen(words, **how)
+        elif not self._warm.launch(words[1:]):
+            subprocess.Popen([*APP, *words[1:]], **how)
 
     def sleep(self, seconds: float) -> None:
         """Wait so long, or for a while after a message only a tenth of a second."""
@@ -38,7 +43,7 @@ class Launcher:
 
 def main() -> None:
     """flower-superexec with its own arguments."""
-    from flwr.supercore.cli.flower_superexec import flower_superexec
+    flower_superexec = flower.attribute("flwr.supercore.cli.flower_superexec", "flower_superexec")
     from flwr.supercore.superexec import run_superexec
     from flwr.supercore.superexec.executor import subprocess_executor
 

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from fedprune import experiment as _experiment
 from fedprune import measures
 from fedprune.budgets import memory_bytes
-from fedprune.data.loading import federation, load_dataset, own_folders
+from fedprune.data.loading import federation, forget, load_dataset, own_folders
 from fedprune.federated.link import privacy
 from fedprune.federated.link.bundle import ROUTE as SEVERAL
 from fedprune.federated.link.bundle import Part, failed, pack, unpack
@@ -169,17 +169,22 @@ def _this_device(text: str, context: Context) -> Device:
     if partition is None:
         raise ValueError("this device does not know which part of the data is its own: node-config wants partition-id")
     folder = folder or context.run_config.get("data-dir")
-    return _open(text, int(partition), str(folder) if folder else None)
+    return _open(text, int(partition), str(folder) if folder else None, alone=not _simulated(context))
 
 
 @functools.lru_cache(maxsize=1024)
-def _open(text: str, index: int, data_dir: str | None) -> Device:
+def _open(text: str, index: int, data_dir: str | None, alone: bool = False) -> Device:
+    """A device that holds a part of a data set; one that is ``alone`` in its process keeps nothing else of the set."""
     experiment = _experiment.from_json(text)
     members = federation(experiment, data_dir).devices
     if not 0 <= index < len(members):
         raise ValueError(f"partition-id {index} is outside the {len(members)} devices of {experiment.name}")
     schema = load_dataset(experiment.data.name, data_dir, experiment.task).schema
-    return Device(index, experiment, schema, members[index])
+    if not alone:
+        return Device(index, experiment, schema, members[index])
+    mine = members[index].alone()
+    forget()
+    return Device(index, experiment, schema, mine)
 
 
 def _own_device(text: str, context: Context) -> Device:

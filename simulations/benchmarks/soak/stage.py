@@ -182,10 +182,10 @@ class Stage:
                 raise Failed(f"{what}{more}")
             time.sleep(_POLL_S)
 
-    def training(self, device: Actor, round: int = 1) -> psutil.Process:
-        """The device's ClientApp process, once it has a message of ``round`` and the library that it trains with.
+    def training(self, device: Actor, round: int = 1, into_s: float = _INTO_S) -> psutil.Process:
+        """The device's ClientApp process, ``into_s`` after it has a message of ``round`` and a library to train with.
 
-        Failed where there is none.
+        Failed where there is none, or where it is done by then.
         """
         received = re.compile(rf"ROUND {round}\].*?Receiving: ", re.DOTALL)
         found: list[psutil.Process] = []
@@ -193,12 +193,12 @@ class Stage:
         def trains() -> bool:
             for one in apps(device) if received.search(device.text()) else ():
                 with suppress(psutil.Error, OSError):
-                    if "libtorch_cpu" in Path(f"/proc/{one.pid}/maps").read_text():
-                        found.append(one)
+                    loaded = Path(f"/proc/{one.pid}/maps").read_text()
+                    found.extend([one] if "libtorch_cpu" in loaded or "_kernels.so" in loaded else [])
             return bool(found)
 
         self.until(trains, START_S * 2, f"the device does not come to train in round {round}", device)
-        time.sleep(_INTO_S)
+        time.sleep(into_s)
         if "Sending: " in device.text().rpartition("Receiving: ")[2]:
             raise Failed("the device had trained before anything could befall it: nothing is shown")
         return found[0]
@@ -216,7 +216,7 @@ def apps(device: Actor) -> list[psutil.Process]:
     for one in warm:
         with suppress(psutil.Error):
             forks += [one] if one.ppid() in parents else []
-    return [*device.children("flwr-clientapp"), *forks]
+    return [*device.children("fedprune.deployment.device.clientapp"), *forks]
 
 
 def reference(settings: Sequence[str] = ()) -> Path:
