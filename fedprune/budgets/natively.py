@@ -15,7 +15,7 @@ from fedprune.budgets.storage import stored_bytes
 from fedprune.graph import Conv2d, GlobalMean, Graph, Linear, Parameter, parameters
 from fedprune.native.program import Program, laid_out
 from fedprune.native.state import State
-from fedprune.training import native
+from fedprune.training import native, native_growth
 from fedprune.training.lean import PLAIN, Lean
 from fedprune.training.native import Model
 from fedprune.training.native_steps import Inner
@@ -53,7 +53,7 @@ def training(model: Model, masks: Masks, examples: int, lean: Lean = PLAIN, inne
 
 def growth(model: Model, masks: Masks, examples: int, counts: Mapping[str, int]) -> Arena:
     """What the largest gradients of pruned weights take, over so many examples."""
-    _, held, own, _ = native.growing(model, masks, counts, examples)
+    _, held, own, _ = native_growth.growing(model, masks, counts, examples)
     return _arena([held], [own])
 
 

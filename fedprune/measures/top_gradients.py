@@ -13,7 +13,7 @@ from fedprune.aggregation import merge_top_k
 from fedprune.counter_rng import generator
 from fedprune.measures import Kind, Measurer, nothing_more
 from fedprune.models import Slot, draws
-from fedprune.training import evidence, native
+from fedprune.training import evidence, native_growth
 from fedprune.types import Model, Tensor, TopK
 from fedprune.wire.payload import Payload, count, number
 
@@ -39,7 +39,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     inputs = device.schema.normalise(chosen.inputs)
     if (own := device.native(request, request.tensors)) is not None:
         smoothing = device.experiment.training.label_smoothing
-        found = native.top_gradients(own, inputs, chosen.labels, request.masks, counts, smoothing)
+        found = native_growth.top_gradients(own, inputs, chosen.labels, request.masks, counts, smoothing)
     else:
         model = device.model(request.tensors)
         with draws.seeded(device.number("grow", round)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ from fedprune.graph import BatchNorm, Conv2d, Graph, Linear
 from fedprune.graph.message import of_text
 from fedprune.lazy import Lazy, joined
 from fedprune.native import library, program
-from fedprune.native.backwards import Asked
 from fedprune.native.machine import Machine
 from fedprune.native.nodes import not_covered
 from fedprune.native.program import Loss, Plan, Program
@@ -26,7 +25,7 @@ from fedprune.training.divergence import Diverged, exploded, largest
 from fedprune.training.lean import PLAIN, Lean, parts, return_freed_memory
 from fedprune.training.native_steps import Form, Inner
 from fedprune.training.optimisers import PLAIN_STEPS, Steps
-from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor, TopK
+from fedprune.types import Local, Masks, Moments, Params, Sgd, Tensor
 
 _LARGE = 2**23  # elements of an arena, from which on it is worth the time to give memory back
 _COUNT, _MEAN = "num_batches_tracked", "running_mean"
@@ -133,7 +132,7 @@ def planned(
 ) -> tuple[Plan, list[Form]]:
     """What `train` runs, of batches of at most so many examples; nothing is placed yet."""
     plan = program.plan(model.graph, min(examples, lean.micro_batch or examples))
-    loss, rest = model.loss(smoothing), _alone(plan)
+    loss, rest = model.loss(smoothing), lone_norms(plan)
 
     def made(held: State, cuts: Sequence[int], at_rest: frozenset[str] = frozenset()) -> Program:
         return program.training(plan, held, loss, model.each, at_rest, cuts=cuts)
@@ -225,67 +224,19 @@ def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Mo
     return {one.removesuffix(f".{_MEAN}"): Moments(mean[one], mean[other], seen) for one, other in names}
 
 
-def top_gradients(
-    model: Model, inputs: Tensor, labels: Tensor, masks: Masks, counts: Mapping[str, int], smoothing: float = 0.0
-) -> dict[str, TopK]:
-    """As `evidence.top_gradients`: a layer's gradient is computed a few output channels at a time, and never whole."""
-    plan, held, own, asked = growing(model, masks, counts, len(labels), smoothing)
-    machine = Machine(plan, held, [own])
-    machine.load(model.params)
-    machine.feed(own, inputs, model.labels(labels), 1 / len(labels))
-    found, done = {}, 0
-    for each in asked:
-        machine.run(own, len(labels), slice(done, each.step))
-        found[each.name] = _largest(machine, own, each, len(labels), masks[each.name], counts[each.name])
-        done = each.step + 1
-    return found
-
-
-def growing(
-    model: Model, masks: Masks, layers: Collection[str], examples: int, smoothing: float = 0.0
-) -> tuple[Plan, State, Program, list[Asked]]:
-    """What `top_gradients` runs over so many examples, with the step of each layer; nothing is placed yet."""
-    plan = program.plan(model.graph, examples)
-    held = state(list(plan.nodes), masks, frozenset(_trainable(model.graph)) - frozenset(layers))
-    rest = _alone(plan) if examples == 1 else frozenset()
-    return plan, held, *program.growth(plan, held, model.loss(smoothing), layers, model.each, at_rest=rest)
-
-
-def _largest(machine: Machine, of: Program, asked: Asked, examples: int, mask: Tensor, count: int) -> TopK:
-    row, among = machine.tables[of][asked.step], ~mask.reshape(len(mask), -1)
-    position, value, first = np.zeros(0, np.int64), np.zeros(0, np.float32), 0
-    while first < len(mask):
-        rows = min(asked.rows, asked.group - first % asked.group)
-        into = machine.part(asked.into)
-        into[:] = 0
-        machine.rows(asked.of_rows(row, first, rows), examples)
-        gradient = into[: rows * among.shape[1]]
-        at = np.flatnonzero(among[first : first + rows])
-        position = np.concatenate([position, at + first * among.shape[1]])
-        value = np.concatenate([value, gradient[at]])
-        best = np.sort(np.argsort(-np.abs(value), kind="stable")[:count])  # ties to the first position
-        position, value, first = position[best], value[best], first + rows
-    return TopK(position, value)
-
-
 def _with_lone(
     plan: Plan, held: State, whole: Program, make: Callable[[frozenset[str]], Program]
 ) -> tuple[Machine, Program]:
     """(a machine for a program, the one for batches of a single example)."""
-    rest = _alone(plan)
+    rest = lone_norms(plan)
     lone = make(rest) if rest else whole
     return Machine(plan, held, [whole] if lone is whole else [whole, lone]), lone
 
 
-def _alone(plan: Plan) -> frozenset[str]:
+def lone_norms(plan: Plan) -> frozenset[str]:
     """Norms that get one value a channel of one example, which has no spread: they go by their running statistics."""
     sizes = plan.sizes
     return frozenset(name for name in program.norms(plan) if sizes[name].height * sizes[name].width == 1)
-
-
-def _trainable(graph: Graph) -> list[str]:
-    own = [getattr(op, key, None) for op in graph.operations for key in ("weight", "bias")]
-    return [each.name for each in own if each is not None]
 
 
 def kept_of(model: Model) -> Masks:

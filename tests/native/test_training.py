@@ -16,7 +16,7 @@ from fedprune.graph import trace
 from fedprune.native import library
 from fedprune.tasks import Given
 from fedprune.tasks.regression import regression
-from fedprune.training import evidence, native
+from fedprune.training import evidence, native, native_growth
 from fedprune.training.divergence import Diverged
 from fedprune.training.lean import Lean
 from fedprune.training.optimisers import Steps
@@ -119,7 +119,7 @@ def test_evidence_is_torchs() -> None:
     assert (outcome.sums, outcome.examples) == (wanted.sums, wanted.examples)
     inputs, labels = (np.concatenate(each) for each in zip(*batches, strict=True))
     counts = dict.fromkeys([*masks][:5], 7)
-    found = native.top_gradients(own, inputs, labels, masks, counts)
+    found = native_growth.top_gradients(own, inputs, labels, masks, counts)
     right = evidence.top_gradients(model, inputs, labels, masks, counts)
     for name, top in right.items():
         assert found[name].position.tolist() == top.position.tolist()
