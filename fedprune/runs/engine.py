@@ -18,6 +18,7 @@ from fedprune.models import draws
 from fedprune.native.nodes import not_covered
 from fedprune.tasks import Task
 from fedprune.training import native
+from fedprune.training.divergence import Diverged
 from fedprune.types import Local, Params, Sgd
 
 if TYPE_CHECKING:
@@ -87,8 +88,6 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         return "", "the compiled trainer is not installed here"
     if experiment.task not in (tasks.PLAIN, "regression"):
         return "", f"it has no loss for {experiment.task}"
-    if experiment.task == tasks.PLAIN and len(schema.classes) < 2:
-        return "", "it has no loss for one logit"
     if experiment.training.optimiser != "sgd" or experiment.training.class_weights:
         return "", "it has plain SGD alone, and no class weights"
     try:
@@ -98,6 +97,8 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         return "", f"the model cannot be traced: {own_code.words(error)}"
     if why := not_covered(graph):
         return "", why
+    if experiment.task == tasks.PLAIN and graph.shapes[graph.outputs[0]] == (1, 1):
+        return "", "it has no loss for one logit"
     known = {parameter.name for op in graph.operations for parameter in parameters(op)}
     for name, parameter in model.named_parameters():
         if name not in known or not parameter.requires_grad:
@@ -140,6 +141,8 @@ def _differs(own: native.Model, model: nn.Module, schema: Schema, experiment: Ex
         )
         training.train(model, [batch], sgd, task=task)
         return _apart(before, training.state_of(model), after)
+    except Diverged as error:
+        return f"a step of it on noise {error}"
     finally:
         training.load_state(model, before)
         model.train(training_mode)

@@ -276,7 +276,7 @@ def roads(name: str, given: Mapping[str, Any]) -> None:
     data = {"name": "battery:load", "devices": 1, "public": 0.2}
     it = ran(name, given, data=data)
     with LocalGrid(client_app, 1) as grid:
-        link = Link(grid, it.setting.experiment)
+        link = Link(grid, it.setting.experiment, more=it.setting.more())
         *_, last = run(link, it.setting.tiers(), 1, it.begun)
     assert_same(last.state, it.last)
     *_, last = run(central.here(it.setting), it.setting.tiers(), 1, it.begun)
