@@ -39,17 +39,6 @@ def test_floats_are_refused() -> None:
     assert refused(small(Signal)[1]) == "the model works on float32; C sources are for models that are int8 throughout"
 
 
-def test_two_ends_are_refused() -> None:
-    draft = Draft((1, 2, 2, 3))
-    other = draft.activation((1, 2, 2, 3))
-    last = draft.both("ADD", draft.input, other)
-    file = File(draft.tensors, draft.operators, (draft.input, other), (last,))
-    assert refused(pack(file)) == "the model has 2 inputs; C sources are for models of one input"
-    draft = Draft((1, 2, 2, 3))
-    first = draft.unary("RELU", draft.input)
-    assert refused(draft.file(first, draft.unary("TANH", first))).startswith("the model has 2 outputs")
-
-
 def test_a_dynamic_shape_is_refused() -> None:
     assert "has a dynamic shape; fix it to a batch of one" in refused(
         changed(on_tensor(0, shapeSignature=[1, -1, 3, 1]))

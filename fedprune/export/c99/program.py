@@ -128,16 +128,26 @@ class Loop(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model: its maps, its layers in running order, which map it reads and gives, and their grids.
+    """A model: its maps, its layers in running order, which maps it reads and gives, and their grids.
 
     A layer of a loop may write a map that one before the loop has made.
     """
 
     maps: Sequence[Map]
     layers: Sequence[Layer]
-    input: int
-    output: int
-    input_grid: Affine | None
-    """None where the input is int32: tokens."""
-    output_grid: Affine
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    input_grids: Sequence[Affine | None]
+    """None for an input of int32: tokens."""
+    output_grids: Sequence[Affine]
     loops: Sequence[Loop] = ()
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """The storages of the inputs."""
+        return frozenset(self.maps[index].storage for index in self.inputs)
+
+    @property
+    def given(self) -> frozenset[int]:
+        """The storages of the outputs."""
+        return frozenset(self.maps[index].storage for index in self.outputs)

@@ -1,0 +1,276 @@
+"""Files that people bring: ends of floats and bytes, several inputs and outputs, batches; compared with the runtime."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c99_files import Draft
+from c99_runs import CHECKS, compiler
+
+from fedprune.export import litert, tflm
+from fedprune.export.c99 import boards
+from fedprune.export.chip import benching, foreign
+from fedprune.export.chip.brought import brought
+from fedprune.export.litert.flatbuffer import File, FileTensor, pack
+from fedprune.export.litert.reader import operator_name, read
+
+pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
+
+
+def facts(model: bytes) -> dict[str, object]:
+    """Return the card of a model's C sources, which were built and compared."""
+    if boards.missing("host"):
+        pytest.skip("a compiler is not installed")
+    files = foreign.files(model, "theirs", compare=True)
+    return dict(json.loads(files["model_card.json"]))
+
+
+def same(model: bytes, inputs: int = 20) -> dict[str, object]:
+    """Return the card, after asserting that all bits are TensorFlow Lite Micro's."""
+    card = facts(model)
+    assert card["compared"] == {"inputs": inputs, "beside": "TensorFlow Lite Micro", "differing": 0}
+    return card
+
+
+def classifier(draft: Draft, source: int) -> int:
+    """Add a small classifier behind a map, and return its scores."""
+    last = draft.conv(source, 4, density=1)
+    scores = draft.linear(draft.reshape(last, (1, draft.tensors[last].shape[1] ** 2 * 4)), 3, single=True)
+    return draft.unary("SOFTMAX", scores, (1 / 256, -128), beta=1.0)
+
+
+def float_ends() -> bytes:
+    draft = Draft((1, 8, 8, 1))
+    draft.tensors[draft.input] = FileTensor((1, 8, 8, 1), np.dtype(np.float32))
+    inner = draft.add("QUANTIZE", (draft.input,), draft.activation((1, 8, 8, 1), (0.05, -3)))
+    scores = classifier(draft, inner)
+    draft.tensors.append(FileTensor((1, 3), np.dtype(np.float32)))
+    return draft.file(draft.add("DEQUANTIZE", (scores,), len(draft.tensors) - 1, 2))
+
+
+def byte_ends(zero: int = 128, scale: float = 0.05) -> bytes:
+    draft = Draft((1, 8, 8, 1))
+    grid = np.array([scale], np.float32)
+    draft.tensors[draft.input] = FileTensor((1, 8, 8, 1), np.dtype(np.uint8), None, grid, zero)
+    inner = draft.add("QUANTIZE", (draft.input,), draft.activation((1, 8, 8, 1), (0.05, 0)))
+    scores = classifier(draft, inner)
+    return draft.file(draft.add("QUANTIZE", (scores,), draft.activation((1, 3), (1 / 256, 0), np.uint8)))
+
+
+_ENDS = """
+#include <stdio.h>
+#include "model.h"
+int main(void) {
+  %s values[MODEL_INPUT_BYTES], scores[MODEL_OUTPUT_BYTES];
+  while (fread(values, sizeof values, 1, stdin) == 1) {
+    for (int i = 0; i < MODEL_INPUT_BYTES; i++) model_input()[i] = %s;
+    const int8_t *found = model_run();
+    for (int i = 0; i < MODEL_OUTPUT_BYTES; i++) scores[i] = %s;
+    fwrite(scores, sizeof scores, 1, stdout);
+  }
+  return 0;
+}
+"""
+_FLOATS = (
+    "float",
+    "model_from_float(values[i], MODEL_INPUT_SCALE, MODEL_INPUT_ZERO_POINT)",
+    "model_to_float(found[i], MODEL_OUTPUT_SCALE, MODEL_OUTPUT_ZERO_POINT)",
+)
+_BYTES = ("uint8_t", "model_from_uint8(values[i])", "model_to_uint8(found[i])")
+
+
+def reals() -> np.ndarray:
+    random = np.random.default_rng(0)
+    drawn = random.normal(0, 3, (20, 64)).astype(np.float32)
+    drawn[1], drawn[2], drawn[3] = -1e7, 1e7, np.arange(64) * np.float32(0.05) * np.float32(0.5)  # halves
+    return drawn
+
+
+def some_bytes() -> np.ndarray:
+    drawn = np.random.default_rng(0).integers(0, 256, (20, 64)).astype(np.uint8)
+    drawn[1], drawn[2] = 0, 255
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("model", "values", "code"),
+    [
+        (float_ends(), reals(), _FLOATS),
+        (byte_ends(), some_bytes(), _BYTES),
+        (byte_ends(0, 1 / 255), some_bytes(), _BYTES),
+    ],
+    ids=["floats", "bytes", "bytes that are rescaled"],
+)
+def test_ends_of_another_type_are_helpers_around_the_integers_inside(
+    model: bytes, values: np.ndarray, code: tuple[str, str, str], tmp_path: Path
+) -> None:
+    card = same(model)
+    what = "float32" if code is _FLOATS else "uint8"
+    assert card["changed"] == [f"the model inside takes and gives int8; model.h has functions from and to {what}"]
+    folder = foreign.write(model, tmp_path, "theirs").c99_source.parent
+    (folder / "ends.c").write_text(_ENDS % code)
+    subprocess.run([compiler(), *CHECKS, "ends.c", "model.c", "-o", "ends"], cwd=folder, check=True)
+    ran = subprocess.run([folder / "ends"], input=values.tobytes(), check=True, capture_output=True).stdout
+    wanted = tflm.levels(model, values)
+    np.testing.assert_array_equal(np.frombuffer(ran, wanted.dtype).reshape(wanted.shape), wanted)
+
+
+def test_the_file_for_the_stock_runtime_is_the_model_inside() -> None:
+    file = read(foreign.files(float_ends(), "theirs")["model.tflite"])
+    assert {operator_name(each) for each in file.operators}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
+    assert {file.tensors[index].dtype.name for index in (*file.inputs, *file.outputs)} == {"int8"}
+
+
+def two_ends() -> bytes:
+    draft = Draft((1, 4, 4, 2))
+    other = draft.activation((1, 8, 3), (0.07, 5))
+    added = draft.both("ADD", draft.input, draft.input)
+    last = draft.conv(added, 3)
+    second = draft.linear(other, 5)
+    return pack(File(draft.tensors, draft.operators, (draft.input, other), (last, second)))
+
+
+def test_several_inputs_and_outputs(tmp_path: Path) -> None:
+    model = two_ends()
+    same(model)
+    header = foreign.files(model, "theirs")["model.h"].decode()
+    for macro in ("INPUT_BYTES 32", "INPUT_2_BYTES 24", "OUTPUT_BYTES 48", "OUTPUT_2_BYTES 5", "INPUT_2_WIDTH 8"):
+        assert f"#define MODEL_{macro}\n" in header
+    assert re.search(r"^int8_t \*model_input_2\(void\);$", header, re.MULTILINE)
+    foreign.write(model, tmp_path, "theirs")
+    ran = subprocess.run(["make", "-s", "run"], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert len((tmp_path / "inputs.bin").read_bytes()) == 32 + 24
+    zeros = tflm.levels(model, np.zeros((1, 56), np.int8))
+    assert (tmp_path / "outputs.bin").read_bytes() == zeros.tobytes()
+
+
+def test_an_input_that_nothing_reads_has_its_place() -> None:
+    draft = Draft((1, 4, 4, 2))
+    other = draft.activation((1, 6))
+    last = draft.conv(draft.input, 3)
+    same(pack(File(draft.tensors, draft.operators, (draft.input, other), (last,))))
+
+
+def test_several_outputs_of_which_one_is_read_on() -> None:
+    draft = Draft((1, 6, 6, 2))
+    first = draft.conv(draft.input, 4)
+    left, right = draft.parts("SPLIT", first, [(1, 6, 6, 2)] * 2, 3, numSplits=2)
+    last = draft.both("ADD", left, right)
+    same(pack(File(draft.tensors, draft.operators, (draft.input,), (last, first, right))))
+
+
+def test_a_batch_of_two_is_fixed_to_one() -> None:
+    draft = Draft((1, 6, 6, 2))
+    last = draft.conv(draft.input, 4)
+    scores = draft.linear(draft.reshape(last, (1, 144)), 3)
+    one = draft.file(scores)
+    twice = (draft.input, last, draft.operators[1].output, scores)
+    for index in twice:
+        draft.tensors[index] = replace(draft.tensors[index], shape=(2, *draft.tensors[index].shape[1:]))
+    at = draft.operators[1].inputs[1]
+    draft.tensors[at] = replace(draft.tensors[at], data=np.array([2, 144], np.int32))
+    two = draft.file(scores)
+    card = same(two)
+    assert card["changed"] == ["the file's batch of 2 is fixed to one: each run takes one example"]
+    assert foreign.files(two, "theirs")["model.c"] == foreign.files(one, "theirs")["model.c"]
+    both = litert.rows(read(one), 2)
+    np.testing.assert_array_equal(tflm.levels(two, both.reshape(1, -1)).reshape(2, -1), tflm.levels(one, both))
+
+
+def test_a_batch_whose_examples_meet_stays() -> None:
+    draft = Draft((2, 6, 6, 2))
+    moved = draft.moved("TRANSPOSE", draft.input, (6, 2, 6, 2), [1, 0, 2, 3])
+    assert brought(draft.file(moved)).file.tensors[0].shape == (2, 6, 6, 2)
+
+
+def mlp(*sizes: int) -> Callable[[Draft], int]:
+    def made(draft: Draft) -> int:
+        last = draft.input
+        for size in sizes:
+            last = draft.linear(last, size, single=True, clip=1, density=1)
+        return last
+
+    return made
+
+
+def gap(draft: Draft) -> int:
+    return draft.reduced("MEAN", draft.input, [1], keep=False, grid=(0.03, 3))
+
+
+def sequence(draft: Draft) -> int:
+    return draft.linear(draft.input, 6, single=True, positions=True)
+
+
+def signal(draft: Draft) -> int:
+    wide = draft.reshape(draft.input, (1, 1, 32, 3), "EXPAND_DIMS")
+    last = draft.conv(wide, 8, (1, 3), same=False)
+    return draft.linear(draft.reshape(draft.reshape(last, (1, 30, 8), "SQUEEZE"), (1, 240)), 4, single=True)
+
+
+def sizes(draft: Draft) -> int:
+    """RESHAPE to a shape that operators work out."""
+    last = draft.conv(draft.input, 4)
+    shape = draft._tensor(FileTensor((4,), np.dtype(np.int32)))
+    draft.add("SHAPE", (last,), shape)
+    first, both = (draft._tensor(FileTensor(each, np.dtype(np.int32))) for each in ((), (2,)))
+    bounds = [draft.constant([each]) for each in (0, 1, 1)]
+    draft.add("STRIDED_SLICE", (shape, *bounds), first, shrinkAxisMask=1)
+    draft.add("PACK", (first, draft.constant(256)), both, valuesCount=2)
+    flat = draft.add("RESHAPE", (last, both), draft.activation((1, 256), draft.grid(last)))
+    return draft.linear(flat, 3, single=True)
+
+
+@pytest.mark.parametrize(
+    ("shape", "net"),
+    [
+        ((1, 10), mlp(16, 1)),
+        ((1, 1), mlp(16, 1)),
+        ((10,), lambda draft: draft.unary("RELU", draft.input)),
+        ((1, 16, 8), gap),
+        ((1, 5, 8), sequence),
+        ((1, 32, 3), signal),
+        ((1, 8, 8, 1), sizes),
+        ((1, 2, 3, 4, 2), lambda draft: draft.unary("RELU", draft.input)),
+    ],
+    ids=["1xN", "scalar", "N", "mean of a signal", "a layer on a sequence", "signal", "sizes", "five axes"],
+)
+def test_inputs_of_any_rank(shape: tuple[int, ...], net: Callable[[Draft], int]) -> None:
+    draft = Draft(shape)
+    model = draft.file(net(draft))
+    same(model)
+    files = foreign.files(model, "theirs")
+    size = str(int(np.prod(shape)))
+    for name in ("model.h", "model_data.h"):
+        assert f"#define MODEL_INPUT_BYTES {size}\n" in files[name].decode()
+
+
+def test_a_layer_with_one_scale_is_rounded_as_the_runtime_does() -> None:
+    """Sums that tell whether scales are multiplied in double precision: one filter a sum."""
+    draft = Draft((1, 1, 1, 4), grid=(0.024790890514850616, 0))
+    levels = np.random.default_rng(0).integers(-127, 128, (2006, 4)).astype(np.int8)
+    last = draft.linear(draft.input, 2006, single=True, levels=levels, bias=np.arange(2006) * 977 - 980_000)
+    same(draft.file(last))
+
+
+def test_a_softmax_that_would_end_the_interpreter_is_compared_on_other_inputs() -> None:
+    draft = Draft((1, 1, 1, 512), grid=(0.2, 11))
+    same(draft.file(draft.unary("SOFTMAX", draft.input, (1 / 256, -128), beta=1.0)), 17)
+
+
+def test_a_difference_is_an_error_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = byte_ends()
+    facts(model)
+    monkeypatch.setattr("fedprune.export.chip.comparing.expected", lambda *given: (_shifted(*given), "another runtime"))
+    with pytest.raises(RuntimeError, match="the C differs from another runtime on 20 of 20 inputs: please report"):
+        foreign.write(model, tmp_path / "out", "theirs")
+    assert not (tmp_path / "out").exists()
+
+
+def _shifted(model: bytes, inputs: np.ndarray) -> np.ndarray:
+    return np.asarray(benching.expected(model, inputs)[0]) ^ 1
