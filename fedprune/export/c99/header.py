@@ -32,6 +32,9 @@ def header_of(program: Program, arena_bytes: int, extra: str) -> str:
             calls = (f"each(model_{name.lower()}{at.lower()}(), MODEL_{name}{at}_BYTES)" for at in suffixes)
             macros[f"MODEL_MORE_{name}S(each)"] = " ".join(calls)
         declared = ["\n/* The others: where to write an input before a run, where an output is after it. */", *declared]
+    if program.states:
+        declared += ["\n/* The model remembers earlier inputs in its arena: begins anew, as before the first run. */"]
+        declared += ["void model_reset(void);"]
     _, kind, _, first = ends[0][0]
     where = f"the MODEL_INPUT_{'TOKENS' if first is None else 'BYTES'} of the next input, "
     return _HEADER.format(

@@ -126,6 +126,13 @@ class Loop(NamedTuple):
     turns: int
 
 
+class State(NamedTuple):
+    """A map that keeps its values from run to run, and the bytes that it begins with."""
+
+    map: int
+    start: bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A model: its maps, its layers in running order, which maps it reads and gives, and their grids.
@@ -141,13 +148,19 @@ class Program:
     """None for an input of int32: tokens."""
     output_grids: Sequence[Affine]
     loops: Sequence[Loop] = ()
+    states: Sequence[State] = ()
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """The storages of what is kept from run to run."""
+        return frozenset(self.maps[each.map].storage for each in self.states)
 
     @property
     def taken(self) -> frozenset[int]:
-        """The storages of the inputs."""
-        return frozenset(self.maps[index].storage for index in self.inputs)
+        """The storages that are there before a run: of the inputs, and what is kept."""
+        return self.kept.union(self.maps[index].storage for index in self.inputs)
 
     @property
     def given(self) -> frozenset[int]:
-        """The storages of the outputs."""
-        return frozenset(self.maps[index].storage for index in self.outputs)
+        """The storages that are there after a run: of the outputs, and what is kept."""
+        return self.kept.union(self.maps[index].storage for index in self.outputs)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedprune.export.c99.arithmetic import BINARY
+from fedprune.export.c99.checks import check_covered, check_types
 from fedprune.export.c99.folding import folds
 from fedprune.export.c99.gathering import gather
 from fedprune.export.c99.lowering import Lowering, Rule
@@ -15,6 +16,7 @@ from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
 from fedprune.export.c99.resizing import RESIZES
 from fedprune.export.c99.softmax import softmax
+from fedprune.export.c99.states import STATES
 from fedprune.export.c99.transposed import transposed
 from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
 from fedprune.export.c99.wide import curve, on_int16, product
@@ -52,6 +54,7 @@ RULES: dict[str, Rule] = {
     "L2_NORMALIZATION": l2_norm,
     "BATCH_MATMUL": matmul,
     **BINARY,
+    **STATES,
     **dict.fromkeys(_BY_VALUE, by_value),
     "SLICE": taken(MOVES["SLICE"]),
     "DYNAMIC_UPDATE_SLICE": put,
@@ -75,6 +78,8 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
     made = Lowering(file, whole.counters)
     if len(file.operators) > _MOST_OPERATORS:
         raise ModelError(f"the model has {len(file.operators)} operators; at most {_MOST_OPERATORS} will do")
+    check_types(file)
+    check_covered(file, rules)
     tokens = [made.tensor(index).dtype == np.int32 for index in file.inputs]
     sources = [made.map(index, wide=counts) for index, counts in zip(file.inputs, tokens, strict=True)]
     turns = {at: each.turns for each in whole.repeats for at in range(each.first, each.last + 1)}
@@ -86,9 +91,6 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
         made.where = f"operator {position}, {name},"
         if folds(made, operator):
             continue
-        if name not in rules:
-            shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
-            raise ModelError(f"operator {position} is {shown}, which has no C kernel")
         rules[name](made, operator)
     results = [made.map(index) for index in file.outputs]
     if not made.layers:
@@ -100,4 +102,4 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
     starts.append(len(made.layers))
     loops = [Loop(starts[each.first], starts[each.last + 1] - 1, each.turns) for each in whole.repeats]
     loops = [each for each in loops if each.first <= each.last]
-    return Program(made.maps, made.layers, sources, results, taken, given, loops)
+    return Program(made.maps, made.layers, sources, results, taken, given, loops, [*made.states.values()])

@@ -48,7 +48,8 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         constants="\n".join([*text.constants, *layers]),
         table=table,
         finals="\n".join(_runs(program, plan)),
-        ends="\n".join(accessors(program, plan.offsets)),
+        ends="\n".join([*accessors(program, plan.offsets), *text.states()]),
+        begin="  if (!begun) model_reset();\n" if program.states else "",
         output=plan.offsets[program.maps[program.outputs[0]].storage],
     )
     code_bytes = code_bytes_predicted(names, len(plan.streams), len(program.loops))
@@ -80,6 +81,8 @@ class _Text:
         self.constants: list[str] = []
         self._counts: Counter[str] = Counter()
         self._known: dict[str, str] = {}
+        starts = {start for _, start in program.states if len({*start}) > 1}
+        self.starts = {start: self._array("uint8_t", [*start]) for start in sorted(starts)}
 
     def kernels(self) -> list[str]:
         """Return the kernel files that are needed, in the order in which they must stand."""
@@ -95,6 +98,19 @@ class _Text:
             rows = min(self.plan.rows.get(each.storage, each.height), each.height)
             start = self.plan.offsets[each.storage]
             yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels}, {rows}}}"
+
+    def states(self) -> Iterable[str]:
+        """Return the function that begins anew."""
+        if not self.program.states:
+            return
+        yield "static uint8_t begun;\n\nvoid model_reset(void) {\n  begun = 1;"
+        for index, start in self.program.states:
+            where = f"arena + {self.plan.offsets[self.program.maps[index].storage]}"
+            if len({*start}) == 1:
+                yield f"  __builtin_memset({where}, {start[0]}, {len(start)});"
+            else:
+                yield f"  __builtin_memcpy({where}, {self.starts[start]}, {len(start)});"
+        yield "}"
 
     def layer(self, number: int, layer: Layer) -> str:
         """Return the declaration of a layer's struct."""
@@ -227,7 +243,7 @@ static const struct step steps[STEPS] = {{
 {ends}
 
 const int8_t *model_run(void) {{
-  for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;
+{begin}  for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;
 {finals}
   return arena + {output};
 }}

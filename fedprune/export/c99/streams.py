@@ -84,6 +84,8 @@ def lives(program: Program) -> Mapping[int, Life]:
         for index in (*layer.inputs, layer.output):
             storage = program.maps[index].storage
             found[storage] = Life(found.get(storage, Life(at, at, None)).first, at, None)
+    for storage in program.kept & found.keys():
+        found[storage] = Life(-1, len(program.layers), None)
     before = program.taken
     for storage, life in found.items():
         for loop in program.loops:

@@ -39,7 +39,11 @@ def _signed(file: File) -> File:
         if operator_name(operator) in _RELABELS and operator.inputs[0] in changed:
             changed.add(operator.output)
     for operator in reversed(file.operators):
-        if _is_uint8(file.tensors[operator.output]) and operator.output in {*file.outputs, *changed}:
+        if (
+            operator.outputs
+            and _is_uint8(file.tensors[operator.output])
+            and operator.output in {*file.outputs, *changed}
+        ):
             changed.add(operator.output)
             if operator_name(operator) in _RELABELS:
                 changed.add(operator.inputs[0])
@@ -70,7 +74,7 @@ def _without_floats(file: File) -> File:
             inputs[place] = made[0]
             names |= dict.fromkeys(made, made[0])
             gone.update(readers)
-    makers = {operator.output: at for at, operator in enumerate(file.operators)}
+    makers = {operator.output: at for at, operator in enumerate(file.operators) if operator.outputs}
     read = {index for operator in file.operators for index in operator.inputs}
     for place, index in enumerate(outputs):
         at = makers.get(index)

@@ -24,6 +24,6 @@ def vocabulary(file: File, place: int = 0) -> int:
             continue
         if operator_name(operator) == "GATHER" and len(operator.inputs) > 1 and operator.inputs[0] not in tokens:
             rows += file.tensors[operator.inputs[0]].shape[:1]
-        elif file.tensors[operator.output].dtype == np.int32:
+        elif operator.outputs and file.tensors[operator.output].dtype == np.int32:
             tokens.add(operator.output)
     return min(rows, default=0)
