@@ -29,18 +29,24 @@ def export_run(console: Console, run: Path, to_microcontroller: bool, fastest: b
     warn(console, result)
 
 
-def export_file(console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None) -> None:
-    """Write an int8 .tflite as C. ExperimentError for one that cannot be, and nothing is written."""
+def export_file(
+    console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None, data: Path | None = None
+) -> None:
+    """Write a .tflite as C, or as an int8 .tflite; one of floats is quantised by the examples in ``data``.
+
+    ExperimentError for one that cannot be, and nothing is written.
+    """
     from fedprune.export import c99
     from fedprune.export.chip import foreign
 
-    if not to_microcontroller:
-        raise ExperimentError(f"{file}: is a .tflite already; --to microcontroller writes it as C")
     content = read_model(file)
+    if not to_microcontroller:
+        _export_lite(console, file, content, out, data)
+        return
     folder = out or file.with_name(f"{file.stem}_microcontroller")
     try:
         optimise = c99.fastest if fastest else c99.smallest
-        written = foreign.write(content, folder, file.stem, optimise=optimise)
+        written = foreign.write(content, folder, file.stem, optimise=optimise, data=data)
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
     _list(console, written.paths())
@@ -48,6 +54,22 @@ def export_file(console: Console, file: Path, to_microcontroller: bool, fastest:
         said = "TensorFlow Lite Micro lacks an operator of this model: no C array for it; model.c needs no runtime"
         console.print(said, soft_wrap=True)
     show_export(console, folder)
+
+
+def _export_lite(console: Console, file: Path, content: bytes, out: Path | None, data: Path | None) -> None:
+    from fedprune.export.chip import foreign
+    from fedprune.files import write_atomically
+
+    folder = out or file.with_name(f"{file.stem}_litert")
+    try:
+        made = foreign.lite(content, data)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "model.tflite", made.content)
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
+    _list(console, [folder / "model.tflite"])
+    for said in made.said:
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _list(console: Console, paths: Iterable[Path]) -> None:

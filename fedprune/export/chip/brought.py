@@ -1,11 +1,14 @@
 """A .tflite that somebody brings, made ready for integer kernels: what is inside its ends, for one example."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from fedprune.export.litert.batch import single
 from fedprune.export.litert.ends import inside
+from fedprune.export.litert.examples import examples
 from fedprune.export.litert.flatbuffer import File
-from fedprune.export.litert.reader import read
+from fedprune.export.litert.quantising import is_float, quantised
+from fedprune.export.litert.reader import ModelError, read
 from fedprune.export.tflm.unpack import unpacked
 
 
@@ -20,18 +23,30 @@ class Brought(NamedTuple):
     """What was changed, a line each."""
 
 
-def brought(content: bytes) -> Brought:
-    """Return what the kernels take of a .tflite. Raises ``ModelError`` for a file that is not sound."""
-    whole = unpacked(read(content))
-    file, inputs, outputs = inside(whole)
+def brought(content: bytes, data: Path | None = None) -> Brought:
+    """Return what the kernels take of a .tflite; one of floats is quantised by the examples in ``data``.
+
+    Raises ``ModelError`` for a file that is not sound, ``ValueError`` for examples that do not fit it, and
+    ``RuntimeError`` where LiteRT does not run it.
+    """
+    whole, said = unpacked(read(content)), list[str]()
+    if data is not None:
+        if not is_float(whole):
+            raise ModelError("the model does not compute in floats: there is nothing to calibrate")
+        drawn = examples(whole := single(whole), data)
+        ends = tuple((*(whole.tensors[at].dtype.name for at in each),) for each in (whole.inputs, whole.outputs))
+        file, inputs, outputs = unpacked(quantised(whole, drawn)), *ends
+        said.append(f"quantised to int8 by the extremes over {len(drawn)} examples")
+    else:
+        file, inputs, outputs = inside(whole)
     alone = single(file)
-    said, own = list[str](), [file.tensors[index].dtype.name for index in (*file.inputs, *file.outputs)]
+    own = [file.tensors[index].dtype.name for index in (*file.inputs, *file.outputs)]
     if changed := sorted({given for given, kept in zip((*inputs, *outputs), own, strict=True) if given != kept}):
         said.append(f"the model inside takes and gives int8; model.h has functions from and to {' and '.join(changed)}")
     if alone is not file:
         count = file.tensors[file.inputs[0]].shape[0]
         said.append(f"the file's batch of {count} is fixed to one: each run takes one example")
-    return Brought(alone, inputs, outputs, (*said,))
+    return Brought(unpacked(alone), inputs, outputs, (*said,))
 
 
 def helpers(found: Brought) -> str:

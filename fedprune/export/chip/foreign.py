@@ -1,9 +1,10 @@
 """A .tflite that somebody else made, for microcontrollers."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedprune.export.c99 import Optimise, generate, smallest
+from fedprune.export.c99.checks import check_types
 from fedprune.export.c99.program import WHOLE
 from fedprune.export.chip.brought import brought, helpers
 from fedprune.export.chip.comparing import compared
@@ -16,20 +17,23 @@ from fedprune.export.tflm.sources import initialisers
 from fedprune.export.tflm.sparse import pack_sparse
 
 
-def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smallest) -> Written:
+def write(model: bytes, folder: Path, name: str, *, optimise: Optimise = smallest, data: Path | None = None) -> Written:
     """Write the `files` of any int8 .tflite, compared; raises as they do, and then nothing is written."""
-    return write_files(files(model, name, optimise=optimise, compare=True), folder)
+    return write_files(files(model, name, optimise=optimise, compare=True, data=data), folder)
 
 
-def files(model: bytes, name: str, *, optimise: Optimise = smallest, compare: bool = False) -> dict[str, bytes]:
+def files(
+    model: bytes, name: str, *, optimise: Optimise = smallest, compare: bool = False, data: Path | None = None
+) -> dict[str, bytes]:
     """Return what `c_files` does for any .tflite of int8, or of tokens and int8; classes are called by their numbers.
 
     There is no C array of a file with an operator that TensorFlow Lite Micro has no kernel of. The C is for what
-    `brought` makes of the file; with ``compare`` it is built and run here, see `compared`, and the card says so.
+    `brought` makes of the file, with ``data`` of one of floats; with ``compare`` it is built and run here, see
+    `compared`, and the card says so.
 
     Raises ``ModelError`` for a file that is not sound or that no C kernels cover, and as `c_files` and `compared`.
     """
-    found = brought(model)
+    found = brought(model, data)
     plain = pack(found.file)
     classes = (ports(found.file).output.shape or (1,))[-1]
     if classes > WHOLE:
@@ -46,6 +50,20 @@ def files(model: bytes, name: str, *, optimise: Optimise = smallest, compare: bo
         card["changed"] = [*found.said]
     model = plain if arena is None else packed  # what only it can unpack helps nobody else
     return c_files(model, {**card, "arena_bytes": arena}, made=made)
+
+
+class Lite(NamedTuple):
+    """An int8 .tflite, and what was changed of the file that it was made of."""
+
+    content: bytes
+    said: tuple[str, ...]
+
+
+def lite(model: bytes, data: Path | None = None) -> Lite:
+    """Return the int8 .tflite that `brought` makes of any: for phones and the Pi. Raises as it does."""
+    found = brought(model, data)
+    check_types(found.file)
+    return Lite(pack(found.file), found.said)
 
 
 _LACKING = "Failed to get registration from op code"
