@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -50,10 +52,22 @@ def export_file(
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
     _list(console, written.paths())
+    _say(console, json.loads(written.card_json.read_text(encoding="utf-8")))
     if written.source is None:
         said = "TensorFlow Lite Micro lacks an operator of this model: no C array for it; model.c needs no runtime"
         console.print(said, soft_wrap=True)
     show_export(console, folder)
+
+
+def _say(console: Console, card: Mapping[str, Any]) -> None:
+    """Print what was changed of a file, and with what its C was compared."""
+    seen = card.get("compared")
+    how = "not compared with TensorFlow Lite Micro, for which a C compiler and a runtime are needed"
+    if seen:
+        bits = "with the same bits" if not seen["differing"] else f"with other bits on {seen['differing']} of them"
+        how = f"compared with {seen['beside']} on {seen['inputs']} random and extreme inputs, {bits}"
+    for said in (*card.get("changed", ()), f"the C was {how}"):
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _export_lite(console: Console, file: Path, content: bytes, out: Path | None, data: Path | None) -> None:

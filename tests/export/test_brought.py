@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from c99_files import Draft
 from c99_runs import CHECKS, compiler
+from export_files import changed, on_tensor
+from typer.testing import CliRunner
 
+from fedprune.cli.main import app
 from fedprune.export import litert, tflm
 from fedprune.export.c99 import boards
 from fedprune.export.chip import benching, foreign
@@ -274,3 +277,85 @@ def test_a_difference_is_an_error_and_writes_nothing(tmp_path: Path, monkeypatch
 
 def _shifted(model: bytes, inputs: np.ndarray) -> np.ndarray:
     return np.asarray(benching.expected(model, inputs)[0]) ^ 1
+
+
+def test_the_page_shows_what_to_do_with_floats(tmp_path: Path) -> None:
+    """What step 10 shows, in a program around it."""
+    if boards.missing("host"):
+        pytest.skip("a compiler is not installed")
+    readme = (Path(__file__).parents[2] / "clients" / "microcontroller" / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("## 10.")[2].partition("```c\n")[2].partition("```")[0]
+    folder = foreign.write(float_ends(), tmp_path, "theirs").c99_source.parent
+    turns = "while (fread(values, sizeof values, 1, stdin) == 1) { run(); fwrite(scores, sizeof scores, 1, stdout); }"
+    text = f'#include <stdio.h>\n#include "model.h"\n{shown}\nint main(void) {{ {turns} return 0; }}\n'
+    (folder / "page.c").write_text(text)
+    subprocess.run([compiler(), *CHECKS, "page.c", "model.c", "-o", "page"], cwd=folder, check=True)
+    ran = subprocess.run([folder / "page"], input=reals().tobytes(), check=True, capture_output=True).stdout
+    wanted = tflm.levels(float_ends(), reals())
+    np.testing.assert_array_equal(np.frombuffer(ran, np.float32).reshape(wanted.shape), wanted)
+
+
+def test_the_commands_say_what_was_changed_and_compared(tmp_path: Path) -> None:
+    if boards.missing("host"):
+        pytest.skip("a compiler is not installed")
+    (tmp_path / "theirs.tflite").write_bytes(byte_ends())
+    for command in (["inspect"], ["export", "--to", "microcontroller"], ["export", "--to", "litert"], ["bench"]):
+        ran = CliRunner().invoke(app, [command[0], str(tmp_path / "theirs.tflite"), *command[1:]])
+        assert ran.exit_code == 0, ran.output
+        if command[-1] == "microcontroller":
+            said = "the C was compared with TensorFlow Lite Micro on 20 random and extreme inputs, with the same bits"
+            assert said in " ".join(ran.output.split())
+            assert "model.h has functions from and to uint8" in " ".join(ran.output.split())
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 6, 2), (0, 6, 6, 2), (-1, 6, 6, 2)])
+def test_a_batch_that_may_grow_is_fixed_to_one(shape: tuple[int, ...]) -> None:
+    draft = Draft((2, 6, 6, 2))
+    draft.unary("RELU", draft.input)
+    made = _both(draft, shape)
+    assert brought(made).file.tensors[0].shape == (1, 6, 6, 2)
+    same(made)
+
+
+def _both(draft: Draft, shape: tuple[int, ...]) -> bytes:
+    def change(model: object) -> None:
+        for at in range(2):
+            on_tensor(at, shape=[*shape], shapeSignature=[-1, 6, 6, 2])(model)
+
+    return changed(change, read(draft.file(1)))
+
+
+def test_scales_of_a_bias_along_an_axis_that_it_lacks_are_read() -> None:
+    draft = Draft((1, 6, 6, 2))
+    model = draft.file(draft.conv(draft.input, 4, depthwise=True))
+    bias = read(model).operators[0].inputs[2]
+
+    def old(made: object) -> None:
+        vars(made.subgraphs[0].tensors[bias].quantization).update(quantizedDimension=3)  # type: ignore[attr-defined]
+
+    same(changed(old, read(model)))
+
+
+def test_joined_maps_of_different_scales_are_named_as_the_runtimes_limit() -> None:
+    draft = Draft((1, 6, 6, 2))
+    other = draft.conv(draft.input, 2, grid=(0.31, 4))
+    with pytest.raises(ValueError, match="CONCATENATION, joins maps of different scales, which TensorFlow Lite Micro"):
+        foreign.files(draft.file(draft.concat([draft.input, other])), "theirs")
+
+
+def test_what_no_kernel_covers_is_named_at_once() -> None:
+    draft = Draft((1, 6, 6, 2))
+    last = draft.unary("SIN", draft.unary("COS", draft.unary("SIN", draft.input)))
+    with pytest.raises(ValueError, match=r"no C kernel covers SIN \(operator 0, 2\), COS \(operator 1\)$"):
+        foreign.files(draft.file(last), "theirs")
+    draft = Draft((1, 6, 6, 2))
+    for index in (draft.input, draft.unary("RELU", draft.input)):
+        draft.tensors[index] = replace(draft.tensors[index], dtype=np.dtype(np.int16), zero_point=0)
+    with pytest.raises(ValueError, match=r"takes or gives int16 \(activations of 16 bits\): C sources are for"):
+        foreign.files(draft.file(1), "theirs")
+    draft = Draft((1, 6, 6, 2))
+    last = draft.conv(draft.input, 3)
+    for index in (draft.input, last):
+        draft.tensors[index] = replace(draft.tensors[index], dtype=np.dtype(np.uint8), zero_point=128)
+    with pytest.raises(ValueError, match="works on uint8, as converters wrote before int8"):
+        foreign.files(draft.file(last), "theirs")

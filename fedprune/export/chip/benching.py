@@ -47,10 +47,10 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
     """
     if lacking := boards.missing(target):
         raise RuntimeError(lacking)
-    file = brought(model).file
+    file, whole, *_ = brought(model)
     plain = pack(file)
     given = noise(plain) if inputs is None else inputs
-    wanted, whose = expected(plain, given)
+    wanted, whose = expected(pack(whole), given)
     excused = whose == "LiteRT" and rounds_otherwise(file)
     found = {}
     for way, optimise in _WAYS.items():

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from fedprune.export.chip.compacting import compacted
 from fedprune.export.litert.batch import single
 from fedprune.export.litert.ends import inside
 from fedprune.export.litert.examples import examples
@@ -16,6 +17,8 @@ class Brought(NamedTuple):
     """A file as the kernels take it."""
 
     file: File
+    whole: File
+    """The same with all its channels."""
     inputs: tuple[str, ...]
     """The types of the file's own inputs: ``float32`` and ``uint8`` are int8 in ``file``."""
     outputs: tuple[str, ...]
@@ -46,7 +49,11 @@ def brought(content: bytes, data: Path | None = None) -> Brought:
     if alone is not file:
         count = file.tensors[file.inputs[0]].shape[0]
         said.append(f"the file's batch of {count} is fixed to one: each run takes one example")
-    return Brought(unpacked(alone), inputs, outputs, (*said,))
+    whole = unpacked(alone)
+    made = compacted(whole)
+    if made.removed:
+        said.append(f"{made.removed} channels that no input moves, or that nobody reads, are removed: the same bits")
+    return Brought(unpacked(made.file), whole, inputs, outputs, (*said,))
 
 
 def helpers(found: Brought) -> str:

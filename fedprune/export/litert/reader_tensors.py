@@ -39,6 +39,8 @@ def _tensor(model: Table, table: Table, index: int, every: bool) -> FileTensor:
     if size > _MOST_BYTES:
         raise ModelError(f"{what} of shape {list(shape)} takes more than {_MOST_BYTES} bytes")
     stored, sparse = _part(model, table, what, every), table.child(6)
+    if kind and stored and not every:
+        raise ModelError(f"{what} of type {kind} has values")
     if kind or (every and sparse is not None and not _is_by_rows(sparse, shape)):
         # to be looked at, not to be used
         places = Sparsity(np.zeros(1, np.uint8), np.zeros(0, np.uint8)) if sparse is not None else None
@@ -81,9 +83,10 @@ def _shape(table: Table, what: str, every: bool) -> tuple[int, ...]:
         raise ModelError(f"{what} has more than {_MOST_AXES} axes")
     if every:
         return tuple(max(1, size) for size in shape)
-    # A first axis that may grow and is one is a batch of one: so runtimes take it, and so converters write most files.
-    fixed = signature[1:] if shape[:1] == (1,) else signature
-    if min(fixed, default=0) < 0 or min(shape, default=1) < 1:
+    # A first axis that may grow is a batch of one, unless it says of how many: so converters write most files.
+    if len(shape) > 1 and shape[0] < 1 and signature[:1] in ((), (-1,)):
+        shape = (1, *shape[1:])
+    if min(signature[1:], default=0) < 0 or min(shape, default=1) < 1:
         raise ModelError(f"{what} has a dynamic shape; fix it to a batch of one")
     return shape
 
