@@ -122,6 +122,8 @@ def export(
         export_events(console, run, out)
     elif run.is_file():
         export_file(console, run, to is Target.microcontroller, optimise is Optimise.speed, out, calibrate)
+    elif calibrate is not None:
+        raise ExperimentError(f"{run}: is no .tflite file; --calibrate is for one of floats")
     else:
         export_run(console, run, to is Target.microcontroller, optimise is Optimise.speed, data_dir)
 

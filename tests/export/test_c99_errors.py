@@ -37,7 +37,7 @@ def refused(model: bytes) -> str:
 
 def test_floats_are_refused() -> None:
     said = refused(small(Signal)[1])
-    assert said.startswith("the model works on float32, and C sources are for int8: --calibrate DATA quantises it")
+    assert said.startswith("the model works on float32, and this is for int8: fedprune export FILE --calibrate DATA")
 
 
 def test_a_dynamic_shape_is_refused() -> None:

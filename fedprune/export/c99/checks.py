@@ -20,8 +20,8 @@ def check_types(file: File) -> None:
     ends = {file.tensors[index].dtype for index in (*file.inputs, *file.outputs)}
     if types.intersection(_FLOATS) and not types & {np.dtype(np.int8), np.dtype(np.int16)}:
         raise ModelError(
-            "the model works on float32, and C sources are for int8: --calibrate DATA quantises it on the way, "
-            "DATA being example inputs (an .npz or a folder of .npy files)"
+            "the model works on float32, and this is for int8: fedprune export FILE --calibrate DATA quantises it on "
+            "the way, DATA being example inputs (an .npz or a folder of .npy files)"
         )
     floats = [
         (operator_name(operator), at)

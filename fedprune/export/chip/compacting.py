@@ -75,6 +75,8 @@ class _Compacting:
         ):
             return ""
         source, result = ends
+        if min(len(source.shape), len(result.shape)) < 2 or _grid(source).scale <= 0 or _grid(result).scale <= 0:
+            return ""
         if name in _CURVES and len(operator.inputs) == 1:
             return "curve"
         if name in _POOLS and len(source.shape) == 4 and _grid(source) == _grid(result):
@@ -204,7 +206,7 @@ class _Compacting:
     def _kept(self) -> dict[int, Mask]:
         """The channels of each tensor that have to stay."""
         needed: dict[int, Mask] = {index: np.zeros(len(each.low), bool) for index, each in self.ranges.items()}
-        for index in (*self.file.outputs, *self.file.inputs):
+        for index in {*self.file.outputs, *self.file.inputs} & needed.keys():
             needed[index][:] = True
         for operator, kind in reversed([*zip(self.file.operators, self.kinds, strict=True)]):
             for index in operator.inputs if not kind else ():
