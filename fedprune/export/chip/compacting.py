@@ -69,6 +69,8 @@ class _Compacting:
     def _kind(self, operator: FileOperator) -> str:
         """What a channel goes through: ``weights``, ``depthwise``, ``flat``, one of `_PASSING`; "" for others."""
         name, tensors = operator_name(operator), self.file.tensors
+        if min(operator.inputs[:2], default=-1) < 0:
+            return ""
         ends = [tensors[index] for index in (*operator.inputs[:1], *operator.outputs) if index >= 0]
         if len(ends) != 2 or any(
             each.dtype != np.int8 or each.data is not None or each.scales is None for each in ends
@@ -77,14 +79,15 @@ class _Compacting:
         source, result = ends
         if min(len(source.shape), len(result.shape)) < 2 or _grid(source).scale <= 0 or _grid(result).scale <= 0:
             return ""
-        if name in _CURVES and len(operator.inputs) == 1:
+        if name in _CURVES and len(operator.inputs) == 1 and source.shape == result.shape:
             return "curve"
-        if name in _POOLS and len(source.shape) == 4 and _grid(source) == _grid(result):
+        same = source.shape[-1] == result.shape[-1]
+        if name in _POOLS and same and len(source.shape) == 4 and _grid(source) == _grid(result):
             return "pool"
-        if name == "PAD" and len(operator.inputs) == 2 and _grid(source) == _grid(result):
+        if name == "PAD" and same and len(operator.inputs) == 2 and _grid(source) == _grid(result):
             sides = self.file.tensors[operator.inputs[1]].data
-            return "pad" if sides is not None and not sides.reshape(-1, 2)[-1].any() else ""
-        if name == "MEAN" and len(source.shape) == 4:
+            return "pad" if sides is not None and not sides.reshape(-1)[-2:].any() else ""
+        if name == "MEAN" and same and len(source.shape) == 4 and len(operator.inputs) == 2:
             axes = self.file.tensors[operator.inputs[1]].data
             return "mean" if axes is not None and {*(axes.reshape(-1) % 4).tolist()} == {1, 2} else ""
         if name == "RESHAPE" and len(source.shape) == 4 and result.shape == (1, int(np.prod(source.shape))):

@@ -41,6 +41,8 @@ def _one(tensor: FileTensor) -> FileTensor:
 
 
 def _by_example(file: File, operator: FileOperator, count: int) -> bool:
+    if not operator.inputs or operator.inputs[0] < 0:
+        return False
     name, source = operator_name(operator), file.tensors[operator.inputs[0]]
     result, constants = file.tensors[operator.output], [file.tensors[at] for at in operator.inputs[1:] if at >= 0]
     if name not in _BY_EXAMPLE or source.data is not None:
@@ -48,14 +50,14 @@ def _by_example(file: File, operator: FileOperator, count: int) -> bool:
     if name == "RESHAPE":
         return math.prod(source.shape) % count == 0
     if name == "FULLY_CONNECTED":
-        return constants[0].shape[-1:] == source.shape[-1:] or math.prod(result.shape) == count * result.shape[-1]
+        return bool(constants) and constants[0].shape[-1:] == source.shape[-1:]
     if name in ("ADD", "SUB", "MUL"):
         return all(each.data is None or len(each.shape) < len(result.shape) or each.shape[0] == 1 for each in constants)
     if name == "CONCATENATION":
         return operator.options.axis % len(result.shape) > 0 and all(each.data is None for each in constants)
     if name in ("MEAN", "PAD"):
         given = constants[0].data if constants else None
-        if given is None:
+        if given is None or (name == "PAD" and given.size != 2 * len(source.shape)):
             return False
         return not given.reshape(-1, 2)[0].any() if name == "PAD" else not (given % len(source.shape) == 0).any()
     return True

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
-from fedprune.export.litert.reader import operator_name
+from fedprune.export.litert.reader import ModelError, operator_name
 
 _HALF = 128  # from uint8 to int8, the same steps
 _RELABELS = ("RESHAPE", "EXPAND_DIMS", "SQUEEZE")
@@ -27,9 +27,17 @@ def inside(file: File) -> Inside:
     """Return a file without QUANTIZE and DEQUANTIZE at its ends: what they make and read are its ends now.
 
     Ends of uint8 become ends of int8, 128 less. A file that is float inside, or uint8, stays as it is there.
+
+    Raises ``ModelError`` where an operator there has no input.
     """
+    if any(not operator.inputs or operator.inputs[0] < 0 for operator in file.operators if _is_handled(operator)):
+        raise ModelError("an operator at the model's ends lacks its input")
     dtypes = [tuple(file.tensors[index].dtype.name for index in ends) for ends in (file.inputs, file.outputs)]
     return Inside(_renamed(_without_floats(_signed(file))), dtypes[0], dtypes[1])
+
+
+def _is_handled(operator: FileOperator) -> bool:
+    return operator_name(operator) in ("QUANTIZE", "DEQUANTIZE", *_RELABELS)
 
 
 def _signed(file: File) -> File:
