@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from brought_files import byte_ends, float_ends, two_ends
 from c99_files import Draft
 from c99_runs import CHECKS, compiler
 from export_files import changed, on_tensor
@@ -38,31 +39,6 @@ def same(model: bytes, inputs: int = 20) -> dict[str, object]:
     card = facts(model)
     assert card["compared"] == {"inputs": inputs, "beside": "TensorFlow Lite Micro", "differing": 0}
     return card
-
-
-def classifier(draft: Draft, source: int) -> int:
-    """Add a small classifier behind a map, and return its scores."""
-    last = draft.conv(source, 4, density=1)
-    scores = draft.linear(draft.reshape(last, (1, draft.tensors[last].shape[1] ** 2 * 4)), 3, single=True)
-    return draft.unary("SOFTMAX", scores, (1 / 256, -128), beta=1.0)
-
-
-def float_ends() -> bytes:
-    draft = Draft((1, 8, 8, 1))
-    draft.tensors[draft.input] = FileTensor((1, 8, 8, 1), np.dtype(np.float32))
-    inner = draft.add("QUANTIZE", (draft.input,), draft.activation((1, 8, 8, 1), (0.05, -3)))
-    scores = classifier(draft, inner)
-    draft.tensors.append(FileTensor((1, 3), np.dtype(np.float32)))
-    return draft.file(draft.add("DEQUANTIZE", (scores,), len(draft.tensors) - 1, 2))
-
-
-def byte_ends(zero: int = 128, scale: float = 0.05) -> bytes:
-    draft = Draft((1, 8, 8, 1))
-    grid = np.array([scale], np.float32)
-    draft.tensors[draft.input] = FileTensor((1, 8, 8, 1), np.dtype(np.uint8), None, grid, zero)
-    inner = draft.add("QUANTIZE", (draft.input,), draft.activation((1, 8, 8, 1), (0.05, 0)))
-    scores = classifier(draft, inner)
-    return draft.file(draft.add("QUANTIZE", (scores,), draft.activation((1, 3), (1 / 256, 0), np.uint8)))
 
 
 _ENDS = """
@@ -127,15 +103,6 @@ def test_the_file_for_the_stock_runtime_is_the_model_inside() -> None:
     file = read(foreign.files(float_ends(), "theirs")["model.tflite"])
     assert {operator_name(each) for each in file.operators}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert {file.tensors[index].dtype.name for index in (*file.inputs, *file.outputs)} == {"int8"}
-
-
-def two_ends() -> bytes:
-    draft = Draft((1, 4, 4, 2))
-    other = draft.activation((1, 8, 3), (0.07, 5))
-    added = draft.both("ADD", draft.input, draft.input)
-    last = draft.conv(added, 3)
-    second = draft.linear(other, 5)
-    return pack(File(draft.tensors, draft.operators, (draft.input, other), (last, second)))
 
 
 def test_several_inputs_and_outputs(tmp_path: Path) -> None:
@@ -359,3 +326,22 @@ def test_what_no_kernel_covers_is_named_at_once() -> None:
         draft.tensors[index] = replace(draft.tensors[index], dtype=np.dtype(np.uint8), zero_point=128)
     with pytest.raises(ValueError, match="works on uint8, as converters wrote before int8"):
         foreign.files(draft.file(last), "theirs")
+
+
+@pytest.mark.parametrize(
+    ("shape", "bounds", "masks"),
+    [
+        ((1, 6, 5, 1), ([0, 1], [0, 2], [1, 1]), {"ellipsisMask": 1}),
+        ((1, 1, 6, 5), ([0, 0, 0], [0, 0, 2], [1, 1, 1]), {"newAxisMask": 2, "ellipsisMask": 1, "shrinkAxisMask": 4}),
+    ],
+    ids=["the last of all axes", "an axis more and one less"],
+)
+def test_slices_with_masks(shape: tuple[int, ...], bounds: tuple[list[int], ...], masks: dict[str, int]) -> None:
+    """TensorFlow Lite Micro has none of these masks, so the other runtime is the judge."""
+    draft = Draft((1, 6, 5, 2))
+    result = draft.activation(shape, draft.grid(draft.input))
+    if "newAxisMask" in masks:
+        draft.tensors[result] = replace(draft.tensors[result], shape=(1, 6, 5, 1))
+    draft.add("STRIDED_SLICE", (draft.input, *map(draft.constant, bounds)), result, 4, **masks)
+    seen = facts(draft.file(draft.unary("RELU", result)))["compared"]
+    assert seen == {"inputs": 20, "beside": "LiteRT", "differing": 0}

@@ -89,6 +89,8 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
         made.turns = turns.get(position, 1)
         name = operator_name(operator)
         made.where = f"operator {position}, {name},"
+        if not operator.inputs and name not in ("VAR_HANDLE", "CALL_ONCE"):
+            raise made.wrong("has no input")
         if folds(made, operator):
             continue
         rules[name](made, operator)

@@ -12,10 +12,10 @@ from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import operator_name
 
 
-def _name(made: Lowering, file: File, handle: int) -> tuple[object, object]:
-    """What the variable is called that a handle stands for."""
+def _name(made: Lowering, file: File, user: FileOperator) -> tuple[object, object]:
+    """What the variable is called whose handle an operator has for its first input."""
     for operator in file.operators:
-        if operator_name(operator) == "VAR_HANDLE" and operator.output == handle:
+        if operator_name(operator) == "VAR_HANDLE" and operator.outputs == user.inputs[:1]:
             return operator.options.container or b"", operator.options.sharedName or b""
     raise made.wrong("names no variable of its own graph")
 
@@ -28,8 +28,8 @@ def _first(made: Lowering, name: tuple[object, object], tensor: FileTensor) -> b
             continue
         graph = made.file.subgraphs[caller.options.initSubgraphIndex - 1]
         for operator in graph.operators:
-            if operator_name(operator) == "ASSIGN_VARIABLE" and _name(made, graph, operator.inputs[0]) == name:
-                data = graph.tensors[operator.inputs[1]].data
+            if operator_name(operator) == "ASSIGN_VARIABLE" and _name(made, graph, operator) == name:
+                data = graph.tensors[operator.inputs[1]].data if made.has(operator, 1) else None
                 if data is None or data.nbytes != zeros.nbytes:
                     raise made.wrong("begins with values that are no constant of its shape")
                 return np.ascontiguousarray(data, tensor.dtype).tobytes()
@@ -38,7 +38,7 @@ def _first(made: Lowering, name: tuple[object, object], tensor: FileTensor) -> b
 
 def _state(made: Lowering, operator: FileOperator, tensor: FileTensor) -> int:
     """Return the map of the variable that an operator names, which holds what ``tensor`` does."""
-    name = _name(made, made.file, operator.inputs[0])
+    name = _name(made, made.file, operator)
     shape = cells(tensor.shape, tensor.dtype.itemsize)
     if shape is None:
         raise made.wrong(f"keeps a tensor of shape {tensor.shape}")
@@ -61,14 +61,14 @@ def _read(made: Lowering, operator: FileOperator) -> None:
 def _outlives(made: Lowering, operator: FileOperator) -> bool:
     """Whether a value that was read is used after the variable has got another."""
     operators, same = made.file.operators, {operator.output}
-    start, name = operators.index(operator), _name(made, made.file, operator.inputs[0])
+    start, name = operators.index(operator), _name(made, made.file, operator)
     changes, uses = [len(operators)], [start]
     for at, each in enumerate(operators[start + 1 :], start + 1):
         if not same.isdisjoint(each.inputs):
             uses.append(at)
             if operator_name(each) in PLACES_OF:  # perhaps the same bytes
                 same.update(each.outputs)
-        if operator_name(each) == "ASSIGN_VARIABLE" and _name(made, made.file, each.inputs[0]) == name:
+        if operator_name(each) == "ASSIGN_VARIABLE" and _name(made, made.file, each) == name:
             changes.append(at)
     last = len(operators) if not same.isdisjoint(made.file.outputs) else max(uses)
     return min(changes) < last

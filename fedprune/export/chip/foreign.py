@@ -29,9 +29,9 @@ def files(
 ) -> dict[str, bytes]:
     """Return what `c_files` does for any .tflite of int8, or of tokens and int8; classes are called by their numbers.
 
-    There is no C array of a file with an operator that TensorFlow Lite Micro has no kernel of. The C is for what
-    `brought` makes of the file, with ``data`` of one of floats; with ``compare`` it is built and run here, see
-    `compared`, and the card says so.
+    There is no C array of a file with an operator that TensorFlow Lite Micro has no kernel of, or none for its options.
+    The C is for what `brought` makes of the file, with ``data`` of one of floats; with ``compare`` it is built and run
+    here, see `compared`, and the card says so.
 
     Raises ``ModelError`` for a file that is not sound or that no C kernels cover, and as `c_files` and `compared`.
     """
@@ -75,14 +75,14 @@ def lite(model: bytes, data: Path | None = None) -> Lite:
     return Lite(pack(unpacked(made.file)), said if made.removed else ("there was nothing to remove",))
 
 
-_LACKING = "Failed to get registration from op code"
+_LACKING = ("Failed to get registration from op code", "failed to prepare")
 
 
 def _arena(model: bytes) -> int | None:
-    """The arena that TensorFlow Lite Micro takes, in bytes, None where it lacks an operator."""
+    """The arena that TensorFlow Lite Micro takes, in bytes, None where it lacks an operator, or what one does here."""
     try:
         return arena_bytes(model)
     except RuntimeError as error:
-        if _LACKING in str(error):
+        if any(said in str(error) for said in _LACKING):
             return None
         raise
