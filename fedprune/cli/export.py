@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -29,25 +31,59 @@ def export_run(console: Console, run: Path, to_microcontroller: bool, fastest: b
     warn(console, result)
 
 
-def export_file(console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None) -> None:
-    """Write an int8 .tflite as C. ExperimentError for one that cannot be, and nothing is written."""
+def export_file(
+    console: Console, file: Path, to_microcontroller: bool, fastest: bool, out: Path | None, data: Path | None = None
+) -> None:
+    """Write a .tflite as C, or as an int8 .tflite; one of floats is quantised by the examples in ``data``.
+
+    ExperimentError for one that cannot be, and nothing is written.
+    """
     from fedprune.export import c99
     from fedprune.export.chip import foreign
 
-    if not to_microcontroller:
-        raise ExperimentError(f"{file}: is a .tflite already; --to microcontroller writes it as C")
     content = read_model(file)
+    if not to_microcontroller:
+        _export_lite(console, file, content, out, data)
+        return
     folder = out or file.with_name(f"{file.stem}_microcontroller")
     try:
         optimise = c99.fastest if fastest else c99.smallest
-        written = foreign.write(content, folder, file.stem, optimise=optimise)
+        written = foreign.write(content, folder, file.stem, optimise=optimise, data=data)
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
     _list(console, written.paths())
+    _say(console, json.loads(written.card_json.read_text(encoding="utf-8")))
     if written.source is None:
         said = "TensorFlow Lite Micro lacks an operator of this model: no C array for it; model.c needs no runtime"
         console.print(said, soft_wrap=True)
     show_export(console, folder)
+
+
+def _say(console: Console, card: Mapping[str, Any]) -> None:
+    """Print what was changed of a file, and with what its C was compared."""
+    seen = card.get("compared")
+    how = "not compared with TensorFlow Lite Micro, for which a C compiler and a runtime are needed"
+    if seen:
+        bits = "with the same bits" if not seen["differing"] else f"with other bits on {seen['differing']} of them"
+        how = f"compared with {seen['beside']} on {seen['inputs']} random and extreme inputs, {bits}"
+    for said in (*card.get("changed", ()), f"the C was {how}"):
+        console.print(said, markup=False, soft_wrap=True)
+
+
+def _export_lite(console: Console, file: Path, content: bytes, out: Path | None, data: Path | None) -> None:
+    from fedprune.export.chip import foreign
+    from fedprune.files import write_atomically
+
+    folder = out or file.with_name(f"{file.stem}_litert")
+    try:
+        made = foreign.lite(content, data)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "model.tflite", made.content)
+    except WRONG as error:
+        raise ExperimentError(f"{file}: {why(error)}") from error
+    _list(console, [folder / "model.tflite"])
+    for said in made.said:
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _list(console: Console, paths: Iterable[Path]) -> None:

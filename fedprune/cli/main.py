@@ -96,18 +96,24 @@ def profile(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run, or somebody's int8 .tflite.", metavar="RUN")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run, or somebody's .tflite.", metavar="RUN")],
     to: Annotated[
         Target, typer.Option(help="litert: .tflite for phones and the Pi. microcontroller: C. tensorboard: its rounds.")
     ],
     optimise: Annotated[Optimise, typer.Option(help="The C sources for flash or for instructions.")] = Optimise.size,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for a .tflite's C, or for TensorBoard.", show_default="NAME_microcontroller"),
+        typer.Option(
+            help="Folder for what a .tflite becomes, or for TensorBoard.", show_default="NAME_microcontroller"
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Examples for a .tflite of floats: an .npz, or a folder of .npy files.", metavar="DATA"),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits, or any int8 .tflite."""
+    """Write a run's model again for a kind of device. RUN is its folder, such as runs/digits, or any .tflite."""
     from fedprune.cli.export import export_file, export_run
 
     if to is Target.tensorboard:
@@ -115,7 +121,9 @@ def export(
 
         export_events(console, run, out)
     elif run.is_file():
-        export_file(console, run, to is Target.microcontroller, optimise is Optimise.speed, out)
+        export_file(console, run, to is Target.microcontroller, optimise is Optimise.speed, out, calibrate)
+    elif calibrate is not None:
+        raise ExperimentError(f"{run}: is no .tflite file; --calibrate is for one of floats")
     else:
         export_run(console, run, to is Target.microcontroller, optimise is Optimise.speed, data_dir)
 

@@ -47,6 +47,14 @@ def _tflm_arena(given: Arrays) -> Arrays:
     return {"arena_bytes": np.array(interpreter.arena_here(given["model"].tobytes(), given["input"]))}
 
 
+def _extremes(given: Arrays) -> Arrays:
+    from fedprune.export.litert import quantising
+
+    inputs = [given[f"input{at}"] for at in range(len(given) - 2)]
+    low, high = quantising.extremes_here(given["model"].tobytes(), given["places"], inputs)
+    return {"low": low, "high": high}
+
+
 def _measured(given: Arrays) -> Arrays:
     from fedprune.export.litert import runtime
 
@@ -63,6 +71,7 @@ _TASKS: Mapping[str, Callable[[Arrays], Arrays]] = {
     "tflm_levels": _tflm_levels,
     "tflm_arena": _tflm_arena,
     "measured": _measured,
+    "extremes": _extremes,
 }
 
 

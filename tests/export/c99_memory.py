@@ -104,14 +104,15 @@ class Memory:
 
     def run(self) -> None:
         """Follow the schedule; raises AssertionError where a byte is read that is no longer, or not yet, there."""
-        source, result = self.program.maps[self.program.input], self.program.maps[self.program.output]
-        for row in range(source.height):
-            self._write(self.program.input, row)
+        for index in self.program.inputs:
+            for row in range(self.program.maps[index].height):
+                self._write(index, row)
         for stream in self.plan.streams:
             inside = range(stream.first, stream.last + 1)
             self._make(stream.last, self.program.maps[self.program.layers[stream.last].output].height, inside)
-        for row in range(result.height):
-            self._check(Read(self.program.output, row), "the end")
+        for index in self.program.outputs:
+            for row in range(self.program.maps[index].height):
+                self._check(Read(index, row), "the end")
 
     def _place(self, number: int, row: int) -> slice:
         each = self.program.maps[number]

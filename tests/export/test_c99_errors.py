@@ -36,18 +36,8 @@ def refused(model: bytes) -> str:
 
 
 def test_floats_are_refused() -> None:
-    assert refused(small(Signal)[1]) == "the model works on float32; C sources are for models that are int8 throughout"
-
-
-def test_two_ends_are_refused() -> None:
-    draft = Draft((1, 2, 2, 3))
-    other = draft.activation((1, 2, 2, 3))
-    last = draft.both("ADD", draft.input, other)
-    file = File(draft.tensors, draft.operators, (draft.input, other), (last,))
-    assert refused(pack(file)) == "the model has 2 inputs; C sources are for models of one input"
-    draft = Draft((1, 2, 2, 3))
-    first = draft.unary("RELU", draft.input)
-    assert refused(draft.file(first, draft.unary("TANH", first))).startswith("the model has 2 outputs")
+    said = refused(small(Signal)[1])
+    assert said.startswith("the model works on float32, and this is for int8: fedprune export FILE --calibrate DATA")
 
 
 def test_a_dynamic_shape_is_refused() -> None:
@@ -66,10 +56,10 @@ def test_a_model_that_computes_nothing_is_refused() -> None:
 def test_an_operator_without_a_kernel_is_named() -> None:
     draft = Draft((1, 2, 2, 3))
     last = draft.unary("SIN", draft.unary("RELU", draft.input))
-    assert refused(draft.file(last)) == "operator 1 is SIN, which has no C kernel"
+    assert refused(draft.file(last)) == "no C kernel covers SIN (operator 1)"
     custom = FileOperator(32, 1, (draft.input,), last, None, 0, "Detect\nall")
     assert refused(pack(File(draft.tensors, [custom], (draft.input,), (last,)))).startswith(
-        "operator 0 is 'Detect\\nall', which has no C kernel"
+        "no C kernel covers 'Detect\\nall' (operator 0)"
     )
 
 
@@ -157,7 +147,7 @@ WRONG: list[tuple[str, Callable[[Draft], int]]] = [
     ("GELU, is refused .*Didn't find", lambda draft: draft.unary("GELU", draft.input, version=9)),
     ("the model works on float32; ", floats),
     ("RELU, has input and output of different shapes", add("RELU", (0,), (1, 5, 4, 6))),
-    ("RELU, has less than 1 input", add("RELU", ())),
+    ("RELU, has no input", add("RELU", ())),
     ("RELU, has input and output of different shapes", add("RELU", (0,), (2, 4, 5, 6))),
     ("RELU, has a tensor of shape .1, 1, 1, 4, 5, 6.; at most five axes", add("RELU", (0,), (1, 1, 1, 4, 5, 6))),
     ("ADD, has less than 2 input", add("ADD", (0, -1))),
@@ -166,7 +156,7 @@ WRONG: list[tuple[str, Callable[[Draft], int]]] = [
     ("RESHAPE, has no input", add("RESHAPE", (), (1, 120))),
     ("RESHAPE, changes the number of values", add("RESHAPE", (0,), (1, 121))),
     ("RESHAPE, has input and output of different", lambda draft: draft.add("RESHAPE", (0,), draft.activation(SHAPE))),
-    ("CONCATENATION, joins nothing, or more", add("CONCATENATION", (), axis=3)),
+    ("CONCATENATION, has no input", add("CONCATENATION", (), axis=3)),
     ("CONCATENATION, names axis 4 of a tensor of 4 axes", add("CONCATENATION", (0,), axis=4)),
     ("CONCATENATION, joins maps that do not fit", add("CONCATENATION", (0, 0), axis=0)),
     ("CONCATENATION, joins maps that do not fit", add("CONCATENATION", (0, 0), (1, 4, 10, 7), axis=2)),
@@ -180,7 +170,7 @@ WRONG: list[tuple[str, Callable[[Draft], int]]] = [
         "SUM", (0, draft.constant([1])), draft.activation((1, 5, 6)), keepDims=True)),
     ("SUM, has sums that could leave 32 bits", lambda draft: draft.reduced("SUM", 0, (1,), grid=(1e-8, 0))),
     ("REDUCE_MAX, has input and output of different scales", lambda draft: draft.reduced("REDUCE_MAX", 0, (1,))),
-    ("STRIDED_SLICE, has a mask of an ellipsis or of new axes", masked),
+    ("STRIDED_SLICE, makes shapes .* of outputs of", masked),
     ("TRANSPOSE, has the order .0, 1, 1, 3. for 4 axes", moved("TRANSPOSE", SHAPE, (0, 1, 1, 3))),
     ("TRANSPOSE, makes shapes .*1, 5, 4, 6.* of outputs of", moved("TRANSPOSE", SHAPE, (0, 2, 1, 3))),
     ("SLICE, has no start and size for each axis", moved("SLICE", SHAPE, (0, 0, 0), (1, 4, 5))),

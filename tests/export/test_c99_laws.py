@@ -185,7 +185,7 @@ def test_the_follower_of_memory_sees_what_is_lost() -> None:
     Memory(program, found).run()
     for wrong in (
         found._replace(rows={ring: 2}),
-        found._replace(offsets={**found.offsets, ring: found.offsets[program.maps[program.input].storage]}),
+        found._replace(offsets={**found.offsets, ring: found.offsets[program.maps[program.inputs[0]].storage]}),
         found._replace(offsets=dict.fromkeys(found.offsets, 0)),
         found._replace(arena_bytes=found.arena_bytes - 8),
     ):

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 from ai_edge_litert import schema_py_generated as schema
+from brought_files import byte_ends, float_ends, two_ends
 from c99_files import Draft
 from c99_nets import chain
 from c99_runs import CHECKS, compiler
@@ -269,11 +270,11 @@ def test_a_sparse_tensor_of_no_values_is_refused() -> None:
 
 @cache
 def nets() -> list[bytes]:
-    return [chain(seed, 3, 4) for seed in range(8)]
+    return [*(chain(seed, 3, 4) for seed in range(8)), float_ends(), byte_ends(), two_ends()]
 
 
 @settings(max_examples=80, deadline=None)
-@given(which=st.integers(0, 7), seed=st.integers(0, 2**32))
+@given(which=st.integers(0, 10), seed=st.integers(0, 2**32))
 def test_damage_is_one_line_or_all_files(which: int, seed: int) -> None:
     content, chance = bytearray(nets()[which]), random.Random(seed)
     for _ in range(chance.randint(1, 3)):

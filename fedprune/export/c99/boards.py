@@ -94,7 +94,8 @@ def run(folder: Path, target: str, inputs: Tensor, *, optimise: str = "-O2", lim
     ``folder`` holds ``model.c`` and ``model.h``, and is left as it is.
 
     Args:
-        inputs: (n, values), n at least 1, as the model takes them: int8, quantised and channels last, or int32 tokens.
+        inputs: (n, values), n at least 1, as the model takes them: int8, quantised and channels last, or int32 tokens;
+            of a model of several inputs their bytes, one behind the other.
         optimise: the compiler's option, such as "-O2" or "-Os".
         limit_seconds: after which a build or a run that has not ended is stopped.
 
@@ -108,8 +109,9 @@ def run(folder: Path, target: str, inputs: Tensor, *, optimise: str = "-O2", lim
     for path in (source, header):
         if not path.is_file():
             raise ValueError(f"{path} is not there: an export to microcontroller writes it")
-    input_bytes, output_bytes = (_macro(header, f"MODEL_{port}_BYTES") for port in ("INPUT", "OUTPUT"))
-    tokens = re.search(r"^int32_t \*model_input", header.read_text(encoding="utf-8"), re.MULTILINE) is not None
+    input_bytes, output_bytes = (_macros(header, rf"MODEL_{port}(?:_\d+)?_BYTES") for port in ("INPUT", "OUTPUT"))
+    text = header.read_text(encoding="utf-8")
+    tokens = "int32_t *model_input(void)" in text and "MODEL_MORE_INPUTS(each) each" not in text
     dtype = np.dtype(np.int32 if tokens else np.int8)
     if inputs.dtype != dtype or inputs.ndim != 2 or inputs[:1].nbytes != input_bytes:
         wanted = f"{dtype} (n, {input_bytes // dtype.itemsize})"
@@ -137,11 +139,15 @@ def _sizes(said: str) -> tuple[int, int] | tuple[None, None]:
     return text + data, data + bss
 
 
-def _macro(header: Path, name: str) -> int:
-    found = re.search(rf"^#define {name} +(\d+)\b", header.read_text(encoding="utf-8"), re.MULTILINE)
-    if found is None:
-        raise ValueError(f"{header} does not define {name} as a number")
-    return int(found.group(1))
+def _macros(header: Path, name: str) -> int:
+    # the sum of those of that name
+    found = re.findall(rf"^#define {name} +(\d+)\b", header.read_text(encoding="utf-8"), re.MULTILINE)
+    if not found:
+        raise ValueError(f"{header} does not define {name.replace(_NUMBERED, '')} as a number")
+    return sum(map(int, found))
+
+
+_NUMBERED = r"(?:_\d+)?"
 
 
 def _done(command: tuple[str, ...], folder: Path, failure: str, limit_seconds: float) -> str:

@@ -28,7 +28,7 @@ def folds(made: Lowering, operator: FileOperator) -> bool:
         values = [each for each in constants if each is not None]
         if not values or len(values) < len(constants):
             return False
-        if max(math.prod(made.tensor(index).shape) for index in operator.outputs) > _MOST_VALUES:
+        if max((math.prod(made.tensor(index).shape) for index in operator.outputs), default=0) > _MOST_VALUES:
             return False
         if name in PLACES_OF:
             position = SOURCES.get(name, 0)
@@ -62,3 +62,5 @@ _FOLDED: Mapping[str, _Folded] = {
     "MUL": lambda values, options: values[0] * values[1],
 }
 _SIZES = ("ADD", "SUB", "MUL", "CAST")
+FOLDED = frozenset(("SHAPE", *_FOLDED, *PLACES_OF))
+"""Operators that may follow from constants alone."""

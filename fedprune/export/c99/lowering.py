@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export.c99.numbers import Factor, clipping, factor
-from fedprune.export.c99.program import WHOLE, At, Fixed, Layer, Map
+from fedprune.export.c99.program import WHOLE, At, Fixed, Layer, Map, State
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import ModelError, operator_name
@@ -31,6 +31,7 @@ class Lowering:
         """How often the layers at hand run."""
         self.maps: list[Map] = []
         self.layers: list[Layer] = []
+        self.states: dict[object, State] = {}
         self.where = "the model"
         self.work = 0
         self._maps: dict[int, int] = {}

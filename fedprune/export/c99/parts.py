@@ -26,7 +26,7 @@ def _taken(made: Lowering, operator: FileOperator) -> None:
     if whole.dtype != part.dtype:
         raise made.wrong("has input and output of different types")
     first, step = _starts(made, operator, 1, whole.shape, part.shape)
-    _copy(made, source, result, (first, step, 0, 0), math.prod(part.shape) * part.dtype.itemsize, whole.dtype.itemsize)
+    copy(made, source, result, (first, step, 0, 0), math.prod(part.shape) * part.dtype.itemsize, whole.dtype.itemsize)
 
 
 def put(made: Lowering, operator: FileOperator) -> None:
@@ -40,10 +40,11 @@ def put(made: Lowering, operator: FileOperator) -> None:
     if whole.dtype != part.dtype:
         raise made.wrong("has inputs of different types")
     first, step = _starts(made, operator, 2, whole.shape, part.shape)
-    _copy(made, source, result, (0, 0, first, step), math.prod(part.shape) * part.dtype.itemsize, whole.dtype.itemsize)
+    copy(made, source, result, (0, 0, first, step), math.prod(part.shape) * part.dtype.itemsize, whole.dtype.itemsize)
 
 
-def _copy(made: Lowering, source: int, result: int, moves: tuple[int, ...], count: int, width: int) -> None:
+def copy(made: Lowering, source: int, result: int, moves: tuple[int, ...], count: int, width: int) -> None:
+    """Emit the layer that copies ``count`` bytes: (from, how far the next turn begins, to, how far that)."""
     values = [width * move for move in moves]
     names = ("from", "from_step", "to", "to_step")
     fields: Fields = {"in": At(source), "out": At(result), **dict(zip(names, values, strict=True)), "bytes": count}

@@ -1,6 +1,7 @@
 """Operators that move values and change none: for each value of an output, its place in the input."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,18 +34,27 @@ def _slice(made: Lowering, operator: FileOperator, places: Tensor) -> list[Tenso
 
 def _strided(made: Lowering, operator: FileOperator, places: Tensor) -> list[Tensor]:
     options = made.options(operator)
-    if options.ellipsisMask or options.newAxisMask:
-        raise made.wrong("has a mask of an ellipsis or of new axes, which C kernels do not cover")
     starts, ends, steps = (_numbers(made, operator, position) for position in (1, 2, 3))
-    if not len(starts) == len(ends) == len(steps) <= places.ndim or 0 in steps:
+    added = [bool((options.ellipsisMask | options.newAxisMask) >> at & 1) for at in range(len(starts))]
+    if not len(starts) == len(ends) == len(steps) or len(starts) - sum(added) > places.ndim or 0 in steps:
         raise made.wrong("has no start, end and step for each axis")
-    picked: list[slice | int] = []
-    for axis, (start, end, step) in enumerate(zip(starts, ends, steps, strict=True)):
-        first = None if options.beginMask >> axis & 1 else start
-        if options.shrinkAxisMask >> axis & 1:
+    picked, axis = list[Any](), 0
+    for at, (start, end, step) in enumerate(zip(starts, ends, steps, strict=True)):
+        if options.ellipsisMask >> at & 1:
+            if Ellipsis in picked:
+                raise made.wrong("has two ellipses")
+            picked.append(Ellipsis)
+            axis = places.ndim - (len(added) - at - 1 - sum(added[at + 1 :]))
+            continue
+        if options.newAxisMask >> at & 1:
+            picked.append(None)
+            continue
+        first = None if options.beginMask >> at & 1 else start
+        if options.shrinkAxisMask >> at & 1:
             picked.append(made.axis(first or 0, places.shape[axis]))
         else:
-            picked.append(slice(first, None if options.endMask >> axis & 1 else end, step))
+            picked.append(slice(first, None if options.endMask >> at & 1 else end, step))
+        axis += 1
     return [places[tuple(picked)]]
 
 

@@ -107,7 +107,7 @@ def _concat(made: Lowering, operator: FileOperator) -> None:
     if any(len(shape) != rank for shape in shapes):
         raise made.wrong("joins maps that do not fit together")
     if any(made.grid(index) != made.grid(operator.output) for index in operator.inputs):
-        raise made.wrong("joins maps of different scales")
+        raise made.wrong("joins maps of different scales, which TensorFlow Lite Micro does not do either")
     _joined(made, operator, made.axis(int(made.options(operator).axis), rank), shapes)
 
 

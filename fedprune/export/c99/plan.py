@@ -89,14 +89,14 @@ def _buffers(program: Program, streams: Sequence[Stream]) -> tuple[list[Buffer],
     maps = shapes(program)
     first, last = streams[0].first, streams[-1].last
     position = {at: number for number, each in enumerate(streams) for at in range(each.first, each.last + 1)}
-    ends = program.maps[program.input].storage, program.maps[program.output].storage
+    taken, given = program.taken, program.given
     rows = {storage: kept for each in streams for storage, kept in each.rows.items()}
     known = lives(program)
     buffers = []
     for storage, shape in maps.items():
         made, used, _ = known.get(storage, Life(-1, -1, None))
-        born = made if storage != ends[0] else -1
-        dies = used if storage != ends[1] else len(program.layers)
+        born = made if storage not in taken else -1
+        dies = len(program.layers) if storage in given else max(used, 0) if storage in taken else used
         if dies < first or born > last:
             continue
         size = min(rows.get(storage, shape.height), shape.height) * shape.row_bytes

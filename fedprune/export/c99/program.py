@@ -126,18 +126,41 @@ class Loop(NamedTuple):
     turns: int
 
 
+class State(NamedTuple):
+    """A map that keeps its values from run to run, and the bytes that it begins with."""
+
+    map: int
+    start: bytes
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
-    """A model: its maps, its layers in running order, which map it reads and gives, and their grids.
+    """A model: its maps, its layers in running order, which maps it reads and gives, and their grids.
 
     A layer of a loop may write a map that one before the loop has made.
     """
 
     maps: Sequence[Map]
     layers: Sequence[Layer]
-    input: int
-    output: int
-    input_grid: Affine | None
-    """None where the input is int32: tokens."""
-    output_grid: Affine
+    inputs: Sequence[int]
+    outputs: Sequence[int]
+    input_grids: Sequence[Affine | None]
+    """None for an input of int32: tokens."""
+    output_grids: Sequence[Affine]
     loops: Sequence[Loop] = ()
+    states: Sequence[State] = ()
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """The storages of what is kept from run to run."""
+        return frozenset(self.maps[each.map].storage for each in self.states)
+
+    @property
+    def taken(self) -> frozenset[int]:
+        """The storages that are there before a run: of the inputs, and what is kept."""
+        return self.kept.union(self.maps[index].storage for index in self.inputs)
+
+    @property
+    def given(self) -> frozenset[int]:
+        """The storages that are there after a run: of the outputs, and what is kept."""
+        return self.kept.union(self.maps[index].storage for index in self.outputs)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedprune.export.c99.arithmetic import BINARY
+from fedprune.export.c99.checks import check_covered, check_types
 from fedprune.export.c99.folding import folds
 from fedprune.export.c99.gathering import gather
 from fedprune.export.c99.lowering import Lowering, Rule
@@ -15,6 +16,7 @@ from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
 from fedprune.export.c99.resizing import RESIZES
 from fedprune.export.c99.softmax import softmax
+from fedprune.export.c99.states import STATES
 from fedprune.export.c99.transposed import transposed
 from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
 from fedprune.export.c99.wide import curve, on_int16, product
@@ -52,6 +54,7 @@ RULES: dict[str, Rule] = {
     "L2_NORMALIZATION": l2_norm,
     "BATCH_MATMUL": matmul,
     **BINARY,
+    **STATES,
     **dict.fromkeys(_BY_VALUE, by_value),
     "SLICE": taken(MOVES["SLICE"]),
     "DYNAMIC_UPDATE_SLICE": put,
@@ -65,8 +68,7 @@ RULES = RULES | {
 def lower(model: bytes) -> Program:
     """Return the layers of an int8 model, its weights still to be encoded.
 
-    Raises ``ModelError`` for a file that is not sound, holds floats, has more than one input or output or batch, or an
-    operator that is not covered, which is named.
+    Raises ``ModelError`` for a file that is not sound, holds floats, or operators that are not covered: named.
     """
     return _lower(flat(unpacked(read(model))), RULES)
 
@@ -74,15 +76,12 @@ def lower(model: bytes) -> Program:
 def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
     file = whole.file
     made = Lowering(file, whole.counters)
-    for what, ends in (("input", file.inputs), ("output", file.outputs)):
-        if len(ends) != 1:
-            raise ModelError(f"the model has {len(ends)} {what}s; C sources are for models of one {what}")
     if len(file.operators) > _MOST_OPERATORS:
         raise ModelError(f"the model has {len(file.operators)} operators; at most {_MOST_OPERATORS} will do")
-    tokens = made.tensor(file.inputs[0]).dtype == np.int32
-    source = made.map(file.inputs[0], wide=tokens)
-    if len(shape := made.tensor(file.inputs[0]).shape) > 1 and shape[0] != 1:
-        raise ModelError(f"the model's input has the shape {shape}; C sources are for a batch of one")
+    check_types(file)
+    check_covered(file, rules)
+    tokens = [made.tensor(index).dtype == np.int32 for index in file.inputs]
+    sources = [made.map(index, wide=counts) for index, counts in zip(file.inputs, tokens, strict=True)]
     turns = {at: each.turns for each in whole.repeats for at in range(each.first, each.last + 1)}
     starts = []  # the first layer of each operator
     for position, operator in enumerate(file.operators):
@@ -90,18 +89,19 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
         made.turns = turns.get(position, 1)
         name = operator_name(operator)
         made.where = f"operator {position}, {name},"
+        if not operator.inputs and name not in ("VAR_HANDLE", "CALL_ONCE"):
+            raise made.wrong("has no input")
         if folds(made, operator):
             continue
-        if name not in rules:
-            shown = name if name.isidentifier() else repr(name[:60])  # on one line, whatever a custom one is called
-            raise ModelError(f"operator {position} is {shown}, which has no C kernel")
         rules[name](made, operator)
-    result = made.map(file.outputs[0])
+    results = [made.map(index) for index in file.outputs]
     if not made.layers:
         raise ModelError("the model computes nothing: its output is its input")
     if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
         raise ModelError(f"the model's maps have {rows} rows in all; at most {_MOST_ROWS} will do")
-    grids = None if tokens else made.grid(file.inputs[0]), made.grid(file.outputs[0])
+    taken = [None if counts else made.grid(index) for index, counts in zip(file.inputs, tokens, strict=True)]
+    given = [made.grid(index) for index in file.outputs]
     starts.append(len(made.layers))
     loops = [Loop(starts[each.first], starts[each.last + 1] - 1, each.turns) for each in whole.repeats]
-    return Program(made.maps, made.layers, source, result, *grids, [each for each in loops if each.first <= each.last])
+    loops = [each for each in loops if each.first <= each.last]
+    return Program(made.maps, made.layers, sources, results, taken, given, loops, [*made.states.values()])

@@ -4,15 +4,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from fedprune.export.c99.encoding import Code
 from fedprune.export.c99.files import kernel
 from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
+from fedprune.export.c99.header import accessors, header_of
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
 from fedprune.export.c99.streams import band
-from fedprune.export.litert import Affine
 
 _PER_LINE = 24
 
@@ -37,21 +35,7 @@ class Sources(NamedTuple):
 
 def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str = "") -> Sources:
     """Return the C99 text of a program whose layer ``n`` has its weights in ``codes[n]``; ``extra`` ends the header."""
-    source, result = program.maps[program.input], program.maps[program.output]
-    quantities = {"HEIGHT": source.height, "WIDTH": source.width, "CHANNELS": source.channels}
-    tokens = {"TOKENS": source.size // _TOKEN_BYTES, "VOCABULARY": _vocabulary(program)}
-    macros: dict[str, int | str] = {
-        **{f"MODEL_INPUT_{name}": value for name, value in (quantities if program.input_grid else tokens).items()},
-        "MODEL_INPUT_BYTES": source.size,
-        **_grid("MODEL_INPUT", program.input_grid),
-        "MODEL_OUTPUT_CHANNELS": result.channels,
-        "MODEL_OUTPUT_BYTES": result.size,
-        **_grid("MODEL_OUTPUT", program.output_grid),
-        "MODEL_ARENA_BYTES": plan.arena_bytes + _PAST_END,
-    }
-    kind, where = ("int8_t", _QUANTITIES) if program.input_grid else ("int32_t", _TOKENS)
-    defined = "\n".join(f"#define {name} {value}" for name, value in macros.items())
-    header = _HEADER.format(kind=kind, where=where, macros=defined, extra=extra)
+    arena_bytes = plan.arena_bytes + _PAST_END
     text = _Text(program, plan, codes)
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
@@ -64,17 +48,13 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         constants="\n".join([*text.constants, *layers]),
         table=table,
         finals="\n".join(_runs(program, plan)),
-        kind=kind,
-        start=f"{'' if program.input_grid else '(void *)'}(arena + {plan.offsets[source.storage]})",
-        output=plan.offsets[result.storage],
+        ends="\n".join([*accessors(program, plan.offsets), *text.states()]),
+        begin="  if (!begun) model_reset();\n" if program.states else "",
+        output=plan.offsets[program.maps[program.outputs[0]].storage],
     )
     code_bytes = code_bytes_predicted(names, len(plan.streams), len(program.loops))
-    return Sources(header, body, plan.arena_bytes + _PAST_END, text.constants_bytes(), code_bytes)
-
-
-def _vocabulary(program: Program) -> int:
-    # all that reads tokens are gathers
-    return min((_number(layer.fields["rows"]) for layer in program.layers if layer.kernel == "gather"), default=0)
+    header = header_of(program, arena_bytes, extra)
+    return Sources(header, body, arena_bytes, text.constants_bytes(), code_bytes)
 
 
 def _runs(program: Program, plan: Plan) -> Iterable[str]:
@@ -89,7 +69,6 @@ def _runs(program: Program, plan: Plan) -> Iterable[str]:
             yield "  }"
 
 
-_TOKEN_BYTES = 4
 _PAST_END = 8  # a decoder may look at the byte after a vector
 _LARGE_BIASES = "#define MODEL_HAS_LARGE_BIASES"
 
@@ -102,6 +81,8 @@ class _Text:
         self.constants: list[str] = []
         self._counts: Counter[str] = Counter()
         self._known: dict[str, str] = {}
+        starts = {start for _, start in program.states if len({*start}) > 1}
+        self.starts = {start: self._array("uint8_t", [*start]) for start in sorted(starts)}
 
     def kernels(self) -> list[str]:
         """Return the kernel files that are needed, in the order in which they must stand."""
@@ -117,6 +98,19 @@ class _Text:
             rows = min(self.plan.rows.get(each.storage, each.height), each.height)
             start = self.plan.offsets[each.storage]
             yield f"  {{arena + {start}, {each.height}, {each.width}, {each.channels}, {rows}}}"
+
+    def states(self) -> Iterable[str]:
+        """Return the function that begins anew."""
+        if not self.program.states:
+            return
+        yield "static uint8_t begun;\n\nvoid model_reset(void) {\n  begun = 1;"
+        for index, start in self.program.states:
+            where = f"arena + {self.plan.offsets[self.program.maps[index].storage]}"
+            if len({*start}) == 1:
+                yield f"  __builtin_memset({where}, {start[0]}, {len(start)});"
+            else:
+                yield f"  __builtin_memcpy({where}, {self.starts[start]}, {len(start)});"
+        yield "}"
 
     def layer(self, number: int, layer: Layer) -> str:
         """Return the declaration of a layer's struct."""
@@ -212,18 +206,6 @@ def _decoder(layer: Layer, code: Code) -> str:
     return f"{_DECODERS[layer.kernel]}_{code.encoding.name}"
 
 
-def number(value: float) -> str:
-    """Return a float as C writes it, exactly."""
-    text = f"{float(np.float32(value)):.9g}"
-    return (text if any(mark in text for mark in ".en") else f"{text}.0") + "f"
-
-
-def _grid(prefix: str, grid: Affine | None) -> dict[str, str]:
-    if grid is None:
-        return {}
-    return {f"{prefix}_SCALE": number(grid.scale), f"{prefix}_ZERO_POINT": f"({grid.zero_point})"}
-
-
 _DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
@@ -233,38 +215,6 @@ _ORDER = (
     "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "log_softmax", "move",
     "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
 )  # fmt: skip
-
-_QUANTITIES = "the MODEL_INPUT_BYTES of the next input, rows first, channels last."
-_TOKENS = "the MODEL_INPUT_TOKENS of the next input, each from 0 to MODEL_INPUT_VOCABULARY - 1."
-
-_HEADER = """\
-/* A neural network in C99, all integers: real = scale * (integer - zero point). No heap, nothing to link. Not
-   reentrant: the input, every activation and the output share one static arena. */
-#ifndef MODEL_H
-#define MODEL_H
-
-#include <stdint.h>
-
-{macros}
-
-#ifdef __cplusplus
-extern "C" {{
-#endif
-
-/* Where to write {where}
-   model_run overwrites them. */
-{kind} *model_input(void);
-
-/* Computes, and returns MODEL_OUTPUT_BYTES values, MODEL_OUTPUT_CHANNELS of them for each place, valid until the next
-   input is written. */
-const int8_t *model_run(void);
-{extra}
-#ifdef __cplusplus
-}}
-#endif
-
-#endif
-"""
 
 _SOURCE = """\
 /* Kernels, weights and the order of work of one model. Written by a program: change the model, not this file. */
@@ -290,10 +240,10 @@ static const struct map maps[] = {{
 static const struct step steps[STEPS] = {{
 {table}}};
 
-{kind} *model_input(void) {{ return {start}; }}
+{ends}
 
 const int8_t *model_run(void) {{
-  for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;
+{begin}  for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;
 {finals}
   return arena + {output};
 }}

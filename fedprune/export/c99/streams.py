@@ -57,7 +57,7 @@ def stream(program: Program, first: int, last: int) -> Stream | None:
     for storage in {
         program.maps[at].storage for layer in program.layers[first : last + 1] for at in layer.inputs
     } - inner:
-        kept = known[storage].is_carried(last) or storage in (program.maps[program.output].storage, result.storage)
+        kept = known[storage].is_carried(last) or storage in (*program.given, result.storage)
         if known[storage].last <= last and not kept:
             overlays[storage] = _distance(program, order, storage)
     return Stream(first, last, rows, overlays)
@@ -84,10 +84,12 @@ def lives(program: Program) -> Mapping[int, Life]:
         for index in (*layer.inputs, layer.output):
             storage = program.maps[index].storage
             found[storage] = Life(found.get(storage, Life(at, at, None)).first, at, None)
-    before = program.maps[program.input].storage
+    for storage in program.kept & found.keys():
+        found[storage] = Life(-1, len(program.layers), None)
+    before = program.taken
     for storage, life in found.items():
         for loop in program.loops:
-            starts = -1 if storage == before else life.first
+            starts = -1 if storage in before else life.first
             if starts < loop.first <= life.last <= loop.last:
                 found[storage] = Life(life.first, loop.last, loop)
     return found
@@ -123,7 +125,7 @@ def reads(program: Program, each: Work, source: int) -> tuple[int, int]:
 
 
 def _closed(program: Program, first: int, last: int, inner: set[int]) -> bool:
-    if program.maps[program.output].storage in inner:
+    if program.given & inner:
         return False
     makers = {program.maps[program.layers[at].output].storage: at for at in range(first, last)}
     used: set[int] = set()

@@ -57,6 +57,7 @@ def page(card: Mapping[str, Any]) -> str:
         rows.insert(next(at for at, row in enumerate(rows) if row[0] == "Output numbers") + 1, ("Targets", meant))
     if (value := value_in(card)) is not None:
         rows.insert(0, (markdown(metric.title), metric.text(value)))
+    rows += _compared(card)
     rows[:0] = [("**Warning**", markdown(str(said))) for said in card.get("warnings", ())]
     known = {
         "input",
@@ -74,6 +75,8 @@ def page(card: Mapping[str, Any]) -> str:
         "target_std",
         "flash_bytes",
         "arena_bytes",
+        "changed",
+        "compared",
         "c99_arena_bytes",
         *C99_FORMS.values(),
         "operators",
@@ -99,6 +102,16 @@ def page(card: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _compared(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [("Made of the file", markdown(said)) for said in card.get("changed", ())]
+    if seen := card.get("compared"):
+        inputs, differing = seen["inputs"], seen["differing"]
+        bits = "the same bits" if not differing else f"other bits on {differing}, for its kernels round otherwise"
+        said = f"with {seen['beside']} on {inputs} random and extreme inputs: {bits}"
+        rows.append(("C99 sources compared", said))
+    return rows
 
 
 def _taken(card: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 from fedprune.data.own.features import FLOOR, Tables, tables
 from fedprune.experiment.own_data import Sounds
 from fedprune.export.c99.files import folder as c_folder
-from fedprune.export.c99.sources import number
+from fedprune.export.c99.header import number
 from fedprune.files import write_atomically
 from fedprune.types import Tensor
 

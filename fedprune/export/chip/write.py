@@ -15,7 +15,7 @@ from fedprune.export.tflm.sources import initialisers, sources
 from fedprune.files import write_atomically
 
 if TYPE_CHECKING:
-    from fedprune.export.c99 import Optimise
+    from fedprune.export.c99 import Optimise, Sources
 
 
 class Written(NamedTuple):
@@ -61,7 +61,12 @@ _NAMES = ("model.c", "model.h", "model_card.json", "model_card.md")
 
 
 def c_files(
-    model: bytes, card: Mapping[str, Any], *, plain: bytes | None = None, optimise: Optimise | None = None
+    model: bytes,
+    card: Mapping[str, Any],
+    *,
+    plain: bytes | None = None,
+    optimise: Optimise | None = None,
+    made: Sources | None = None,
 ) -> dict[str, bytes]:
     """Return an int8 model for microcontrollers, and its card as JSON and Markdown: name of a file -> its bytes.
 
@@ -76,6 +81,7 @@ def c_files(
             ``signal_to_noise_db`` (layer -> dB, the noisiest first). All else it holds goes into the card.
         plain: the model of which the C99 sources are made, where it is not the same.
         optimise: `fedprune.export.c99.smallest`, the default, or `fastest`.
+        made: the C99 sources, where they are made already.
 
     Raises:
         ValueError: a key is missing, the model is not int8 or holds what no C kernel covers, or the card does not fit.
@@ -92,7 +98,7 @@ def c_files(
     numbers = {key: list(card[key]) for key in needed}
     listed = {**{key: value for key, value in card.items() if key not in ("mean", "std")}, **numbers}
     # the library's own checks, then the interpreter's
-    made = c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
+    made = made or c99.generate(plain or model, optimise or c99.smallest, initialisers(**numbers))
     arena: int | None = card["arena_bytes"] if "arena_bytes" in card else arena_bytes(model)
     contents = dict[str, str]()
     if arena is not None:

@@ -38,6 +38,7 @@ def arena(file: File) -> int | None:
     made = {*file.inputs, *(index for operator in file.operators for index in operator.outputs)}
     whole = all(file.tensors[index].dtype == np.int8 and file.tensors[index].shape for index in made)
     sparse = any(tensor.sparsity is not None for tensor in file.tensors)
+    whole = whole and all(operator.outputs for operator in file.operators)
     names = {operator_name(operator) for operator in file.operators}
     if not whole or sparse or len(file.operators) > _MOST or not names <= _KNOWN:
         return None

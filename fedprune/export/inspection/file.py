@@ -79,30 +79,57 @@ def inspect(content: bytes, name: str = "") -> Inspection:
 
     Raises ``ModelError`` as `fedprune.export.litert.reader.read`, and where a weight does not fit its operator.
     """
-    file, turns = _once_each(read(content))
+    whole = read(content, every=True)
+    file, turns = _once_each(whole)
+    graphs = [_graph(file, turns), *(_graph(graph, {}) for graph in _others(whole))]
+    weights = [weight for graph in graphs for weight in graph.weights]
+    biases = [bias for graph in graphs for bias in graph.biases]
+    weight_bytes = _bytes(weights)
+    return Inspection(
+        name=name,
+        rows=tuple(row for graph in graphs for row in graph.rows),
+        file_bytes=len(content),
+        weight_bytes=weight_bytes,
+        bias_bytes=_bytes([*weights, *biases]) - weight_bytes,
+        activations=tuple(sorted({dtype for graph in graphs for dtype in graph.passed})),
+        weights=tuple(sorted({weight.kind or weight.dtype.name for weight in weights})),
+        arena_bytes=arena(file),
+        inputs=tuple(
+            _port(file.tensors[index])._replace(vocabulary=vocabulary(file, place))
+            for place, index in enumerate(file.inputs)
+        ),
+        outputs=tuple(_port(file.tensors[index]) for index in file.outputs),
+    )
+
+
+class _Graph(NamedTuple):
+    """What one graph of a file holds."""
+
+    rows: list[Row]
+    weights: list[Weight]
+    biases: list[Weight]
+    passed: set[str]
+
+
+def _graph(file: File, turns: Mapping[int, int]) -> _Graph:
     ready = unpacked(file)
     shown = [(at, operator) for at, operator in enumerate(file.operators) if operator.output not in ready]
     layers = {at: _layer(file, operator, at) for at, operator in shown if operator_name(operator) in _LAYERS}
     weights = {at: found for at, layer in layers.items() if (found := _constant(file, ready, layer.weight))}
     biases = [found for layer in layers.values() if (found := _constant(file, ready, layer.bias))]
     rows = [_row(file, operator, weights.get(at), layers.get(at), turns.get(at, 1)) for at, operator in shown]
-    passed = {*file.inputs, *(index for _, operator in shown for index in operator.outputs)}
-    weight_bytes = _bytes(weights.values())
-    return Inspection(
-        name=name,
-        rows=tuple(rows),
-        file_bytes=len(content),
-        weight_bytes=weight_bytes,
-        bias_bytes=_bytes([*weights.values(), *biases]) - weight_bytes,
-        activations=tuple(sorted({file.tensors[index].dtype.name for index in passed})),
-        weights=tuple(sorted({weight.dtype.name for weight in weights.values()})),
-        arena_bytes=arena(file),
-        inputs=(
-            *(_port(file.tensors[index])._replace(vocabulary=vocabulary(file)) for index in file.inputs[:1]),
-            *(_port(file.tensors[index]) for index in file.inputs[1:]),
-        ),
-        outputs=tuple(_port(file.tensors[index]) for index in file.outputs),
-    )
+    passed = {*file.inputs, *(index for _, operator in shown for index in operator.outputs)} - {-1}
+    kinds = {file.tensors[index].kind.lower() or file.tensors[index].dtype.name for index in passed}
+    return _Graph(rows, [*weights.values()], biases, kinds)
+
+
+def _others(whole: File) -> list[File]:
+    """The graphs that no loop of the first runs, such as what sets variables up."""
+    looped = set[int]()
+    for operator in whole.operators:
+        if operator_name(operator) == "WHILE":
+            looped |= {operator.options.condSubgraphIndex, operator.options.bodySubgraphIndex}
+    return [graph for number, graph in enumerate(whole.subgraphs, 1) if number not in looped]
 
 
 def _once_each(file: File) -> tuple[File, Mapping[int, int]]:
@@ -160,7 +187,7 @@ def _constant(file: File, ready: Mapping[int, Weight], index: int) -> Weight | N
 
 
 def _row(file: File, operator: FileOperator, weight: Weight | None, layer: _Layer | None, turns: int) -> Row:
-    name, output = operator_name(operator), file.tensors[operator.output].shape
+    name, output = operator_name(operator), file.tensors[operator.output].shape if operator.outputs else ()
     macs = turns * layer.macs if layer else 0
     if weight is None:
         return Row(name, output, (), 0, "", None, macs)

@@ -26,12 +26,16 @@ class Weight:
     """``dense``, ``sparse`` (SparsityParameters), ``DECODE bitmap``, ``DECODE table``, another ``DECODE``."""
     zeros: float | None
     """Fraction of its values that are zero; None where the encoding hides it."""
+    kind: str = ""
+    """The type's name where numpy has none, ``int4``; then ``stored`` are its bytes."""
 
 
 def constant(tensor: FileTensor) -> Weight | None:
     """Return a constant tensor as it is stored; None for an activation."""
     if tensor.data is None:
         return None
+    if tensor.kind:
+        return Weight(tensor.shape, tensor.dtype, (tensor.data,), "dense", None, tensor.kind.lower())
     size = math.prod(tensor.shape)
     # A sparse tensor stores what is left out nowhere.
     zeros = 1 - int(np.count_nonzero(tensor.data != tensor.zero_point)) / size

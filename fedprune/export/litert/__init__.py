@@ -3,7 +3,21 @@
 import gzip
 
 from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.interpreter import Port, Ports, arrange, noise, ports, quantisation, reference, results, run
+from fedprune.export.litert.interpreter import (
+    EXTREMES,
+    Port,
+    Ports,
+    all_ports,
+    arrange,
+    noise,
+    parts,
+    ports,
+    quantisation,
+    reference,
+    results,
+    rows,
+    run,
+)
 from fedprune.export.litert.numbers import Floats, integers
 from fedprune.export.litert.quantise import Affine, Ranges, calibrate, to_float, to_int8
 from fedprune.export.litert.rules import lower
@@ -11,18 +25,22 @@ from fedprune.export.litert.sparsity import densified
 from fedprune.graph import Graph
 
 __all__ = [
+    "EXTREMES",
     "Affine",
     "Port",
     "Ports",
     "Ranges",
+    "all_ports",
     "arrange",
     "calibrate",
     "gzip_bytes",
     "noise",
+    "parts",
     "ports",
     "quantisation",
     "reference",
     "results",
+    "rows",
     "run",
     "to_float",
     "to_int8",

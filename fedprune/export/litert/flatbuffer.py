@@ -44,11 +44,18 @@ class FileTensor:
     axis: int = 0
     name: str = ""
     sparsity: Sparsity | None = None
+    kind: str = ""
+    """What the format calls its type, where numpy has none: ``RESOURCE``, ``INT4``. Then ``data`` are its bytes."""
+    variable: bool = False
+    """Whether it keeps its values from run to run."""
 
 
 @dataclass(frozen=True, eq=False)
 class FileOperator:
-    """One operator of the file: builtin code and version, indices of tensors, its options; a custom one has a name."""
+    """One operator of the file: builtin code and version, indices of tensors, its options; a custom one has a name.
+
+    ``output`` is -1 for one that gives nothing, as ASSIGN_VARIABLE.
+    """
 
     code: int
     version: int
@@ -63,7 +70,7 @@ class FileOperator:
     @property
     def outputs(self) -> tuple[int, ...]:
         """All of them."""
-        return (self.output, *self.others)
+        return (self.output, *self.others) if self.output >= 0 else ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +82,7 @@ class File:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     subgraphs: "Sequence[File]" = ()
-    """What operators such as WHILE run, by number from 1; none of them has subgraphs of its own."""
+    """What operators such as WHILE and CALL_ONCE run, by number from 1; none of them has subgraphs of its own."""
 
 
 def pack(file: File) -> bytes:
@@ -169,7 +176,9 @@ def _tensor(builder: Any, schema: Any, vectors: _Vectors, tensor: FileTensor, bu
     shape = vectors.of(np.array(tensor.shape, np.int32))
     schema.TensorStart(builder)
     schema.TensorAddShape(builder, shape)
-    schema.TensorAddType(builder, getattr(schema.TensorType, tensor.dtype.name.upper()))
+    schema.TensorAddType(builder, getattr(schema.TensorType, tensor.kind or tensor.dtype.name.upper()))
+    if tensor.variable:
+        schema.TensorAddIsVariable(builder, True)
     schema.TensorAddBuffer(builder, 0 if tensor.data is None else buffers[_bytes(tensor)])
     if name:
         schema.TensorAddName(builder, name)

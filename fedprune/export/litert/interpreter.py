@@ -1,5 +1,6 @@
 """Running a .tflite file on this machine, and what it says of its input and output."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from fedprune.export import apart
 from fedprune.export.litert import runtime
 from fedprune.export.litert.flatbuffer import File, FileTensor
 from fedprune.export.litert.quantise import Affine, to_float, to_int8
+from fedprune.export.litert.reader import read
 from fedprune.export.litert.tokens import vocabulary
 from fedprune.types import FloatTensor, Tensor
 
@@ -66,7 +68,7 @@ def run_here(model: bytes, inputs: Tensor, *, reference: bool) -> FloatTensor:
 
 
 def reference(model: bytes, inputs: Tensor) -> Tensor:
-    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for ``inputs`` (n, values), int8 or tokens.
+    """Return the int8 outputs, (n, values), of LiteRT's reference kernels for ``inputs`` as `rows` gives them.
 
     They run in a process of its own. Raises ``RuntimeError`` as `run`.
     """
@@ -76,14 +78,55 @@ def reference(model: bytes, inputs: Tensor) -> Tensor:
 
 def reference_here(model: bytes, inputs: Tensor) -> Tensor:
     """Return what `reference` returns, computed in this process, which a model may end."""
-    running = runtime.ready(runtime.interpreter(model, reference=True))
-    source, result = running.get_input_details()[0], running.get_output_details()[0]
+    running, file = runtime.ready(runtime.interpreter(model, reference=True)), read(model)
+    sources, results = running.get_input_details(), running.get_output_details()
     outputs = []
-    for values in inputs:
-        running.set_tensor(source["index"], values.reshape(source["shape"]))
+    for row in inputs:
+        for source, values in zip(sources, parts(file, row), strict=True):
+            running.set_tensor(source["index"], values)
         running.invoke()
-        outputs.append(running.get_tensor(result["index"]).reshape(-1))
+        outputs.append(np.concatenate([running.get_tensor(each["index"]).reshape(-1) for each in results]))
     return np.stack(outputs)
+
+
+def parts(file: File, row: Tensor) -> list[Tensor]:
+    """Return the inputs of a file in its order, given their bytes one after the other, or a single one's values."""
+    found, content = list[Tensor](), np.ascontiguousarray(row).reshape(-1).view(np.uint8)
+    for index in file.inputs:
+        tensor = file.tensors[index]
+        size = math.prod(tensor.shape) * tensor.dtype.itemsize
+        found.append(content[:size].view(tensor.dtype).reshape(tensor.shape))
+        content = content[size:]
+    return found
+
+
+def rows(file: File, count: int = 1, seed: int = 0) -> Tensor:
+    """Return inputs as a model takes them, a row for each run: noise first, then the extremes, then more noise.
+
+    A row is int32 tokens where these are the only input, else the bytes of all inputs one after the other.
+    """
+    taken = all_ports(file)[0]
+    types = [file.tensors[index].dtype for index in file.inputs]
+    drawn = [
+        [_drawn(port, at, seed + 1000 * place).astype(types[place]) for place, port in enumerate(taken)]
+        for at in range(count)
+    ]
+    if len(taken) == 1:
+        return np.stack([each[0].reshape(-1) for each in drawn])
+    return np.stack([np.concatenate([part.reshape(-1).view(np.int8) for part in each]) for each in drawn])
+
+
+EXTREMES = (1, 2, 3)
+"""Which of `rows` are no noise: all the least, all the most, either at random."""
+
+
+def _drawn(port: Port, at: int, seed: int) -> Tensor:
+    if at not in EXTREMES:
+        return noise(port, seed + at)
+    low, high, dtype = _limits(port)
+    if at == EXTREMES[2]:
+        return np.where(noise(port, seed + at) * 2 < low + high, low, high - 1).astype(dtype)
+    return np.full(port.shape, high - 1 if at == EXTREMES[1] else low, dtype)
 
 
 def results(outputs: Tensor, port: Port) -> FloatTensor:
@@ -103,14 +146,25 @@ def quantisation(model: bytes) -> Ports:
 
 def ports(file: File) -> Ports:
     """Return the shape, scale and zero point of the first input and output of a file as it was read."""
-    source, result = (port(file.tensors[ends[0]]) for ends in (file.inputs, file.outputs))
-    return Ports(source._replace(vocabulary=vocabulary(file)), result)
+    sources, results = all_ports(file)
+    return Ports(sources[0], results[0])
+
+
+def all_ports(file: File) -> tuple[list[Port], list[Port]]:
+    """Return the same of all inputs and all outputs."""
+    sources, results = ([port(file.tensors[index]) for index in ends] for ends in (file.inputs, file.outputs))
+    tokens = [vocabulary(file, place) for place in range(len(sources))]
+    return [each._replace(vocabulary=count) for each, count in zip(sources, tokens, strict=True)], results
 
 
 def noise(port: Port, seed: int = 0) -> Tensor:
     """Return one input of noise as a model takes it, ``(1, ...)``: int8, or int32 tokens that it knows."""
-    low, high, dtype = (0, port.vocabulary, np.int32) if port.vocabulary else (-128, 128, np.int8)
+    low, high, dtype = _limits(port)
     return np.random.default_rng(seed).integers(low, high, port.shape, dtype)
+
+
+def _limits(port: Port) -> tuple[int, int, type[np.signedinteger[Any]]]:
+    return (0, port.vocabulary, np.int32) if port.vocabulary else (-128, 128, np.int8)
 
 
 def port(tensor: FileTensor) -> Port:

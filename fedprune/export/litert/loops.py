@@ -91,7 +91,11 @@ class _Flattening:
 
     def done(self) -> Flat:
         outputs = tuple(self.named(index) for index in self.file.outputs)
-        return Flat(File(self.tensors, self.operators, self.file.inputs, outputs), self.repeats, self.counters)
+        return Flat(
+            File(self.tensors, self.operators, self.file.inputs, outputs, self.file.subgraphs),
+            self.repeats,
+            self.counters,
+        )
 
     def named(self, index: int) -> int:
         return self.names.get(index, index)

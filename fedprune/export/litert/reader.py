@@ -1,7 +1,7 @@
 """Reading any .tflite file into plain tensors and operators, the reverse of packing, whoever wrote it."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -42,18 +42,23 @@ _OPTIONS = {
     "ADD": "Add",
     "MUL": "Mul",
     "WHILE": "While",
+    "CALL_ONCE": "CallOnce",
+    "VAR_HANDLE": "VarHandle",
 }
+_OF_NOTHING = ("ASSIGN_VARIABLE", "CALL_ONCE")  # operators without outputs
 
 
-def read(content: bytes) -> File:
+def read(content: bytes, *, every: bool = False) -> File:
     """Return the model in a .tflite file; `pack` writes it back.
 
     Constants are read-only arrays, copied; tensors that share bytes in the file share memory. An optional input that is
     not there has the index -1. Names of tensors are kept; metadata, signatures and the description are not.
 
-    Raises ``ModelError`` with one line for bytes that are no sound model of fixed shapes, whatever they are, and for
-    what `File` cannot hold: subgraphs that no loop runs, an operator with custom options, variables, types of a part of
-    a byte, zero points that differ by channel, sparse tensors other than by rows.
+    With ``every`` any sound file is read, to look at: what `File` has no place for is left out of it.
+
+    Raises ``ModelError`` with one line for bytes that are no sound model, whatever they are, and without ``every`` for
+    dynamic shapes and what `File` cannot hold: subgraphs that neither loops nor CALL_ONCE run, an operator with custom
+    options, types of a part of a byte, zero points that differ by channel, sparse tensors other than by rows.
     """
     if len(content) < 8 or content[4:8] != _IDENTIFIER:
         raise ModelError(f"this is no .tflite file: its bytes 4 to 8 are not {_IDENTIFIER.decode()}")
@@ -65,23 +70,24 @@ def read(content: bytes) -> File:
     count = model.count(2)
     if not 1 <= count <= _MOST_GRAPHS:
         raise ModelError(f"the model has {count} subgraphs; only models of 1 to {_MOST_GRAPHS} are read")
-    first, *others = (_graph(model, model.item(2, place)) for place in range(count))
+    first, *others = (_graph(model, model.item(2, place), every, place == 0) for place in range(count))
     run = set[int]()
     for position, operator in enumerate(first.operators):
-        if operator_name(operator) == "WHILE":
-            run |= _run_by(operator, _who(position, "WHILE"), len(others))
-    if len(run) < len(others):
-        raise ModelError(f"the model has {count} subgraphs, and loops of the first run {len(run)}; others are not read")
+        run |= _run_by(operator, position, len(others))
+    if len(run) < len(others) and not every:
+        raise ModelError(
+            f"the model has {count} subgraphs, of which loops and CALL_ONCE run {len(run)}; others are not read"
+        )
     return replace(first, subgraphs=others)
 
 
-def _graph(model: Table, graph: Table) -> File:
+def _graph(model: Table, graph: Table, every: bool, first: bool) -> File:
     if max(graph.count(0), graph.count(3)) > _MOST:
         raise ModelError(f"the model has {graph.count(0)} tensors and {graph.count(3)} operators, more than {_MOST}")
-    operators = [_operator(model, graph.item(3, position), position) for position in range(graph.count(3))]
-    file = File(tensors(model, graph), operators, graph.integers(1), graph.integers(2))
-    _check_ends(file)
-    _check_order(file)
+    operators = [_operator(model, graph.item(3, position), position, every) for position in range(graph.count(3))]
+    file = File(tensors(model, graph, every), operators, graph.integers(1), graph.integers(2))
+    _check_ends(file, first and not every, every)
+    _check_order(file, every)
     return file
 
 
@@ -101,7 +107,7 @@ def _who(position: int, name: str) -> str:
     return f"operator {position} {name[:60]!r}"  # on one line, whatever the name holds
 
 
-def _operator(model: Table, table: Table, position: int) -> FileOperator:
+def _operator(model: Table, table: Table, position: int, every: bool) -> FileOperator:
     index = table.number(0, "I")
     if index >= model.count(1):
         raise ModelError(f"operator {position} is of kind {index}, and there are {model.count(1)}")
@@ -115,18 +121,20 @@ def _operator(model: Table, table: Table, position: int) -> FileOperator:
         raise ModelError(f"operator {position} is a custom one without a name")
     what = _who(position, custom or _names()[code])
     outputs, inputs = table.integers(2), table.integers(1)
-    if not outputs:
+    if not outputs and not every and _names()[code] not in _OF_NOTHING:
         raise ModelError(f"{what} has no output")
-    if table.part(5, 1) or table.number(9, "Q") > 1:
+    if outputs and min(outputs) < 0 and not every:
+        raise ModelError(f"{what} writes tensor {min(outputs)}")
+    if not every and (table.part(5, 1) or table.number(9, "Q") > 1):
         raise ModelError(f"{what} has custom options, which are not read")
-    if table.number(11, "B"):
+    if table.number(11, "B") and not every:
         raise ModelError(f"{what} has options of a newer kind, which are not read")
     model.source.spend(4 * (len(inputs) + len(outputs)))  # whoever follows them takes a step for each
     number, options = _options(table, what)
     wanted = _OPTIONS.get(_names()[code])
-    if wanted and type(options).__name__ != f"{wanted}OptionsT":
+    if wanted and (not every or wanted == "While") and type(options).__name__ != f"{wanted}OptionsT":
         raise ModelError(f"{what} lacks its {wanted}Options")
-    first, *others = outputs
+    first, *others = outputs or (-1,)
     return FileOperator(code, kind.number(2, "i", 1), inputs, first, options, number, custom, (*others,))
 
 
@@ -152,28 +160,50 @@ def _options(table: Table, what: str) -> tuple[int, Any]:
     return number, options
 
 
-def _run_by(operator: FileOperator, what: str, count: int) -> set[int]:
-    """The subgraphs that a loop runs."""
-    numbers = operator.options.condSubgraphIndex, operator.options.bodySubgraphIndex
+def _run_by(operator: FileOperator, position: int, count: int) -> set[int]:
+    """The subgraphs that an operator runs."""
+    name = operator_name(operator)
+    if name not in ("WHILE", "CALL_ONCE") or operator.options is None:
+        return set()
+    said = operator.options
+    numbers = (said.condSubgraphIndex, said.bodySubgraphIndex) if name == "WHILE" else (said.initSubgraphIndex,)
     if not all(1 <= number <= count for number in numbers):
-        raise ModelError(f"{what} runs the subgraphs {numbers}, and there are {count} besides the first")
+        raise ModelError(
+            f"{_who(position, name)} runs the subgraphs {numbers}, and there are {count} besides the first"
+        )
     return {*numbers}
 
 
-def _check_ends(file: File) -> None:
+def _check_ends(file: File, needed: bool, every: bool) -> None:
     count = len(file.tensors)
     for name, indices in (("inputs", file.inputs), ("outputs", file.outputs)):
         if not indices:
-            raise ModelError(f"the model has no {name}")
+            if needed:
+                raise ModelError(f"the model has no {name}")
+            continue
+        if every:
+            _check_places(file, indices, name, 0)
+            continue
         if len(set(indices)) < len(indices) or min(indices) < 0 or max(indices) >= count:
             raise ModelError(f"the model's {name} are not among its {count} tensors, each once")
     if any(file.tensors[index].data is not None for index in file.inputs):
         raise ModelError("an input of the model is a constant")
 
 
-def _check_order(file: File) -> None:
+def _check_places(file: File, indices: Sequence[int], what: str, least: int) -> None:
+    if not all(least <= index < len(file.tensors) for index in indices):
+        raise ModelError(f"{what} names a tensor that is not among the {len(file.tensors)}")
+
+
+def _check_order(file: File, every: bool) -> None:
+    if every:
+        for position, operator in enumerate(file.operators):
+            _check_places(file, operator.inputs, _who(position, operator_name(operator)), -1)
+            _check_places(file, operator.outputs, _who(position, operator_name(operator)), 0)
+        return
     count = len(file.tensors)
-    made = {index for index, tensor in enumerate(file.tensors) if tensor.data is not None}.union(file.inputs)
+    made = {index for index, tensor in enumerate(file.tensors) if tensor.data is not None or tensor.variable}
+    made |= {*file.inputs}
     for position, operator in enumerate(file.operators):
         what = _who(position, operator_name(operator))
         for index in operator.inputs:

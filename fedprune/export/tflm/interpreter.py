@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export import apart
-from fedprune.export.litert import Affine, Port, arrange, noise, ports, results
+from fedprune.export.litert import Affine, Port, arrange, parts, results, rows
 from fedprune.export.litert.reader import read
 from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
@@ -30,7 +30,7 @@ def run(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
 
 
 def arena_bytes(model: bytes) -> int:
-    """Return the arena that an int8 model of one input uses, in bytes.
+    """Return the arena that an int8 model uses, in bytes.
 
     Shapes alone decide it. The input is noise or tokens all the same: a softmax over equal values would end the
     interpreter.
@@ -38,7 +38,7 @@ def arena_bytes(model: bytes) -> int:
     Raises ``ModelError`` for a file that is not sound, and ``RuntimeError`` as `run`.
     """
     _installed()
-    given = {"model": np.frombuffer(model, np.uint8), "input": noise(ports(read(model)).input)}
+    given = {"model": np.frombuffer(model, np.uint8), "input": rows(read(model))[0]}
     return int(apart.call("tflm_arena", given, limit_s=_LIMIT_S)["arena_bytes"])
 
 
@@ -48,8 +48,8 @@ _LIMIT_S = 120.0  # of one inference; 2^33 multiply-adds take a third of it
 def arena_here(model: bytes, values: Tensor) -> int:
     """Return what `arena_bytes` returns, for an input as the model takes it, in this process."""
     interpreter = _interpreter(model)
-    dtype = interpreter.get_input_details(0)["dtype"]
-    interpreter.set_input(values if values.dtype == dtype else np.zeros(values.shape, dtype), 0)
+    for place, each in enumerate(parts(read(model), values)):
+        interpreter.set_input(each, place)
     interpreter.invoke()
     return _arena_bytes(interpreter)
 
@@ -68,7 +68,7 @@ def run_here(model: bytes, inputs: Tensor) -> tuple[FloatTensor, int]:
 
 
 def levels(model: bytes, inputs: Tensor) -> Tensor:
-    """Return the int8 outputs, (n, values), for ``inputs`` (n, values), int8 or int32 tokens.
+    """Return the int8 outputs, (n, values), one behind the other, for ``inputs`` as `fedprune.export.litert.rows`.
 
     Raises ``RuntimeError`` as `run`.
     """
@@ -79,12 +79,13 @@ def levels(model: bytes, inputs: Tensor) -> Tensor:
 
 def levels_here(model: bytes, inputs: Tensor) -> Tensor:
     """Return what `levels` returns, computed in this process, which a model may end."""
-    interpreter = _interpreter(model)
-    shape, outputs = _details(interpreter)[0]["shape"], []
-    for values in inputs:
-        interpreter.set_input(values.reshape(shape), 0)
+    interpreter, file, outputs = _interpreter(model), read(model), []
+    for row in inputs:
+        for place, values in enumerate(parts(file, row)):
+            interpreter.set_input(values, place)
         interpreter.invoke()
-        outputs.append(interpreter.get_output(0).reshape(-1).copy())
+        found = [interpreter.get_output(place).reshape(-1) for place in range(len(file.outputs))]
+        outputs.append(np.concatenate(found))
     return np.stack(outputs)
 
 
