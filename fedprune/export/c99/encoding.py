@@ -71,8 +71,8 @@ def _gap5(filter_: Tensor) -> Iterator[Unit]:
     triples += [(0, 0)] * (-len(triples) % 3)
     for at in range(0, len(triples), 3):
         gaps, weights = zip(*triples[at : at + 3], strict=True)
-        first, second = gaps[0] | (gaps[2] & 7) << 5, gaps[1] | (gaps[2] >> 3) << 5
-        yield Unit(bytes([first, second]) + _bytes(*weights), weights)
+        bits = gaps[0] | gaps[1] << 5 | gaps[2] << 10
+        yield Unit(bits.to_bytes(2, "little") + _bytes(*weights), weights)
 
 
 def _gap8(filter_: Tensor) -> Iterator[Unit]:
@@ -98,8 +98,8 @@ GAP8 = Encoding("gap8", _gap8, 90, 15, 0)
 BITMAP = Encoding("bitmap", _bitmap, 120, 12, 12)
 ENCODINGS = (DENSE, GAP4, GAP5, GAP8, BITMAP)
 
-_SUM_LIMIT = (2**22 - 1) // 255
-"""Of weights of one sign in a segment, since an input is at most 255 steps above the least."""
+_SUM_LIMIT = (2**22 - 1) // 128
+"""Of a segment's weights, whatever their signs, since an input is at most 128."""
 
 
 MOST_SEGMENTS = 255
@@ -138,8 +138,7 @@ def _fits(units: list[Unit]) -> bool:
 
 
 def _sums(units: list[Unit]) -> int:
-    weights = [weight for unit in units for weight in unit.weights]
-    return max(sum(w for w in weights if w > 0), -sum(w for w in weights if w < 0))
+    return sum(abs(weight) for unit in units for weight in unit.weights)
 
 
 def smallest(layers: Sequence[Tensor]) -> list[Code]:

@@ -91,6 +91,7 @@ def _runs(program: Program, plan: Plan) -> Iterable[str]:
 
 _TOKEN_BYTES = 4
 _PAST_END = 8  # a decoder may look at the byte after a vector
+_MANY = 1 << 15  # weights of a filter whose sums could pass 2^29, at most 2^14 each
 _LARGE_BIASES = "#define MODEL_HAS_LARGE_BIASES"
 
 
@@ -160,7 +161,8 @@ class _Text:
         ]
         if any(_number(shift) >= 0 for shift in (*numbers, *(each["shift"] for each in filters))):
             yield "#define MODEL_HAS_LARGE_FACTORS"
-        if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
+        many = any(_reads(layer) >= _MANY for layer in self.program.layers)
+        if many or any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
             yield _LARGE_BIASES
         if any(layer.rows.per > 1 for layer in self.program.layers):
             yield "#define MODEL_HAS_MORE_ROWS"
@@ -206,6 +208,16 @@ def _number(value: object) -> int:
 
 def _literal(value: int) -> str:
     return "(-2147483647 - 1)" if value == -(2**31) else str(value)
+
+
+def _reads(layer: Layer) -> int:
+    """Return how many weights a filter of a layer has; 0 for a layer without filters."""
+    if layer.filters is not None:
+        return int(layer.filters.levels.shape[1])
+    weights, filters = layer.fields.get("weights"), layer.fields.get("filters")
+    return (
+        len(weights.values) // len(filters.items) if isinstance(weights, Array) and isinstance(filters, Structs) else 0
+    )
 
 
 def _decoder(layer: Layer, code: Code) -> str:

@@ -7,6 +7,10 @@
 #define LOADS_UNALIGNED 1
 #endif
 
+#if defined(__ARM_FEATURE_DSP) || defined(__ARM_FEATURE_SAT)
+#include <arm_acle.h>
+#endif
+
 /* An activation, channels last. Of its `height` rows the last `rows` are there: row y lies at y % rows. */
 struct map {
   int8_t *data;
@@ -39,6 +43,17 @@ static inline int32_t product(int32_t x, int32_t multiplier) {
   return (int32_t)(((int64_t)x * multiplier + (1 << 30)) >> 31);
 }
 
+/* x * multiplier / 2^31, halves upwards, of x as its double, which must be within 2^31. */
+static inline int32_t product_of_half(int32_t doubled, int32_t multiplier) {
+#ifdef __ARM_FEATURE_DSP
+  int32_t high;
+  __asm__("smmulr %0, %1, %2" : "=r"(high) : "r"(doubled), "r"(multiplier));
+  return high;
+#else
+  return (int32_t)(((int64_t)doubled * multiplier + (INT64_C(1) << 31)) >> 32);
+#endif
+}
+
 /* x / 2^right, halves away from zero; right is at least 1. */
 static inline int32_t shifted(int32_t x, int right) {
   return (x + (int32_t)((1u << right) >> 1) + (x >> 31)) >> right;
@@ -52,6 +67,14 @@ static inline int32_t scaled(int32_t x, int32_t multiplier, int shift) {
   return shifted(product(x, multiplier), -shift);
 }
 
+static inline int32_t saturated(int32_t value) {
+#ifdef __ARM_FEATURE_SAT
+  return __ssat(value, 8);
+#else
+  return clamp(value, -128, 127);
+#endif
+}
+
 /* How the sums of a filter become int8: (sum + bias) times a factor. */
 struct filter {
   int32_t multiplier;
@@ -62,6 +85,26 @@ struct filter {
   int32_t bias : 24, shift : 8;
 #endif
 };
+
+/* A sum of a filter as int8, before its activation. */
+static inline int8_t level(int32_t sum, int32_t bias, int32_t multiplier, int shift, int32_t zero) {
+#ifdef MODEL_HAS_LARGE_BIASES
+  return (int8_t)saturated(scaled(sum + bias, multiplier, shift) + zero);
+#else
+#ifdef MODEL_HAS_LARGE_FACTORS
+  if (shift >= 0) return (int8_t)saturated(scaled(sum + bias, multiplier, shift) + zero);
+#endif
+  return (int8_t)saturated(shifted(product_of_half(sum * 2 + bias * 2, multiplier), -shift) + zero);
+#endif
+}
+
+/* Holds n values within the limits of an activation. */
+static SMALL void clip(int8_t *values, unsigned n, int32_t low, int32_t high) {
+  for (; n > 0; --n, ++values) *values = (int8_t)clamp(*values, low, high);
+}
+
+/* Whether an activation has narrower limits than int8. */
+static inline int clips(int32_t low, int32_t high) { return low > -128 || high < 127; }
 
 /* A value of a row of int8, or where it is wide of int16. */
 static inline int32_t value_at(const int8_t *row, unsigned at, unsigned wide) {

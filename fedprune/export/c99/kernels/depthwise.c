@@ -28,6 +28,7 @@ static inline void multiply_four(int32_t *sums, const int8_t *in, const int8_t *
 static void depthwise(const void *layer, unsigned from, unsigned until) {
   const struct depthwise *d = layer;
   const unsigned channels = d->out->channels, taps = (unsigned)d->kernel_height * d->kernel_width;
+  const int32_t zero = d->out_zero;
   const int8_t **cells = (const int8_t **)MODEL_SCRATCH;
   int8_t *zeros = (int8_t *)(cells + taps);
   __builtin_memset(zeros, d->in_zero, channels);
@@ -53,10 +54,12 @@ static void depthwise(const void *layer, unsigned from, unsigned until) {
         else
           for (t = 0; t < taps; ++t, weights += channels)
             for (unsigned i = 0; i < n; ++i) sums[i] += cells[t][c + i] * weights[i];
-        for (unsigned i = 0; i < n; ++i, ++c)
-          to[c] = (int8_t)clamp(scaled(sums[i] + d->filters[c].bias, d->filters[c].multiplier, d->filters[c].shift) + d->out_zero,
-                                d->low, d->high);
+        for (unsigned i = 0; i < n; ++i, ++c) {
+          const struct filter *filter = d->filters + c;
+          to[c] = level(sums[i], filter->bias, filter->multiplier, filter->shift, zero);
+        }
       }
     }
+    if (clips(d->low, d->high)) clip(to - d->out->width * channels, d->out->width * channels, d->low, d->high);
   }
 }
