@@ -22,7 +22,7 @@ class Encoding(NamedTuple):
     name: str
     units: Callable[[Tensor], Iterator[Unit]]
     code_bytes: int
-    """Of the decoder, about, on a Cortex-M4."""
+    """Of the decoder, about, on a Cortex-M4; for every weight, of the kernel that takes the place of a tile's."""
     per_unit: float
     """Instructions for a unit and a tile of eight positions, measured on a Cortex-M4."""
     per_kept: float
@@ -91,11 +91,13 @@ def _bytes(*weights: int) -> bytes:
     return np.array(weights, np.int8).tobytes()
 
 
-DENSE = Encoding("dense", _dense, 90, 20.2, 0)
-GAP4 = Encoding("gap4", _gap4, 110, 25, 0)
-GAP5 = Encoding("gap5", _gap5, 150, 37.8, 0)
-GAP8 = Encoding("gap8", _gap8, 90, 15, 0)
-BITMAP = Encoding("bitmap", _bitmap, 120, 12, 12)
+DENSE = Encoding("dense", _dense, 1280, 12.8, 0)
+GAP4 = Encoding("gap4", _gap4, 130, 22, 0)
+GAP5 = Encoding("gap5", _gap5, 170, 31, 0)
+GAP8 = Encoding("gap8", _gap8, 90, 11, 0)
+BITMAP = Encoding("bitmap", _bitmap, 110, 13, 12)
+_TILE_BYTES = 1190
+"""Of what all decoders but the first share, about."""
 ENCODINGS = (DENSE, GAP4, GAP5, GAP8, BITMAP)
 
 _SUM_LIMIT = (2**22 - 1) // 128
@@ -150,6 +152,7 @@ def smallest(layers: Sequence[Tensor]) -> list[Code]:
         allowed = [at for at in range(len(ENCODINGS)) if chosen >> at & 1]
         picked = [min((row[at] for at in allowed), key=lambda code: len(code.content)) for row in codes]
         total = sum(len(code.content) for code in picked) + sum(ENCODINGS[at].code_bytes for at in allowed)
+        total += _TILE_BYTES if chosen > 1 else 0
         if total < least:
             best, least = picked, total
     return best

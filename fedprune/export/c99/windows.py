@@ -83,7 +83,7 @@ def filters(
     if (np.abs(biases) + 128 * np.abs(levels.astype(np.int64)).sum(1) + halves).max(initial=0) >= 2**31:
         raise made.wrong("has sums that could leave 32 bits")
     filters = [
-        {"bias": int(bias), "multiplier": each.multiplier, "shift": each.shift}
+        {"bias": int(bias), "multiplier": each.multiplier, "right": -each.shift}
         for bias, each in zip(biases, factors, strict=True)
     ]
     arrays = {"filters": Structs("filter", filters)}
@@ -176,8 +176,8 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
     common: Fields = {"in": At(source), "out": At(result), **window, "in_zero": zero}
     if channels == len(levels):
         arrays, numbers = filters(made, operator, levels)
-        weights = Array("int8_t", [int(value) for value in weight.reshape(-1)])
-        scratch = _POINTER * levels.shape[1] + channels
+        weights = Array("int32_t", _fours(levels).tolist())
+        scratch = _POINTER * (levels.shape[1] + 1) + channels + 3  # four channels are read at once
         made.emit(
             Layer("depthwise", (source,), result, {**common, "weights": weights, **arrays, **numbers}, rows, scratch)
         )
@@ -197,6 +197,15 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
 
 
 _POINTER = 8  # bytes, on the widest machine
+
+
+def _fours(levels: Tensor) -> Tensor:
+    # of four channels and two taps the words (c0 t0, c1 t0, c0 t1, c1 t1) and (c2 t0, c3 t0, c2 t1, c3 t1)
+    channels, taps = levels.shape
+    whole = np.zeros((-(-channels // 4) * 4, -(-taps // 2) * 2), np.int8)
+    whole[:channels, :taps] = levels
+    ordered = whole.reshape(len(whole) // 4, 2, 2, -1, 2).transpose(0, 3, 1, 4, 2)
+    return np.frombuffer(ordered.tobytes(), "<i4")
 
 
 def pool(kernel: str) -> Rule:

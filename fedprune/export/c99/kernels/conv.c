@@ -89,8 +89,8 @@ static void conv(const void *layer, unsigned from, unsigned until) {
           for (unsigned p = 0; p < TILE; ++p) sums[p] += more[p];
         }
         const int32_t bias = filter->bias, multiplier = filter->multiplier;
-        const int shift = filter->shift;
-        for (unsigned p = 0; p < n; ++p) to[p][at] = level(sums[p], bias, multiplier, shift, zero);
+        const int right = filter->right;
+        for (unsigned p = 0; p < n; ++p) to[p][at] = level(sums[p], bias, multiplier, right, zero);
       }
     }
     if (clips(c->low, c->high))
