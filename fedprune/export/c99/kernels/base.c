@@ -6,6 +6,9 @@
 #if !defined(__arm__) || defined(__ARM_FEATURE_UNALIGNED)
 #define LOADS_UNALIGNED 1
 #endif
+#if defined(__thumb2__) && defined(__ARM_FEATURE_UNALIGNED) && __ARM_ARCH >= 7
+#define BY_HAND 1 /* Cortex-M3, M4, M7 and their successors: inner loops in assembly */
+#endif
 
 #if defined(__ARM_FEATURE_DSP) || defined(__ARM_FEATURE_SAT)
 #include <arm_acle.h>

@@ -23,12 +23,13 @@ struct pair {
   int32_t zero;
 };
 
-#if defined(__thumb2__) && !defined(__ARM_FEATURE_DSP)
+#if defined(BY_HAND) && !defined(__ARM_FEATURE_DSP)
 /* Cortex-M3: a word of a column holds the inputs of two positions, x0 + x1 * 2^23, for long multiplications. */
 #define JOINS 1
 #endif
 
-#ifdef __ARM_FEATURE_DSP
+#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
+#define IN_TWOS 1
 /* By hand, for a compiler keeps no eight sums in registers: A's in r4 to r7, S in r8 to r11. Four words a turn, of 48
    bytes each; the first turn skips some. Then as `level` says, B's filter first. */
 #define PRODUCTS(first, second, third, fourth)                                                        \
@@ -43,7 +44,7 @@ struct pair {
   "1:\t" WORD WORD WORD WORD "ldr r12, [sp, #4]\n\tcmp r0, r12\n\tbne 1b\n\tpop {r2, r3}\n\t"
 #endif
 
-#if defined(__ARM_FEATURE_DSP) && !defined(MODEL_HAS_LARGE_BIASES) && !defined(MODEL_HAS_LARGE_FACTORS)
+#if defined(IN_TWOS) && !defined(MODEL_HAS_LARGE_BIASES) && !defined(MODEL_HAS_LARGE_FACTORS)
 #define FILTER(address)                                                                               \
   "ldr r0, [r2, #" address "]\n\tldrd r0, r1, [r0]\n\tlsl r3, r1, #8\n\tasr r3, r3, #7\n\tasr r1, r1, #24\n\t" \
   "mov r12, #1\n\tlsl r12, r12, r1\n\t"
@@ -64,7 +65,7 @@ static __attribute__((naked, noinline)) void two_filters(const int32_t *code __a
           "pop {r4-r11, pc}");
 }
 #else
-#ifdef __ARM_FEATURE_DSP
+#ifdef IN_TWOS
 #define APART_256(sum, first) "sub " sum ", " sum ", " first "\n\tasr " sum ", " sum ", #8\n\t"
 static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __attribute__((unused)),
                                                          const int32_t *columns __attribute__((unused)),

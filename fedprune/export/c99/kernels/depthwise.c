@@ -9,7 +9,7 @@ struct depthwise {
 };
 
 /* Sums of four channels over cells, each `at` bytes further on. */
-#ifdef __ARM_FEATURE_DSP
+#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
 /* By hand: a compiler keeps too few of these in registers. */
 static __attribute__((naked, noinline)) void sums_of_four(const int8_t *const *cells __attribute__((unused)),
                                                           unsigned at __attribute__((unused)),

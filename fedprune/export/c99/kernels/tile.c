@@ -18,8 +18,8 @@ struct cursor {
 /* Computes the sums of a segment for the tile's positions. A segment begins with its length. */
 typedef void decoder(struct cursor *cursor, int32_t *sums);
 
-#if defined(__thumb2__) && defined(__ARM_ARCH) && __ARM_ARCH >= 7
-/* Cortex-M3, M4, M7: decoders by hand, for eight sums of two registers leave a compiler too few. In their loops r0 is
+#ifdef BY_HAND
+/* Decoders by hand, for eight sums of two registers leave a compiler too few. In their loops r0 is
    the next column, r1 the code, r2 a weight and lr free; the sums, in r4 to r11, start at 2^22, so that none is less than
    zero in the lower 23 bits. */
 #define JOINED(a, b) ((a) + (b) * (1 << 23))
@@ -28,7 +28,7 @@ typedef void decoder(struct cursor *cursor, int32_t *sums);
                                                     int32_t *sums __attribute__((unused))) {            \
     __asm__("push {r0, r1, r4-r11, lr}\n\tldrd r0, r1, [r0]\n\tldrb r2, [r1], #1\n\t"                   \
             "mov r4, #0x400000\n\tmov r5, #0\n\tmov r6, r4\n\tmov r7, r5\n\tmov r8, r4\n\tmov r9, r5\n\t" \
-            "mov r10, r4\n\tmov r11, r5\n\t" loop "b.w tile_end");                                       \
+            "mov r10, r4\n\tmov r11, r5\n\t" loop "b.w %c0" : : "i"(tile_end));                                       \
   }
 #define MULTIPLY                                                          \
   "ldrd r3, r12, [r0], #8\n\tsmlal r4, r5, r2, r3\n\tsmlal r6, r7, r2, r12\n\t" \
