@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,10 +22,13 @@ from fedprune.graph.surgery import shrink
 from fedprune.graph.width import first_channels, width_masks
 from fedprune.runs.run import simulate
 from fedprune.runs.setting import prepare
+from simulations.benchmarks._classes import Classes, classes
 from simulations.benchmarks._report import Figure, write
 from simulations.benchmarks._rounds import test_parts
 
 NETS = {"resnet8": ((3, 32, 32), 10), "dscnn": ((1, 49, 10), 12), "mobilenet": ((3, 96, 96), 2)}
+SHAPES = {**NETS, "autoencoder": ((640,), 640)}
+"""The nets of MLPerf Tiny, with weights of our own."""
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 CHIP = "cortex-m4"
 RUNS = {"cifar10": 87_376, "keywords": 35_400}
@@ -35,7 +39,8 @@ FLASH = {
     "resnet8": {0.2: 31_000, 0.1: 21_000}, "dscnn": {0.2: 18_000}, "mobilenet": {0.2: 105_000},
 }  # fmt: skip
 INSTRUCTIONS = {
-    "resnet8": {1.0: 41_700_000, 0.2: 20_000_000, 0.1: 16_000_000}, "mobilenet": {0.2: 29_000_000},
+    "resnet8": {1.0: 17_000_000, 0.2: 9_000_000, 0.1: 7_000_000}, "dscnn": {1.0: 5_000_000},
+    "mobilenet": {1.0: 18_000_000, 0.2: 29_000_000}, "autoencoder": {1.0: 550_000},
 }  # fmt: skip
 HALVED_RAM = 26_000
 LITTLE = "C99, smallest"
@@ -47,14 +52,26 @@ class Row(NamedTuple):
     net: str
     density: float
     costs: Mapping[str, benching.Costs]
+    classes: Classes | None = None
+
+
+def autoencoder() -> nn.Module:
+    """MLPerf Tiny's net for anomalies, of fully connected layers."""
+    sizes = (640, 128, 128, 128, 128, 8, 128, 128, 128, 128)
+    inner = [
+        layer
+        for before, after in pairwise(sizes)
+        for layer in (nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU())
+    ]
+    return nn.Sequential(*inner, nn.Linear(sizes[-1], 640))
 
 
 def pruned(net: str, density: float, width: float = 1.0) -> bytes:
     """An int8 file of a net whose layers keep their largest weights; depthwise ones, of few weights, keep all."""
-    shape, classes = NETS[net]
+    shape, classes = SHAPES[net]
     torch.manual_seed(0)
     inputs = np.random.default_rng(0).normal(size=(32, *shape)).astype(np.float32)
-    model = models.build(net, shape, classes)
+    model = autoencoder() if net == "autoencoder" else models.build(net, shape, classes)
     with torch.no_grad():
         model(torch.from_numpy(inputs))  # running statistics that are not those of a fresh net
     model = model.eval()
@@ -77,11 +94,9 @@ def pruned(net: str, density: float, width: float = 1.0) -> bytes:
 
 
 def costs(net: str, density: float, width: float = 1.0) -> Row:
-    return Row(
-        net if width == 1 else f"{net}, channels × {width:g}",
-        density,
-        benching.on_chip(pruned(net, density, width), CHIP),
-    )
+    model = pruned(net, density, width)
+    name = net if width == 1 else f"{net}, channels × {width:g}"
+    return Row(name, density, benching.on_chip(model, CHIP), classes(model, CHIP) if density == 1 else None)
 
 
 class Checked(NamedTuple):
@@ -144,10 +159,20 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
+def by_class(rows: Sequence[Row]) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("net, M instructions", *Classes._fields):
+        shown.add_column(column, justify="left" if column.startswith("net") else "right")
+    for row in rows:
+        if row.classes is not None:
+            shown.add_row(row.net, *(f"{count / 1e6:.2f}" for count in row.classes))
+    return shown
+
+
 def figures(rows: Sequence[Row], runs: Sequence[Checked]) -> dict[str, Figure]:
     """Of every net and density the smallest sources, against the fastest and TensorFlow Lite Micro."""
     made: dict[str, Figure] = {}
-    for net, density, ways in rows:
+    for net, density, ways, kinds in rows:
         name = f"{net.replace(', channels × 0.5', '_halved')}_{100 * (1 - density):.0f}"
         best, others = ways[LITTLE], {way: each for way, each in ways.items() if way != LITTLE}
         flash = {way: float(each.flash_bytes) for way, each in others.items()}
@@ -160,6 +185,9 @@ def figures(rows: Sequence[Row], runs: Sequence[Checked]) -> dict[str, Figure]:
             best.ram_bytes, "bytes", "lower", HALVED_RAM if name == "resnet8_halved_80" else None, ram
         )
         made[f"{name}_m4_instructions"] = Figure(best.instructions, "instructions", "lower", limit, counted)
+        for kind, count in kinds._asdict().items() if kinds else ():
+            unit = "cycles, at most, by a model" if kind == "cycles" else "instructions"
+            made[f"{name}_m4_{kind}"] = Figure(count, unit, "lower")
     for run in runs:
         lost = 100 * (run.accuracy_float - run.accuracy_int8)
         made[f"{run.name}_file_bytes"] = Figure(run.size_bytes, "bytes", "lower", RUNS[run.name])
@@ -170,21 +198,23 @@ def figures(rows: Sequence[Row], runs: Sequence[Checked]) -> dict[str, Figure]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="ResNet-8 at 80 %% zeros alone: within a minute")
+    parser.add_argument("--quick", action="store_true", help="all nets dense, and ResNet-8 at 80 %%: within a minute")
     parser.add_argument("--data-dir", type=Path, help="folder of the data sets, for the models of two experiments")
     parser.add_argument(
         "--runs", type=Path, default=Path("runs"), help="folder of their runs, made where they are not there"
     )
     asked = parser.parse_args()
     console = Console()
-    wanted = [("resnet8", 0.2)] if asked.quick else [(net, density) for net in NETS for density in DENSITIES]
+    dense = [(net, 1.0) for net in SHAPES]
+    sparse = [("resnet8", 0.2)] if asked.quick else [(net, density) for net in NETS for density in DENSITIES[1:]]
     rows = []
-    for net, density in wanted:
+    for net, density in (*dense, *sparse):
         with console.status(f"{net} at density {density}"):
             rows.append(costs(net, density))
     if not asked.quick:
         rows.append(costs("resnet8", 0.2, 0.5))
     console.print(table(rows))
+    console.print(by_class(rows))
     runs = []
     for name in RUNS if asked.data_dir and not asked.quick else ():
         runs.append(run := checked(name, asked.data_dir, asked.runs / name, INPUTS))

@@ -181,8 +181,9 @@ def test_linear_layers(single: bool, tmp_path: Path) -> None:
         )
     model = draft.file(joined(draft, results))
     source = c99.generate(model, each_in_turn).source
-    assert all(f"static void tile_{each.name}(" in source for each in ENCODINGS)
-    assert all(f"static int32_t linear_{each.name}(" in source for each in ENCODINGS)
+    assert all(f"static void tile_{each.name}(" in source for each in ENCODINGS[1:])
+    assert all(f"static int32_t linear_{each.name}(" in source for each in ENCODINGS[1:])
+    assert all(f"static void {name}(" in source for name in ("dense", "vector"))
     agree(model, tmp_path, each_in_turn)
 
 
@@ -197,7 +198,7 @@ def test_sums_that_need_segments(tmp_path: Path) -> None:
     each[5:] = [draft.reshape(at, (1, 1, 1, 9)) for at in each[5:]]
     model = draft.file(joined(draft, each))
     layers = [layer.filters.levels for layer in lower(model).layers if layer.filters is not None]
-    assert min(code.segments for code in each_in_turn(layers)) > 10
+    assert min(code.segments for code in each_in_turn(layers)) > 6
     assert np.ptp(agree(model, tmp_path, each_in_turn)) > 200
 
 

@@ -94,8 +94,8 @@ def soft(scale: float, beta: float, result: float = 1 / 256) -> Callable[[Draft]
 
 
 def many_inputs(draft: Draft) -> int:
-    tall = draft.pad(draft.input, ((0, 0), (0, 150), (0, 33), (0, 0)))
-    return draft.linear(tall, 1, levels=np.full((1, 154 * 38 * 6), 127, np.int8), factor=1e-6)
+    tall = draft.pad(draft.input, ((0, 0), (0, 106), (0, 95), (0, 0)))
+    return draft.linear(tall, 1, levels=np.full((1, 110 * 100 * 6), 127, np.int8), factor=1e-6)
 
 
 def masked(draft: Draft) -> int:

@@ -132,7 +132,8 @@ def test_c_gives_the_same_on_a_cortex_m4_and_sparser_costs_less(name: str, tmp: 
     assert all(more > less for more, less in pairwise(flash))
     instructions = {density: each.instructions or 0 for density, each in ran.items()}
     assert instructions[0.1] < instructions[0.2] < instructions[1.0]
-    assert len({each.ram_bytes for each in ran.values()}) == 1  # zeros are no activations
+    ram = {density: each.ram_bytes or 0 for density, each in ran.items()}
+    assert ram[1.0] <= ram[0.2] == ram[0.1]  # zeros are no activations; with every weight columns are half as large
 
 
 @pytest.mark.parametrize("target", ["cortex-m3", "cortex-m0"])

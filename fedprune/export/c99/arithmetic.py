@@ -143,17 +143,27 @@ def _add(made: Lowering, operator: FileOperator) -> None:
     if len({made.maps[each][:3] for each in maps}) != 1:
         _sum(made, operator)
         return
-    first, second, result = maps
     numbers = sums(made, operator, False)
+    factors = [(numbers[f"{name}_multiplier"], -numbers[f"{name}_shift"]) for name in "ab"]
+    order = (0, 1) if factors[1] == _HALF else (1, 0)
+    zeros = [made.grid(operator.inputs[at]).zero_point for at in order]
+    multiplier, right = factors[order[0]]
+    if (multiplier, right) == _HALF:  # a half as well: as almost one, then a shift, which rounds away what is lacking
+        multiplier, right = 2**31 - 1, 1
+    if not 1 <= -numbers["shift"] <= _MOST_RIGHT or right < 1 or factors[order[1]] != _HALF:
+        _sum(made, operator)
+        return
     low, high = made.clipping(operator)
-    fields: dict[str, Any] = {"a": At(first), "b": At(second), "out": At(result), "low": low, "high": high}
-    ends = zip(("a", "b", "out"), ("a_", "b_", ""), (*operator.inputs[:2], operator.output), strict=True)
-    for name, prefix, index in ends:
-        fields |= {f"{name}_multiplier": numbers[f"{prefix}multiplier"], f"{name}_right": -numbers[f"{prefix}shift"]}
-        fields |= {f"{name}_zero": made.grid(index).zero_point}
-    if fields["out_right"] < 1:
-        raise made.wrong("adds maps whose scales are 2^18 times that of their sum")
-    made.emit(Layer("add", (first, second), result, fields, SAME_ROWS, in_place=True))
+    fields: Fields = {
+        "a": At(maps[order[0]]), "b": At(maps[order[1]]), "out": At(maps[2]), "a_multiplier": multiplier,
+        "out_multiplier": numbers["multiplier"], "a_right": right, "out_right": -numbers["shift"], "a_zero": zeros[0],
+        "b_zero": zeros[1], "out_zero": made.grid(operator.output).zero_point, "low": low, "high": high,
+    }  # fmt: skip
+    made.emit(Layer("add", maps[:2], maps[2], fields, SAME_ROWS, in_place=True))
+
+
+_HALF = (1 << 30, 0)
+_MOST_RIGHT = 22  # a shift of a sum and of its zero point, both within 32 bits
 
 
 def _multiply(made: Lowering, operator: FileOperator) -> None:

@@ -22,7 +22,7 @@ class Encoding(NamedTuple):
     name: str
     units: Callable[[Tensor], Iterator[Unit]]
     code_bytes: int
-    """Of the decoder, about, on a Cortex-M4."""
+    """Of the decoder, about, on a Cortex-M4; for every weight, of the kernel that takes the place of a tile's."""
     per_unit: float
     """Instructions for a unit and a tile of eight positions, measured on a Cortex-M4."""
     per_kept: float
@@ -71,8 +71,8 @@ def _gap5(filter_: Tensor) -> Iterator[Unit]:
     triples += [(0, 0)] * (-len(triples) % 3)
     for at in range(0, len(triples), 3):
         gaps, weights = zip(*triples[at : at + 3], strict=True)
-        first, second = gaps[0] | (gaps[2] & 7) << 5, gaps[1] | (gaps[2] >> 3) << 5
-        yield Unit(bytes([first, second]) + _bytes(*weights), weights)
+        bits = gaps[0] | gaps[1] << 5 | gaps[2] << 10
+        yield Unit(bits.to_bytes(2, "little") + _bytes(*weights), weights)
 
 
 def _gap8(filter_: Tensor) -> Iterator[Unit]:
@@ -91,15 +91,17 @@ def _bytes(*weights: int) -> bytes:
     return np.array(weights, np.int8).tobytes()
 
 
-DENSE = Encoding("dense", _dense, 90, 20.2, 0)
-GAP4 = Encoding("gap4", _gap4, 110, 25, 0)
-GAP5 = Encoding("gap5", _gap5, 150, 37.8, 0)
-GAP8 = Encoding("gap8", _gap8, 90, 15, 0)
-BITMAP = Encoding("bitmap", _bitmap, 120, 12, 12)
+DENSE = Encoding("dense", _dense, 1280, 12.8, 0)
+GAP4 = Encoding("gap4", _gap4, 130, 22, 0)
+GAP5 = Encoding("gap5", _gap5, 170, 31, 0)
+GAP8 = Encoding("gap8", _gap8, 90, 11, 0)
+BITMAP = Encoding("bitmap", _bitmap, 110, 13, 12)
+_TILE_BYTES = 1190
+"""Of what all decoders but the first share, about."""
 ENCODINGS = (DENSE, GAP4, GAP5, GAP8, BITMAP)
 
-_SUM_LIMIT = (2**22 - 1) // 255
-"""Of weights of one sign in a segment, since an input is at most 255 steps above the least."""
+_SUM_LIMIT = (2**22 - 1) // 128
+"""Of a segment's weights, whatever their signs, since an input is at most 128."""
 
 
 MOST_SEGMENTS = 255
@@ -138,8 +140,7 @@ def _fits(units: list[Unit]) -> bool:
 
 
 def _sums(units: list[Unit]) -> int:
-    weights = [weight for unit in units for weight in unit.weights]
-    return max(sum(w for w in weights if w > 0), -sum(w for w in weights if w < 0))
+    return sum(abs(weight) for unit in units for weight in unit.weights)
 
 
 def smallest(layers: Sequence[Tensor]) -> list[Code]:
@@ -151,6 +152,7 @@ def smallest(layers: Sequence[Tensor]) -> list[Code]:
         allowed = [at for at in range(len(ENCODINGS)) if chosen >> at & 1]
         picked = [min((row[at] for at in allowed), key=lambda code: len(code.content)) for row in codes]
         total = sum(len(code.content) for code in picked) + sum(ENCODINGS[at].code_bytes for at in allowed)
+        total += _TILE_BYTES if chosen > 1 else 0
         if total < least:
             best, least = picked, total
     return best

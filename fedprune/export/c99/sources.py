@@ -8,6 +8,7 @@ from fedprune.export.c99.encoding import Code
 from fedprune.export.c99.files import kernel
 from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.header import accessors, header_of
+from fedprune.export.c99.options import LARGE_BIASES, options
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
 from fedprune.export.c99.streams import band
@@ -42,7 +43,7 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     names = text.kernels()
     body = _SOURCE.format(
         steps=len(program.layers),
-        options="\n".join(text.options()),
+        options="\n".join(options(program)),
         kernels="\n".join(map(kernel, names)),
         maps=",\n".join(text.maps()),
         constants="\n".join([*text.constants, *layers]),
@@ -70,7 +71,6 @@ def _runs(program: Program, plan: Plan) -> Iterable[str]:
 
 
 _PAST_END = 8  # a decoder may look at the byte after a vector
-_LARGE_BIASES = "#define MODEL_HAS_LARGE_BIASES"
 
 
 class _Text:
@@ -138,26 +138,10 @@ class _Text:
 
     def constants_bytes(self) -> int:
         """Return what all that was declared takes, with the maps and the steps."""
-        large = _LARGE_BIASES in self.options()
+        large = LARGE_BIASES in options(self.program)
         fixed = {"struct map": len(self.program.maps), "struct step": len(self.program.layers)}
         counts = Counter(f"struct {layer.kernel}" for layer in self.program.layers) + self._counts + Counter(fixed)
         return sum(count * constant_bytes(kind, large) for kind, count in counts.items())
-
-    def options(self) -> Iterable[str]:
-        """Return the macros that choose between the kernels' variants."""
-        structs = (
-            value for layer in self.program.layers for value in layer.fields.values() if isinstance(value, Structs)
-        )
-        filters = [each for value in structs if value.name == "filter" for each in value.items]
-        numbers = [
-            value for layer in self.program.layers for key, value in layer.fields.items() if key.endswith("shift")
-        ]
-        if any(_number(shift) >= 0 for shift in (*numbers, *(each["shift"] for each in filters))):
-            yield "#define MODEL_HAS_LARGE_FACTORS"
-        if any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
-            yield _LARGE_BIASES
-        if any(layer.rows.per > 1 for layer in self.program.layers):
-            yield "#define MODEL_HAS_MORE_ROWS"
 
     def _value(self, value: "int | At | Array | Structs | Fixed | Name") -> str:
         if isinstance(value, Name):
@@ -209,8 +193,9 @@ def _decoder(layer: Layer, code: Code) -> str:
 _DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
-    "base", "steps", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv", *(f"linear_{kind}" for kind in _KINDS),
-    "linear", "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
+    "base", "steps", "dense", "vector", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv",
+    *(f"linear_{kind}" for kind in _KINDS), "linear",
+    "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
     "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
     "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "log_softmax", "move",
     "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",

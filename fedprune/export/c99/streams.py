@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from fedprune.export.c99.program import ALL_ROWS, Layer, Loop, Map, Program
 
-_TILE = 8
+_TILES = {"conv": 8, "dense": 4}
+"""Kernel -> positions that it works on at once."""
 _BESIDE = 2  # layers whose rows another one waits for
 _IDLE = 1.15  # of a tile's positions, at most so many times those that count
 
@@ -36,9 +37,8 @@ def band(program: Program, layer: Layer) -> int:
     result = program.maps[layer.output]
     if layer.rows == ALL_ROWS:
         return result.height
-    if layer.kernel != "conv":
-        return 1
-    fits = (n for n in range(1, result.height) if -(-n * result.width // _TILE) * _TILE <= _IDLE * n * result.width)
+    tile = _TILES.get(layer.kernel, 1)
+    fits = (n for n in range(1, result.height) if -(-n * result.width // tile) * tile <= _IDLE * n * result.width)
     return next(fits, result.height)
 
 

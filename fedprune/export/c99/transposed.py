@@ -83,7 +83,7 @@ def _convolved(
 ) -> None:
     count, height, width, channels = levels.shape
     flat = levels.reshape(count, -1)
-    arrays, numbers = filters(made, operator, flat, -128, places=(2, 3), repeats=repeats)
+    arrays, numbers = filters(made, operator, flat, places=(2, 3), repeats=repeats)
     made.within("window", max(height, width), min(255, WHOLE))
     window = dict.fromkeys(("groups", "stride_y", "stride_x", "dilation_y", "dilation_x"), 1)
     fields: Fields = {

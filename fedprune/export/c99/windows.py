@@ -10,8 +10,6 @@ from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, Array, At, F
 from fedprune.export.litert.flatbuffer import FileOperator
 from fedprune.types import Tensor
 
-_UNSIGNED = 128  # a tile's inputs are counted from the least int8
-
 
 def _padding(made: Lowering, options: Any, size: int, result: int, kernel: int, stride: int, dilation: int = 1) -> int:
     # cells before the map: SAME splits what is missing, VALID has none
@@ -53,12 +51,11 @@ def filters(
     made: Lowering,
     operator: FileOperator,
     levels: Tensor,
-    least: int,
     *,
     places: tuple[int, int] = (0, 2),
     repeats: int = 1,
 ) -> tuple[dict[str, Any], dict[str, int]]:
-    """Fields of the bias and factor of each filter, (filters, weights), whose inputs are counted from ``least``.
+    """Fields of the bias and factor of each filter, (filters, weights).
 
     ``places`` are those of input and bias among the operator's inputs; its own filters are there ``repeats`` times.
     """
@@ -76,17 +73,17 @@ def filters(
         raise made.wrong(f"has {len(bias)} biases for {own} filters")
     bias = np.tile(bias, repeats)
     sums = levels.astype(np.int64).sum(1)
-    biases = bias.astype(np.int64) - (source.zero_point - least) * sums
+    biases = bias.astype(np.int64) - source.zero_point * sums
     factors = [made.factor(float(scale)) for scale in scales]
     for at in np.flatnonzero(~levels.any(axis=1)):
         # a filter without weights gives a constant: said in small numbers, whatever its scale was
         biases[at] = scaled(biases[at], factors[at]).clip(-256, 255) * 1024
         factors[at] = Factor(1 << 30, -9)  # 1024 / 2 / 2^9 is 1
     halves = [1 << max(-each.shift - 1, 0) for each in factors]  # which rounding adds
-    if (np.abs(biases) + 255 * np.abs(levels.astype(np.int64)).sum(1) + halves).max(initial=0) >= 2**31:
+    if (np.abs(biases) + 128 * np.abs(levels.astype(np.int64)).sum(1) + halves).max(initial=0) >= 2**31:
         raise made.wrong("has sums that could leave 32 bits")
     filters = [
-        {"bias": int(bias), "multiplier": each.multiplier, "shift": each.shift}
+        {"bias": int(bias), "multiplier": each.multiplier, "right": -each.shift}
         for bias, each in zip(biases, factors, strict=True)
     ]
     arrays = {"filters": Structs("filter", filters)}
@@ -111,7 +108,7 @@ def conv(made: Lowering, operator: FileOperator) -> None:
     if made.maps[source][:2] == made.maps[result][:2] == (1, 1) and weight.shape[1:3] == (1, 1) and groups == 1:
         _vector(made, operator, levels)
         return
-    arrays, numbers = filters(made, operator, levels, -_UNSIGNED)
+    arrays, numbers = filters(made, operator, levels)
     fields: Fields = {
         "in": At(source), "out": At(result), **arrays, "group_inputs": weight.shape[3],
         "groups": made.within("number of groups", groups, 255), **window,
@@ -125,7 +122,7 @@ def _vector(made: Lowering, operator: FileOperator, levels: Tensor) -> None:
     """One position: a tile's kernel does as well, where it is there anyway and its columns take no more memory."""
     source, result = made.ends(operator)
     if levels.shape[1] > min(made.columns, 0xFFFF):
-        arrays, numbers = filters(made, operator, levels, 0)
+        arrays, numbers = filters(made, operator, levels)
         plain: Fields = {"in": At(source), "out": At(result), **arrays, **numbers}
         made.emit(Layer("linear", (source,), result, plain, ALL_ROWS, 0, Filters(levels)))
         return
@@ -136,7 +133,7 @@ def _positions(
     made: Lowering, operator: FileOperator, levels: Tensor, source: int, result: int, rows: Rows = SAME_ROWS
 ) -> None:
     """A matrix times the channels of each position, as a convolution."""
-    arrays, numbers = filters(made, operator, levels, -_UNSIGNED)
+    arrays, numbers = filters(made, operator, levels)
     ones = ("groups", "kernel_height", "kernel_width", "stride_y", "stride_x", "dilation_y", "dilation_x")
     reads = made.within("number of weights of a filter", levels.shape[1], 0xFFFF)
     fields: Fields = {
@@ -178,16 +175,16 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
     zero = made.grid(operator.inputs[0]).zero_point
     common: Fields = {"in": At(source), "out": At(result), **window, "in_zero": zero}
     if channels == len(levels):
-        arrays, numbers = filters(made, operator, levels, 0)
-        weights = Array("int8_t", [int(value) for value in weight.reshape(-1)])
-        scratch = _POINTER * levels.shape[1] + channels
+        arrays, numbers = filters(made, operator, levels)
+        weights = Array("int32_t", _fours(levels).tolist())
+        scratch = _POINTER * (levels.shape[1] + 1) + channels + 3  # four channels are read at once
         made.emit(
             Layer("depthwise", (source,), result, {**common, "weights": weights, **arrays, **numbers}, rows, scratch)
         )
         return
     if len(levels) % channels:
         raise made.wrong(f"has {len(levels)} filters for {channels} channels")
-    arrays, numbers = filters(made, operator, levels, -_UNSIGNED)  # several filters a channel: groups of one channel
+    arrays, numbers = filters(made, operator, levels)  # several filters a channel: groups of one channel
     fields: Fields = {
         **common,
         **arrays,
@@ -200,6 +197,15 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
 
 
 _POINTER = 8  # bytes, on the widest machine
+
+
+def _fours(levels: Tensor) -> Tensor:
+    # of four channels and two taps the words (c0 t0, c1 t0, c0 t1, c1 t1) and (c2 t0, c3 t0, c2 t1, c3 t1)
+    channels, taps = levels.shape
+    whole = np.zeros((-(-channels // 4) * 4, -(-taps // 2) * 2), np.int8)
+    whole[:channels, :taps] = levels
+    ordered = whole.reshape(len(whole) // 4, 2, 2, -1, 2).transpose(0, 3, 1, 4, 2)
+    return np.frombuffer(ordered.tobytes(), "<i4")
 
 
 def pool(kernel: str) -> Rule:

@@ -1,28 +1,25 @@
-/* ADD of two maps of one shape. */
+/* ADD of two maps of one shape. The larger of their scales is that of b, whose factor is a half. */
 
 struct add {
   const struct map *a, *b, *out;
-  int32_t a_multiplier, b_multiplier, out_multiplier;
-  int8_t a_right, b_right, out_right, a_zero, b_zero, out_zero, low, high;
+  int32_t a_multiplier, out_multiplier;
+  int8_t a_right, out_right, a_zero, b_zero, out_zero, low, high;
 };
-
-/* An input's steps in units of the sum. */
-static inline int32_t steps_of(int32_t value, int32_t multiplier, int right) {
-  const int32_t x = product(value * (1 << 20), multiplier);
-  return right == 0 ? x : shifted(x, right);
-}
 
 static void add(const void *layer, unsigned from, unsigned until) {
   const struct add *s = layer;
   const unsigned n = (unsigned)s->out->width * s->out->channels;
+  const int32_t a_multiplier = s->a_multiplier, multiplier = s->out_multiplier, a_zero = s->a_zero, b_zero = s->b_zero;
+  const int32_t zero = s->out_zero * (1 << s->out_right);
+  const int a_right = s->a_right, right = s->out_right;
   for (unsigned y = from; y < until; ++y) {
     const int8_t *a = row_of(s->a, y), *b = row_of(s->b, y);
     int8_t *to = row_of(s->out, y);
-    for (unsigned i = 0; i < n; ++i) {
-      const int32_t first = steps_of(a[i] - s->a_zero, s->a_multiplier, s->a_right);
-      const int32_t second = steps_of(b[i] - s->b_zero, s->b_multiplier, s->b_right);
-      const int32_t sum = shifted(product(first + second, s->out_multiplier), s->out_right) + s->out_zero;
-      to[i] = (int8_t)clamp(sum, s->low, s->high);
+    for (const int8_t *end = a + n; a != end; ++a, ++b, ++to) {
+      const int32_t first = shifted(product_of_half((*a - a_zero) * (1 << 21), a_multiplier), a_right);
+      const int32_t sum = product_of_half((first + (*b - b_zero) * (1 << 19)) * 2, multiplier);
+      *to = (int8_t)saturated((sum + zero + ((1 << right) >> 1) + (sum >> 31)) >> right);
     }
+    if (clips(s->low, s->high)) clip(to - n, n, s->low, s->high);
   }
 }

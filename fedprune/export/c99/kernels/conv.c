@@ -14,14 +14,14 @@ struct conv {
 static int32_t *pack(int32_t *to, const int8_t *a, const int8_t *b, unsigned n) {
 #ifdef LOADS_UNALIGNED
   for (; n >= 4; n -= 4, a += 4, b += 4, to += 4 * PAIRS) {
-    const uint32_t first = four_bytes(a) ^ 0x80808080u, second = four_bytes(b) ^ 0x80808080u;
-    to[0] = (int32_t)((first & 255) | (second & 255) << SPACING);
-    to[PAIRS] = (int32_t)((first >> 8 & 255) | (second >> 8 & 255) << SPACING);
-    to[2 * PAIRS] = (int32_t)((first >> 16 & 255) | (second >> 16 & 255) << SPACING);
-    to[3 * PAIRS] = (int32_t)(first >> 24 | second >> 24 << SPACING);
+    const uint32_t first = four_bytes(a), second = four_bytes(b);
+    to[0] = JOINED((int8_t)first, (int8_t)second);
+    to[PAIRS] = JOINED((int8_t)(first >> 8), (int8_t)(second >> 8));
+    to[2 * PAIRS] = JOINED((int8_t)(first >> 16), (int8_t)(second >> 16));
+    to[3 * PAIRS] = JOINED((int8_t)(first >> 24), (int8_t)(second >> 24));
   }
 #endif
-  for (; n > 0; --n, to += PAIRS) *to = (*a++ + 128) | (*b++ + 128) << SPACING;
+  for (; n > 0; --n, ++a, ++b, to += PAIRS) *to = JOINED(*a, *b);
   return to;
 }
 
@@ -58,6 +58,7 @@ static void conv(const void *layer, unsigned from, unsigned until) {
   const struct conv *c = layer;
   const unsigned width = c->out->width, channels = c->out->channels, share = channels / c->groups;
   const unsigned count = (unsigned)c->kernel_height * c->kernel_width * c->group_inputs;
+  const int32_t zero = c->out_zero;
   column *columns = (column *)MODEL_SCRATCH;
   int8_t *zeros = (int8_t *)(columns + count + 1);
   unsigned y = from, x = 0;
@@ -88,10 +89,11 @@ static void conv(const void *layer, unsigned from, unsigned until) {
           for (unsigned p = 0; p < TILE; ++p) sums[p] += more[p];
         }
         const int32_t bias = filter->bias, multiplier = filter->multiplier;
-        const int shift = filter->shift;
-        for (unsigned p = 0; p < n; ++p)
-          to[p][at] = (int8_t)clamp(scaled(sums[p] + bias, multiplier, shift) + c->out_zero, c->low, c->high);
+        const int right = filter->right;
+        for (unsigned p = 0; p < n; ++p) to[p][at] = level(sums[p], bias, multiplier, right, zero);
       }
     }
+    if (clips(c->low, c->high))
+      for (unsigned p = 0; p < n; ++p) clip(to[p], channels, c->low, c->high);
   }
 }

@@ -19,8 +19,9 @@ static void linear(const void *layer, unsigned from, unsigned until) {
   (void)from, (void)until;
   for (unsigned f = 0; f < l->out->channels; ++f, ++filter) {
     const int8_t *in = l->in->data;
-    int32_t sum = filter->bias;
+    int32_t sum = 0;
     for (unsigned s = 0; s < l->segments; ++s) sum += l->decode(&in, &code);
-    l->out->data[f] = (int8_t)clamp(scaled(sum, filter->multiplier, filter->shift) + l->out_zero, l->low, l->high);
+    l->out->data[f] = level(sum, filter->bias, filter->multiplier, filter->right, l->out_zero);
   }
+  if (clips(l->low, l->high)) clip(l->out->data, l->out->channels, l->low, l->high);
 }

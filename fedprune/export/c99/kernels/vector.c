@@ -1,0 +1,64 @@
+/* FULLY_CONNECTED with every weight, four filters at a time: two words of code for two inputs, each of two filters, A and
+   B, as halves A + 256 B. The sums of both are S and A's sum, S = A's + 256 B's, in 32 bits: B's sums fit into 24. */
+
+struct vector {
+  const struct map *in, *out;
+  const int32_t *code;
+  const struct filter *filters;
+  uint16_t fours; /* of inputs */
+  int8_t out_zero, low, high;
+};
+
+/* Adds the products of two inputs and a word, to A's sum and to B's or, where products come in twos, to S. */
+static inline void add_products(uint32_t inputs, uint32_t word, int32_t *first, uint32_t *second) {
+#ifdef __ARM_FEATURE_DSP
+  *first = __smlad((int32_t)inputs, (int32_t)even_bytes(word), *first);
+  *second = (uint32_t)__smlad((int32_t)inputs, (int32_t)word, (int32_t)*second);
+#else
+  const int32_t x = (int8_t)inputs, y = (int8_t)(inputs >> 16), a = (int8_t)word, b = (int8_t)(word >> 16);
+  *first += x * a + y * b;
+  *second += (uint32_t)(x * (((int16_t)word - a) >> 8) + y * (((int16_t)(word >> 16) - b) >> 8));
+#endif
+}
+
+static inline int32_t sum_of_second(int32_t first, uint32_t second) {
+#ifdef __ARM_FEATURE_DSP
+  return (int32_t)(second - (uint32_t)first) >> 8;
+#else
+  (void)first;
+  return (int32_t)second;
+#endif
+}
+
+#ifdef __ARM_FEATURE_DSP
+#define EVEN even_bytes
+#define ODD odd_bytes
+#else
+#define EVEN(x) (x)
+#define ODD(x) ((x) >> 8)
+#endif
+
+static void vector(const void *layer, unsigned from, unsigned until) {
+  const struct vector *v = layer;
+  const int32_t *code = v->code;
+  const unsigned filters = v->out->channels;
+  (void)from, (void)until;
+  for (unsigned f = 0; f < filters;) {
+    const int8_t *in = v->in->data;
+    int32_t a = 0, c = 0;
+    uint32_t b = 0, d = 0;
+    for (const int8_t *end = in + 4u * v->fours; in != end; in += 4, code += 4) {
+      const uint32_t four = four_bytes(__builtin_assume_aligned(in, 4)), even = EVEN(four), odd = ODD(four);
+      add_products(even, (uint32_t)code[0], &a, &b);
+      add_products(even, (uint32_t)code[1], &c, &d);
+      add_products(odd, (uint32_t)code[2], &a, &b);
+      add_products(odd, (uint32_t)code[3], &c, &d);
+    }
+    const int32_t sums[4] = {a, sum_of_second(a, b), c, sum_of_second(c, d)};
+    for (unsigned i = 0; i < 4 && f < filters; ++i, ++f) {
+      const struct filter *filter = v->filters + f;
+      v->out->data[f] = level(sums[i], filter->bias, filter->multiplier, filter->right, v->out_zero);
+    }
+  }
+  if (clips(v->low, v->high)) clip(v->out->data, filters, v->low, v->high);
+}
