@@ -22,6 +22,7 @@ from typing import Any
 
 import click
 import msgspec
+import numpy as np
 import pytest
 from page_commands import imports_exist, not_run, parse, project, run
 from page_text import PAGES, ROOT, Command, anchors, blocks, commands, links
@@ -170,13 +171,16 @@ def test_the_readme_is_a_tour_with_a_true_map() -> None:
 
 @pytest.fixture(scope="session")
 def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What pages take for given: runs/digits, finished; the same as runs/NAME; model.tflite; kitchen.join."""
+    """What pages take for given: runs/digits, finished; the same as runs/NAME; files of models; kitchen.join."""
     folder = tmp_path_factory.mktemp("ready")
     finished = folder / "runs" / "digits"
     file = ROOT / "simulations" / "digits.toml"
     assert run(("fedprune", "simulate", str(file), "--out", str(finished))) == 0
     shutil.copytree(finished, folder / "runs" / "NAME")
     shutil.copy(finished / "model.tflite", folder)
+    shutil.copy(finished / "model.tflite", folder / "theirs.tflite")
+    shutil.copy(finished / "model_float.tflite", folder / "float.tflite")
+    np.savez(folder / "examples.npz", np.random.default_rng(0).random((100, 8, 8, 1), np.float32))
     fleet = str(tmp_path_factory.mktemp("elsewhere") / "fleet")
     assert run(("fedprune", "server", "init", fleet, "--host", "localhost")) == 0
     assert run(("fedprune", "server", "enrol", fleet, "kitchen")) == 0

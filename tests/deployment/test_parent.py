@@ -49,3 +49,21 @@ def test_started_by_hand_it_watches_nobody(tmp_path: Path, monkeypatch: pytest.M
         time.sleep(1)  # long enough for the end of /dev/null to be seen
         assert alone.poll() is None
         assert len(left(str(tmp_path), 0)) == 2
+
+
+def test_a_device_that_hears_no_interrupt_ends_after_the_process_that_started_it() -> None:
+    """As one whose interrupt was lost in a link's retries."""
+    parent = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    script = (
+        "import sys, time; from fedprune.deployment.device import clientapp; clientapp._CLEAN_S = 0.1; "
+        "clientapp.end_with_parent(sys.argv[1:]); time.sleep(600)"
+    )
+    device = subprocess.Popen([sys.executable, "-c", script, "--token", "t", "--parent-pid", str(parent.pid)])
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            device.wait(3)
+        parent.communicate(b"\n")
+        assert device.wait(30) == 1
+    finally:
+        parent.kill()
+        device.kill()

@@ -16,7 +16,7 @@ from contextlib import suppress
 from select import select
 from typing import Any
 
-from fedprune.deployment.device.clientapp import command
+from fedprune.deployment.device.clientapp import command, end_with_parent
 
 LEAST_BYTES, TORCH_BYTES = 2**29, 3 * 2**29
 """A device that has less to use, by any limit, keeps nothing of it, or not torch, for what only saves time: 90 MB, and
@@ -133,6 +133,7 @@ def _become(words: list[str]) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    end_with_parent(words)
     np.random.seed()  # noqa: NPY002  # who draws from it without a seed would draw the same for each message
 
 
