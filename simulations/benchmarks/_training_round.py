@@ -18,7 +18,7 @@ from fedprune.runs.setting import prepare
 from simulations.benchmarks import _memory_device
 from simulations.benchmarks._rounds import drive
 
-DEVICES, ROUNDS = 2, 3
+DEVICES, ROUNDS, EPOCHS = 2, 2, 8  # of 58 training examples a device: as many steps as one epoch over 464
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
         "method": {"name": "fedavg"} if density == 1 else {"name": "magnitude", "density": density},
         "rounds": ROUNDS,
         "evaluate_every": ROUNDS,
-        "training": {"batch": 32, "engine": engine, "augment": False},
+        "training": {"epochs": EPOCHS, "batch": 32, "engine": engine, "augment": False},
         "pretraining": {"epochs": 0},
     }
     experiment = parse(table, "benchmark")

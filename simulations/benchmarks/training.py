@@ -26,7 +26,7 @@ from fedprune.training.lean import PLAIN, Lean
 from fedprune.training.native import NET
 from fedprune.types import Masks, Params
 from fedprune.wire.payload import Payload, to_blobs
-from simulations.benchmarks import _memory_device, _training_device
+from simulations.benchmarks import _memory_device, _training_device, _training_round
 from simulations.benchmarks._memory_device import DATA, SHAPES
 from simulations.benchmarks._report import Figure, write
 
@@ -87,6 +87,13 @@ def ran(case: Case, way: str, *, masked: bool = False, request: bytes = b"") -> 
     return said
 
 
+def simulated(engine: str, density: float) -> float:
+    """Seconds of a round of training in a simulation by one process."""
+    command = [sys.executable, "-m", _training_round.__name__, engine, str(density)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+
+
 def message(case: Case, engine: str, lean: Lean = PLAIN) -> bytes:
     """A training message as a server sends it."""
     params, kept, net = given(case)
@@ -131,6 +138,10 @@ def main() -> None:
             f"a training message of resnet18 at 0.01, batch 8, blocks recomputed: {peak:.0f} MB, of it {arena:.0f} the "
             "arena; at most 64"
         )
+        rounds = {how: simulated(*how) for how in (("native", 0.01), ("torch", 1.0))}
+        gain = rounds["torch", 1.0] / rounds["native", 0.01]
+        figures["simulation_resnet18_d001_speedup"] = Figure(gain, "times", "higher", 8)
+        console.print(f"a simulated round of resnet18 at 0.01: {gain:.1f} times as fast as dense in torch; at least 8")
     client = Case("dscnn", 0.1)
     sizes = {engine: ran(client, "message", request=message(client, engine)) for engine in ("native", "torch")}
     assert not sizes["native"]["torch"], "a device that trains natively has loaded torch"
