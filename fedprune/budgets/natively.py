@@ -66,10 +66,8 @@ def resting(model: Model, masks: Masks, examples: int) -> Arena:
 def _arena(held: Sequence[State], programs: Sequence[Program]) -> Arena:
     total = laid_out(programs, *held)
     weights = sum(each.values.elements + each.rest.elements for each in held)
-    gradients, velocity = (
-        sum(each.elements for each in some)
-        for some in ([each.gradients for each in held], [each.velocity for each in held])
-    )
+    gradients = sum(each.gradients.elements for each in held)
+    velocity = sum(each.velocity.elements for each in held)
     rest = total - weights - gradients - velocity
     return Arena(*(_FLOAT * each for each in (weights, gradients, velocity, rest)))
 

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +50,7 @@ def measure(*, torch: bool = False) -> Profile:
     if not compiled:
         _first_step()
     resident = int(psutil.Process().memory_info().rss)
-    speed = natively.macs_per_second(_SECONDS) if compiled else _macs_per_second(*_layer())
+    speed = natively.macs_per_second(_SECONDS) if compiled else _macs_per_second()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return Profile(memory_bytes(), cores, speed, resident, compiled)
 
@@ -129,24 +128,24 @@ def _first_step() -> None:
     training.train(model, [batch], Sgd(0.1))
 
 
-def _layer() -> tuple[Callable[[], None], int]:
-    """(a step, forwards and backwards, of a dense layer, its multiply-adds)."""
+def _macs_per_second() -> float:
     import torch
 
-    layer = torch.nn.Conv2d(32, 32, 3, padding=1)
-    inputs = torch.ones(8, 32, 16, 16, requires_grad=True)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        layer = torch.nn.Conv2d(32, 32, 3, padding=1)
+        inputs = torch.ones(8, 32, 16, 16, requires_grad=True)
+        step_macs = 3 * 8 * 16 * 16 * layer.weight.numel()  # forwards once, backwards to the inputs and to the weights
 
-    def step() -> None:
-        torch.autograd.grad(layer(inputs).sum(), [inputs, *layer.parameters()])
+        def step() -> None:
+            torch.autograd.grad(layer(inputs).sum(), [inputs, *layer.parameters()])
 
-    # once forwards, backwards to the inputs and to the weights
-    return step, 3 * 8 * 16 * 16 * layer.weight.numel()
-
-
-def _macs_per_second(step: Callable[[], None], macs: int) -> float:
-    step()  # the first one loads kernels
-    started, steps = time.perf_counter(), 0
-    while (taken := time.perf_counter() - started) < _SECONDS or not steps:
-        step()
-        steps += 1
-    return macs * steps / taken
+        step()  # the first one loads kernels
+        started, steps = time.perf_counter(), 0
+        while (taken := time.perf_counter() - started) < _SECONDS or not steps:
+            step()
+            steps += 1
+    finally:
+        torch.set_num_threads(threads)
+    return step_macs * steps / taken

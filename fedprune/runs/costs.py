@@ -158,7 +158,7 @@ class Costs:
         grow_batch = grow_batch if self.grows else 0
         if self.native and not torch:
             return natively.training_memory(
-                self.natively(size)[0],
+                self._native_model(size),
                 batch=self.batch,
                 way=way,
                 kept=kept,
@@ -186,16 +186,20 @@ class Costs:
 
     def natively(self, size: float) -> tuple[native.Model, Masks]:
         """The untrained model at a size as the native trainer has it, and masks of as many weights as it would keep."""
+        model = self._native_model(size)
+        shapes = {name: value.shape for name, value in model.params.items()}
+        return model, natively.spread(self.kept(size), shapes)
+
+    def _native_model(self, size: float) -> native.Model:
         traced, numbers = self.traced(size), tasks.numbers_of(self._experiment.task, self._schema)
-        shapes = {name: value.shape for name, value in traced.state.items()}
-        return native.Model(traced.training, traced.state, numbers), natively.spread(self.kept(size), shapes)
+        return native.Model(traced.training, traced.state, numbers)
 
     def evaluation(self, size: float, batch: int, examples: int, *, torch: bool = False) -> int:
         """Peak of a device's process, in bytes, that only tests this size, so many examples at a time."""
         traced = self.traced(size)
         if self.native and not torch:
             memory = natively.training_memory(
-                self.natively(size)[0],
+                self._native_model(size),
                 batch=0,
                 kept=self.kept(size),
                 examples=examples,
