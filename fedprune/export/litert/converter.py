@@ -15,6 +15,7 @@ from fedprune.export.litert.interpreter import Port, arrange
 from fedprune.export.litert.mending import mended
 from fedprune.export.litert.quantise import Affine, affine, weight_scales
 from fedprune.export.litert.reader import operator_name, read
+from fedprune.export.litert.runtime import keeping_all
 from fedprune.export.stderr import caught
 from fedprune.graph import UnsupportedOperation
 from fedprune.types import FloatTensor, Tensor
@@ -105,7 +106,7 @@ def _float_file(model: nn.Module, example: Tensor) -> File:
 
 def _extremes(content: bytes, file: File, inputs: Tensor) -> dict[str, _Range]:
     """Return the least and the largest value of every activation; the quantiser would take a moving average of them."""
-    interpreter = _quietly(lambda: _interpreter(content))
+    interpreter = _quietly(lambda: keeping_all(content))
     places = [at for at, tensor in enumerate(file.tensors) if tensor.data is None]
     low, high = np.zeros(len(file.tensors), np.float32), np.zeros(len(file.tensors), np.float32)
     for sample in arrange(inputs, Port(file.tensors[file.inputs[0]].shape, None)):
@@ -118,19 +119,6 @@ def _extremes(content: bytes, file: File, inputs: Tensor) -> dict[str, _Range]:
                 raise ValueError("the model's activations are not finite on the calibration inputs")
     ones = {at: (1,) * len(file.tensors[at].shape) for at in places}
     return {file.tensors[at].name: (low[at].reshape(ones[at]), high[at].reshape(ones[at])) for at in places}
-
-
-def _interpreter(content: bytes) -> Any:
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    interpreter = Interpreter(
-        model_content=content,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-        num_threads=1,
-    )
-    interpreter.allocate_tensors()
-    return interpreter
 
 
 def _weight_ranges(file: File, ranges: dict[str, _Range]) -> dict[str, _Range]:

@@ -10,6 +10,7 @@ from fedprune.export import apart
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.export.litert.quantise import Affine, affine, to_int8, weight_scales
 from fedprune.export.litert.reader import ModelError, operator_name
+from fedprune.export.litert.runtime import keeping_all
 from fedprune.types import FloatTensor, Tensor
 
 _FIXED = {
@@ -96,15 +97,7 @@ def extremes_here(model: bytes, places: Tensor, inputs: Sequence[Tensor]) -> tup
 
     Computed in this process, which a model may end.
     """
-    from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-    running = Interpreter(
-        model_content=model,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-        num_threads=1,
-    )
-    running.allocate_tensors()
+    running = keeping_all(model)
     low, high = np.zeros(1 + places.max(), np.float32), np.zeros(1 + places.max(), np.float32)
     for example in zip(*inputs, strict=True):
         for port, values in zip(running.get_input_details(), example, strict=True):

@@ -45,6 +45,20 @@ def interpreter(model: bytes, *, reference: bool = False) -> Any:
     return runtime.Interpreter(model_content=model, experimental_op_resolver_type=kernels, num_threads=1)
 
 
+def keeping_all(model: bytes) -> Any:
+    """Return an interpreter of a .tflite file, ready to run, that keeps every tensor until it runs again."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    made = Interpreter(
+        model_content=model,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+        num_threads=1,
+    )
+    made.allocate_tensors()
+    return made
+
+
 def ready(made: Any) -> Any:
     """Return the interpreter with its tensors allocated, to run; raises ``RuntimeError`` for operators it lacks."""
     caught(made.allocate_tensors)  # where the runtime greets every model with a line of its own
