@@ -24,6 +24,7 @@ from fedprune import experiment as _experiment
 from fedprune.cli.main import app, main
 from fedprune.experiment import Experiment
 from fedprune.methods import catalogue
+from fedprune.runs.compare import asked
 
 _ARM = ("arm-none-eabi-gcc", "qemu-system-arm")
 
@@ -35,6 +36,10 @@ def parse(command: Command) -> None:
         _parse_typer(typer.main.get_command(app), words, command.whole)
         if _of_experiment(command.words):
             _loaded(command.words)
+        elif words[0] == "compare" and (ROOT / words[1]).exists():
+            comparison = asked.read(ROOT / words[1])
+            for cell in {(each.experiment, each.method): each for each in asked.cells(comparison)}.values():
+                asked.experiment(ROOT / words[1], comparison, cell)
     elif program == "flwr":
         from flwr.cli.app import app as flwr
 
@@ -110,13 +115,13 @@ def not_run(words: tuple[str, ...]) -> str:
         ),
         "wants an emulator": lambda: "aarch64" in words or ("cortex-m4" in words and not _has(*_ARM)),
         "wants TensorBoard": lambda: "tensorboard" in words and importlib.util.find_spec("tensorboard") is None,
-        "takes minutes": lambda: "ray" in words,
+        "takes minutes": lambda: "ray" in words or does == "compare",
     }
     return next((why for why, applies in reasons.items() if applies()), "")
 
 
 def _of_experiment(words: tuple[str, ...]) -> bool:
-    return len(words) > 2 and words[2].endswith(".toml")
+    return len(words) > 2 and words[2].endswith(".toml") and words[1] != "compare"
 
 
 def _method_is_here(words: tuple[str, ...]) -> bool:

@@ -29,6 +29,7 @@ from page_text import PAGES, ROOT, Command, anchors, blocks, commands, links
 
 from fedprune import experiment as _experiment
 from fedprune.experiment import Experiment
+from fedprune.runs.compare.asked import Comparison
 
 _EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 _WRONG = (click.UsageError, SystemExit, AssertionError, ImportError, ValueError)
@@ -121,6 +122,9 @@ def test_python_and_toml_of_a_page_load(page: Path) -> None:
             imports_exist(ast.parse(block.text), {Path(block.file).stem for block in shown})
         elif block.language == "toml":
             table = tomllib.loads(block.text)
+            if "experiments" in table:
+                msgspec.convert(table, Comparison)
+                continue
             _experiment.parse(_over_a_plain_one(table), str(page))
         elif not block.language:
             assert not re.match(r"\s*(from |import |def |\[\w+\]$)", block.text), f"say its language:\n{block.text}"

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from fedprune.cli import fleet as cli_fleet
-from fedprune.experiment import Experiment, load
+from fedprune.experiment import Experiment, ExperimentError, load
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -29,6 +29,10 @@ class Engine(StrEnum):
 
 DataDir = Annotated[
     Path | None, typer.Option(help="Folder of the data sets that lie in files.", envvar="FEDPRUNE_DATA_DIR")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(help="Address of a Ray cluster for --engine ray.", metavar="ADDRESS", show_default="one of its own"),
 ]
 Run = Annotated[Path, typer.Argument(help="Folder of a run, such as runs/digits.", metavar="RUN")]
 
@@ -51,13 +55,14 @@ def simulate(
     workers: Annotated[
         int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
     ] = None,
+    ray: Ray = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
 ) -> None:
     """Run a federation on this machine, from private data to a tiny model. FILE is the experiment, in TOML."""
     experiment = load(file, set, seed=seed)
     given = _Given(str(file), data_dir, resume, fresh)
-    _run(experiment, out or Path("runs") / experiment.name, given, _simulation(engine, workers))
+    _run(experiment, out or Path("runs") / experiment.name, given, _simulation(engine, workers, ray))
 
 
 def train(
@@ -86,6 +91,7 @@ def resume(
     workers: Annotated[
         int | None, typer.Option(help="Processes of the local engine.", min=1, show_default="one a core")
     ] = None,
+    ray: Ray = None,
 ) -> None:
     """Go on with a run that was stopped, simulated, central or a fleet's, to the same model. RUN is its folder."""
     from fedprune.runs.folder import RunFolder
@@ -98,7 +104,7 @@ def resume(
     given = _Given(str(run / "experiment.json"), data_dir, resume=True)
     # one with privacy was simulated, since a central run has none
     alone = experiment.data.central and not experiment.privacy.epsilon
-    _run(experiment, run, given, central if alone else _simulation(engine, workers))
+    _run(experiment, run, given, central if alone else _simulation(engine, workers, ray))
 
 
 class _Given(NamedTuple):
@@ -110,11 +116,14 @@ class _Given(NamedTuple):
     fresh: bool = False
 
 
-def _simulation(engine: Engine, workers: int | None) -> Callable[..., dict[str, Any]]:
+def _simulation(engine: Engine, workers: int | None, address: str | None) -> Callable[..., dict[str, Any]]:
     from fedprune.federated.link import engines
     from fedprune.runs.run import simulate
 
-    over = engines.ray if engine is Engine.ray else functools.partial(engines.local, workers=workers)
+    if address and engine is not Engine.ray:
+        raise ExperimentError(f"--ray {address}: is for --engine ray")
+    on_ray = functools.partial(engines.ray, address=address or "")
+    over = on_ray if engine is Engine.ray else functools.partial(engines.local, workers=workers)
     return functools.partial(simulate, engine=over)
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fedprune import own_code
+from fedprune.cli import compare as cli_compare
 from fedprune.cli import data as cli_data
 from fedprune.cli import deploy as cli_deploy
 from fedprune.cli import experiments
@@ -32,6 +33,7 @@ console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 _NO_TORCH = "torch is not installed here: pip install 'fedprune[device-torch]', or of a server 'fedprune[simulation]'"
 experiments.mount(app)
+app.command()(cli_compare.compare)
 app.command()(cli_methods.methods)
 
 

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -63,6 +63,8 @@ class Experiment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str = ""
     seed: Seed = 0
     evaluate_every: Positive = 1
+    evaluate_on: Literal["test", "development"] = "test"
+    """The part of each device's examples that judges models round by round; settings are chosen on the second."""
     prune_first: bool | None = None
     prune_last: bool | None = None
     """Whether the first and the last layer are pruned; where nothing is said they are dense, but where they hold most

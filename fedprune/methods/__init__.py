@@ -14,7 +14,7 @@ from fedprune import own_code
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.types import Method
 
-__all__ = ["Channels", "MethodError", "Shapes", "build", "catalogue", "find", "size_parameter"]
+__all__ = ["Channels", "MethodError", "Shapes", "build", "catalogue", "find", "parameters", "size_parameter"]
 
 
 class MethodError(ValueError):
@@ -42,17 +42,16 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Chan
     """
     name, given = table["name"], {key: value for key, value in table.items() if key != "name"}
     function = find(name)
-    signature = _signature(name, function)
-    parameters = {p.name: p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
-    traced = parameters.pop("channels", None)
-    if "seed" in parameters:
+    takes = dict(parameters(name))
+    traced = takes.pop("channels", None)
+    if "seed" in takes:
         given.setdefault("seed", seed)
     for key, value in given.items():
-        if key not in parameters:
-            takes = ", ".join(sorted(parameters)) or "no parameters"
-            raise MethodError(f"method.{key}: unknown key; {name} takes {takes}")
-        _check(key, value, parameters[key].annotation)
-    for key, parameter in parameters.items():
+        if key not in takes:
+            known = ", ".join(sorted(takes)) or "no parameters"
+            raise MethodError(f"method.{key}: unknown key; {name} takes {known}")
+        _check(key, value, takes[key].annotation)
+    for key, parameter in takes.items():
         if parameter.default is parameter.empty and key not in given:
             raise MethodError(f"method.{key}: missing; {name} has no default for it")
     if traced is not None and channels is not None:
@@ -77,12 +76,18 @@ def size_parameter(name: str) -> tuple[str, float] | None:
 
     None where it has neither. Raises MethodError for an unknown method.
     """
-    parameters = _signature(name, find(name)).parameters
+    takes = parameters(name)
     for key in ("density", "width"):
-        if key in parameters:
-            default = parameters[key].default
+        if key in takes:
+            default = takes[key].default
             return key, 1.0 if default is inspect.Parameter.empty else float(default)
     return None
+
+
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """Key -> parameter of a method, its layers left out. Raises MethodError for an unknown method."""
+    found = _signature(name, find(name)).parameters.values()
+    return {each.name: each for each in found if each.kind is each.KEYWORD_ONLY}
 
 
 def find(name: str) -> Callable[..., Any]:

@@ -63,6 +63,7 @@ class Row(msgspec.Struct, frozen=True):
     unused: dict[str, Count] = {}
     grown: dict[str, str] = {}
     worst: Worst | None = None
+    mean_device: float | None = None
 
 
 class Checked(msgspec.Struct, frozen=True):

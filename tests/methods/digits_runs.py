@@ -58,7 +58,7 @@ def run(it: Experiment, state: State | None = None) -> Ran:
     state = state or pretrain(setting)
     states = {state.round: state}
     with LocalGrid(client_app, devices) as grid:
-        for done in run_rounds(Link(grid, it), setting.tiers(), devices, state):
+        for done in run_rounds(Link(grid, it, more=setting.more()), setting.tiers(), devices, state):
             if done.row:
                 rows.append(done.row)
             if "train" not in done.state.done:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from dataclasses import replace as replaced
 from typing import Any
 
 import dealt
@@ -37,6 +38,8 @@ class Here:
     experiment: Experiment
     devices: tuple[Device, ...]
     together: bool = False
+    more: Mapping[str, str] = field(default_factory=dict)
+    """Values that every request carries: with `Setting.more`, the devices train natively where they can."""
 
     def meet(self, devices: int, state: State) -> Fleet:
         """All of them, each with memory without end."""
@@ -60,7 +63,9 @@ class Here:
     def _asked(self, ask: Request) -> Step:
         phase, replies = ask.phase, []
         for device, job in sorted(ask.jobs.items()):
-            answer = ROUTES[phase.route](self.devices[device], phase.request(ask.state, job))
+            request = phase.request(ask.state, job)
+            request = request._replace(values={**request.values, **self.more})
+            answer = ROUTES[phase.route](self.devices[device], request)
             phase.check(ask.state, job, answer)
             replies.append(Reply(device, answer, job))
         answer = phase.reduce(ask.state, replies) if replies else None
@@ -78,9 +83,9 @@ def fleet_of(setting: Setting) -> Here:
     return Here(setting.experiment, dealt.devices(setting))
 
 
-def steps(setting: Setting, state: State, tiers: Tiers | None = None) -> Iterator[Done]:
-    """Every step from ``state`` to the last round."""
-    asking = fleet_of(setting)
+def steps(setting: Setting, state: State, tiers: Tiers | None = None, *, native: bool = False) -> Iterator[Done]:
+    """Every step from ``state`` to the last round; ``native``, as devices with the compiled trainer take it."""
+    asking = replaced(fleet_of(setting), more=setting.more() if native else {})
     yield from run(asking, tiers or setting.tiers(), len(asking.devices), state)
 
 
@@ -97,5 +102,5 @@ def dense(experiment: Experiment) -> State:
 
 def accuracy(experiment: Experiment) -> float:
     """Of the last test of a run, over all devices' test parts."""
-    rows = [step.row for step in steps(prepare(experiment, "test"), dense(experiment))]
+    rows = [step.row for step in steps(prepare(experiment, "test"), dense(experiment), native=True)]
     return float(next(row["accuracy"] for row in reversed(rows) if row.get("phase") == "evaluate"))

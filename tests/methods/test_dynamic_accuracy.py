@@ -21,7 +21,7 @@ SEEDS = 5
 def last(method: dict[str, object], seed: int) -> tuple[int, float]:
     """(bytes of the finished model, indices among them; accuracy), in a net without batch norm, every matrix pruned."""
     setting = prepare(digits_world.experiment(method, seed, model="digits_world:plain", prune_last=True), "test")
-    steps = list(here.steps(setting, here.dense(setting.experiment)))
+    steps = list(here.steps(setting, here.dense(setting.experiment), native=True))
     state = steps[-1].state
     for name in state.parts:
         view = state.view(name)

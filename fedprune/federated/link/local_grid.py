@@ -8,7 +8,7 @@ import signal
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -24,6 +24,8 @@ _RUN, _SERVER, _FIRST_NODE = 1, 1, 1000
 _RAISED, _CRASHED = 2, 8  # Flower's codes for an app that raised, and for one that died
 
 MakeApp = Callable[[], ClientApp]
+Config = Mapping[str, int | bool]
+"""What all nodes' configurations have."""
 
 
 class LocalGrid(Grid):
@@ -33,11 +35,17 @@ class LocalGrid(Grid):
     that raises, or a worker that dies, answers with an error; the others, and later rounds, go on.
     """
 
-    def __init__(self, make_app: MakeApp, devices: int, workers: int = 1) -> None:
-        """``make_app`` must be importable by name where there are several workers."""
+    def __init__(self, make_app: MakeApp, devices: int, workers: int = 1, *, simulated: bool = True) -> None:
+        """``make_app`` must be importable by name where there are several workers.
+
+        Devices that are not ``simulated`` behave as real ones do, each with a machine of its own.
+        """
         self._make_app, self._devices, self._workers = make_app, devices, min(workers, devices)
+        self._config = {"num-partitions": devices, **({"simulated": True} if simulated else {})}
         self._app = make_app() if self._workers <= 1 else None
         self._pool: ProcessPoolExecutor | None = None
+        self.heard: Callable[[Message], object] = lambda message: None
+        """Told of every message before it is delivered."""
         self._replies: dict[str, Message] = {}
         _identify()
 
@@ -76,9 +84,10 @@ class LocalGrid(Grid):
         messages = list(messages)
         for message in messages:
             message.metadata.__dict__["_message_id"] = uuid.uuid4().hex
+            self.heard(message)
         if self._app is not None:
             for message in messages:
-                yield _answer(self._app, message, self._devices)
+                yield _answer(self._app, message, self._config)
             return
         futures = [self._submit(message) for message in messages]
         broken = self._pool
@@ -120,7 +129,7 @@ class LocalGrid(Grid):
             spawn = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._workers, spawn, _start_worker, (self._make_app,))
         try:
-            return self._pool.submit(_work, message, self._devices)
+            return self._pool.submit(_work, message, self._config)
         except BrokenProcessPool as error:
             lost: Future[Message] = Future()
             lost.set_exception(error)
@@ -137,31 +146,31 @@ _worker_app: ClientApp | None = None
 
 def _start_worker(make_app: MakeApp) -> None:
     global _worker_app
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends its workers
     _identify()
     _worker_app = make_app()
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this worker when the process that started it is gone: it would wait for work for ever."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
-def _work(message: Message, devices: int) -> Message:
+def _work(message: Message, config: Config) -> Message:
     assert _worker_app is not None
-    return _answer(_worker_app, message, devices)
+    return _answer(_worker_app, message, config)
 
 
-def _answer(app: ClientApp, message: Message, devices: int) -> Message:
+def _answer(app: ClientApp, message: Message, config: Config) -> Message:
     """What the device says, or an error as Flower's own runtime words it."""
     index = message.metadata.dst_node_id - _FIRST_NODE
     context = Context(
         run_id=_RUN,
         node_id=message.metadata.dst_node_id,
-        node_config={"partition-id": index, "num-partitions": devices, "simulated": True},
+        node_config={**config, "partition-id": index},
         state=RecordDict(),
         run_config={},
     )

@@ -142,14 +142,15 @@ def _value(task: Task, payload: Payload) -> float | None:
 
 
 def _worst(task: Task, replies: Sequence[Reply]) -> dict[str, Any]:
-    """The device that does worst, where devices test a model."""
+    """The device that does worst, where devices test a model, and how they do on average, each alike."""
     tested = [reply for reply in replies if reply.payload.values.get("seen")]
     told = {reply.device: _value(task, reply.payload) for reply in tested}
     known = {device: value for device, value in told.items() if value is not None}
     if len(known) < 2:
         return {}
     device = (min if task.metric.higher else max)(known, key=lambda each: known[each])
-    return {"worst": {"device": device, value_key(task.metric): known[device]}}
+    mean = sum(known[each] for each in ordered(known)) / len(known)
+    return {"worst": {"device": device, value_key(task.metric): known[device]}, "mean_device": mean}
 
 
 def round_seconds(seconds: float) -> float:

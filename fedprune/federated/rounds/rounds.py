@@ -160,7 +160,7 @@ def _tested(link: Asking, fleet: Fleet, tiers: Tiers, state: State) -> WithFleet
 
 
 def _tests(link: Asking, tiers: Tiers, state: State, due: Mapping[str, Mapping[DeviceId, Job]]) -> list[Request]:
-    test = evaluate(named(link.experiment.task))
+    test = evaluate(named(link.experiment.task), link.experiment.evaluate_on)
     return [Request(test, *tiers.owned(state, jobs, state.round), state.round) for jobs in due.values()]
 
 

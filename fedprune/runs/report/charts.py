@@ -23,7 +23,7 @@ _WORDS = {
 
 def judged(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     """The metric in tests of the global model or of each of its parts, and on devices while they train, by round."""
-    with _axes("round", ", ".join(filter(None, (metric.name, metric.unit)))) as (axes, svg):
+    with axes_of("round", ", ".join(filter(None, (metric.name, metric.unit)))) as (axes, svg):
         parts = list(dict.fromkeys(row.get("part", "") for row in rows if row["phase"] == "evaluate"))
         lines = [("train", "", "devices, while training", _PALE, "-")]
         lines += [
@@ -49,7 +49,7 @@ def judged(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
 def traffic(rows: Sequence[Mapping[str, Any]]) -> str:
     """Bytes up and down by round, all devices and phases together."""
     rounds = sorted({row["round"] for row in rows})
-    with _axes("round", "KB, all devices") as (axes, svg):
+    with axes_of("round", "KB, all devices") as (axes, svg):
         for key, label, colour, shift in (
             ("bytes_down", "to devices", _THREE, -0.2),
             ("bytes_up", "from devices", _ONE, 0.2),
@@ -63,7 +63,7 @@ def traffic(rows: Sequence[Mapping[str, Any]]) -> str:
 def densities(before: Mapping[str, float], after: Mapping[str, float], moved: Mapping[str, float]) -> str:
     """Density of each layer when training began and at the end, and the share of kept weights that moved between."""
     names = list(after)
-    with _axes("", "%", width=max(6.4, 0.55 * len(names))) as (axes, svg):
+    with axes_of("", "%", width=max(6.4, 0.55 * len(names))) as (axes, svg):
         for values, label, colour, shift in (
             (before, "density at the start", _PALE, -0.27),
             (after, "density at the end", _ONE, 0.0),
@@ -84,7 +84,7 @@ def densities(before: Mapping[str, float], after: Mapping[str, float], moved: Ma
 def sizes(forms: Mapping[str, int]) -> str:
     """Bytes of the model in every form."""
     names = list(forms)[::-1]
-    with _axes("KB", "", height=0.42 * len(names) + 0.9) as (axes, svg):
+    with axes_of("KB", "", height=0.42 * len(names) + 0.9) as (axes, svg):
         axes.barh(names, [forms[name] / 1e3 for name in names], color=_ONE)
         for i, name in enumerate(names):
             axes.annotate(f" {forms[name] / 1e3:,.1f}", (forms[name] / 1e3, i), va="center", color=_INK, fontsize=9)
@@ -95,7 +95,7 @@ def sizes(forms: Mapping[str, int]) -> str:
 def strip(devices: Mapping[str, Mapping[int, str]]) -> str:
     """What became of each device in each round, of ``attendance.WORDS``; blank where it was not asked."""
     names, said = list(devices), [word for word in _WORDS if any(word in each.values() for each in devices.values())]
-    with _axes("round", "device", height=0.2 * len(names) + 1.2) as (axes, svg):
+    with axes_of("round", "device", height=0.2 * len(names) + 1.2) as (axes, svg):
         for word in said:
             for row, name in enumerate(names):
                 rounds = sorted(round for round, found in devices[name].items() if found == word)
@@ -123,8 +123,8 @@ def _runs(rounds: Sequence[int]) -> list[tuple[float, int]]:
 
 
 @contextmanager
-def _axes(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
-    """Axes to draw on; the list holds the SVG once the block ends."""
+def axes_of(x: str, y: str, *, width: float = 6.4, height: float = 3.2) -> Iterator[tuple[Any, list[str]]]:
+    """Axes to draw on; the list holds the SVG once the block ends. Along "round" whole numbers are marked."""
     import matplotlib
     from matplotlib import ticker
     from matplotlib.backends.backend_svg import FigureCanvasSVG

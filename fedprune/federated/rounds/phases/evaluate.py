@@ -18,16 +18,17 @@ from fedprune.types import Params
 from fedprune.wire.payload import Payload, count
 
 ROUTE = "evaluate"
+TEST = "test"
 _BATCH = 250
 
 
-def evaluate(task: Task = CLASSIFICATION) -> Phase[None]:
-    """Test the current model, or a part of it; the state stays as it is."""
+def evaluate(task: Task = CLASSIFICATION, on: str = TEST) -> Phase[None]:
+    """Test the current model, or a part of it, on this part of each device's data; the state stays as it is."""
 
     def checked(state: State, job: Job, payload: Payload) -> None:
         check(task, payload)
 
-    return Phase(ROUTE, _request, device, reduce, checked, {"seen": "test"})
+    return Phase(ROUTE, _request, device, reduce, checked, {"seen": on})
 
 
 def _request(state: State, job: Job) -> Payload:
@@ -35,17 +36,18 @@ def _request(state: State, job: Job) -> Payload:
 
 
 def device(self: Device, request: Payload) -> Payload:
-    """Sums of the loss and of what the metric is made of, and count, over the device's test part.
+    """Sums of the loss and of what the metric is made of, and count, over the part that the experiment judges by.
 
     Or, alone, that the model has diverged.
     """
     batch = Job.of(request.values).batch or _BATCH
+    examples = self.parts.test if self.experiment.evaluate_on == TEST else self.parts.development
     if (native := self.native(request, request.tensors)) is not None:
-        outcome = evaluated(native, self.batches(self.parts.test, batch), batch, self.task)
+        outcome = evaluated(native, self.batches(examples, batch), batch, self.task)
         return _reply(outcome, request.tensors)
     model = self.model(request.tensors)
     with draws.seeded(self.number("evaluate")):  # the same in every round, so that only the model differs
-        outcome = training.evaluate(model, self.batches(self.parts.test, batch), self.task)
+        outcome = training.evaluate(model, self.batches(examples, batch), self.task)
     return _reply(outcome, request.tensors)
 
 

@@ -1,0 +1,1 @@
+"""A fair table: any methods, densities and seeds over the same partition, first weights, sampler and optimiser."""

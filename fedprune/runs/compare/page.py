@@ -1,0 +1,152 @@
+"""One page of a comparison: how methods do, what each costs by formula, and what each was measured to cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from fedprune.runs.compare import charts
+from fedprune.runs.compare.asked import Comparison, reference
+from fedprune.runs.compare.summary import Difference, Line, Mean
+from fedprune.runs.report.style import STYLE, figure, table
+
+ACCOUNTED = {
+    "flops": "training FLOPs a round",
+    "training_bytes": "weights and gradients, bytes",
+    "link_bytes": "bytes of a model one way",
+}
+MEASURED = {
+    "bytes_up": "bytes up, all devices and rounds",
+    "bytes_down": "bytes down",
+    "train_seconds": "device, processor seconds a round",
+    "peak_bytes": "device's process, peak bytes",
+    "tflite_bytes": ".tflite, int8",
+    "gzip_bytes": ".tflite, gzip",
+    "m4_flash_bytes": "C99 on a Cortex-M4, flash",
+    "m4_ram_bytes": "RAM",
+    "m4_instructions": "instructions",
+}
+
+
+def page(name: str, asked: Comparison, lines: Sequence[Line], rates: Mapping[str, Mapping[str, float]]) -> str:
+    """One HTML page that needs nothing beside it."""
+    body = [f"<h1>{escape(name)}</h1>", f"<p class=dim>{escape(_subtitle(asked, lines))}</p>"]
+    for experiment in asked.experiments:
+        own = [line for line in lines if line.experiment == experiment]
+        if own:
+            body += _experiment(experiment, asked, own, rates.get(experiment, {}))
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(name)} · fedprune</title>'
+    viewport = '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    style = STYLE.replace("60rem", "76rem")
+    return f"{head}{viewport}<style>{style}</style>\n" + "\n".join(body) + "\n</html>\n"
+
+
+def _subtitle(asked: Comparison, lines: Sequence[Line]) -> str:
+    methods, seeds = {line.method for line in lines}, max((line.final.seeds for line in lines), default=0)
+    return (
+        f"{len(methods)} methods; mean ± standard deviation over {seeds} seeds at most. Accuracy is of the last round, "
+        f"on test parts that nothing is trained on or chosen by. Differences are against {reference(asked)} on the same"
+        " seeds, with their 95 % interval (Student's t)."
+    )
+
+
+def _experiment(name: str, asked: Comparison, lines: Sequence[Line], rates: Mapping[str, float]) -> list[str]:
+    densities = sorted({line.density for line in lines}, reverse=True)
+    body = [f"<h2>{escape(name)}</h2>"]
+    least = [line for line in lines if line.density == min(densities)]
+    first = [line.method for line in _ranked(least)[:7]]
+    base = reference(asked)
+    first = [*first, *([base] if base not in first else [])]
+    if len(densities) > 1:
+        body.append(
+            figure(charts.by_density(lines, first), "The best at the lowest density, and the reference, in colour.")
+        )
+    target = asked.experiments[name].target
+    for density in densities:
+        own = _ranked([line for line in lines if line.density == density])
+        body += [f"<h3>density {density:g}</h3>", _accuracies(own, target)]
+        body.append(figure(charts.curves(own, first), "Test accuracy by round, mean over seeds."))
+    body += ["<h3>Accounted</h3>", f"<p class=dim>{escape(_HOW)}</p>", _costs(lines, ACCOUNTED)]
+    body += [_pareto(lines, key, label, "accounted") for key, label in ACCOUNTED.items()]
+    body += ["<h3>Measured</h3>", f"<p class=dim>{escape(_MEASURED_HOW)}</p>", _costs(lines, MEASURED)]
+    body += [_pareto(lines, key, label, "measured") for key, label in MEASURED.items()]
+    if rates:
+        told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
+        tried = ", ".join(f"{rate:g}" for rate in asked.tuning.learning_rate)
+        body.append(
+            f"<p class=dim>Learning rates, of {escape(tried)} chosen on development parts by one run each at density "
+            f"{asked.tuning.density:g}, seed {asked.tuning.seed}: {escape(told)}.</p>"
+        )
+    failed = [f"{line.method}, density {line.density:g}, {why}" for line in lines for why in line.failed]
+    return body + ([f"<p class=warning>{escape('; '.join(failed))}</p>"] if failed else [])
+
+
+_HOW = (
+    "By the conventions of papers, of the fullest round of the device with the most examples: a multiply-add is two "
+    "FLOPs, a backward pass two forward ones; memory is weights and gradients, without activations. Nothing here was "
+    "measured."
+)
+_MEASURED_HOW = (
+    "Bytes are those of Flower's messages, the final check of exported files left out, mean over seeds. All else is of "
+    "seed 0: a device's process that answered the last messages again, with its own examples alone; the exported "
+    "files; and the C sources on an emulated Cortex-M4."
+)
+
+
+def _accuracies(lines: Sequence[Line], target: float) -> str:
+    head = ["method", "kept", "accuracy, %", "seeds", "difference", "last ten", "best", "worst device", "mean device"]
+    head += [f"rounds to {100 * target:g} %"] if target else []
+    body = [
+        [
+            line.method, f"{line.kept.mean:.4f}", spread(line.final), line.final.seeds, interval(line.against),
+            f"{100 * line.late.mean:.2f}", f"{100 * line.best.mean:.2f}", spread(line.worst), spread(line.device),
+            *([_rounds(line)] if target else []),
+        ]
+        for line in lines
+    ]  # fmt: skip
+    return f'<div class="wide">{table(head, body)}</div>'
+
+
+def spread(value: Mean | None) -> str:
+    """In percent, with a standard deviation where there are several seeds."""
+    if value is None:
+        return "–"
+    return f"{100 * value.mean:.2f}" + (f" ± {100 * value.spread:.2f}" if value.seeds > 1 else "")
+
+
+def interval(value: Difference | None) -> str:
+    """In points, with its interval."""
+    if value is None:
+        return ""
+    return f"{100 * value.mean:+.2f}" + (f" ± {100 * value.half:.2f}" if value.seeds > 1 else "")
+
+
+def _rounds(line: Line) -> str:
+    if line.reached is None:
+        return "never"
+    few = line.reached.seeds < line.final.seeds
+    return f"{line.reached.mean:.0f}" + (f" ({line.reached.seeds} of {line.final.seeds})" if few else "")
+
+
+def _costs(lines: Iterable[Line], keys: Mapping[str, str]) -> str:
+    body = []
+    for line in sorted(lines, key=lambda line: (-line.density, line.method)):
+        values = {**line.accounted, **line.measured}
+        cells = [
+            f"{values[key]:,.3g}" if key == "train_seconds" else f"{values[key]:,.0f}" if key in values else "–"
+            for key in keys
+        ]
+        body.append([line.method, f"{line.density:g}", f"{100 * line.final.mean:.2f}", *cells])
+    return f'<div class="wide">{table(["method", "density", "accuracy, %", *keys.values()], body)}</div>'
+
+
+def _pareto(lines: Sequence[Line], key: str, label: str, kind: str) -> str:
+    values = [(line, {**line.accounted, **line.measured}.get(key)) for line in lines]
+    points = [(f"{line.method} {line.density:g}", float(at), 100 * line.final.mean) for line, at in values if at]
+    if len(points) < 2:
+        return ""
+    return figure(charts.pareto(points, label), f"Accuracy against what is {kind}; the blue ones are beaten by none.")
+
+
+def _ranked(lines: Iterable[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: -line.final.mean)

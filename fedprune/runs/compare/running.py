@@ -1,0 +1,179 @@
+"""Runs the cells of a comparison: on this machine's cores or over a Ray cluster, those that are not done yet."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from fedprune import experiment as _experiment
+from fedprune.experiment import ExperimentError
+from fedprune.federated.link.local_grid import end_with_parent
+from fedprune.federated.rounds.asking import RunStopped
+from fedprune.runs.compare import cell
+from fedprune.runs.compare.asked import Cell, Comparison, cells, experiment, folder_of, trials
+from fedprune.runs.compare.cell import Work
+
+_FEW = 50  # cells of a process, after which another takes its place
+FAILED = "failed"
+"""Key of a cell that could not be run, and why."""
+
+Say = Callable[[str, int, int], None]
+"""(what was run and what it came to, how many are done, of how many)."""
+
+
+class Ran(NamedTuple):
+    """All that a comparison came to."""
+
+    rates: Mapping[str, Mapping[str, float]]
+    """Experiment -> method -> learning rate that development parts chose; empty where none was asked for."""
+    cells: Mapping[Cell, Mapping[str, Any]]
+    """In the order of the table; ``failed`` says why one could not be run."""
+
+
+class Where(NamedTuple):
+    """Where cells are run."""
+
+    jobs: int
+    """Processes on this machine."""
+    ray: str = ""
+    """Address of a Ray cluster to run them on instead."""
+
+
+def run(file: Path, asked: Comparison, out: Path, data_dir: str | None, where: Where, say: Say) -> Ran:
+    """Run what is missing of a comparison. ExperimentError, before anything is run, where a cell cannot be.
+
+    A cell that fails keeps none of the others from running.
+    """
+    tried, wanted = list(trials(asked)), list(cells(asked))
+    for each in {(one.experiment, one.method, one.density): one for one in [*tried, *wanted]}.values():
+        experiment(file, asked, each)
+    total = len(tried) + len(wanted)
+
+    def work(each: Cell, rate: float = 0.0) -> Work:
+        settings = experiment(file, asked, each, rate)
+        if each.rate:
+            settings = replace(settings, evaluate_on="development")
+        whole = not each.rate and each.seed == 0
+        text = _experiment.to_json(settings)
+        return Work(text, str(folder_of(out, each).absolute()), f"{file}, {each.name()}", data_dir, whole)
+
+    found = _all([(each, work(each)) for each in tried], where, say, 0, total)
+    rates = chosen(found)
+    works = [(each, work(each, rates.get(each.experiment, {}).get(each.method, 0.0))) for each in wanted]
+    return Ran(rates, _all(works, where, say, len(tried), total))
+
+
+def chosen(found: Mapping[Cell, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Experiment -> method -> the learning rate that does best at the end on development parts; the lower of equals."""
+    best: dict[tuple[str, str], tuple[float, float]] = {}
+    for each, told in found.items():
+        if not told.get("curve"):
+            continue
+        value, key = told["curve"][-1][1], (each.experiment, each.method)
+        best[key] = max(best.get(key, (value, -each.rate)), (value, -each.rate))
+    rates: dict[str, dict[str, float]] = {}
+    for (name, method), (_, rate) in best.items():
+        rates.setdefault(name, {})[method] = -rate
+    return rates
+
+
+def _all(
+    works: Sequence[tuple[Cell, Work]], where: Where, say: Say, before: int, total: int
+) -> dict[Cell, Mapping[str, Any]]:
+    found: dict[Cell, Mapping[str, Any]] = {}
+    missing: list[tuple[Cell, Work]] = []
+    for each, work in works:
+        if (kept := cell.done(work)) is not None:
+            found[each] = kept
+        else:
+            missing.append((each, work))
+    run_them = _over_ray if where.ray and missing else _here
+    for each, told in run_them(missing, where):
+        found[each] = told
+        failed = told.get(FAILED)
+        curve = told.get("curve") or [[0, None]]
+        came = f"failed: {failed}" if failed else f"{100 * curve[-1][1]:.2f} %" if curve[-1][1] is not None else "–"
+        say(f"{each.name()}: {came}", before + len(found), total)
+    return {each: found[each] for each, _ in works}
+
+
+def _here(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
+    waiting = dict(works)
+    while waiting:
+        pool, jobs = _pool(where.jobs), dict(waiting)
+        try:
+            futures = {pool.submit(ran, work): each for each, work in jobs.items()}
+            for future in as_completed(futures):
+                each = futures[future]
+                told = future.result()
+                del waiting[each]
+                yield each, told
+        except BrokenProcessPool:
+            yield from _one_by_one(waiting)
+        finally:
+            for process in list((getattr(pool, "_processes", None) or {}).values()) if waiting else ():
+                process.terminate()  # so that Ctrl-C does not wait for cells of minutes
+            pool.shutdown(cancel_futures=True)
+
+
+def _one_by_one(waiting: dict[Cell, Work]) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
+    """The next ones alone, until one is found whose process dies: nobody said which of several it was."""
+    for each, work in list(waiting.items()):
+        with _pool(1) as alone:
+            try:
+                told = alone.submit(ran, work).result()
+            except BrokenProcessPool:
+                told = {FAILED: "its process died"}
+        del waiting[each]
+        yield each, told
+        if FAILED in told:
+            return
+
+
+def _pool(jobs: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _started, max_tasks_per_child=_FEW)
+
+
+def _started() -> None:
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def ran(work: Work) -> dict[str, Any]:
+    """A cell, or why it could not be run."""
+    try:
+        return cell.run(work)
+    except (ExperimentError, RunStopped, RuntimeError, ValueError) as error:
+        return {FAILED: str(error)}
+
+
+def _over_ray(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
+    """Cells as tasks of a cluster, a core each; every node has the data at the same path, this one gets the results."""
+    import json
+
+    import ray
+
+    from fedprune.federated.link.engines import cluster
+    from fedprune.files import write_atomically
+
+    with cluster(where.ray, {}):
+        task = ray.remote(num_cpus=1)(ran)
+        waiting = {task.remote(work): (each, work) for each, work in works}
+        while waiting:
+            (ready,), _ = ray.wait(list(waiting), num_returns=1)
+            each, work = waiting.pop(ready)
+            try:
+                told = ray.get(ready)
+            except ray.exceptions.RayError as error:
+                told = {FAILED: str(error).strip().splitlines()[0]}
+            if FAILED not in told and cell.done(work) is None:  # another machine's disk has it
+                folder = Path(work.folder)
+                folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(folder / cell.CELL, (json.dumps(told, indent=1) + "\n").encode())
+            yield each, told

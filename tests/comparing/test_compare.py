@@ -1,0 +1,155 @@
+"""A comparison as a user runs it: cut short, gone on with, changed, with a method that fails."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import comparisons
+import pytest
+
+from fedprune.experiment import to_json
+from fedprune.runs.compare import asked, cell, result
+from fedprune.runs.compare.running import FAILED, Ran, Where, run
+
+
+def run_command(*words: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "fedprune.cli", *words]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+
+
+_ALONE = Where(1)
+
+
+def go(file: Path, out: Path, where: Where = _ALONE, **options: Any) -> tuple[asked.Comparison, Ran, list[str]]:
+    """The table, what it came to, and what was said of cells that were run."""
+    said: list[str] = []
+    table = asked.read(file, **options)
+    return table, run(file, table, out, None, where, lambda text, done, total: said.append(text)), said
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, asked.Comparison, Ran]:
+    folder = tmp_path_factory.mktemp("compared")
+    file = comparisons.write(folder, comparisons.COMPARISON.replace("[0.3, 0.1]", "[0.1]"))
+    table, ran, said = go(file, folder / "out", Where(2))
+    assert len(said) == 6
+    return file, folder / "out", table, ran
+
+
+def test_every_cell_is_there_with_its_costs(whole: tuple[Path, Path, asked.Comparison, Ran]) -> None:
+    _, out, table, ran = whole
+    assert list(ran.cells) == list(asked.cells(table))
+    written = result.write(out, "table", table, ran)
+    lines = {line.method: line for line in written.lines}
+    assert set(lines) == {"rigl", "magnitude", "fedavg"}
+    assert all(line.final.seeds == 2 and not line.failed for line in lines.values())
+    rigl, dense = lines["rigl"], lines["fedavg"]
+    assert rigl.kept.mean == pytest.approx(0.1, rel=0.02)
+    for key in ("flops", "training_bytes", "link_bytes"):
+        assert rigl.accounted[key] < dense.accounted[key]
+    # growing takes room for some of the pruned weights' gradients
+    assert rigl.accounted["training_bytes"] > lines["magnitude"].accounted["training_bytes"]
+    assert rigl.measured["bytes_up"] < dense.measured["bytes_up"]
+    for line in lines.values():
+        assert 40e6 < line.measured["peak_bytes"] < 200e6  # no torch, no converter
+        assert line.measured["train_seconds"] > 0
+        assert line.measured["tflite_bytes"] > line.measured["gzip_bytes"] > 1000
+    page = written.page.read_text()
+    assert page.count("<svg") >= 6
+    assert "Accounted" in page
+    assert not re.search(r"(src|href)=.http", page)
+    told = json.loads(written.table.read_text())
+    assert told["against"] == "rigl"
+    assert len(told["cells"]) == 6
+
+
+def test_what_is_done_is_not_run_again(whole: tuple[Path, Path, asked.Comparison, Ran]) -> None:
+    file, out, _, ran = whole
+    table, again, said = go(file, out)
+    assert not said
+    assert again == ran
+    # one that was asked for otherwise is, and no other
+    assert asked.read(file, seeds=1).seeds == 1
+    (file.parent / "small.toml").write_text(comparisons.EXPERIMENT.replace("batch = 16", "batch = 17"))
+    try:
+        _, _, said = go(file, out.parent / "other", seeds=1, only=["magnitude"])
+        assert len(said) == 1
+        works = [asked.experiment(file, table, each) for each in asked.cells(table)]
+        assert not any(
+            cell.done(cell.Work(to_json(e), str(asked.folder_of(out, c)), "x", None))
+            for e, c in zip(works, asked.cells(table), strict=True)
+        )
+    finally:
+        (file.parent / "small.toml").write_text(comparisons.EXPERIMENT)
+
+
+def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
+    whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path
+) -> None:
+    file, _, table, ran = whole
+    each = next(c for c in asked.cells(table) if c.method == "rigl" and c.seed == 1)
+    work = cell.Work(to_json(asked.experiment(file, table, each)), str(tmp_path / "cut"), "x", None)
+    cut: list[int] = []
+    save = cell._Watched.save
+
+    def dies(self: Any, state: Any) -> None:
+        save(self, state)
+        if state.round == 1 and not cut:
+            cut.append(1)
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cell._Watched, "save", dies)
+        with pytest.raises(KeyboardInterrupt):
+            cell.run(work)
+    assert cut
+    again, before = cell.run(work), ran.cells[each]
+    assert {key: value for key, value in again.items() if key != "seconds"} == {
+        key: value for key, value in before.items() if key != "seconds"
+    }
+
+
+def test_a_cell_that_fails_keeps_no_other_from_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    failing = '[methods]\nfails = { name = "comparisons:failing" }\nmagnitude = {}\n'
+    text = (
+        comparisons.COMPARISON.partition("[methods]")[0].replace('against = "rigl"', "").replace("[0.3, 0.1]", "[0.1]")
+    )
+    file = comparisons.write(tmp_path, text + failing)
+    done = run_command("compare", str(file), "--out", str(tmp_path / "out"), "--jobs", "2")
+    assert done.returncode == 1
+    assert "1 of 4 cells failed, such as small-fails-0.1-seed1" in done.stderr
+    assert "not with this seed" in done.stderr
+    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [name for name, each in told["cells"].items() if FAILED in each] == ["small-fails-0.1-seed1"]
+    assert {line["method"] for line in told["lines"]} == {"fails", "magnitude"}
+
+
+def test_two_nodes_of_a_cluster_give_the_same(whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    file, _, _, ran = whole
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        cluster.add_node(num_cpus=1)
+        _, spread, said = go(file, tmp_path / "out", Where(1, cluster.address), only=["magnitude", "rigl"], seeds=1)
+    finally:
+        cluster.shutdown()
+    assert len(said) == 2
+    for each, told in spread.cells.items():
+        assert told["curve"] == ran.cells[each]["curve"]
+        assert told["bytes_up"] == ran.cells[each]["bytes_up"]
+
+
+def test_no_cluster_is_said_in_a_line(tmp_path: Path) -> None:
+    file = comparisons.write(tmp_path)
+    done = run_command("compare", str(file), "--out", str(tmp_path / "out"), "--ray", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("--ray 127.0.0.1:1: no Ray cluster can be used there")
+    assert len(done.stderr.strip().splitlines()) == 1

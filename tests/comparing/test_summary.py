@@ -1,0 +1,70 @@
+"""What cells come to: worked by hand."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedprune.runs.compare import charts, summary
+from fedprune.runs.compare.asked import Asked, Cell, Comparison
+from fedprune.runs.compare.running import FAILED, chosen
+
+
+def told(*values: float) -> dict[str, Any]:
+    """A cell whose tests of rounds 1, 2, … were so."""
+    return {
+        "curve": [[i + 1, v] for i, v in enumerate(values)],
+        "density": 0.1,
+        "bytes_up": 1,
+        "bytes_down": 2,
+        "seconds": 3,
+    }
+
+
+def test_a_paired_difference_has_students_interval() -> None:
+    found = summary.difference({0: 0.5, 1: 0.7, 2: 0.9, 9: 0.0}, {0: 0.4, 1: 0.5, 2: 0.6, 7: 0.0})
+    assert found is not None
+    # differences 0.1, 0.2, 0.3: s = 0.1, t(0.975, 2) = 4.302653
+    assert (found.mean, found.seeds) == (pytest.approx(0.2), 3)
+    assert found.half == pytest.approx(4.302653 * 0.1 / math.sqrt(3), rel=1e-6)
+    alone = summary.difference({0: 0.5}, {0: 0.25})
+    assert alone == (0.25, math.inf, 1)
+    assert summary.difference({0: 0.5}, {1: 0.25}) is None
+
+
+def test_lines_by_hand() -> None:
+    table = Comparison(
+        {"x": Asked("x.toml", target=0.55)}, {"a": {"name": "gmp"}, "b": {"name": "rigl"}}, (0.1,), against="b"
+    )
+    cells = {
+        Cell("x", "a", 0.1, 0): told(0.5, 0.6, 0.55), Cell("x", "a", 0.1, 1): told(0.1, 0.2, 0.45),
+        Cell("x", "b", 0.1, 0): told(0.4, 0.5, 0.5), Cell("x", "b", 0.1, 1): {FAILED: "no power"},
+    }  # fmt: skip
+    a, b = summary.lines(table, cells)
+    assert a.final == (pytest.approx(0.5), pytest.approx(np.std([0.55, 0.45], ddof=1)), 2)
+    assert a.best.mean == pytest.approx((0.6 + 0.45) / 2)
+    assert a.late.mean == pytest.approx((1.65 / 3 + 0.75 / 3) / 2)
+    assert a.against == (pytest.approx(0.05), math.inf, 1)  # of the seed that both have
+    assert a.reached == (2, 0.0, 1)  # the other seed never does
+    assert a.curve == [(1, pytest.approx(0.3)), (2, pytest.approx(0.4)), (3, pytest.approx(0.5))]
+    assert b.against is None
+    assert b.failed == ["seed 1: no power"]
+
+
+def test_the_rate_that_ends_best_on_development_parts() -> None:
+    cells = {
+        Cell("x", "a", 0.1, 9, 0.1): told(0.9, 0.6), Cell("x", "a", 0.1, 9, 0.05): told(0.1, 0.7),
+        Cell("x", "a", 0.1, 9, 0.02): told(0.1, 0.7), Cell("x", "b", 0.1, 9, 0.1): {FAILED: "diverged"},
+        Cell("x", "b", 0.1, 9, 0.02): told(0.2),
+    }  # fmt: skip
+    assert chosen(cells) == {"x": {"a": 0.02, "b": 0.02}}
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=12))
+def test_a_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
+    on = [points[i] for i in charts.front([(float(cost), float(value)) for cost, value in points])]
+    beaten = [any((c <= cost and v >= value) and (c, v) != (cost, value) for c, v in points) for cost, value in points]
+    assert sorted({p for p, lost in zip(points, beaten, strict=True) if not lost}) == sorted(on)
