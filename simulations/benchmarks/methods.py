@@ -24,6 +24,7 @@ import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,7 @@ def main() -> None:
         return
     names = _QUICK if options.quick else options.only
     runs = {} if options.quick else _known()
+    writing = Lock()
     keys = list(_keys(names, 1 if options.quick else options.seeds, DENSITIES[:1] if options.quick else DENSITIES))
 
     def run(key: tuple[str, float, int]) -> None:
@@ -80,10 +82,11 @@ def main() -> None:
         if done.returncode:
             print(f"{key}: {done.stderr.strip().splitlines()[-1]}", flush=True)
             return
-        runs[_name(key)] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{_name(key)}: {100 * runs[_name(key)]['accuracy']:.2f} %", flush=True)
-        if not options.quick:
-            _write(runs)
+        with writing:
+            runs[_name(key)] = json.loads(done.stdout.splitlines()[-1])
+            print(f"{_name(key)}: {100 * runs[_name(key)]['accuracy']:.2f} %", flush=True)
+            if not options.quick:
+                _write(runs)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, [key for key in keys if _name(key) not in runs]))

@@ -23,3 +23,14 @@ def saliency(weight: Tensor, grad: Tensor) -> Tensor:
     array([1.5, 0. ])
     """
     return np.asarray(np.abs(weight * grad))
+
+
+def preserved(weight: Tensor, grad: Tensor) -> Tensor:
+    """θ · ∂F/∂θ: how much of F, to first order, goes with θ; what goes below 0 is the worst kept.
+
+    With F = ½ ‖∇L‖², whose gradient is H∇L, it is what GraSP keeps the largest of (the score of its eq. 8, negated).
+
+    >>> preserved(np.array([3.0, -2.0]), np.array([-0.5, -1.0]))
+    array([-1.5,  2. ])
+    """
+    return np.asarray(weight * grad)
