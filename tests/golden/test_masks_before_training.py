@@ -1,4 +1,4 @@
-"""Golden values of masks that devices' gradients decide before training, each worked by hand: GraSP."""
+"""Golden values of masks that devices' gradients decide before training, each worked by hand: GraSP, SSFL."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +10,7 @@ from torch import nn
 
 from fedprune import measures, training
 from fedprune.methods.static.grasp import grasp
+from fedprune.methods.static.ssfl import ssfl
 from fedprune.tasks import CLASSIFICATION
 from fedprune.types import Ask, Model, Params, Tensor
 from fedprune.wire.payload import Payload
@@ -72,3 +73,22 @@ def test_grasp_keeps_the_largest_products_with_their_sign() -> None:
     assert {name: mask.tolist() for name, mask in after.masks.items()} == {"a": [False, True, True], "b": [True, False]}
     assert not method.asks(after, 1, {})
     assert method.act(model, {"slope": {}}, 0) is model
+
+
+def test_ssfl_averages_what_each_device_finds_salient() -> None:
+    method = ssfl({"w": (4,)}, density=0.5)
+    model = method.start({"w": np.array([1.0, 1.0, -2.0, 1.0])})
+    (ask,) = method.asks(model, 0, {}).values()
+    assert (ask.kind, ask.args, ask.apart) == ("gradients", ("w",), True)
+    said = {
+        "one": {"w": np.array([4.0, 1.0, 0.5, 0.0]), "examples": np.asarray(1)},
+        "three": {"w": np.array([-4.0, 1.0, 0.5, 2.0]), "examples": np.asarray(3)},
+    }
+    # |θ g| is 4, 1, 1, 0 of one example and 4, 1, 1, 2 of three: 4, 1, 1, 1.5
+    after = method.act(model, {"grad": said}, 0)
+    assert after.masks["w"].tolist() == [True, False, False, True]
+    # where two devices pull apart nothing is left of a pooled gradient, and all of the saliencies
+    apart = {name: {"w": sign * np.array([3.0, 0, 0, 0]) + np.array([0, 1.0, 1.0, 0]), "examples": np.asarray(1)}
+             for name, sign in (("here", 1), ("there", -1))}  # fmt: skip
+    assert method.act(model, {"grad": apart}, 0).masks["w"].tolist() == [True, False, True, False]
+    assert method.act(model, {"grad": {}}, 0) is model
