@@ -42,8 +42,10 @@ DENSITIES = (0.1, 0.02)
 _LAST = 12
 SETTINGS: dict[str, dict[str, Any]] = {
     "fedtiny": {"pool": 5, "period": 2, "stop": _LAST},
+    "feddst": {"period": 2, "stop": _LAST},
     "gmp": {"stop": _LAST},
     "granet": {"period": 2, "stop": _LAST},
+    "prunefl": {"period": 2, "stop": _LAST},
     "rigl": {"period": 2, "stop": _LAST},
     "set": {"period": 2, "stop": _LAST},
     "lth": {"levels": 6, "period": 2},
