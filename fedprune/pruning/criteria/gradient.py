@@ -14,6 +14,15 @@ def gradient(grad: Tensor) -> Tensor:
     return np.abs(grad)
 
 
+def gain(grad: Tensor, time: Tensor) -> Tensor:
+    """g² / t: how far the loss falls in a step, to first order, by the time that a weight takes (PruneFL, eq. 7).
+
+    >>> gain(np.array([-2.0, 0.5]), np.array(2.0))
+    array([2.   , 0.125])
+    """
+    return np.asarray(grad**2 / time)
+
+
 def saliency(weight: Tensor, grad: Tensor) -> Tensor:
     """|θ · ∂L/∂θ|: what the loss, to first order, would change by without θ (SNIP, eq. 6, before normalisation).
 
