@@ -4,19 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedprune.methods.layers import (
-    GRAD,
-    Shapes,
-    density_in_range,
-    evidence,
-    fractions_in_range,
-    largest,
-    masked,
-    pruned_once,
-)
+from fedprune.methods.layers import GRAD, Shapes, density_in_range, evidence, fractions_in_range, masked, pruned_once
 from fedprune.pruning import criteria
-from fedprune.pruning.pruners import refill
-from fedprune.pruning.schedules import constant
+from fedprune.pruning.allocation import erk
+from fedprune.pruning.pruners import prune, refill
+from fedprune.pruning.schedules import constant, cosine
 from fedprune.types import Ask, Found, Method, Model
 
 
@@ -29,29 +21,31 @@ def prunefl(
     fraction: float = 0.3,
     convolution: float = 2.0,
 ) -> Method:
-    """Every ``period`` rounds until ``stop``, a ``fraction`` of a layer's kept weights competes with all pruned ones.
+    """Every ``period`` rounds, α/2 · (1 + cos(πr/stop)) of a layer's kept weights compete with all that are pruned.
 
-    Those with the largest g²/t of all layers together are kept, up to ``density`` (alg. 2, with the density given where
-    the paper lets it follow from g²/t, as FedTiny's authors compare it). g is the gradient of all devices' examples, of
-    every weight, so that devices send a dense one, which is what the method costs. A round's time is linear in the kept
-    weights (§IV): t is 1 of a matrix's weight and ``convolution`` of a convolution's, 1 to 6 times as long as measured
-    by the authors, sending included. Competing are the smallest |θ|. In the authors' code rounds are few steps, 50 of
-    them a period, and the fraction halves every 10,000.
+    Competing are the smallest |θ|; kept are the largest g²/t of all layers together, up to ``density``, which is given
+    here where the paper lets it follow from g²/t (alg. 2). g is the gradient of all devices' examples, of every weight,
+    so that devices send a dense one, which is what the method costs. A round's time is linear in the kept weights
+    (§IV): t is 1 of a matrix's weight and ``convolution`` of a convolution's, 1 to 6 times as long by the coefficients
+    in the authors' code. There g² is the devices' sum over the steps between two adjustments, here the square of one
+    mean; α, ``fraction``, halves every 10,000 rounds; FedTiny's authors compare it with the cosine.
 
-    The mask begins with the largest |θ| of the weights that the run starts from: the device selected for the initial
-    stage is who pretrains. Not done: that stage's own adjustments by gradients. In the authors' code g² is the devices'
-    sum over the steps between two adjustments, here the square of one mean over all examples.
+    The mask begins, as theirs, with the largest |θ| of each layer at Erdős–Rényi-kernel densities, of the weights that
+    the run starts from: the device selected for the paper's initial stage is who pretrains, and that stage's own
+    adjustments by gradients are not done. From the largest |θ| of all layers, and with an α that stays, layers starved:
+    digits at density 0.02 fell to 43 % in three seeds' mean.
     """
     fractions_in_range(fraction=fraction)
     if period < 1 or not convolution > 0:
         raise ValueError(
             f"period {period} is not a positive number of rounds, or convolution {convolution} not above 0"
         )
-    rule = refill(criteria.magnitude, criteria.gain, constant(fraction), constant(density))
+    first = prune(criteria.magnitude, constant(density_in_range(density)), allocate=erk(layers))
+    rule = refill(criteria.magnitude, criteria.gain, cosine(fraction, end=stop), constant(density))
     time = {name: np.asarray(convolution if len(shape) > 2 else 1.0) for name, shape in layers.items()}
 
     def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:
-        due = round and round % period == 0 and round <= stop
+        due = round and round % period == 0 and round < stop
         return {GRAD: Ask("gradients", tuple(layers))} if due else {}
 
     def act(model: Model, found: Found, round: int) -> Model:
@@ -59,4 +53,4 @@ def prunefl(
             return model
         return masked(model, rule.update(model.masks, {**evidence(model, found, rule), "time": time}, round))
 
-    return Method(pruned_once(layers, largest(density_in_range(density))).start, asks=asks, act=act)
+    return Method(pruned_once(layers, first).start, asks=asks, act=act)
