@@ -48,6 +48,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "prunefl": {"period": 2, "stop": _LAST},
     "rigl": {"period": 2, "stop": _LAST},
     "set": {"period": 2, "stop": _LAST},
+    "sparsyfed": {"stop": _LAST},
     "lth": {"levels": 6, "period": 2},
     "imp": {"levels": 6, "period": 2, "rewind": 1},
     "lottery_fl": {"fraction": 0.3},
