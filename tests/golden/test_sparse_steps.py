@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from fedprune.aggregation import Share, coverage_mean
 from fedprune.methods.dynamic.sparsyfed import sparsyfed
 from fedprune.methods.dynamic.zerofl import zerofl
 from fedprune.pruning import masks
 from fedprune.training.powerpropagation import powered
 from fedprune.training.thin_inputs import kept_shares, thin_inputs
-from fedprune.types import Now, Sgd, Trained
+from fedprune.types import Now, Sgd
 
 
 def test_weights_see_the_largest_inputs_and_inputs_see_all_weights() -> None:
@@ -77,12 +78,11 @@ def test_zerofl_computes_with_the_largest_and_averages_what_is_sent() -> None:
           for each in ([4.0, 0.1, -2.0, 1.0], [0.5, 3.0, -1.0, 0.2])]  # fmt: skip
     assert [each["dense/w"].tolist() for each in up] == [[4, 0, -2, 1], [0.5, 3, -1, 0]]
     assert all(each.keys() == {"b", "dense/w"} for each in up)
-    trained = {name: Trained({}, {}, weight, {"dense/w": each["dense/w"]})
-               for name, weight, each in zip("ab", (1, 3), up, strict=True)}  # fmt: skip
-    # (4 + 3 · 0.5)/4, 3 of the second alone, (−2 − 3 · 1)/4, 1 of the first alone
-    model = method.act(method.join(model, trained), {}, 1)
-    assert model.memory["dense/w"].tolist() == [1.375, 3, -1.25, 1]
-    assert model.params["w"].tolist() == [1.375, 3, 0, 0]
+    # (4 + 3 · 0.5)/4, (0 + 3 · 3)/4, (−2 − 3 · 1)/4, (1 + 0)/4: what is not sent counts 0
+    shares = [Share({"dense/w": each["dense/w"]}, {}, weight) for weight, each in zip((1, 3), up, strict=True)]
+    model = method.act(model._replace(memory=coverage_mean(model.memory, shares)), {}, 1)
+    assert model.memory["dense/w"].tolist() == [1.375, 2.25, -1.25, 0.25]
+    assert model.params["w"].tolist() == [1.375, 2.25, 0, 0]
 
 
 def test_zerofls_gradient_is_of_the_sparse_net_and_of_every_weight() -> None:

@@ -5,13 +5,12 @@ from math import prod
 
 import numpy as np
 
-from fedprune.aggregation import Share, coverage_mean
 from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, masked
 from fedprune.methods.rewinding import named, unnamed
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.training.straight_through import through_largest
 from fedprune.training.thin_inputs import thin_inputs
-from fedprune.types import DeviceId, Found, Local, Masks, Method, Model, Params, Trained
+from fedprune.types import Found, Local, Masks, Method, Model, Params
 
 _DENSE = "dense/"
 
@@ -22,9 +21,10 @@ def zerofl(layers: Shapes, *, density: float, ratio: float = 0.1) -> Method:
     Local steps are SWAT's: forwards and backwards with the largest weights of each layer, as they are in that step, and
     gradients of all weights from the largest inputs, as many of those. So devices hold all weights, and the model is
     the largest of their average. Up go the largest of each layer after training (Top-K-Weights); ``ratio`` is the
-    paper's mask ratio, 0 to 0.2 there. A weight is averaged over the devices that send it, and is 0 where nobody does
-    (m); all that are left go down. Not done: weight decay of these weights, and the paper's other two choices of what
-    to send, by how far weights have moved.
+    paper's mask ratio, 0 to 0.2 there. What a device does not send counts 0 in the average (m): over those alone that
+    send a weight, those of few devices would be too large, and digits at density 0.1 had 72 to 93 % from round to
+    round, not 99. All that are left go down. Not done: weight decay of these weights, and the paper's other two
+    choices of what to send, by how far weights have moved.
     """
     fractions_in_range(ratio=ratio)
     density_in_range(density)
@@ -48,12 +48,6 @@ def zerofl(layers: Shapes, *, density: float, ratio: float = 0.1) -> Method:
         up = {name: np.where(mask, weights[name], np.float32(0)) for name, mask in largest(weights, sent).items()}
         return {**{name: value for name, value in params.items() if name not in layers}, **named(_DENSE, up)}
 
-    def join(model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
-        told = [(unnamed(_DENSE, each.own), each.weight) for each in trained.values()]
-        shares = [Share(up, {name: value != 0 for name, value in up.items()}, weight) for up, weight in told]
-        nothing = {name: np.zeros_like(model.params[name]) for name in layers}
-        return model._replace(memory={**model.memory, **named(_DENSE, coverage_mean(nothing, shares))})
-
     def act(model: Model, found: Found, round: int) -> Model:
         return with_largest(model) if round else model
 
@@ -63,4 +57,4 @@ def zerofl(layers: Shapes, *, density: float, ratio: float = 0.1) -> Method:
         sends=sends,
         around=lambda model: thin_inputs(model, lambda model: dict.fromkeys(layers, density)),
     )
-    return Method(start, local=local, join=join, act=act)
+    return Method(start, local=local, act=act)
