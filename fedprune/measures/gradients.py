@@ -1,13 +1,16 @@
 """∂L/∂θ of whole layers, pruned positions too, L the mean loss over all training examples: what SNIP scores by.
 
-Asked with the names of the layers. Evidence is each layer's gradient, float64. Without batch norm it is that of all
-devices' examples pooled; with batch norm an example's loss depends on the batch that a device has it in.
+Asked with the names of the layers. Evidence is each layer's gradient, float64, and ``examples``, how many are behind
+it. Without batch norm it is that of all devices' examples pooled; with batch norm an example's loss depends on the
+batch that a device has it in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import prod
+
+import numpy as np
 
 from fedprune.measures import Kind, Measurer, _layers, finite
 from fedprune.models import draws
@@ -28,7 +31,8 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
 
 
 def _merge(answers: Sequence[Payload], args: Sequence[str]) -> dict[str, Tensor]:
-    return _layers.mean(_GRAD, args, answers, _layers.examples(answers))
+    sizes = _layers.examples(answers)
+    return {**_layers.mean(_GRAD, args, answers, sizes), **({"examples": np.asarray(sum(sizes))} if answers else {})}
 
 
 def _check(answer: Payload, args: Sequence[str], model: Model) -> None:

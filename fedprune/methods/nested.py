@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from fedprune.pruning import criteria, masks
-from fedprune.pruning.nesting import counts
+from fedprune.pruning.nesting import counts, with_room
 from fedprune.pruning.nesting import nested as best_within
 from fedprune.pruning.parts import statistics, view
 from fedprune.types import Ask, DeviceId, Found, Holder, Masks, Method, Model, Params, Part, Tensor, Trained
@@ -122,9 +122,10 @@ def _renested(methods: Mapping[str, Method], before: Model, model: Model, round:
             continue
         had = counts(part.masks)
         wanted = counts(methods[name].act(view(before, name), {}, round).masks)
+        within = next(reversed(parts.values())).masks
+        wanted = with_room(wanted, counts({layer: within[layer] for layer in wanted}))
         kept = {layer: count for layer, count in wanted.items() if layer in changed or count != had[layer]}
         order = {layer: _scores(before, name, layer) for layer in kept}
-        within = next(reversed(parts.values())).masks
         parts[name] = part._replace(masks={**part.masks, **best_within(order, kept, within)})
     memory = {key: value for key, value in model.memory.items() if not key.startswith(_ORDER)}
     return model._replace(parts=parts, memory=memory)

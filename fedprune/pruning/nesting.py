@@ -32,3 +32,21 @@ def counts(masks: Masks) -> dict[str, int]:
     {'w': 2}
     """
     return {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+
+
+def with_room(counts: Mapping[str, int], room: Mapping[str, int]) -> dict[str, int]:
+    """As many positions in all, none of a layer above its ``room``: what is too much goes where there is room left.
+
+    Each layer gets of it in proportion to its room, and what rounding leaves the first ones that have any.
+
+    >>> with_room({"a": 5, "b": 1, "c": 1}, {"a": 3, "b": 4, "c": 2})
+    {'a': 3, 'b': 3, 'c': 1}
+    """
+    most = {name: min(count, room[name]) for name, count in counts.items()}
+    spare = {name: room[name] - count for name, count in most.items()}
+    excess, total = sum(counts.values()) - sum(most.values()), sum(spare.values())
+    excess = min(excess, total)
+    more = {name: excess * each // max(total, 1) for name, each in spare.items()}
+    for name, each in spare.items():
+        more[name] += min(each - more[name], excess - sum(more.values()))
+    return {name: count + more[name] for name, count in most.items()}

@@ -83,6 +83,32 @@ def regrow(drop_by: Criterion, grow_by: Criterion, fraction: Schedule) -> Pruner
     return Pruner(frozenset([*criteria.needs(drop_by), *criteria.needs(grow_by)]), update, grows)
 
 
+def refill(free_by: Criterion, fill_by: Criterion, fraction: Schedule, to: Schedule) -> Pruner:
+    """Free a fraction of each layer's kept weights, and fill up to ``to(step)`` of all layers by another criterion.
+
+    ⌊fraction(step) · kept⌋ of a layer, the worst by ``free_by``, are free. They and what is pruned compete for the rest
+    of the density, best by ``fill_by``, so that layers trade weights (PruneFL, alg. 2, at a density that is given).
+
+    >>> masks, weights = {"w": np.array([True, True, False, False])}, {"w": np.array([3.0, 0.1, 0.0, 0.0])}
+    >>> evidence = {"weight": weights, "grad": {"w": np.array([0.0, 0.5, 0.2, 0.9])}}
+    >>> refill(criteria.magnitude, criteria.gradient, lambda step: 0.5, lambda step: 0.5).update(masks, evidence, 1)
+    {'w': array([ True, False, False,  True])}
+    """
+
+    def update(masks: Masks, evidence: Evidence, step: int) -> Masks:
+        sizes, fill = score(free_by, evidence, masks), score(fill_by, evidence, masks)
+        alive = {name: int(np.count_nonzero(mask)) for name, mask in masks.items()}
+        held = {n: _best(sizes[n], mask, alive[n] - int(fraction(step) * alive[n])) for n, mask in masks.items()}
+        left = kept_count(to(step), sum(mask.size for mask in masks.values())) - sum(
+            map(np.count_nonzero, held.values())
+        )
+        free = np.concatenate([np.where(held[n], -np.inf, fill[n]).ravel() for n in masks])
+        parts = np.split(top_k(free, max(0, int(left))), np.cumsum([mask.size for mask in masks.values()])[:-1])
+        return {n: held[n] | part.reshape(held[n].shape) for n, part in zip(masks, parts, strict=True)}
+
+    return Pruner(frozenset([*criteria.needs(free_by), *criteria.needs(fill_by)]), update)
+
+
 def chain(*pruners: Pruner) -> Pruner:
     """One after the other, each on the masks that the one before left.
 

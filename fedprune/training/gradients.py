@@ -1,8 +1,8 @@
-"""Whole gradients of a model's parameters: of the loss over examples, and of the flow through its weights."""
+"""Whole gradients of a model's parameters: of the loss, of that gradient along a direction, of the flow of weights."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from fedprune.graph.shared import unique_state
 from fedprune.tasks import CLASSIFICATION, Task
 from fedprune.training.batches import Batches, as_input
 from fedprune.training.net import lone_examples
-from fedprune.types import Tensor
+from fedprune.types import Params, Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +80,44 @@ def _mean(tensor: torch.Tensor, examples: int) -> Tensor:
     if tensor.grad is None:
         return np.zeros(tuple(tensor.shape), np.float32)
     return np.array((tensor.grad / max(examples, 1)).numpy(), np.float32, order="C")
+
+
+def along(
+    model: nn.Module,
+    batches: Batches,
+    names: Sequence[str],
+    direction: Params,
+    task: Task = CLASSIFICATION,
+    temperature: float = 1.0,
+) -> dict[str, Tensor]:
+    """H·v of the named parameters, float32, v their ``direction``; without one their gradient itself, as `gradients`.
+
+    H is the Hessian among these parameters of L, the mean loss over all examples of outputs divided by
+    ``temperature``; two backward passes a batch (Pearlmutter, 1994). What has no part in the loss is 0.
+    """
+    import torch
+
+    params = dict(model.named_parameters())
+    wanted, examples = [params[name] for name in names], 0
+    towards = [torch.from_numpy(np.array(direction[name], np.float32)) for name in names] if direction else []
+    sums = [torch.zeros_like(tensor) for tensor in wanted]
+    with as_the_next_step(model, names):
+        for inputs, labels in batches:
+            loss = task.loss(model(as_input(inputs)) / temperature, torch.from_numpy(labels)) * len(labels)
+            found = _derived(loss, wanted, create_graph=bool(towards))
+            if towards:
+                onto = torch.stack([(grad * v).sum() for grad, v in zip(found, towards, strict=True)]).sum()
+                found = _derived(onto, wanted) if onto.requires_grad else [torch.zeros_like(each) for each in sums]
+            for total, each in zip(sums, found, strict=True):
+                total += each
+            examples += len(labels)
+    return {name: np.array((s / max(examples, 1)).numpy(), order="C") for name, s in zip(names, sums, strict=True)}
+
+
+def _derived(value: torch.Tensor, wanted: Sequence[torch.Tensor], create_graph: bool = False) -> Sequence[torch.Tensor]:
+    import torch
+
+    return torch.autograd.grad(value, wanted, create_graph=create_graph, allow_unused=True, materialize_grads=True)
 
 
 def flow(model: nn.Module, input_shape: tuple[int, ...], names: Collection[str]) -> dict[str, Tensor]:

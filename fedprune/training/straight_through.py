@@ -36,6 +36,35 @@ def top_k_mask(scores: torch.Tensor, k: int) -> torch.Tensor:
     return straight_through(scores, kept)
 
 
+def through_largest(kept: Mapping[str, int], weights: str) -> Loss:
+    """The task's loss of a net that computes with the ``kept`` largest weights of each layer, and moves all of them.
+
+    Memory holds a layer's weights under its name after ``weights``; the model's own have no part in it. What is left
+    out has the gradient of what is computed in its place, 0 (SWAT; Raihan and Aamodt, NeurIPS 2020, alg. 1).
+    """
+
+    def loss(
+        net: Net,
+        params: Mapping[str, torch.Tensor],
+        inputs: torch.Tensor,
+        labels: torch.Tensor,
+        memory: Mapping[str, torch.Tensor],
+        now: Now,
+    ) -> torch.Tensor:
+        sparse = {
+            name: straight_through(memory[weights + name], functools.partial(_largest, k)) for name, k in kept.items()
+        }
+        return plain_loss(net, {**params, **sparse}, inputs, labels, memory, now)
+
+    return loss
+
+
+def _largest(k: int, values: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    return values * torch.from_numpy(top_k(np.abs(values.detach().numpy()), k))
+
+
 def through_scores(kept: Mapping[str, int], weights: str, scores: str, *, until: int) -> Loss:
     """The mean cross-entropy under masks that alone are trained: the top ``kept`` of each layer's scores.
 

@@ -24,6 +24,7 @@ import time
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,13 @@ DENSITIES = (0.1, 0.02)
 _LAST = 12
 SETTINGS: dict[str, dict[str, Any]] = {
     "fedtiny": {"pool": 5, "period": 2, "stop": _LAST},
+    "feddst": {"period": 2, "stop": _LAST},
     "gmp": {"stop": _LAST},
     "granet": {"period": 2, "stop": _LAST},
+    "prunefl": {"period": 2, "stop": _LAST},
     "rigl": {"period": 2, "stop": _LAST},
     "set": {"period": 2, "stop": _LAST},
+    "sparsyfed": {"stop": _LAST},
     "lth": {"levels": 6, "period": 2},
     "imp": {"levels": 6, "period": 2, "rewind": 1},
     "lottery_fl": {"fraction": 0.3},
@@ -71,6 +75,7 @@ def main() -> None:
         return
     names = _QUICK if options.quick else options.only
     runs = {} if options.quick else _known()
+    writing = Lock()
     keys = list(_keys(names, 1 if options.quick else options.seeds, DENSITIES[:1] if options.quick else DENSITIES))
 
     def run(key: tuple[str, float, int]) -> None:
@@ -80,10 +85,11 @@ def main() -> None:
         if done.returncode:
             print(f"{key}: {done.stderr.strip().splitlines()[-1]}", flush=True)
             return
-        runs[_name(key)] = json.loads(done.stdout.splitlines()[-1])
-        print(f"{_name(key)}: {100 * runs[_name(key)]['accuracy']:.2f} %", flush=True)
-        if not options.quick:
-            _write(runs)
+        with writing:
+            runs[_name(key)] = json.loads(done.stdout.splitlines()[-1])
+            print(f"{_name(key)}: {100 * runs[_name(key)]['accuracy']:.2f} %", flush=True)
+            if not options.quick:
+                _write(runs)
 
     with ThreadPoolExecutor(options.jobs) as pool:
         list(pool.map(run, [key for key in keys if _name(key) not in runs]))

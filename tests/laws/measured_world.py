@@ -17,6 +17,7 @@ from fedprune.data import DeviceData, Examples, Schema
 from fedprune.data.loading import in_order
 from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
+from fedprune.measures.curvature import Along
 from fedprune.measures.flow import Thinned
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
@@ -225,6 +226,16 @@ CASES: Mapping[str, Case] = {
             "a negative class": with_tensor("classes", lambda found: found + np.array([-100, 100, 0])),
             "classes that overflow": with_tensor("classes", _set(slice(None), 2**62)),
             "another sum": with_tensor("classes", lambda found: found + 1),
+        },
+    ),
+    "curvature": Case(
+        lambda model: Along(_weights(model), 2.0, {name: model.params[name] for name in model.masks}),
+        damages={"of no examples": with_values(examples=0)},
+        requests={
+            **_UNKNOWN,
+            "no temperature": with_values(temperature=0),
+            "a direction that nobody goes": with_values(along=False),
+            "a direction that is not finite": with_tensor("along/0.weight", _set(0, np.nan)),
         },
     ),
     "flow": Case(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedprune.aggregation import Share, coverage_mean, mean_scores, votes
 from fedprune.pruning import masks
-from fedprune.pruning.nesting import counts, nested
+from fedprune.pruning.nesting import counts, nested, with_room
 from fedprune.pruning.topk import top_k
 from fedprune.types import Masks, Scores
 
@@ -108,6 +108,15 @@ def test_a_position_that_is_never_preferred_comes_last(within: Masks, known: Mas
     assert counts(small) == {name: min(wanted[name], counts(within)[name]) for name in SHAPES}
     for name, mask in small.items():
         assert not (mask & ~known[name]).any() or mask[within[name] & known[name]].all()
+
+
+@given(some_counts(), some_masks())
+def test_what_a_layer_has_no_room_for_goes_to_others(wanted: dict[str, int], within: Masks) -> None:
+    room = counts(within)
+    found = with_room(wanted, room)
+    assert list(found) == list(wanted)
+    assert sum(found.values()) == min(sum(wanted.values()), sum(room.values()))
+    assert all(min(wanted[name], room[name]) <= count <= room[name] for name, count in found.items())
 
 
 @pytest.mark.parametrize("missing", ["scores", "within"])

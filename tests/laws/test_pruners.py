@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fedprune.pruning import criteria, granularity, masks
 from fedprune.pruning.allocation import at_least, erk, ranked, uniform
 from fedprune.pruning.granularity import unstructured
-from fedprune.pruning.pruners import chain, every, grow, prune, regrow, score, within
+from fedprune.pruning.pruners import chain, every, grow, prune, refill, regrow, score, within
 from fedprune.pruning.schedules import constant, cosine, cubic, exponential, linear, one_shot
 from fedprune.pruning.topk import kept_count
 from fedprune.types import Allocation, Criterion, Evidence, Granularity, Masks, Pruner, Schedule, Scores
@@ -57,7 +57,8 @@ def evidence_of_everything(draw: st.DrawFn) -> Evidence:
     def values(shape: tuple[int, ...]) -> np.ndarray:
         return (rng.integers(-2, 3, shape) if tied else rng.normal(size=shape)).astype(np.float32)
 
-    return {kind: {name: values(shape) for name, shape in SHAPES.items()} for kind in kinds}
+    found = {kind: {name: values(shape) for name, shape in SHAPES.items()} for kind in kinds}
+    return {**found, "time": {name: 1 + np.abs(value) for name, value in found["time"].items()}}
 
 
 def count(given_masks: Masks) -> dict[str, int]:
@@ -215,6 +216,31 @@ def test_regrow_breaks_ties_to_the_first(start: Masks, fraction: float) -> None:
         n = says.get(name, 0)
         assert np.flatnonzero(after[name] & ~mask).tolist() == np.flatnonzero(~mask)[:n].tolist()
         assert np.flatnonzero(mask & ~after[name]).tolist() == np.flatnonzero(mask)[:n].tolist()
+
+
+# refill
+
+
+@by_criterion
+@few
+@given(start=MASKS, evidence=evidence_of_everything(), fraction=FRACTIONS, density=DENSITIES)
+def test_refill_holds_what_is_not_free_and_fills_up_with_the_best_of_all_layers(
+    by: Criterion, start: Masks, evidence: Evidence, fraction: float, density: float
+) -> None:
+    after = refill(criteria.magnitude, by, constant(fraction), constant(density)).update(start, evidence, 0)
+    masks.check(after, start)
+    sizes, fill = score(criteria.magnitude, evidence, start), score(by, evidence, start)
+    held = {name: int(mask.sum()) - int(fraction * mask.sum()) for name, mask in start.items()}
+    total = kept_count(density, sum(mask.size for mask in start.values()))
+    assert masks.kept(after) == max(total, sum(held.values()))
+    for name, mask in start.items():  # the largest of each layer stay
+        largest = np.sort(sizes[name][mask])[::-1][: held[name]]
+        assert (after[name] & mask).sum() >= held[name]
+        assert sorted(sizes[name][after[name] & mask])[::-1][: held[name]] == pytest.approx(largest)
+    new = np.concatenate([fill[name][after[name] & ~mask] for name, mask in start.items()])
+    left = np.concatenate([fill[name][~after[name]] for name in start])
+    if new.size and left.size:
+        assert new.min() >= left.max()
 
 
 # where and when

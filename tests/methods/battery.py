@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from fedprune import training, wire
+from fedprune.budgets import smallest
 from fedprune.data import Dataset, Examples
 from fedprune.experiment import Experiment, from_json, parse, to_json
 from fedprune.federated.link.asking import Link
@@ -209,6 +210,9 @@ def sizes(name: str, given: Mapping[str, Any]) -> None:
     if sized is None:
         return
     size = float(it.setting.experiment.method.get(*sized))
+    if it.last.parts and sized[0] == "density":
+        _assert_stored(it, size)
+        return
     if sized[0] == "width":
         (part,) = it.last.parts.values()
         for group in _prunable(it.setting).channels()[0]:
@@ -219,6 +223,15 @@ def sizes(name: str, given: Mapping[str, Any]) -> None:
         return
     for owner, found in (_personal(it.last) or {"the model": it.last.masks}).items():
         _assert_size(owner, found, it.layers, size, name)
+
+
+def _assert_stored(it: Ran, density: float) -> None:
+    """A narrow model takes no more bytes than the weights do at that density, and more than half as many."""
+    (part,) = it.last.parts.values()
+    matrices = {name: value.size for name, value in it.last.params.items() if value.ndim > 1}
+    allowed = smallest(matrices, {name: max(1, int(density * matrices[name])) for name in it.layers})[1]
+    taken = sum(int(part.masks[name].sum()) if name in part.masks else size for name, size in matrices.items())
+    assert allowed / 2 < taken <= allowed, f"{taken} bytes of {allowed}"
 
 
 def _assert_size(owner: str, found: Masks, layers: Mapping[str, tuple[int, ...]], size: float, name: str) -> None:
@@ -327,8 +340,10 @@ def unequal(name: str, given: Mapping[str, Any]) -> None:
     if why_not_shared(at(size), it.begun.params, sized[0]):
         return
 
+    structured = bool(it.last.parts)
+
     def job(part: str) -> Job:
-        return Job(part, sized[0] == "width", size=size if part == "large" else size / 2)
+        return Job(part, structured, size=size if part == "large" else size / 2)
 
     tiers = Tiers(
         nested({"large": at(size), "small": at(size / 2)}),
@@ -339,7 +354,7 @@ def unequal(name: str, given: Mapping[str, Any]) -> None:
     *_, last = here.steps(it.setting, it.begun, tiers)
     large, small = (part.masks for part in last.state.parts.values())
     assert masks.nested(small, large)
-    if sized[0] == "density":
+    if not structured:
         _assert_size("the larger part", large, it.layers, size, name)
         _assert_size("the smaller part", small, it.layers, size / 2, name)
 

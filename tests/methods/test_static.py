@@ -1,4 +1,4 @@
-"""SNIP and SynFlow: what their papers claim, on digits; hand-worked masks are in tests/golden."""
+"""SNIP, GraSP and SynFlow: what their papers claim, on digits; hand-worked masks are in tests/golden."""
 
 from typing import Any
 
@@ -97,14 +97,15 @@ def test_snip_keeps_no_weight_of_a_pixel_that_says_nothing() -> None:
     assert found[:, ~silent].mean() > 0.05
 
 
-def test_snip_keeps_what_the_pooled_gradient_says() -> None:
-    """Without batch norm, devices' gradients pool to that of all examples, so four devices keep what one keeps."""
-    table = {"name": "snip", "density": 0.1}
+@pytest.mark.parametrize("name", ["snip", "grasp"])
+def test_four_devices_keep_what_the_pooled_gradient_says(name: str) -> None:
+    """Without batch norm, devices' gradients pool to that of all examples, and so do their products with H."""
+    table = {"name": name, "density": 0.1}
     found = []
     for devices in (4, 1):
         data = {**digits_world.DATA, "devices": devices, "test": 0.0, "development": 0.0}
         experiment = digits_world.experiment(table, 0, data=data, model="digits_world:plain")
         setting = prepare(experiment, "test")
-        found.append(next(here.steps(setting, pretrain(setting))).state.masks)
+        found.append(next(step.state for step in here.steps(setting, pretrain(setting)) if not step.state.round).masks)
     both, either = masks.kept(masks.intersect(*found)), masks.kept(masks.union(*found))
     assert both / either > 0.99

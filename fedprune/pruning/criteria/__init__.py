@@ -2,11 +2,11 @@
 
 import inspect
 
-from fedprune.pruning.criteria.gradient import gradient, saliency
+from fedprune.pruning.criteria.gradient import gain, gradient, preserved, saliency
 from fedprune.pruning.criteria.weight import magnitude, random
 from fedprune.types import Criterion
 
-__all__ = ["gradient", "magnitude", "needs", "random", "saliency"]
+__all__ = ["gain", "gradient", "magnitude", "needs", "preserved", "random", "saliency"]
 
 
 def needs(criterion: Criterion) -> tuple[str, ...]:
