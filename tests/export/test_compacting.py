@@ -14,7 +14,7 @@ from fedprune.export.chip import foreign
 from fedprune.export.chip.compacting import compacted
 from fedprune.export.inspection.file import inspect
 from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.reader import read
+from fedprune.export.litert.reader import ModelError, read
 from fedprune.export.tflm.unpack import unpacked
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
@@ -143,3 +143,20 @@ def test_the_c_and_the_file_have_the_channels_left() -> None:
     assert foreign.lite(model).said == (said,)
     assert inspect(foreign.lite(model).content).macs == inspect(foreign.files(model, "theirs")["model.tflite"]).macs
     assert said in foreign.files(model, "theirs")["model_card.md"].decode()
+
+
+@pytest.mark.parametrize("activation", [-1, 4])
+def test_an_activation_of_another_kind_is_for_the_kernels_to_refuse(activation: int) -> None:
+    draft = Draft((1, 6, 6, 3))
+    last = draft.pool(draft.conv(draft.input, 4, (1, 1), clip=activation), "MAX_POOL_2D", (2, 2), (2, 2))
+    draft.operators[1].options.fusedActivationFunction = activation
+    file = read(draft.file(last))
+    assert compacted(file).file is file
+    with pytest.raises(ModelError, match=f"^operator 0, CONV_2D, has a fused activation of kind {activation}$"):
+        foreign.files(draft.file(last), "theirs")
+
+
+def test_a_map_that_no_chip_holds_takes_no_memory_here() -> None:
+    draft = Draft((1, 1, 1, 2**31 - 1))
+    file = read(draft.file(draft.unary("RELU", draft.input)))
+    assert compacted(file).file is file

@@ -14,6 +14,7 @@ from fedprune.export.c99.parts import filled, put, taken
 from fedprune.export.c99.placing import PLACES
 from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
+from fedprune.export.c99.remembering import svdf
 from fedprune.export.c99.resizing import RESIZES
 from fedprune.export.c99.softmax import softmax
 from fedprune.export.c99.states import STATES
@@ -59,6 +60,7 @@ RULES: dict[str, Rule] = {
     "SLICE": taken(MOVES["SLICE"]),
     "DYNAMIC_UPDATE_SLICE": put,
     "FILL": filled,
+    "SVDF": svdf,
 }
 RULES = RULES | {
     name: on_int16(RULES[name], rule) for name, rule in (("CONV_2D", product), ("LOGISTIC", curve), ("TANH", curve))

@@ -1,5 +1,6 @@
 """Channels of an int8 file that no input moves, or that nobody reads, removed bit for bit."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -20,6 +21,7 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _PASSING = ("depthwise", "curve", "pool", "pad", "mean")
 """Each channel by itself."""
 _LOW, _HIGH = -128, 127
+_MOST_VALUES = 2**24  # of a map; no chip has room for more
 Mask = NDArray[np.bool_]
 
 
@@ -43,9 +45,9 @@ def compacted(file: File) -> Compacted:
     What a constant channel adds to the next layer goes into that one's biases. The bits are those of TensorFlow Lite
     Micro. A file in which nothing is to be removed is returned as it is.
     """
-    if file.subgraphs or len({index for operator in file.operators for index in operator.outputs}) < sum(
-        len(operator.outputs) for operator in file.operators
-    ):
+    made = [index for operator in file.operators for index in operator.outputs]
+    large = any(math.prod(file.tensors[index].shape) > _MOST_VALUES for index in (*made, *file.inputs))
+    if file.subgraphs or len({*made}) < len(made) or large:
         return Compacted(file, 0)
     found = _Compacting(file)
     removed = sum(int((~kept).sum()) for index, kept in found.kept.items() if index in found.layers)
@@ -83,7 +85,7 @@ class _Compacting:
             return "curve"
         same = source.shape[-1] == result.shape[-1]
         if name in _POOLS and same and len(source.shape) == 4 and _grid(source) == _grid(result):
-            return "pool"
+            return "pool" if _clips_plainly(operator) else ""
         if name == "PAD" and same and len(operator.inputs) == 2 and _grid(source) == _grid(result):
             sides = self.file.tensors[operator.inputs[1]].data
             return "pad" if sides is not None and not sides.reshape(-1)[-2:].any() else ""
@@ -109,7 +111,7 @@ class _Compacting:
             return False
         if bias is not None and (bias.data is None or bias.dtype != np.int32):
             return False
-        if weight.sparsity is not None or operator.options is None or operator.options.fusedActivationFunction > 3:
+        if weight.sparsity is not None or not _clips_plainly(operator):
             return False
         axes = 2 if name == "FULLY_CONNECTED" else 4
         if len(weight.shape) != axes or len(source.shape) < 2 or (axes == 4 and len(source.shape) != 4):
@@ -286,6 +288,10 @@ class _Compacting:
 
 def _has_bias(operator: FileOperator) -> bool:
     return len(operator.inputs) > 2 and operator.inputs[2] >= 0
+
+
+def _clips_plainly(operator: FileOperator) -> bool:
+    return operator.options is not None and operator.options.fusedActivationFunction in range(4)
 
 
 def _grid(tensor: FileTensor) -> Affine:
