@@ -1,6 +1,7 @@
 """Channels that nothing moves or nobody reads, removed bit for bit."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -160,3 +161,14 @@ def test_a_map_that_no_chip_holds_takes_no_memory_here() -> None:
     draft = Draft((1, 1, 1, 2**31 - 1))
     file = read(draft.file(draft.unary("RELU", draft.input)))
     assert compacted(file).file is file
+
+
+def test_biases_of_another_number_are_for_the_kernels_to_refuse() -> None:
+    draft = Draft((1, 6, 6, 3))
+    last = draft.conv(draft.input, 8)
+    operator = draft.operators[0]
+    draft.operators[0] = replace(operator, inputs=(*operator.inputs[:2], draft.constant(np.zeros(4))))
+    file = read(draft.file(last))
+    assert compacted(file).file is file
+    with pytest.raises(ModelError, match=r"^operator 0, CONV_2D, has 4 biases for 8 filters$"):
+        foreign.files(draft.file(last), "theirs")

@@ -46,7 +46,8 @@ def fully_connected(made: Lowering, operator: FileOperator) -> None:
     filters, reads = weight.shape
     sizes = [made.maps[each].size // 2 for each in maps]
     count = sizes[0] // reads
-    if sizes != [count * reads, count * filters] or len(made.tensor(operator.inputs[1]).scales or ()) != 1:
+    scales = made.tensor(operator.inputs[1]).scales
+    if sizes != [count * reads, count * filters] or scales is None or len(scales) != 1:
         raise made.wrong(f"has weights of shape {weight.shape} for {sizes[0]} inputs, or scales for each filter")
     source, result = (made.view(each, 1, count, made.maps[each].size // count) for each in maps)
     _emit(made, operator, (source, result), weight, dict.fromkeys(_ONES, 1) | {"pad_y": 0, "pad_x": 0}, SAME_ROWS)

@@ -118,6 +118,8 @@ class _Compacting:
             return False
         by_channel = name == "DEPTHWISE_CONV_2D"
         count = weight.shape[3 if by_channel else 0]
+        if bias is not None and bias.shape != (count,):
+            return False
         reads = weight.shape[-1] == source.shape[-1] and (weight.shape[0] == 1 or not by_channel)
         return reads and result.shape[-1] == count and len(weight.scales) in (1, count)
 

@@ -73,8 +73,8 @@ def seeds() -> Sequence[bytes]:
     """Small files, one of each kind."""
     from fedprune.export.litert.flatbuffer import pack
 
-    kinds = (_ends(np.float32), _ends(np.uint8), _several(), _streaming(), _constant(), _custom(), _floats(), _wide())
-    return tuple(pack(each) for each in kinds)
+    kinds = (_several(), _streaming(), _constant(), _custom(), _floats(), _wide(), _remembering())
+    return tuple(pack(each) for each in (_ends(np.float32), _ends(np.uint8), *kinds))
 
 
 def _ends(dtype: Any) -> Any:
@@ -149,8 +149,22 @@ def _floats() -> Any:
 
 def _wide() -> Any:
     made = _Made()
-    source, between = made.put((1, 6), np.int16, 1 / 4096, 0), made.put((1, 6), np.int16, 1 / 32768, 0)
-    return made.file((source,), (made.add("LOGISTIC", (source,), between),))
+    source, between = made.put((1, 4, 4, 2), np.int16, 1 / 4096, 0), made.put((1, 4, 4, 3), np.int16, 1 / 4096, 0)
+    weight = made.constant(made.random.integers(-127, 128, (3, 3, 3, 2)), np.int8, 0.005)
+    bias = made.constant(np.zeros(3), np.int64, 0.005 / 4096)
+    made.add("CONV_2D", (source, weight, bias), between, options="Conv2D", strideH=1, strideW=1)
+    return made.file((source,), (made.add("LOGISTIC", (between,), made.put((1, 4, 4, 3), np.int16, 1 / 32768, 0)),))
+
+
+def _remembering() -> Any:
+    made = _Made()
+    source = made.put((1, 6))
+    feature = made.constant(made.random.integers(-127, 128, (4, 6)), np.int8, 0.005)
+    time = made.constant(made.random.integers(-9000, 9000, (4, 3)), np.int16, 1 / 128)
+    bias, state = made.constant([9, -9], np.int32, 1 / 2**18), made.put((1, 12), np.int16, 1 / 2048, 0, variable=True)
+    result = made.put((1, 2))
+    made.add("SVDF", (source, feature, time, bias, state), result, options="SVDF", rank=2, fusedActivationFunction=1)
+    return made.file((source,), (result,))
 
 
 def export(content: bytes) -> None:
