@@ -1,4 +1,4 @@
-"""Operators with a variable of their own, SVDF: run after run the bits of TensorFlow Lite Micro."""
+"""Operators with variables of their own, SVDF and LSTM: run after run the bits of TensorFlow Lite Micro."""
 
 import json
 from dataclasses import replace
@@ -42,6 +42,30 @@ def svdf(
     result = draft.activation((1, units), options.pop("grid", (0.04, -11)))
     number, kind = schema.BuiltinOperator.SVDF, schema.BuiltinOptions.SVDFOptions
     draft.operators.append(FileOperator(number, 3, (source, feature, time, bias, state), result, made, kind))
+    return result
+
+
+def lstm(
+    draft: Draft, source: int, units: int = 5, cell: float = 2.0**-11, grid: tuple[float, int] = (1 / 128, 0),
+    **options: Any,
+) -> int:  # fmt: skip
+    """Add UNIDIRECTIONAL_SEQUENCE_LSTM."""
+    shape, inputs = draft.shape(source), [source]
+    for size in [shape[2]] * 4 + [units] * 4:
+        levels = draft.levels((units, size), 0.9)
+        inputs.append(draft.constant(levels, np.int8, scales=np.array([draft.random.uniform(0.002, 0.02)], np.float32)))
+    inputs += [-1] * 3
+    inputs += [draft.constant(draft.random.integers(-900, 900, units)) for _ in range(4)]
+    inputs += [-1] * 2
+    for dtype, (scale, zero) in ((np.int8, grid), (np.int16, (cell, 0))):
+        kept = FileTensor((1, units), np.dtype(dtype), None, np.array([scale], np.float32), zero, variable=True)
+        draft.tensors.append(kept)
+        inputs.append(len(draft.tensors) - 1)
+    made = schema.UnidirectionalSequenceLSTMOptionsT(fusedActivationFunction=options.pop("activation", 4), **options)
+    result = draft.activation((*shape[:2], units), grid)
+    number = schema.BuiltinOperator.UNIDIRECTIONAL_SEQUENCE_LSTM
+    kind = schema.BuiltinOptions.UnidirectionalSequenceLSTMOptions
+    draft.operators.append(FileOperator(number, 1, (*inputs, *[-1] * 4), result, made, kind))
     return result
 
 
@@ -101,3 +125,46 @@ def test_what_is_no_svdf_is_named() -> None:
     refused("has a fused activation of kind 3", options=schema.SVDFOptionsT(rank=2, fusedActivationFunction=3))
     draft.tensors[operator.inputs[4]] = replace(draft.tensors[operator.inputs[4]], zero_point=3)
     refused("has a memory with a zero point")
+
+
+@pytest.mark.parametrize(
+    ("shape", "values"),
+    [
+        ((1, 6, 4), {}),
+        ((1, 1, 4), {}),
+        ((6, 1, 4), {"timeMajor": True}),
+        ((1, 6, 4), {"cell": 2.0**-15, "grid": (1 / 100, 11)}),
+        ((1, 6, 4), {"cell": 2.0**-9, "grid": (1 / 140, -5)}),
+        ((1, 9, 4), {"cellClip": 0.25}),
+    ],
+    ids=["steps", "one step", "steps first", "a fine cell", "a coarse cell", "a clipped cell"],
+)
+def test_lstm(shape: tuple[int, ...], values: dict[str, Any], tmp_path: Path) -> None:
+    draft = Draft(shape)
+    same(draft.file(lstm(draft, draft.input, **values)), tmp_path)
+
+
+def test_lstms_one_behind_the_other(tmp_path: Path) -> None:
+    draft = Draft((1, 6, 4))
+    last = lstm(draft, lstm(draft, draft.input), 3)
+    same(draft.file(draft.linear(draft.reshape(last, (1, 18)), 4, density=1)), tmp_path)
+
+
+def test_what_is_no_lstm_is_named() -> None:
+    draft = Draft((1, 6, 4))
+    last = lstm(draft, draft.input)
+    operator = draft.operators[0]
+
+    def refused(match: str, **changes: Any) -> None:
+        draft.operators[0] = replace(operator, **changes)
+        with pytest.raises(ModelError, match=rf"^operator 0, UNIDIRECTIONAL_SEQUENCE_LSTM, {match}"):
+            foreign.files(draft.file(last), "theirs")
+
+    places = [*operator.inputs]
+    places[16] = places[1]
+    refused("has an input 16: peepholes, projections and layer norms are not covered", inputs=(*places,))
+    refused("has not 24 inputs", inputs=operator.inputs[:20])
+    relu = schema.UnidirectionalSequenceLSTMOptionsT(fusedActivationFunction=1)
+    refused("has another activation than TANH", options=relu)
+    draft.tensors[operator.inputs[19]] = replace(draft.tensors[operator.inputs[19]], scales=np.float32([0.001]))
+    refused(r"has a cell of scale 0\.001")

@@ -15,7 +15,7 @@ from fedprune.export.c99.parts import filled, put, taken
 from fedprune.export.c99.placing import PLACES
 from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
-from fedprune.export.c99.remembering import svdf
+from fedprune.export.c99.remembering import lstm, svdf
 from fedprune.export.c99.resizing import RESIZES
 from fedprune.export.c99.softmax import softmax
 from fedprune.export.c99.states import STATES
@@ -62,6 +62,7 @@ RULES: dict[str, Rule] = {
     "DYNAMIC_UPDATE_SLICE": put,
     "FILL": filled,
     "SVDF": svdf,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm,
 }
 _ON_INT16: dict[str, Rule] = {
     "CONV_2D": halves.conv,

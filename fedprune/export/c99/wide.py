@@ -83,10 +83,10 @@ def curve(made: Lowering, operator: FileOperator) -> None:
     if not 0 < multiplier < 2**15:
         raise made.wrong(f"has an input of scale {grids[0].scale}")
     fields: Fields = {
-        "in": At(source), "out": At(result), "points": Array("uint16_t", _points()), "multiplier": multiplier,
+        "in": At(source), "out": At(result), "points": Array("uint16_t", points()), "multiplier": multiplier,
         "right": right, "bits": 8 if operator_name(operator) == "TANH" else 9,
     }  # fmt: skip
-    made.emit(Layer("curve", (source,), result, fields, SAME_ROWS, in_place=True))
+    made.emit(Layer("curve", (source,), result, fields, SAME_ROWS, in_place=True, helpers=("curved",)))
 
 
 def _units(scale: float) -> tuple[int, int]:
@@ -101,8 +101,8 @@ def _units(scale: float) -> tuple[int, int]:
 
 
 @cache
-def _points() -> tuple[int, ...]:
-    """The points of the reference kernels' sigmoid, 2^16 times, by running them: they are rounded in no plain way."""
+def points() -> tuple[int, ...]:
+    """Return the points of the reference kernels' sigmoid, 2^16 times, by running them: no plain rule rounds so."""
     kinds = FileTensor((1, 1, 1, _POINTS + 1), np.dtype(np.int16), None, np.array([1 / 6144], np.float32))
     ends = [kinds, FileTensor(kinds.shape, kinds.dtype, None, np.array([_ONE], np.float32))]
     from ai_edge_litert.schema_py_generated import BuiltinOperator
