@@ -123,8 +123,8 @@ extern "C" {{
    model_run overwrites them. */
 {kind} *model_input(void);
 
-/* Computes, and returns MODEL_OUTPUT_BYTES values, MODEL_OUTPUT_CHANNELS of them for each place, valid until the next
-   input is written. */
+/* Computes, and returns the MODEL_OUTPUT_BYTES of the output, MODEL_OUTPUT_CHANNELS values for each place, valid until
+   the next input is written. */
 const {result} *model_run(void);
 {more}{extra}
 #ifdef __cplusplus

@@ -17,7 +17,7 @@ from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
 from fedprune.export.c99.remembering import lstm, svdf
 from fedprune.export.c99.resizing import RESIZES
-from fedprune.export.c99.softmax import softmax
+from fedprune.export.c99.softmax import softmax, softmax16
 from fedprune.export.c99.states import STATES
 from fedprune.export.c99.transposed import transposed
 from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
@@ -70,6 +70,7 @@ _ON_INT16: dict[str, Rule] = {
     "FULLY_CONNECTED": halves.fully_connected,
     "MAX_POOL_2D": halves.pool("max"),
     "AVERAGE_POOL_2D": halves.pool("average"),
+    "SOFTMAX": softmax16,
     "LOGISTIC": curve,
     "TANH": curve,
 }

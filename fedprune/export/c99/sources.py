@@ -201,7 +201,7 @@ _ORDER = (
     "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
     "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "log_softmax", "move",
     "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "filter16", "wide",
-    "conv16", "pool16", "curved", "curve", "copy", "svdf", "lstm",
+    "conv16", "pool16", "softmax16", "curved", "curve", "copy", "svdf", "lstm",
 )  # fmt: skip
 
 _SOURCE = """\
