@@ -1,6 +1,5 @@
 """Channels of an int8 file that no input moves, or that nobody reads, removed bit for bit."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from fedprune.export.litert.reader import operator_name
 from fedprune.types import Tensor
 
 _LOW, _HIGH = -128, 127
-_MOST_VALUES = 2**24  # of a map; no chip has room for more
+_MOST_CHANNELS = 2**21  # of all maps, so that what is known of each takes little memory
 Mask = NDArray[np.bool_]
 
 
@@ -41,8 +40,8 @@ def compacted(file: File) -> Compacted:
     Micro. A file in which nothing is to be removed is returned as it is.
     """
     made = [index for operator in file.operators for index in operator.outputs]
-    large = any(math.prod(file.tensors[index].shape) > _MOST_VALUES for index in (*made, *file.inputs))
-    if file.subgraphs or len({*made}) < len(made) or large:
+    channels = sum(size for index in (*made, *file.inputs) for size in file.tensors[index].shape[-1:])
+    if file.subgraphs or len({*made}) < len(made) or channels > _MOST_CHANNELS:
         return Compacted(file, 0)
     found = _Compacting(file)
     if not found.constant and all(kept.all() for index, kept in found.kept.items() if index in found.layers):
@@ -159,9 +158,10 @@ class _Compacting:
             for operator, kind in reversed(both):
                 self._ask(operator, kind, needed)
             for operator, kind in both:
-                if kind in (*PASSING, "add"):
-                    needed[operator.output] |= needed[operator.inputs[0]]
-                elif kind == "flat":
+                alike = operator.inputs if kind == "add" else operator.inputs[:1] if kind in PASSING else ()
+                for index in alike:
+                    needed[operator.output] |= needed[index]
+                if kind == "flat":
                     whole, part = needed[operator.output], needed[operator.inputs[0]]
                     needed[operator.output] = np.tile(part, len(whole) // len(part))
         return needed
