@@ -51,7 +51,7 @@ def main() -> None:
     """Take each file, print the table, and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--dir", type=Path, help="a folder with .tflite files at any depth")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_FILES} files, within a minute")
+    parser.add_argument("--quick", action="store_true", help=f"at most {QUICK_FILES} files, within a minute; not kept")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
@@ -70,7 +70,8 @@ def main() -> None:
     for one in found:
         if one.verdict in (CRASHED, DIFFERS):
             console.print(f"{one.name}: {one.verdict}: {one.why}", markup=False, highlight=False)
-    print(_write(found, "foreign_quick" if given.quick else "foreign", given.dir is not None))
+    if not given.quick:
+        print(_write(found, given.dir is not None))
 
 
 def taken(files: Sequence[Path], folder: Path) -> Iterator[Taken]:
@@ -109,9 +110,9 @@ def _by_kind(found: Sequence[Taken]) -> dict[str, list[str]]:
 
 
 def _own(folder: Path) -> Path:
-    from simulations.benchmarks.fuzzing import tflite
+    from simulations.benchmarks.fuzzing import brought
 
-    for number, content in enumerate(tflite.seeds()):
+    for number, content in enumerate(brought.every()):
         (folder / f"{number:02d}.tflite").write_bytes(content)
     return folder
 
@@ -160,7 +161,7 @@ def _beside(seen: dict[str, int | str] | None) -> str:
     return f"{seen['beside']}" + (", which rounds otherwise here" if seen["differing"] else "")
 
 
-def _write(found: Sequence[Taken], name: str, theirs: bool) -> Path:
+def _write(found: Sequence[Taken], theirs: bool) -> Path:
     counts = {verdict: sum(one.verdict == verdict for one in found) for verdict in (EXPORTED, REFUSED)}
     crashed, differ = (sum(one.verdict == verdict for one in found) for verdict in (CRASHED, DIFFERS))
     figures = {
@@ -171,7 +172,7 @@ def _write(found: Sequence[Taken], name: str, theirs: bool) -> Path:
         "differing_from_tflm": Figure(differ, "files", "lower", 0),
         "most_seconds_of_a_file": Figure(max(one.seconds for one in found), "s", "lower", LIMIT_S),
     }
-    path = write(name, figures, COMMAND + (" --dir DIR" if theirs else ""), ["tflite-micro", "ai-edge-litert"])
+    path = write("foreign", figures, COMMAND + (" --dir DIR" if theirs else ""), ["tflite-micro", "ai-edge-litert"])
     refused = [one for one in found if one.verdict != EXPORTED]
     content = json.loads(path.read_text()) | {
         "kinds": {each: len(alike) for each, alike in _by_kind(refused).items()},
