@@ -1,6 +1,8 @@
 """Channels that nothing moves or nobody reads, removed bit for bit."""
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ from hypothesis import strategies as st
 
 from fedprune.export import litert, tflm
 from fedprune.export.chip import foreign
+from fedprune.export.chip.channels import added
 from fedprune.export.chip.compacting import compacted
 from fedprune.export.inspection.file import inspect
-from fedprune.export.litert.flatbuffer import pack
-from fedprune.export.litert.reader import read
+from fedprune.export.litert.flatbuffer import File, pack
+from fedprune.export.litert.reader import ModelError, read
 from fedprune.export.tflm.unpack import unpacked
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
@@ -102,14 +105,89 @@ def test_a_layer_that_is_all_dead_keeps_a_channel() -> None:
     assert small(draft.file(draft.conv(first, 5)))[1] == 5
 
 
-def test_what_is_given_or_added_keeps_its_channels() -> None:
-    draft = Draft((1, 6, 6, 3))
-    first = draft.conv(draft.input, 6, bias=dead(draft, 6), clip=1, grid=(0.05, -128))
-    second = draft.conv(first, 6, bias=dead(draft, 6), clip=1, grid=(0.05, -128))
-    both = draft.both("ADD", first, second)
-    assert small(draft.file(draft.conv(both, 3)))[1] == 0
+def test_what_is_given_keeps_its_channels() -> None:
     draft = Draft((1, 6, 6, 3))
     assert small(draft.file(draft.conv(draft.input, 6, bias=dead(draft, 6), clip=1, grid=(0.05, -128))))[1] == 0
+
+
+def residual(draft: Draft, first: slice, second: slice, clip: int = 0, last: tuple[int, int] = (1, 1)) -> int:
+    """A sum of two layers, dead in these channels, and what reads it."""
+    ways = [
+        draft.conv(draft.input, 6, (1, 1), bias=dead(draft, 6, at), clip=1, grid=(0.05, -128)) for at in (first, second)
+    ]
+    return draft.conv(draft.both("ADD", *ways, clip=clip), 4, last, same=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "gone"),
+    [
+        (slice(0, 3), slice(1, 5), 2 * 2),
+        (slice(0, 3), slice(3, 6), 0),
+        (slice(0, 6), slice(1, 4), 2 * 3 + 3),
+        (slice(0, 6), slice(0, 6), 2 * 5),
+    ],
+    ids=["both", "one or the other", "one of them all", "all"],
+)
+@pytest.mark.parametrize("clip", [0, 3])
+def test_sums_without_channels_that_are_constant_in_both_for_any_input(
+    first: slice, second: slice, gone: int, clip: int
+) -> None:
+    draft = Draft((1, 1, 1, 1))
+    model = draft.file(residual(draft, first, second, clip))
+    made = compacted(read(model))
+    assert made.removed >= gone
+    content = pack(unpacked(made.file))
+    every = np.arange(-128, 128, dtype=np.int8)[:, None]
+    np.testing.assert_array_equal(tflm.levels(content, every), tflm.levels(model, every))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_branch_that_somebody_else_reads_keeps_the_other_one_whole(which: int) -> None:
+    draft = Draft((1, 6, 6, 3))
+    last = residual(draft, slice(0, 3), slice(0, 3))
+    model = draft.file(last, draft.operators[which].output)
+    assert small(model)[1] == 0
+
+
+def test_a_branch_that_is_the_same_for_every_input_is_a_constant() -> None:
+    draft = Draft((1, 6, 6, 3))
+    model = draft.file(residual(draft, slice(0, 6), slice(0, 0), last=(3, 3)))
+    content, removed = small(model)
+    assert removed == 6
+    assert [row.operator for row in inspect(content).rows] == ["CONV_2D", "ADD", "CONV_2D"]
+    seen = json.loads(foreign.files(model, "theirs", compare=True)["model_card.json"]).get("compared")
+    assert seen is None or seen["differing"] == 0
+
+
+def test_sums_one_behind_the_other_keep_the_channels_that_any_of_them_needs() -> None:
+    draft = Draft((1, 6, 6, 3))
+    dead_at = np.where(np.arange(6) < 3, _DEAD, 100)
+    last = draft.conv(draft.input, 6, (1, 1), bias=dead_at, clip=1, grid=(0.05, -128))
+    for at in range(3):
+        bias = np.where(np.arange(6) < 3 - at, _DEAD, 100)
+        inner = draft.conv(
+            draft.conv(last, 5, (3, 3), clip=1, grid=(0.05, -128)), 6, bias=bias, clip=1, grid=(0.05, -128)
+        )
+        last = draft.both("ADD", last, inner, (0.05, -128))
+    assert small(draft.file(draft.conv(last, 2, (1, 1))))[1] >= 4
+
+
+@pytest.mark.parametrize("clip", [0, 1, 3])
+@pytest.mark.parametrize(
+    "grids",
+    [((0.05, -3), (0.07, 12), (0.09, -20)), ((0.1, 5), (0.1, 5), (0.02, 0)), ((0.3, -128), (0.001, 90), (0.3, -128))],
+)
+def test_every_sum_of_two_levels_is_the_runtimes(grids: tuple[tuple[float, int], ...], clip: int) -> None:
+    draft = Draft((1, 256, 256, 1), grid=grids[0])
+    other = draft.activation((1, 256, 256, 1), grids[1])
+    last = draft.both("ADD", draft.input, other, grids[2], clip)
+    file = File(draft.tensors, draft.operators, (draft.input, other), (last,))
+    first, second = (each.astype(np.int8) for each in np.meshgrid(*[np.arange(-128, 128)] * 2))
+    ran = tflm.levels(pack(file), np.concatenate([first.reshape(1, -1), second.reshape(1, -1)], 1))
+    found = added(file, file.operators[0], first, second)
+    np.testing.assert_array_equal(found.reshape(-1), ran[0])
+    assert (np.diff(found, axis=0) >= 0).all()
+    assert (np.diff(found, axis=1) >= 0).all()
 
 
 @settings(max_examples=25, deadline=None)
@@ -126,7 +204,12 @@ def test_any_chain_with_dead_channels_gives_the_same_bits(seed: int, share: floa
             last = draft.conv(last, 1, depthwise=True, clip=1, bias=np.resize(bias, channels), grid=(0.05, -128))
         else:
             density = float(draft.random.choice([0.1, 0.5]))
-            last = draft.conv(last, count, kernel, bias=bias, clip=int(draft.random.integers(0, 4)), density=density)
+            clip = int(draft.random.integers(0, 4))
+            before, last = last, draft.conv(last, count, kernel, bias=bias, clip=clip, density=density)
+            if draft.random.random() < 0.4:
+                alike = draft.shape(before) == draft.shape(last)
+                other = before if alike else draft.conv(before, count, kernel, bias=np.roll(bias, 1), clip=1)
+                last = draft.both("ADD", last, other)
     small(draft.file(last))
 
 
@@ -143,3 +226,31 @@ def test_the_c_and_the_file_have_the_channels_left() -> None:
     assert foreign.lite(model).said == (said,)
     assert inspect(foreign.lite(model).content).macs == inspect(foreign.files(model, "theirs")["model.tflite"]).macs
     assert said in foreign.files(model, "theirs")["model_card.md"].decode()
+
+
+@pytest.mark.parametrize("activation", [-1, 4])
+def test_an_activation_of_another_kind_is_for_the_kernels_to_refuse(activation: int) -> None:
+    draft = Draft((1, 6, 6, 3))
+    last = draft.pool(draft.conv(draft.input, 4, (1, 1), clip=activation), "MAX_POOL_2D", (2, 2), (2, 2))
+    draft.operators[1].options.fusedActivationFunction = activation
+    file = read(draft.file(last))
+    assert compacted(file).file is file
+    with pytest.raises(ModelError, match=f"^operator 0, CONV_2D, has a fused activation of kind {activation}$"):
+        foreign.files(draft.file(last), "theirs")
+
+
+def test_a_map_that_no_chip_holds_takes_no_memory_here() -> None:
+    draft = Draft((1, 1, 1, 2**31 - 1))
+    file = read(draft.file(draft.unary("RELU", draft.input)))
+    assert compacted(file).file is file
+
+
+def test_biases_of_another_number_are_for_the_kernels_to_refuse() -> None:
+    draft = Draft((1, 6, 6, 3))
+    last = draft.conv(draft.input, 8)
+    operator = draft.operators[0]
+    draft.operators[0] = replace(operator, inputs=(*operator.inputs[:2], draft.constant(np.zeros(4))))
+    file = read(draft.file(last))
+    assert compacted(file).file is file
+    with pytest.raises(ModelError, match=r"^operator 0, CONV_2D, has 4 biases for 8 filters$"):
+        foreign.files(draft.file(last), "theirs")

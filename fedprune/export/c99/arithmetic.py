@@ -8,6 +8,7 @@ import numpy as np
 
 from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.lowering import Lowering, Rule
+from fedprune.export.c99.numbers import sum_factors
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Fixed, Layer, Name
 from fedprune.export.litert.flatbuffer import FileOperator
 
@@ -75,11 +76,7 @@ def _scales(made: Lowering, operator: FileOperator) -> tuple[float, float, float
 
 
 def _units(made: Lowering, operator: FileOperator, left: int, squared: bool = False) -> dict[str, int]:
-    # both operands in units of half the larger scale, which is taken in single precision
-    first, second, result = _scales(made, operator)
-    twice = 2 * max(np.float32(first), np.float32(second)).astype(np.float64)
-    last = twice * twice / ((1 << (2 * left)) * result) if squared else twice / ((1 << left) * result)
-    factors = [made.factor(each) for each in (first / twice, second / twice, float(last))]
+    factors = [made.factor(each) for each in sum_factors(*_scales(made, operator), left, squared)]
     if factors[2].shift > 0:
         raise made.wrong("has operands whose scales are too large for that of its result")
     found = {"left": left}

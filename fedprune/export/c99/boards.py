@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,10 +109,10 @@ def run(folder: Path, target: str, inputs: Tensor, *, optimise: str = "-O2", lim
     for path in (source, header):
         if not path.is_file():
             raise ValueError(f"{path} is not there: an export to microcontroller writes it")
-    input_bytes, output_bytes = (_macros(header, rf"MODEL_{port}(?:_\d+)?_BYTES") for port in ("INPUT", "OUTPUT"))
+    input_bytes = _macros(header, r"MODEL_INPUT(?:_\d+)?_BYTES")
     text = header.read_text(encoding="utf-8")
-    tokens = "int32_t *model_input(void)" in text and "MODEL_MORE_INPUTS(each) each" not in text
-    dtype = np.dtype(np.int32 if tokens else np.int8)
+    dtype = _type(text, r"^(int\d+)_t \*model_input")
+    result = _type(text, r"^const (int\d+)_t \*model_(?:run|output)")
     if inputs.dtype != dtype or inputs.ndim != 2 or inputs[:1].nbytes != input_bytes:
         wanted = f"{dtype} (n, {input_bytes // dtype.itemsize})"
         raise ValueError(f"inputs of {inputs.dtype} {inputs.shape}: {header} takes {wanted}")
@@ -124,10 +124,16 @@ def run(folder: Path, target: str, inputs: Tensor, *, optimise: str = "-O2", lim
         make = ("make", "-s", f"TARGET={target}", f"OPTIMISE={optimise}")
         built = _done((*make, "all", "size"), work, f"{source} does not build for {target}", limit_seconds)
         said = _done((*make, "run"), work, f"{source} failed on {target}", limit_seconds)
-        outputs = np.frombuffer((work / "outputs.bin").read_bytes(), np.int8).reshape(len(inputs), output_bytes)
+        outputs = np.frombuffer((work / "outputs.bin").read_bytes(), result).reshape(len(inputs), -1)
     measured = json.loads(said.splitlines()[-1])
     flash_bytes, ram_bytes = _sizes(built)
     return Ran(outputs, measured["instructions"], flash_bytes, ram_bytes, measured["stack_bytes"])
+
+
+def _type(header: str, declared: str) -> "np.dtype[Any]":
+    """What the functions of a header give, those that are declared so; bytes where they differ."""
+    found = {*re.findall(declared, header, re.MULTILINE)}
+    return np.dtype(found.pop() if len(found) == 1 else np.int8)
 
 
 def _sizes(said: str) -> tuple[int, int] | tuple[None, None]:

@@ -17,7 +17,6 @@ def check_types(file: File) -> None:
     """Raise ``ModelError`` for a file that is not of int8, but for parts of it."""
     made = {index for operator in file.operators for index in operator.outputs} | {*file.inputs}
     types = {file.tensors[index].dtype for index in made if file.tensors[index].data is None}
-    ends = {file.tensors[index].dtype for index in (*file.inputs, *file.outputs)}
     if types.intersection(_FLOATS) and not types & {np.dtype(np.int8), np.dtype(np.int16)}:
         raise ModelError(
             "the model works on float32, and this is for int8: fedprune export FILE --calibrate DATA quantises it on "
@@ -37,11 +36,6 @@ def check_types(file: File) -> None:
         raise ModelError(
             "the model works on uint8, as converters wrote before int8, for which neither C sources nor TensorFlow "
             "Lite Micro have kernels: convert it again, to int8"
-        )
-    if np.dtype(np.int16) in ends:
-        raise ModelError(
-            "the model takes or gives int16 (activations of 16 bits): C sources are for ends of int8; convert it with "
-            "activations of 8 bits"
         )
 
 

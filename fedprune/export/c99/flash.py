@@ -10,6 +10,7 @@ _STRUCTS = {
     "multiply": 24, "max_pool": 16, "avg_pool": 16, "mean": 20, "lookup": 12, "place": 12, "softmax": 16,
     "move": 52, "pick": 20, "gather": 20, "reduce": 24, "bilinear": 24, "combine": 44, "rescale": 24, "rsqrt": 16,
     "l2_norm": 12, "log_softmax": 20, "matmul": 24, "wide": 28, "wide_filter": 8, "curve": 20, "copy": 28,
+    "svdf": 44, "lstm": 60, "lstm_gate": 24, "conv16": 32, "pool16": 20, "softmax16": 24,
 }  # fmt: skip
 _LARGE_FILTER = 12  # a filter whose bias has a word to itself
 
@@ -24,7 +25,8 @@ _CODE: Mapping[str, int] = {
     "difference_of": 110, "square_of": 110, "product_of": 68, "larger_of": 10, "smaller_of": 10, "leak_of": 140,
     "quotient_of": 220, "inverse_root": 240, "rescale": 244, "rsqrt": 332, "l2_norm": 278, "matmul": 422,
     "log_softmax": 706, "wide_dense": 78, "wide_gap4": 106, "wide_gap5": 112, "wide_gap8": 68, "wide_bitmap": 76,
-    "wide": 222, "curve": 340, "copy": 72,
+    "wide": 222, "curved": 0, "curve": 220, "copy": 72, "svdf": 516, "lstm": 1152,
+    "filter16": 0, "conv16": 470, "pool16": 324, "softmax16": 556,
 }  # fmt: skip
 _STARTUP = 246  # vectors, reset, an empty main, model_input and model_run
 _STREAM = 8  # a call in model_run

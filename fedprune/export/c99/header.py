@@ -22,10 +22,10 @@ def header_of(program: Program, arena_bytes: int, extra: str) -> str:
         if place:
             declared.append(f"{kind} *model_input{suffix.lower()}(void);")
     for place, (suffix, index, grid) in enumerate(ends[1]):
-        macros |= {f"MODEL_OUTPUT{suffix}_CHANNELS": program.maps[index].channels}
+        macros |= {f"MODEL_OUTPUT{suffix}_CHANNELS": program.maps[index].channels >> (index in program.wide)}
         macros |= {f"MODEL_OUTPUT{suffix}_BYTES": program.maps[index].size, **_grid(f"MODEL_OUTPUT{suffix}", grid)}
         if place:
-            declared.append(f"const int8_t *model_output{suffix.lower()}(void);")
+            declared.append(f"const {program.kind(index)} *model_output{suffix.lower()}(void);")
     if declared:
         more = [[suffix for suffix, *_ in each[1:]] for each in ends]
         for name, suffixes in zip(("INPUT", "OUTPUT"), more, strict=True):
@@ -37,8 +37,11 @@ def header_of(program: Program, arena_bytes: int, extra: str) -> str:
         declared += ["void model_reset(void);"]
     _, kind, _, first = ends[0][0]
     where = f"the MODEL_INPUT_{'TOKENS' if first is None else 'BYTES'} of the next input, "
+    if program.outputs[0] in program.wide:
+        macros |= {"MODEL_SCORES_ARE_INT16": 1}
     return _HEADER.format(
         kind=kind,
+        result=program.kind(program.outputs[0]),
         where=where + (_TOKENS.format("") if first is None else _QUANTITIES),
         macros="\n".join(f"#define {name} {value}" for name, value in macros.items()),
         more="".join(f"{line}\n" for line in declared),
@@ -54,7 +57,8 @@ def accessors(program: Program, offsets: Mapping[int, int]) -> Iterable[str]:
         yield f"{kind} *model_input{suffix.lower()}(void) {{ return {cast}(arena + {at}); }}"
     for suffix, index, _ in [*_outputs(program)][1:]:
         at = offsets[program.maps[index].storage]
-        yield f"const int8_t *model_output{suffix.lower()}(void) {{ return arena + {at}; }}"
+        where = f"(const void *)(arena + {at})" if index in program.wide else f"arena + {at}"
+        yield f"const {program.kind(index)} *model_output{suffix.lower()}(void) {{ return {where}; }}"
 
 
 def number(value: float) -> str:
@@ -65,7 +69,7 @@ def number(value: float) -> str:
 
 def _inputs(program: Program) -> Iterable[tuple[str, str, int, Affine | None]]:
     for place, (index, grid) in enumerate(zip(program.inputs, program.input_grids, strict=True)):
-        yield _suffix(place), "int32_t" if grid is None else "int8_t", index, grid
+        yield _suffix(place), "int32_t" if grid is None else program.kind(index), index, grid
 
 
 def _outputs(program: Program) -> Iterable[tuple[str, int, Affine]]:
@@ -78,7 +82,8 @@ def _suffix(place: int) -> str:
 
 
 def _taken(program: Program, suffix: str, source: Map, grid: Affine | None) -> dict[str, int | str]:
-    sizes = {"HEIGHT": source.height, "WIDTH": source.width, "CHANNELS": source.channels}
+    channels = source.channels >> (program.maps.index(source) in program.wide)
+    sizes = {"HEIGHT": source.height, "WIDTH": source.width, "CHANNELS": channels}
     if grid is None:
         sizes = {"TOKENS": source.size // _TOKEN_BYTES, "VOCABULARY": _vocabulary(program)}
     prefix = f"MODEL_INPUT{suffix}"
@@ -118,9 +123,9 @@ extern "C" {{
    model_run overwrites them. */
 {kind} *model_input(void);
 
-/* Computes, and returns MODEL_OUTPUT_BYTES values, MODEL_OUTPUT_CHANNELS of them for each place, valid until the next
-   input is written. */
-const int8_t *model_run(void);
+/* Computes, and returns the MODEL_OUTPUT_BYTES of the output, MODEL_OUTPUT_CHANNELS values for each place, valid until
+   the next input is written. */
+const {result} *model_run(void);
 {more}{extra}
 #ifdef __cplusplus
 }}

@@ -66,7 +66,7 @@ class Lowering:
         """
         tensor = self.tensor(index)
         if tensor.dtype not in ((np.int8, np.int16, np.int32) if wide else (np.int8,)):
-            raise self.wrong(f"works on {tensor.dtype.name}; C sources are for models that are int8 throughout")
+            raise self.wrong(f"works on {tensor.dtype.name}; no C kernel does that, and tensor {index} asks for it")
         if index not in self._maps:
             if tensor.data is not None:
                 raise self.wrong("reads a constant where C kernels read an activation")
@@ -131,7 +131,7 @@ class Lowering:
         """Whether a tensor is of int16; one that is not of int8 either is refused."""
         dtype = self.tensor(index).dtype
         if dtype not in (np.int8, np.int16):
-            raise self.wrong(f"works on {dtype.name}; C sources are for models that are int8 throughout")
+            raise self.wrong(f"works on {dtype.name}; no C kernel does that, and tensor {index} asks for it")
         return bool(dtype == np.int16)
 
     def shape(self, index: int) -> tuple[int, int, int]:

@@ -41,6 +41,17 @@ def scaled(values: "np.integer[Any] | Tensor", by: Factor) -> Tensor:
     return np.asarray((high + (1 << (right - 1)) + (high >> 63)) >> right)
 
 
+def sum_factors(first: float, second: float, result: float, left: int, squared: bool = False) -> list[float]:
+    """Return the real factors of ADD and its like for two operands and a result of these scales.
+
+    The first two bring steps, shifted to the ``left``, to units of half the larger scale, the last brings their sum, or
+    its square, to steps of the result.
+    """
+    twice = 2 * max(np.float32(first), np.float32(second)).astype(np.float64)  # taken in single precision
+    last = twice * twice / ((1 << (2 * left)) * result) if squared else twice / ((1 << left) * result)
+    return [first / twice, second / twice, float(last)]
+
+
 def clipping(activation: int, grid: Affine, limits: tuple[int, int] = (LEAST, MOST)) -> tuple[int, int]:
     """Return the least and the most that a fused activation lets through: NONE, RELU, RELU_N1_TO_1 or RELU6.
 

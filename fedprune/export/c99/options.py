@@ -12,9 +12,10 @@ _MANY = 1 << 15  # weights of a filter whose sums could pass 2^29, at most 2^14 
 
 def options(program: Program) -> Iterable[str]:
     """Return the lines that define what a program needs of them."""
-    structs = (value for layer in program.layers for value in layer.fields.values() if isinstance(value, Structs))
+    structs = [value for layer in program.layers for value in layer.fields.values() if isinstance(value, Structs)]
     filters = [each for value in structs if value.name == "filter" for each in value.items]
-    shifts = [value for layer in program.layers for key, value in layer.fields.items() if key.endswith("shift")]
+    every = [*(layer.fields for layer in program.layers), *(item for value in structs for item in value.items)]
+    shifts = [value for fields in every for key, value in fields.items() if key.endswith("shift")]
     if any(_number(shift) >= 0 for shift in shifts) or any(_number(each["right"]) <= 0 for each in filters):
         yield "#define MODEL_HAS_LARGE_FACTORS"
     many = any(_reads(layer) >= _MANY for layer in program.layers)

@@ -34,7 +34,7 @@ def place(
     made.emit(Layer("place", tuple(dict.fromkeys(sources)), result, fields, rows))
 
 
-def _three(made: Lowering, index: int, values: Tensor) -> tuple[int, ...]:
+def _three(made: Lowering, index: int, values: Tensor, channel_bytes: int) -> tuple[int, ...]:
     # of an operator's numbers, one an axis, those of height, width and channels
     shape = made.tensor(index).shape
     if len(values) != len(shape):
@@ -42,18 +42,19 @@ def _three(made: Lowering, index: int, values: Tensor) -> tuple[int, ...]:
     *before, height, width, channels = (0,) * (4 - len(shape)) + tuple(int(value) for value in values)
     if any(before) or len(shape) > 4 or (len(shape) == 4 and shape[0] != 1):
         raise made.wrong("pads batches, or more than three axes")
-    return height, width, channels
+    return height, width, channels * channel_bytes
 
 
 def _pad(made: Lowering, operator: FileOperator) -> None:
-    source, result = made.ends(operator)
+    source, result = made.ends(operator, wide=True)
+    kind = made.tensor(operator.output).dtype
+    width = kind.itemsize  # of a channel, in bytes
     sides = made.constant(operator, 1, np.int32).reshape(-1)
-    before, after = (_three(made, operator.inputs[0], sides[at::2]) for at in range(2))
-    fill = (
-        int(made.constant(operator, 2).reshape(-1)[0])
-        if made.has(operator, 2)
-        else made.grid(operator.output).zero_point
-    )
+    before, after = (_three(made, operator.inputs[0], sides[at::2], width) for at in range(2))
+    given = made.constant(operator, 2, kind).reshape(-1)[0] if made.has(operator, 2) else None
+    fill = made.grid(operator.output).zero_point if given is None else int(given)
+    if made.tensor(operator.inputs[0]).dtype != kind or (width > 1 and fill not in (0, -1)):  # bytes that are alike
+        raise made.wrong(f"pads {kind.name} with {fill}, or another type")
     size, whole = made.maps[source][:3], made.maps[result][:3]
     ends = zip(before, size, after, whole, strict=True)
     if any(first < 0 or last < 0 or first + inner + last != outer for first, inner, last, outer in ends):

@@ -149,6 +149,12 @@ class Program:
     output_grids: Sequence[Affine]
     loops: Sequence[Loop] = ()
     states: Sequence[State] = ()
+    wide: frozenset[int] = frozenset()
+    """Those of its inputs and outputs that are int16."""
+
+    def kind(self, index: int) -> str:
+        """Return the C type of an input's or an output's numbers, but for tokens."""
+        return "int16_t" if index in self.wide else "int8_t"
 
     @property
     def kept(self) -> frozenset[int]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from fedprune.export.c99 import halves
 from fedprune.export.c99.arithmetic import BINARY
 from fedprune.export.c99.checks import check_covered, check_types
 from fedprune.export.c99.folding import folds
@@ -14,12 +15,13 @@ from fedprune.export.c99.parts import filled, put, taken
 from fedprune.export.c99.placing import PLACES
 from fedprune.export.c99.program import Loop, Program
 from fedprune.export.c99.reductions import REDUCTIONS
+from fedprune.export.c99.remembering import lstm, svdf
 from fedprune.export.c99.resizing import RESIZES
-from fedprune.export.c99.softmax import softmax
+from fedprune.export.c99.softmax import softmax, softmax16
 from fedprune.export.c99.states import STATES
 from fedprune.export.c99.transposed import transposed
 from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
-from fedprune.export.c99.wide import curve, on_int16, product
+from fedprune.export.c99.wide import curve, on_int16
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
 from fedprune.export.litert.loops import Flat, flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
@@ -59,10 +61,20 @@ RULES: dict[str, Rule] = {
     "SLICE": taken(MOVES["SLICE"]),
     "DYNAMIC_UPDATE_SLICE": put,
     "FILL": filled,
+    "SVDF": svdf,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm,
 }
-RULES = RULES | {
-    name: on_int16(RULES[name], rule) for name, rule in (("CONV_2D", product), ("LOGISTIC", curve), ("TANH", curve))
+_ON_INT16: dict[str, Rule] = {
+    "CONV_2D": halves.conv,
+    "DEPTHWISE_CONV_2D": halves.depthwise,
+    "FULLY_CONNECTED": halves.fully_connected,
+    "MAX_POOL_2D": halves.pool("max"),
+    "AVERAGE_POOL_2D": halves.pool("average"),
+    "SOFTMAX": softmax16,
+    "LOGISTIC": curve,
+    "TANH": curve,
 }
+RULES = RULES | {name: on_int16(RULES[name], rule) for name, rule in _ON_INT16.items()}
 
 
 def lower(model: bytes) -> Program:
@@ -81,7 +93,7 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
     check_types(file)
     check_covered(file, rules)
     tokens = [made.tensor(index).dtype == np.int32 for index in file.inputs]
-    sources = [made.map(index, wide=counts) for index, counts in zip(file.inputs, tokens, strict=True)]
+    sources = [made.map(index, wide=True) for index in file.inputs]
     turns = {at: each.turns for each in whole.repeats for at in range(each.first, each.last + 1)}
     starts = []  # the first layer of each operator
     for position, operator in enumerate(file.operators):
@@ -94,7 +106,7 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
         if folds(made, operator):
             continue
         rules[name](made, operator)
-    results = [made.map(index) for index in file.outputs]
+    results = [made.map(index, wide=made.wide(index)) for index in file.outputs]
     if not made.layers:
         raise ModelError("the model computes nothing: its output is its input")
     if (rows := sum(made.maps[layer.output].height for layer in made.layers)) > _MOST_ROWS:
@@ -104,4 +116,6 @@ def _lower(whole: Flat, rules: Mapping[str, Rule]) -> Program:
     starts.append(len(made.layers))
     loops = [Loop(starts[each.first], starts[each.last + 1] - 1, each.turns) for each in whole.repeats]
     loops = [each for each in loops if each.first <= each.last]
-    return Program(made.maps, made.layers, sources, results, taken, given, loops, [*made.states.values()])
+    ends = zip((*sources, *results), (*file.inputs, *file.outputs), strict=True)
+    wide = frozenset(at for at, index in ends if made.tensor(index).dtype == np.int16)
+    return Program(made.maps, made.layers, sources, results, taken, given, loops, [*made.states.values()], wide)

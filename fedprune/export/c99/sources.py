@@ -41,6 +41,7 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
     names = text.kernels()
+    start = plan.offsets[program.maps[program.outputs[0]].storage]
     body = _SOURCE.format(
         steps=len(program.layers),
         options="\n".join(options(program)),
@@ -51,7 +52,8 @@ def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str 
         finals="\n".join(_runs(program, plan)),
         ends="\n".join([*accessors(program, plan.offsets), *text.states()]),
         begin="  if (!begun) model_reset();\n" if program.states else "",
-        output=plan.offsets[program.maps[program.outputs[0]].storage],
+        kind=program.kind(first := program.outputs[0]),
+        output=f"(const void *)(arena + {start})" if first in program.wide else f"arena + {start}",
     )
     code_bytes = code_bytes_predicted(names, len(plan.streams), len(program.loops))
     header = header_of(program, arena_bytes, extra)
@@ -198,7 +200,8 @@ _ORDER = (
     "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
     "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",
     "avg_pool", "mean", "lookup", "rescale", "rsqrt", "l2_norm", "matmul", "place", "softmax", "log_softmax", "move",
-    "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "wide", "curve", "copy",
+    "pick", "gather", "reduce", "bilinear", *(f"wide_{kind}" for kind in _KINDS), "filter16", "wide",
+    "conv16", "pool16", "softmax16", "curved", "curve", "copy", "svdf", "lstm",
 )  # fmt: skip
 
 _SOURCE = """\
@@ -227,9 +230,9 @@ static const struct step steps[STEPS] = {{
 
 {ends}
 
-const int8_t *model_run(void) {{
+const {kind} *model_run(void) {{
 {begin}  for (unsigned i = 0; i < STEPS; ++i) made[i] = 0;
 {finals}
-  return arena + {output};
+  return {output};
 }}
 """

@@ -33,19 +33,26 @@ def product(made: Lowering, operator: FileOperator) -> None:
         raise made.wrong(f"has weights of shape {weight.shape}; on int16 a single position is covered")
     if made.tensor(operator.inputs[0]).dtype != np.int16:
         raise made.wrong("makes int16 of another type")
-    levels, scales = weight.reshape(len(weight), -1), made.tensor(operator.inputs[1]).scales
-    if scales is None or len(scales) not in (1, len(levels)) or made.tensor(operator.inputs[1]).zero_point != 0:
-        raise made.wrong("has weights without a scale for each filter and zero points of 0")
-    source_scale, result_scale = made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale
+    levels = weight.reshape(len(weight), -1)
     low, high = made.clipping(operator)
     fields: Fields = {
         "in": At(source), "out": At(result), "low": low, "high": high,
-        "filters": Structs("wide_filter", [
-            _filter(made, int(bias), source_scale * float(scale) / result_scale)
-            for bias, scale in zip(_biases(made, operator, len(levels)), np.resize(scales, len(levels)), strict=True)
-        ]),
+        "filters": Structs("wide_filter", wide_filters(made, operator, len(levels))),
     }  # fmt: skip
-    made.emit(Layer("wide", (source,), result, fields, ALL_ROWS, 0, Filters(levels)))
+    made.emit(Layer("wide", (source,), result, fields, ALL_ROWS, 0, Filters(levels), helpers=("filter16",)))
+
+
+def wide_filters(made: Lowering, operator: FileOperator, count: int) -> list[dict[str, Any]]:
+    """Return the bias and the factor of each of ``count`` filters of an operator with weights, on int16."""
+    weight = made.tensor(operator.inputs[1])
+    if weight.scales is None or len(weight.scales) not in (1, count) or weight.zero_point != 0:
+        raise made.wrong("has weights without a scale for each filter and zero points of 0")
+    source, result = made.grid(operator.inputs[0]).scale, made.grid(operator.output).scale
+    scales = np.resize(np.asarray(weight.scales, np.float64), count)
+    return [
+        _filter(made, int(bias), source * float(scale) / result)
+        for bias, scale in zip(_biases(made, operator, count), scales, strict=True)
+    ]
 
 
 def _biases(made: Lowering, operator: FileOperator, count: int) -> Tensor:
@@ -76,10 +83,10 @@ def curve(made: Lowering, operator: FileOperator) -> None:
     if not 0 < multiplier < 2**15:
         raise made.wrong(f"has an input of scale {grids[0].scale}")
     fields: Fields = {
-        "in": At(source), "out": At(result), "points": Array("uint16_t", _points()), "multiplier": multiplier,
+        "in": At(source), "out": At(result), "points": Array("uint16_t", points()), "multiplier": multiplier,
         "right": right, "bits": 8 if operator_name(operator) == "TANH" else 9,
     }  # fmt: skip
-    made.emit(Layer("curve", (source,), result, fields, SAME_ROWS, in_place=True))
+    made.emit(Layer("curve", (source,), result, fields, SAME_ROWS, in_place=True, helpers=("curved",)))
 
 
 def _units(scale: float) -> tuple[int, int]:
@@ -94,8 +101,8 @@ def _units(scale: float) -> tuple[int, int]:
 
 
 @cache
-def _points() -> tuple[int, ...]:
-    """The points of the reference kernels' sigmoid, 2^16 times, by running them: they are rounded in no plain way."""
+def points() -> tuple[int, ...]:
+    """Return the points of the reference kernels' sigmoid, 2^16 times, by running them: no plain rule rounds so."""
     kinds = FileTensor((1, 1, 1, _POINTS + 1), np.dtype(np.int16), None, np.array([1 / 6144], np.float32))
     ends = [kinds, FileTensor(kinds.shape, kinds.dtype, None, np.array([_ONE], np.float32))]
     from ai_edge_litert.schema_py_generated import BuiltinOperator

@@ -20,11 +20,12 @@ def _padding(made: Lowering, options: Any, size: int, result: int, kernel: int, 
     return made.within("padding", max((result - 1) * stride + reach - size, 0) // 2 if same else 0, 255)
 
 
-def _window(
+def windowed(
     made: Lowering, operator: FileOperator, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)
 ) -> tuple[dict[str, int], Rows]:
+    """Return the fields of a kernel's window, and the rows that it reads, whatever the type of the maps."""
     options = made.options(operator)
-    source, result = (made.maps[each] for each in made.ends(operator))
+    source, result = (made.maps[each] for each in made.ends(operator, wide=True))
     shapes = [made.tensor(index).shape for index in (operator.inputs[0], operator.output)]
     if any(len(shape) != 4 or shape[0] != 1 for shape in shapes):
         raise made.wrong(f"works on shapes {shapes}; four axes and a batch of one will do")
@@ -102,7 +103,7 @@ def conv(made: Lowering, operator: FileOperator) -> None:
     if len(weight) % groups:
         raise made.wrong(f"has {len(weight)} filters in {groups} groups")
     dilation = (int(options.dilationHFactor), int(options.dilationWFactor))
-    window, rows = _window(made, operator, weight.shape[1:3], dilation)
+    window, rows = windowed(made, operator, weight.shape[1:3], dilation)
     window |= {"dilation_y": made.within("dilation", dilation[0], 255)}
     window |= {"dilation_x": made.within("dilation", dilation[1], 255)}
     if made.maps[source][:2] == made.maps[result][:2] == (1, 1) and weight.shape[1:3] == (1, 1) and groups == 1:
@@ -169,7 +170,7 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
     channels = made.maps[source].channels
     levels = np.moveaxis(weight[0], -1, 0).reshape(weight.shape[3], -1)  # (channels, taps)
     dilation = (int(options.dilationHFactor), int(options.dilationWFactor))
-    window, rows = _window(made, operator, weight.shape[1:3], dilation)
+    window, rows = windowed(made, operator, weight.shape[1:3], dilation)
     window |= {"dilation_y": made.within("dilation", dilation[0], 255)}
     window |= {"dilation_x": made.within("dilation", dilation[1], 255)}
     zero = made.grid(operator.inputs[0]).zero_point
@@ -213,7 +214,7 @@ def pool(kernel: str) -> Rule:
 
     def rule(made: Lowering, operator: FileOperator) -> None:
         options = made.options(operator)
-        window, rows = _window(made, operator, (int(options.filterHeight), int(options.filterWidth)))
+        window, rows = windowed(made, operator, (int(options.filterHeight), int(options.filterWidth)))
         source, result = made.ends(operator)
         alike = made.maps[source].channels == made.maps[result].channels
         if not alike or made.grid(operator.inputs[0]) != made.grid(operator.output):

@@ -73,6 +73,8 @@ def expected(model: bytes, inputs: Tensor) -> tuple[Tensor | None, str]:
 
     Those are TensorFlow Lite Micro's; where that is not here, or lacks an operator, those of LiteRT's reference
     kernels; and None of a model with an inverse root of 16 bits, of which LiteRT's last step is another.
+
+    Raises ``RuntimeError`` where neither runs the model.
     """
     try:
         return tflm.levels(model, inputs), "TensorFlow Lite Micro"
@@ -82,7 +84,10 @@ def expected(model: bytes, inputs: Tensor) -> tuple[Tensor | None, str]:
         for operator in graph.operators:
             if operator_name(operator) == "RSQRT" and graph.tensors[operator.output].dtype == np.int16:
                 return None, ""
-    return litert.reference(model, inputs), "LiteRT"
+    try:
+        return litert.reference(model, inputs), "LiteRT"
+    except ValueError as error:  # as of a version of an operator that it does not know
+        raise RuntimeError(str(error)) from error
 
 
 _OTHERWISE = ("FULLY_CONNECTED", "LOGISTIC", "RELU6")

@@ -45,7 +45,9 @@ def brought(content: bytes, data: Path | None = None) -> Brought:
     alone = single(file)
     own = [file.tensors[index].dtype.name for index in (*file.inputs, *file.outputs)]
     if changed := sorted({given for given, kept in zip((*inputs, *outputs), own, strict=True) if given != kept}):
-        said.append(f"the model inside takes and gives int8; model.h has functions from and to {' and '.join(changed)}")
+        kinds = " and ".join(sorted({*own} & {"int8", "int16"}, reverse=True))
+        words = " and ".join(changed)
+        said.append(f"the model inside takes and gives {kinds}; model.h has functions from and to {words}")
     if alone is not file:
         count = file.tensors[file.inputs[0]].shape[0]
         said.append(f"the file's batch of {count} is fixed to one: each run takes one example")
@@ -58,34 +60,44 @@ def brought(content: bytes, data: Path | None = None) -> Brought:
 
 def helpers(found: Brought) -> str:
     """Return C for the end of a header: from the file's own numbers to those inside, and back."""
-    taken, given = ({*types} & {"float32", "uint8"} for types in (found.inputs, found.outputs))
-    parts = [_FROM[name] for name in sorted(taken)] + [_TO[name] for name in sorted(given)]
+    file = found.file
+    taken, given = (
+        {(theirs, file.tensors[index].dtype.name) for theirs, index in zip(types, ends, strict=True)}
+        for types, ends in ((found.inputs, file.inputs), (found.outputs, file.outputs))
+    )
+    parts = [_FROM[kinds] for kinds in sorted(taken & _FROM.keys())] + [
+        _TO[kinds] for kinds in sorted(given & _TO.keys())
+    ]
     return "\n".join(["\n/* The ends of the file that this was made of. */", *parts, ""]) if parts else ""
 
 
-_FROM = {
-    "float32": """\
-/* A real number as an input takes it: model_from_float(value, MODEL_INPUT_SCALE, MODEL_INPUT_ZERO_POINT). */
-static inline int8_t model_from_float(float value, float scale, int zero_point)
-{
+_INTO = """\
+/* A real number as an input takes it: model{name}_from_float(value, MODEL_INPUT_SCALE, MODEL_INPUT_ZERO_POINT). */
+static inline int{bits}_t model{name}_from_float(float value, float scale, int zero_point)
+{{
     float steps = value / scale;
     int whole = steps > -65536.0f ? (int)(steps < 65536.0f ? steps : 65536.0f) : -65536;
     steps -= (float)whole;
     whole += zero_point + (steps >= 0.5f) - (steps <= -0.5f);
-    return (int8_t)(whole < -128 ? -128 : whole > 127 ? 127 : whole);
-}""",
-    "uint8": """\
+    return (int{bits}_t)(whole < {low} ? {low} : whole > {high} ? {high} : whole);
+}}"""
+_OUT_OF = """\
+/* The real number of a score: model{name}_to_float(score, MODEL_OUTPUT_SCALE, MODEL_OUTPUT_ZERO_POINT). */
+static inline float model{name}_to_float(int{bits}_t score, float scale, int zero_point)
+{{
+    return scale * (float)(score - zero_point);
+}}"""
+_FROM = {
+    ("float32", "int8"): _INTO.format(name="", bits=8, low=-128, high=127),
+    ("float32", "int16"): _INTO.format(name="_int16", bits=16, low=-32768, high=32767),
+    ("uint8", "int8"): """\
 /* A byte as an input takes it. */
 static inline int8_t model_from_uint8(uint8_t value) { return (int8_t)((int)value - 128); }""",
 }
 _TO = {
-    "float32": """\
-/* The real number of a score: model_to_float(score, MODEL_OUTPUT_SCALE, MODEL_OUTPUT_ZERO_POINT). */
-static inline float model_to_float(int8_t score, float scale, int zero_point)
-{
-    return scale * (float)(score - zero_point);
-}""",
-    "uint8": """\
+    ("float32", "int8"): _OUT_OF.format(name="", bits=8),
+    ("float32", "int16"): _OUT_OF.format(name="_int16", bits=16),
+    ("uint8", "int8"): """\
 /* A score as a byte. */
 static inline uint8_t model_to_uint8(int8_t score) { return (uint8_t)(score + 128); }""",
 }

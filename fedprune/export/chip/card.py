@@ -162,7 +162,8 @@ def _port(port: Port) -> dict[str, Any]:
         return {"shape": list(port.shape), "dtype": "int32", "vocabulary": port.vocabulary}
     if port.grid is None:
         return {"shape": list(port.shape), "dtype": "float32"}
-    return {"shape": list(port.shape), "dtype": "int8", "scale": port.grid.scale, "zero_point": port.grid.zero_point}
+    dtype = "int16" if port.wide else "int8"
+    return {"shape": list(port.shape), "dtype": dtype, "scale": port.grid.scale, "zero_point": port.grid.zero_point}
 
 
 def _numbers(port: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """Channels of an int8 file that no input moves, or that nobody reads, removed bit for bit."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,17 +9,13 @@ from numpy.typing import NDArray
 
 from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.numbers import clipping, factor, scaled
-from fedprune.export.litert import Affine
+from fedprune.export.chip.channels import PASSING, added, constants, grid, kind_of
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import operator_name
 from fedprune.types import Tensor
 
-_CURVES = ("RELU", "RELU6", "RELU_N1_TO_1", "LEAKY_RELU", "LOGISTIC", "TANH", "HARD_SWISH", "ELU", "GELU", "ABS")
-_POOLS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
-_WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
-_PASSING = ("depthwise", "curve", "pool", "pad", "mean")
-"""Each channel by itself."""
 _LOW, _HIGH = -128, 127
+_MOST_CHANNELS = 2**21  # of all maps, so that what is known of each takes little memory
 Mask = NDArray[np.bool_]
 
 
@@ -43,16 +39,20 @@ def compacted(file: File) -> Compacted:
     What a constant channel adds to the next layer goes into that one's biases. The bits are those of TensorFlow Lite
     Micro. A file in which nothing is to be removed is returned as it is.
     """
-    if file.subgraphs or len({index for operator in file.operators for index in operator.outputs}) < sum(
-        len(operator.outputs) for operator in file.operators
-    ):
+    made = [index for operator in file.operators for index in operator.outputs]
+    channels = sum(size for index in (*made, *file.inputs) for size in file.tensors[index].shape[-1:])
+    if file.subgraphs or len({*made}) < len(made) or channels > _MOST_CHANNELS:
         return Compacted(file, 0)
     found = _Compacting(file)
-    removed = sum(int((~kept).sum()) for index, kept in found.kept.items() if index in found.layers)
+    if not found.constant and all(kept.all() for index, kept in found.kept.items() if index in found.layers):
+        return Compacted(file, 0)
     try:
-        return Compacted(found.done(), removed) if removed else Compacted(file, 0)
+        done = found.done()
     except OverflowError:  # of a bias
         return Compacted(file, 0)
+    there = {operator.output for operator in done.operators}
+    layers = ((index in there, found.kept[index]) for index in found.layers)
+    return Compacted(done, sum(int((~kept).sum()) if stays else len(kept) for stays, kept in layers))
 
 
 class _Compacting:
@@ -62,74 +62,10 @@ class _Compacting:
         self.layers = {
             operator.output for operator in file.operators if operator_name(operator) in ("CONV_2D", "FULLY_CONNECTED")
         }
-        self.kinds = [self._kind(operator) for operator in file.operators]
+        self.kinds = [kind_of(self.file, operator) for operator in file.operators]
         self.ranges = self._ranges()
         self.kept = self._kept()
-
-    def _kind(self, operator: FileOperator) -> str:
-        """What a channel goes through: ``weights``, ``depthwise``, ``flat``, one of `_PASSING`; "" for others."""
-        name, tensors = operator_name(operator), self.file.tensors
-        if min(operator.inputs[:2], default=-1) < 0:
-            return ""
-        ends = [tensors[index] for index in (*operator.inputs[:1], *operator.outputs) if index >= 0]
-        if len(ends) != 2 or any(
-            each.dtype != np.int8 or each.data is not None or each.scales is None for each in ends
-        ):
-            return ""
-        source, result = ends
-        if min(len(source.shape), len(result.shape)) < 2 or _grid(source).scale <= 0 or _grid(result).scale <= 0:
-            return ""
-        if name in _CURVES and len(operator.inputs) == 1 and source.shape == result.shape:
-            return "curve"
-        same = source.shape[-1] == result.shape[-1]
-        if name in _POOLS and same and len(source.shape) == 4 and _grid(source) == _grid(result):
-            return "pool"
-        if name == "PAD" and same and len(operator.inputs) == 2 and _grid(source) == _grid(result):
-            sides = self.file.tensors[operator.inputs[1]].data
-            return "pad" if sides is not None and not sides.reshape(-1)[-2:].any() else ""
-        if name == "MEAN" and same and len(source.shape) == 4 and len(operator.inputs) == 2:
-            axes = self.file.tensors[operator.inputs[1]].data
-            return "mean" if axes is not None and {*(axes.reshape(-1) % 4).tolist()} == {1, 2} else ""
-        if name == "RESHAPE" and len(source.shape) == 4 and result.shape == (1, int(np.prod(source.shape))):
-            return "flat"
-        if name not in _WEIGHTED or not self._is_sound(operator, name, source, result):
-            return ""
-        return "depthwise" if name == "DEPTHWISE_CONV_2D" else "weights"
-
-    def _is_sound(self, operator: FileOperator, name: str, source: FileTensor, result: FileTensor) -> bool:
-        weight = self.file.tensors[operator.inputs[1]] if len(operator.inputs) > 1 else None
-        bias = self.file.tensors[operator.inputs[2]] if _has_bias(operator) else None
-        if (
-            weight is None
-            or weight.data is None
-            or weight.dtype != np.int8
-            or weight.scales is None
-            or weight.zero_point
-        ):
-            return False
-        if bias is not None and (bias.data is None or bias.dtype != np.int32):
-            return False
-        if weight.sparsity is not None or operator.options is None or operator.options.fusedActivationFunction > 3:
-            return False
-        axes = 2 if name == "FULLY_CONNECTED" else 4
-        if len(weight.shape) != axes or len(source.shape) < 2 or (axes == 4 and len(source.shape) != 4):
-            return False
-        by_channel = name == "DEPTHWISE_CONV_2D"
-        count = weight.shape[3 if by_channel else 0]
-        reads = weight.shape[-1] == source.shape[-1] and (weight.shape[0] == 1 or not by_channel)
-        return reads and result.shape[-1] == count and len(weight.scales) in (1, count)
-
-    def _constants(self, operator: FileOperator) -> tuple[Tensor, Tensor]:
-        """The weights (filters, taps, channels), and the biases, in int64."""
-        data, name = self.file.tensors[operator.inputs[1]].data, operator_name(operator)
-        assert data is not None
-        weight = data.astype(np.int64)
-        if name == "DEPTHWISE_CONV_2D":
-            weight = np.moveaxis(weight[0], -1, 0).reshape(weight.shape[-1], -1, 1)
-        else:
-            weight = weight.reshape(weight.shape[0], -1, weight.shape[-1])
-        bias = self.file.tensors[operator.inputs[2]].data if _has_bias(operator) else None
-        return weight, np.zeros(len(weight), np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
+        self.constant = self._constant()
 
     def _range(self, index: int) -> _Range:
         shape = self.file.tensors[index].shape
@@ -144,7 +80,9 @@ class _Compacting:
                 found[index] = self._range(index)
             if source is None or not kind:
                 continue
-            if kind == "curve":
+            if kind == "add":
+                found[operator.output] = self._added(operator, source, found[operator.inputs[1]])
+            elif kind == "curve":
                 found[operator.output] = self._curved(operator, source)
             elif kind == "pool":
                 low, high = self._clips(operator)
@@ -159,8 +97,11 @@ class _Compacting:
                 found[operator.output] = self._weighted(operator, source)
         return found
 
+    def _added(self, operator: FileOperator, first: _Range, second: _Range) -> _Range:
+        return _Range(*(added(self.file, operator, *each) for each in zip(first, second, strict=True)))
+
     def _clips(self, operator: FileOperator) -> tuple[int, int]:
-        return clipping(operator.options.fusedActivationFunction, _grid(self.file.tensors[operator.output]))
+        return clipping(operator.options.fusedActivationFunction, grid(self.file.tensors[operator.output]))
 
     def _curved(self, operator: FileOperator, source: _Range) -> _Range:
         try:
@@ -172,8 +113,8 @@ class _Compacting:
 
     def _weighted(self, operator: FileOperator, source: _Range) -> _Range:
         tensors = self.file.tensors
-        weight, bias = self._constants(operator)
-        before, after = (_grid(tensors[index]) for index in (operator.inputs[0], operator.output))
+        weight, bias = constants(self.file, operator)
+        before, after = (grid(tensors[index]) for index in (operator.inputs[0], operator.output))
         low, high = (each.astype(np.int64) - before.zero_point for each in source)
         if self._pads(operator):
             low, high = np.minimum(low, 0), np.maximum(high, 0)
@@ -202,7 +143,7 @@ class _Compacting:
         """Channels of the input whose share is the same in every sum."""
         low, high = self.ranges[operator.inputs[0]]
         constant: Mask = low == high
-        if self._pads(operator) and self._constants(operator)[0].shape[1] > 1:
+        if self._pads(operator) and constants(self.file, operator)[0].shape[1] > 1:
             constant = constant & (low == self.file.tensors[operator.inputs[0]].zero_point)
         return constant
 
@@ -211,35 +152,41 @@ class _Compacting:
         needed: dict[int, Mask] = {index: np.zeros(len(each.low), bool) for index, each in self.ranges.items()}
         for index in {*self.file.outputs, *self.file.inputs} & needed.keys():
             needed[index][:] = True
-        for operator, kind in reversed([*zip(self.file.operators, self.kinds, strict=True)]):
-            for index in operator.inputs if not kind else ():
-                if index in needed:
-                    needed[index][:] = True
-            for index in operator.outputs if not kind else ():
-                needed[index][:] = True
-            if not kind:
-                continue
-            own, source = needed[operator.output], operator.inputs[0]
-            if not own.any():
-                own[0] = True
-            if kind == "weights":
-                weight = self._constants(operator)[0][own]
-                needed[source] |= weight.any(axis=(0, 1)) & ~self._foldable(operator)
-            elif kind == "flat":
-                needed[source] |= own.reshape(-1, len(needed[source])).any(0)
-            else:
-                needed[source] |= own
-            if not needed[source].any():
-                needed[source][0] = True
-        for operator, kind in zip(self.file.operators, self.kinds, strict=True):
-            if kind in _PASSING:
-                needed[operator.output] = needed[operator.inputs[0]]
-            elif kind == "flat":
-                whole = needed[operator.output]
-                needed[operator.output] = np.tile(
-                    needed[operator.inputs[0]], len(whole) // len(needed[operator.inputs[0]])
-                )
+        both = [*zip(self.file.operators, self.kinds, strict=True)]
+        count = -1
+        while count < (count := sum(int(each.sum()) for each in needed.values())):  # until none asks for more
+            for operator, kind in reversed(both):
+                self._ask(operator, kind, needed)
+            for operator, kind in both:
+                alike = operator.inputs if kind == "add" else operator.inputs[:1] if kind in PASSING else ()
+                for index in alike:
+                    needed[operator.output] |= needed[index]
+                if kind == "flat":
+                    whole, part = needed[operator.output], needed[operator.inputs[0]]
+                    needed[operator.output] = np.tile(part, len(whole) // len(part))
         return needed
+
+    def _ask(self, operator: FileOperator, kind: str, needed: dict[int, Mask]) -> None:
+        """Add the channels that an operator reads for those of its output that have to stay."""
+        if not kind:
+            for index in {*operator.inputs, *operator.outputs} & needed.keys():
+                needed[index][:] = True
+            return
+        own, source = needed[operator.output], operator.inputs[0]
+        if not own.any():
+            own[0] = True
+        if kind == "weights":
+            weight = constants(self.file, operator)[0][own]
+            needed[source] |= weight.any(axis=(0, 1)) & ~self._foldable(operator)
+        elif kind == "flat":
+            needed[source] |= own.reshape(-1, len(needed[source])).any(0)
+        elif kind == "add":
+            for index in operator.inputs:
+                needed[index] |= own
+        else:
+            needed[source] |= own
+        if not needed[source].any():
+            needed[source][0] = True
 
     def done(self) -> File:
         operators = list[FileOperator]()
@@ -250,12 +197,34 @@ class _Compacting:
                 shape = np.array([1, int(self.kept[operator.output].sum())], np.int32)
                 at = self._add(FileTensor(shape.shape, shape.dtype, shape))
                 operator = replace(operator, inputs=(operator.inputs[0], at), options=None, options_type=0)
+            elif kind == "add":
+                operator = self._with_constant(operator)
             operators.append(operator)
         for index, kept in self.kept.items():
             tensor = self.tensors[index]
             if not kept.all():
                 self.tensors[index] = replace(tensor, shape=(*tensor.shape[:-1], int(kept.sum())))
-        return replace(self.file, tensors=self.tensors, operators=operators)
+        return replace(self.file, tensors=self.tensors, operators=_read(operators, self.file.outputs))
+
+    def _with_constant(self, operator: FileOperator) -> FileOperator:
+        """A sum whose one operand is the same for every input, with that as a constant."""
+        place = self.constant.get(operator.output)
+        if place is None:
+            return operator
+        old, kept = self.file.tensors[index := operator.inputs[place]], self.kept[operator.inputs[place]]
+        data = self.ranges[index].low[kept].astype(np.int8).reshape(*[1] * (len(old.shape) - 1), -1)
+        at = self._add(replace(old, shape=data.shape, data=data))
+        return replace(operator, inputs=(at, operator.inputs[1]) if place == 0 else (operator.inputs[0], at))
+
+    def _constant(self) -> dict[int, int]:
+        """For sums with one operand that is the same for every input: which it is."""
+        found = dict[int, int]()
+        for operator, kind in zip(self.file.operators, self.kinds, strict=True):
+            if kind == "add":
+                same = [bool((low == high).all()) for low, high in (self.ranges[index] for index in operator.inputs)]
+                if same.count(True) == 1:
+                    found[operator.output] = same.index(True)
+        return found
 
     def _add(self, tensor: FileTensor) -> int:
         self.tensors.append(tensor)
@@ -265,7 +234,7 @@ class _Compacting:
         if source.all() and own.all():
             return operator
         name, old = operator_name(operator), self.file.tensors[operator.inputs[1]]
-        weight, bias = self._constants(operator)
+        weight, bias = constants(self.file, operator)
         values = self.ranges[operator.inputs[0]].low - self.file.tensors[operator.inputs[0]].zero_point
         assert old.data is not None
         assert old.scales is not None
@@ -279,15 +248,16 @@ class _Compacting:
             raise OverflowError
         scales = old.scales if len(old.scales) == 1 else old.scales[own]
         made = self._add(replace(old, shape=data.shape, data=data, scales=scales))
-        steps = (np.float32(_grid(self.file.tensors[operator.inputs[0]]).scale) * scales).astype(np.float32)
+        steps = (np.float32(grid(self.file.tensors[operator.inputs[0]]).scale) * scales).astype(np.float32)
         stored = FileTensor((int(own.sum()),), np.dtype(np.int32), bias[own].astype(np.int32), steps)
         return replace(operator, inputs=(operator.inputs[0], made, self._add(stored)))
 
 
-def _has_bias(operator: FileOperator) -> bool:
-    return len(operator.inputs) > 2 and operator.inputs[2] >= 0
-
-
-def _grid(tensor: FileTensor) -> Affine:
-    assert tensor.scales is not None
-    return Affine(float(tensor.scales[0]), tensor.zero_point)
+def _read(operators: Sequence[FileOperator], outputs: Sequence[int]) -> list[FileOperator]:
+    """The operators whose outputs somebody reads, and those that have none."""
+    wanted, found = {*outputs}, list[FileOperator]()
+    for operator in reversed(operators):
+        if not operator.outputs or not wanted.isdisjoint(operator.outputs):
+            wanted.update(operator.inputs)
+            found.append(operator)
+    return found[::-1]

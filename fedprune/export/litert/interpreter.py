@@ -1,6 +1,7 @@
 """Running a .tflite file on this machine, and what it says of its input and output."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,14 @@ from fedprune.types import FloatTensor, Tensor
 
 
 class Port(NamedTuple):
-    """The input or the output of a model: its shape, channels last, and its int8 grid (None for others)."""
+    """The input or the output of a model: its shape, channels last, and its grid (None for floats and tokens)."""
 
     shape: tuple[int, ...]
     grid: Affine | None
     vocabulary: int = 0
     """How many tokens there are, int32 from 0 on, where a file takes them; else 0."""
+    wide: bool = False
+    """Whether the numbers on the grid are int16."""
 
 
 class Ports(NamedTuple):
@@ -85,7 +88,7 @@ def reference_here(model: bytes, inputs: Tensor) -> Tensor:
         for source, values in zip(sources, parts(file, row), strict=True):
             running.set_tensor(source["index"], values)
         running.invoke()
-        outputs.append(np.concatenate([running.get_tensor(each["index"]).reshape(-1) for each in results]))
+        outputs.append(joined([running.get_tensor(each["index"]) for each in results]))
     return np.stack(outputs)
 
 
@@ -100,10 +103,16 @@ def parts(file: File, row: Tensor) -> list[Tensor]:
     return found
 
 
+def joined(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the values of all outputs, one behind the other; their bytes where types differ."""
+    alike = len({each.dtype for each in outputs}) == 1
+    return np.concatenate([each.reshape(-1) if alike else each.reshape(-1).view(np.int8) for each in outputs])
+
+
 def rows(file: File, count: int = 1, seed: int = 0) -> Tensor:
     """Return inputs as a model takes them, a row for each run: noise first, then the extremes, then more noise.
 
-    A row is int32 tokens where these are the only input, else the bytes of all inputs one after the other.
+    A row is a single input's values, else the bytes of all inputs one after the other.
     """
     taken = all_ports(file)[0]
     types = [file.tensors[index].dtype for index in file.inputs]
@@ -164,14 +173,17 @@ def noise(port: Port, seed: int = 0) -> Tensor:
 
 
 def _limits(port: Port) -> tuple[int, int, type[np.signedinteger[Any]]]:
-    return (0, port.vocabulary, np.int32) if port.vocabulary else (-128, 128, np.int8)
+    if port.vocabulary:
+        return 0, port.vocabulary, np.int32
+    return (-(2**15), 2**15, np.int16) if port.wide else (-128, 128, np.int8)
 
 
 def port(tensor: FileTensor) -> Port:
-    """Return the shape and grid of a tensor; no grid for one that is not int8."""
-    if tensor.scales is None or tensor.dtype != np.int8:
+    """Return the shape and grid of a tensor; no grid for one that is neither int8 nor int16."""
+    if tensor.scales is None or tensor.dtype not in (np.int8, np.int16):
         return Port(tensor.shape, None)
-    return Port(tensor.shape, Affine(float(tensor.scales[0]), tensor.zero_point))
+    grid = Affine(float(tensor.scales[0]), tensor.zero_point)
+    return Port(tensor.shape, grid, wide=bool(tensor.dtype == np.int16))
 
 
 def arrange(inputs: Tensor, port: Port) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.export import apart
-from fedprune.export.litert import Affine, Port, arrange, parts, results, rows
+from fedprune.export.litert import Affine, Port, arrange, joined, parts, results, rows
 from fedprune.export.litert.reader import read
 from fedprune.export.stderr import caught
 from fedprune.types import FloatTensor, Tensor
@@ -84,8 +84,7 @@ def levels_here(model: bytes, inputs: Tensor) -> Tensor:
         for place, values in enumerate(parts(file, row)):
             interpreter.set_input(values, place)
         interpreter.invoke()
-        found = [interpreter.get_output(place).reshape(-1) for place in range(len(file.outputs))]
-        outputs.append(np.concatenate(found))
+        outputs.append(joined([interpreter.get_output(place) for place in range(len(file.outputs))]))
     return np.stack(outputs)
 
 

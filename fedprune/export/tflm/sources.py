@@ -60,7 +60,9 @@ def sources(
     names = ",\n    ".join(map(_string, labels))
     source_text = _SOURCE.format(bytes=_rows(model), values="".join(values), labels=names)
     declared = "".join(f"extern const float model_input_{name}[MODEL_INPUT_MEANS];\n" for name in constants)
-    said = _QUANTITIES if source.grid else _TOKENS
+    types = ["int16" if port.wide else "int8" for port in ports]
+    most = 2**15 if source.wide else 2**7
+    said = (_QUANTITIES if source.grid else _TOKENS).format(*types, -most, most - 1)
     return Sources(_HEADER.format(input=said, macros=defined, declared=declared), source_text)
 
 
@@ -74,7 +76,7 @@ def _quantities(source: Port, grid: Affine, means: int, stds: int) -> dict[str, 
         "MODEL_INPUT_HEIGHT": height,
         "MODEL_INPUT_WIDTH": width,
         "MODEL_INPUT_CHANNELS": channels,
-        "MODEL_INPUT_BYTES": elements,
+        "MODEL_INPUT_BYTES": elements << source.wide,
         "MODEL_INPUT_MEANS": means,
         **_grid("MODEL_INPUT", grid),
     }
@@ -125,12 +127,12 @@ def _string(text: str) -> str:
 
 
 _QUANTITIES = """\
-Input and output are int8: real = scale * (integer - zero point).
+The input is {0}, the output {1}: real = scale * (integer - zero point).
    Element i of the input, rows first and channels last, is, with j = i % MODEL_INPUT_MEANS,
-   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to -128..127."""
+   round((value - mean[j]) / std[j] / MODEL_INPUT_SCALE) + MODEL_INPUT_ZERO_POINT, saturated to {2}..{3}."""
 _TOKENS = """\
 The input are MODEL_INPUT_TOKENS tokens, int32, each from 0 to
-   MODEL_INPUT_VOCABULARY - 1; the output is int8: real = scale * (integer - zero point)."""
+   MODEL_INPUT_VOCABULARY - 1; the output is {1}: real = scale * (integer - zero point)."""
 
 _HEADER = """\
 /* A model for TensorFlow Lite Micro. {input}

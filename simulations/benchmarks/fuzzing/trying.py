@@ -16,12 +16,12 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from fedprune.counter_rng import generator
-from simulations.benchmarks.fuzzing.mutate import mutated
 from simulations.benchmarks.fuzzing.target import Target
 from simulations.benchmarks.soak.stage import ROOT
 
@@ -32,7 +32,7 @@ _START_S = 300.0
 _NEXT, _READY = "next", "ready"
 """What a child writes before it makes a target's honest inputs, and before the first of them is spoilt."""
 _MOST_BYTES = 6 * 2**30
-_MODULES = ("messages", "texts", "folders", "recordings", "tflite")
+_MODULES = ("messages", "texts", "folders", "recordings", "tflite", "brought")
 _DIES_WITH_ITS_PARENT = 1  # PR_SET_PDEATHSIG
 
 
@@ -57,6 +57,7 @@ class Tried(NamedTuple):
     """Resident memory that it took on top."""
 
 
+@cache
 def targets() -> dict[str, Target]:
     """Every target, by name."""
     package = "simulations.benchmarks.fuzzing"
@@ -66,7 +67,7 @@ def targets() -> dict[str, Target]:
 
 def case(name: str, seed: int, number: int, seeds: Sequence[bytes]) -> bytes:
     """The input that follows from (seed, target, number)."""
-    return mutated(seeds, generator(seed, "fuzz", name, number))
+    return targets()[name].spoil(seeds, generator(seed, "fuzz", name, number))
 
 
 def tried(pieces: Sequence[Piece], seed: int) -> Iterator[Tried]:

@@ -3,12 +3,6 @@
 /* Returns the sum of a segment, which begins with its length, and moves on in the vector and the code. */
 typedef int32_t wide_decoder(const int16_t **in, const uint8_t **code);
 
-struct wide_filter {
-  int32_t bias;
-  uint16_t multiplier;
-  int8_t right;
-};
-
 struct wide {
   const struct map *in, *out;
   wide_decoder *decode;
