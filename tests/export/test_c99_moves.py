@@ -141,7 +141,11 @@ def test_random_nets(seed: int, tmp_path: Path) -> None:
 
 @given(st.integers(0, 2**32), st.integers(1, 9))
 def test_no_byte_is_lost(seed: int, layers: int) -> None:
-    program = lower(chain(seed, layers, kinds=MOVERS))
+    try:
+        program = lower(chain(seed, layers, kinds=MOVERS))
+    except ModelError as error:  # a chain whose moves undo each other, which is refused
+        assert "computes nothing" in str(error)
+        return
     found = plan(program)
     Memory(program, found).run()
     assert found.arena_bytes <= together(program)
