@@ -45,6 +45,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "granet": {"period": 2, "stop": _LAST},
     "rigl": {"period": 2, "stop": _LAST},
     "fedrts": {"period": 2, "stop": _LAST},
+    "fedmef": {"period": 2, "stop": _LAST},
     "set": {"period": 2, "stop": _LAST},
     "lth": {"levels": 6, "period": 2},
     "imp": {"levels": 6, "period": 2, "rewind": 1},

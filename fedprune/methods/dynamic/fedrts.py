@@ -60,7 +60,9 @@ def fedrts(
         model = model._replace(memory=memory)
         if round > stop:
             return model
-        theirs = [(_largest(each.params, each.masks, core), {}, float(each.weight)) for each in trained.values()]
+        theirs: list[tuple[Masks, Masks, float]] = [
+            (_largest(each.params, each.masks, core), {}, float(each.weight)) for each in trained.values()
+        ]
         return told(model, model.masks, _largest(model.params, model.masks, core), votes(theirs))
 
     def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:
@@ -72,7 +74,7 @@ def fedrts(
         if not any(weights.values()):
             return model
         none = {name: np.zeros(shape) for name, shape in layers.items()}
-        largest = [
+        largest: list[tuple[Masks, Masks, float]] = [
             ({name: grad != 0 for name, grad in {**none, **found[GRAD][device]}.items()}, {}, weight)
             for device, weight in weights.items()
         ]
