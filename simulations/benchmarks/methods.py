@@ -46,6 +46,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "rigl": {"period": 2, "stop": _LAST},
     "fedrts": {"period": 2, "stop": _LAST},
     "fedmef": {"period": 2, "stop": _LAST},
+    "dis_pfl": {"stop": _LAST},
     "set": {"period": 2, "stop": _LAST},
     "lth": {"levels": 6, "period": 2},
     "imp": {"levels": 6, "period": 2, "rewind": 1},

@@ -53,6 +53,7 @@ NEEDED: Mapping[str, Any] = {
     "levels": 2,
     "fraction": 0.5,
     "goal": 0.0,
+    "pull": 0.5,
 }
 """By the name of a parameter: what a method is given here, so that so few rounds show all that it does."""
 WITHIN = {"fedtiny": 0.02}
