@@ -41,6 +41,7 @@ DENSITIES = (0.1, 0.02)
 _LAST = 12
 SETTINGS: dict[str, dict[str, Any]] = {
     "fedtiny": {"pool": 5, "period": 2, "stop": _LAST},
+    "fedtiny_plus": {"pool": 2, "trial": 2, "period": 2, "stop": _LAST - 4},
     "gmp": {"stop": _LAST},
     "granet": {"period": 2, "stop": _LAST},
     "rigl": {"period": 2, "stop": _LAST},

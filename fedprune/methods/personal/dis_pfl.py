@@ -7,6 +7,7 @@ import numpy as np
 from fedprune.methods import owning
 from fedprune.methods.layers import GRAD, Shapes, density_in_range, fractions_in_range, scattered
 from fedprune.pruning import criteria, masks
+from fedprune.pruning.parts import statistics
 from fedprune.pruning.pruners import regrow
 from fedprune.pruning.schedules import cosine
 from fedprune.types import Ask, DeviceId, Holder, Local, Method, Model, Params, Part, Trained
@@ -22,6 +23,7 @@ def dis_pfl(layers: Shapes, *, density: float, stop: int = 100, fraction: float 
 
     Over a server: all devices of a round are each other's neighbours, weighted by their examples, where the paper's
     exchange with a few each, in a graph that changes, unweighted; and the server holds each device's mask and weights.
+    Statistics of batch norms, which that has none of (m), are a device's own, since its mask is.
     The exported model is the average under the union of all masks, which no device's is, and larger than ``density``.
     """
     fractions_in_range(fraction=fraction)
@@ -35,7 +37,8 @@ def dis_pfl(layers: Shapes, *, density: float, stop: int = 100, fraction: float 
 
     def part(model: Model, holder: Holder) -> Part:
         shared = model.parts.get(holder.part) or Part({}, model.masks)
-        own = {} if holder.round >= owning.coming(model) else owning.weights_of(model, holder.device)
+        own = owning.weights_of(model, holder.device)
+        own = statistics(own) if holder.round >= owning.coming(model) else own
         kept = owning.mask_of(model, holder.device) or first
         return Part({**shared.params, **own}, masks.intersect(shared.masks, kept))
 
