@@ -27,11 +27,12 @@ def extruding(
     def update(trained: Named, grads: Named, state: dict[str, Any], now: Now) -> None:
         if now.step == 0:
             share = fraction(now.round)
-            state["low"] = {name: _smallest(trained[name], grads[name], share) for name in layers if share}
+            read = [name for name in layers if share and name in grads]
+            state["low"] = {name: _smallest(trained[name], grads[name], share) for name in read}
         low: Mapping[str, torch.Tensor] = state["low"]
         square = sum(float(trained[name][at].square().sum()) for name, at in low.items())
-        for name, at in low.items():
-            grads[name].add_(trained[name] * at, alpha=2 * penalty)
+        for name in low.keys() & grads.keys():
+            grads[name].add_(trained[name] * low[name], alpha=2 * penalty)
         left = (2 * budget - 2 * now.step) / (2 * budget - now.step) if low and now.step < budget else 0.0
         least = left * math.tanh(math.sqrt(square) / 2) * rate  # 2σ(x) − 1 = tanh(x/2)
         sgd = now.sgd._replace(learning_rate=max(now.sgd.learning_rate, least))

@@ -29,7 +29,9 @@ def fedmef(
     Not done: normalised sparse convolutions in the place of batch norm, since a net is the user's; its batch norms
     centre what is pruned. Memory is not smaller by it where a rectifier, as torch has it, keeps the same values.
     """
-    fractions_in_range(fraction=fraction, activations=activations)
+    fractions_in_range(fraction=fraction)
+    if not 0 < activations <= 1:
+        raise ValueError(f"activations {activations} is outside (0, 1]")
     if penalty < 0 or rate < 0 or budget < 1:
         raise ValueError(f"penalty {penalty} or rate {rate} is below 0, or budget {budget} below 1")
     along = cosine(fraction, end=stop)
