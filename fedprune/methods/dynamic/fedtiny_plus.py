@@ -28,8 +28,8 @@ def fedtiny_plus(
     ``trial`` · (pool + pool/2 + … + 2) of them, in which each device trains one candidate; of the others the server
     keeps the weights. The learning rate goes on falling meanwhile.
 
-    What it costs, it must win: on the digits at a density of 0.01 one unchosen candidate that trains for as many
-    rounds altogether did better.
+    What it costs it does not win on the digits: at a density of 0.01, 32 rounds in all and nine seeds, one unchosen
+    candidate that trained in all of them was 6.5 ± 3.7 points better.
     """
     density_in_range(density)
     for key, value in (("pool", pool), ("trial", trial)):
