@@ -37,7 +37,7 @@ def quantised(model: nn.Module) -> Iterator[None]:
     with ExitStack() as undo:
         for layer in model.modules():
             if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
-                undo.enter_context(_put(layer, "forward", functools.partial(_forward, layer, _Range(), layer.forward)))
+                undo.enter_context(put(layer, "forward", functools.partial(_forward, layer, _Range(), layer.forward)))
         yield
 
 
@@ -86,12 +86,13 @@ class _Range:
 
 def _forward(layer: nn.Module, seen: _Range, forward: Callable[..., Any], inputs: torch.Tensor) -> Any:
     weight: Any = layer.weight
-    with _put(layer, "weight", straight_through(weight, on_weight_grid)):
+    with put(layer, "weight", straight_through(weight, on_weight_grid)):
         return forward(straight_through(inputs, seen.rounded))
 
 
 @contextmanager
-def _put(module: nn.Module, key: str, value: Any) -> Iterator[None]:
+def put(module: nn.Module, key: str, value: Any) -> Iterator[None]:
+    """While the context lasts, the module's attribute ``key`` is this value; afterwards it is what it was."""
     # An attribute of the instance comes before the class's, and before torch's tables; one that is there is put back.
     former = vars(module).get(key)
     vars(module)[key] = value

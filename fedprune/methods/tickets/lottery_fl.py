@@ -1,15 +1,15 @@
 """LotteryFL: each device its own ticket of one shared model (Li et al., 2020, arXiv 2008.03371)."""
 
-import functools
 from collections.abc import Mapping
 
 import numpy as np
 
-from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, largest, masked
+from fedprune.methods import owning
+from fedprune.methods.layers import Shapes, density_in_range, fractions_in_range, largest
 from fedprune.methods.rewinding import FIRST, named, unnamed
 from fedprune.pruning import masks
 from fedprune.pruning.parts import statistics
-from fedprune.types import Ask, DeviceId, Found, Holder, Local, Method, Model, Params, Part, Trained
+from fedprune.types import Ask, DeviceId, Holder, Local, Method, Model, Params, Part, Trained
 
 
 def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: float = 0.5) -> Method:
@@ -27,13 +27,14 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
     fractions_in_range(fraction=fraction, goal=goal)
 
     def start(params: Params) -> Model:
-        return Model(params, masks.ones_like(layers), {"round": np.asarray(0), **named(FIRST, params)})
+        return Model(params, masks.ones_like(layers), {**owning.begun(), **named(FIRST, params)})
 
     def part(model: Model, holder: Holder) -> Part:
         shared = model.parts.get(holder.part) or Part({}, model.masks)
-        again = f"again/{holder.device}" in model.memory and holder.round > model.memory["round"]
-        own, kept = FIRST if again else f"own/{holder.device}/", unnamed(f"mask/{holder.device}/", model.memory)
-        return Part({**shared.params, **unnamed(own, model.memory)}, masks.intersect(shared.masks, kept))
+        again = f"again/{holder.device}" in model.memory and holder.round >= owning.coming(model)
+        own = unnamed(FIRST, model.memory) if again else owning.weights_of(model, holder.device)
+        kept = owning.mask_of(model, holder.device)
+        return Part({**shared.params, **own}, masks.intersect(shared.masks, kept))
 
     def join(model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
         memory = {name: value for name, value in model.memory.items() if not name.startswith("again/")}
@@ -42,13 +43,7 @@ def lottery_fl(layers: Shapes, *, density: float, fraction: float = 0.2, goal: f
             if now > density and brought.reports["right"].get("accuracy", -1) >= goal:
                 kept = largest(max(density, now * (1 - fraction))).update(kept, {"weight": brought.params}, 0)
                 memory[f"again/{device}"] = np.asarray(True)
-            memory |= {**named(f"mask/{device}/", kept), **named(f"own/{device}/", statistics(brought.params))}
+            memory |= owning.owned(device, kept, statistics(brought.params))
         return model._replace(memory=memory)
 
-    def act(model: Model, found: Found, round: int) -> Model:
-        devices = sorted({name.split("/")[1] for name in model.memory if name.startswith("mask/")})
-        tickets = [unnamed(f"mask/{device}/", model.memory) for device in devices]
-        whole = functools.reduce(masks.union, tickets) if tickets else model.masks
-        return masked(model._replace(memory={**model.memory, "round": np.asarray(round)}), whole)
-
-    return Method(start, part, Local(reports={"right": Ask("accuracy")}), join, act=act)
+    return Method(start, part, Local(reports={"right": Ask("accuracy")}), join, act=owning.under_all)

@@ -1,0 +1,1 @@
+"""A model for each device: masks or weights of its own."""
