@@ -43,7 +43,7 @@ _LAST = 12
 SETTINGS: dict[str, dict[str, Any]] = {
     "fedtiny": {"pool": 5, "period": 2, "stop": _LAST},
     "feddst": {"period": 2, "stop": _LAST},
-    "fedtiny_plus": {"pool": 2, "trial": 2, "period": 2, "stop": _LAST - 4},
+    "fedtiny_halving": {"pool": 2, "trial": 2, "period": 2, "stop": _LAST - 4},
     "gmp": {"stop": _LAST},
     "granet": {"period": 2, "stop": _LAST},
     "prunefl": {"period": 2, "stop": _LAST},

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.methods.dynamic.fedtiny_plus import fedtiny_plus
+from fedprune.methods.dynamic.fedtiny_halving import fedtiny_halving
 from fedprune.pruning.candidates import candidate_counts
 from fedprune.types import Model, Params
 
@@ -21,7 +21,7 @@ def told(loss: float) -> dict[str, Any]:
 
 
 def test_each_candidate_trains_in_turn_and_the_better_half_goes_on() -> None:
-    method = fedtiny_plus(LAYERS, density=0.2, pool=4, trial=2, period=1, stop=2, seed=3)
+    method = fedtiny_halving(LAYERS, density=0.2, pool=4, trial=2, period=1, stop=2, seed=3)
     counts = candidate_counts(LAYERS, 0.2, 4, seed=3)
     model = method.act(method.start(FIRST), {}, 0)
     losses = {0: 2.0, 1: 0.5, 2: 1.0, 3: 3.0}
@@ -46,7 +46,7 @@ def test_each_candidate_trains_in_turn_and_the_better_half_goes_on() -> None:
 
 
 def test_where_nobody_says_a_loss_the_first_goes_on() -> None:
-    method = fedtiny_plus(LAYERS, density=0.2, pool=2, trial=1)
+    method = fedtiny_halving(LAYERS, density=0.2, pool=2, trial=1)
     model: Model = method.start(FIRST)
     for round in (1, 2):
         model = method.act(model, {"losses": {}}, round)

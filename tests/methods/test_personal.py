@@ -86,8 +86,8 @@ def test_fedrts_keeps_every_layers_number_and_draws_where_devices_said_gradients
             "penalty -1.0 or rate 0.0 is below 0, or budget 100 below 1",
         ),
         ({"name": "fedmef", "density": 0.1, "activations": 0.0}, r"activations 0.0 is outside \(0, 1\]"),
-        ({"name": "fedtiny_plus", "density": 0.1, "pool": 0}, "pool 0 is below 1"),
-        ({"name": "fedtiny_plus", "density": 0.1, "trial": 0}, "trial 0 is below 1"),
+        ({"name": "fedtiny_halving", "density": 0.1, "pool": 0}, "pool 0 is below 1"),
+        ({"name": "fedtiny_halving", "density": 0.1, "trial": 0}, "trial 0 is below 1"),
     ],
 )
 def test_a_number_out_of_range_is_refused(table: dict[str, Any], message: str) -> None:

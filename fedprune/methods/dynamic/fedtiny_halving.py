@@ -16,7 +16,7 @@ _LEFT, _LOSS, _HELD = "left", "loss", "held/"
 _WORST = np.finfo(np.float64).max  # a checkpoint holds what is finite
 
 
-def fedtiny_plus(
+def fedtiny_halving(
     layers: Shapes, *, density: float, pool: int = 4, trial: int = 2, period: int = 10, stop: int = 100,
     fraction: float = 0.3, blocks: int = 5, seed: int = 0,
 ) -> Method:  # fmt: skip
