@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.numbers import clipping, factor, scaled
+from fedprune.export.c99.reductions import mean_of_equal
 from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import operator_name
@@ -99,13 +100,9 @@ class _Compacting:
     def _is_sound(self, operator: FileOperator, name: str, source: FileTensor, result: FileTensor) -> bool:
         weight = self.file.tensors[operator.inputs[1]] if len(operator.inputs) > 1 else None
         bias = self.file.tensors[operator.inputs[2]] if _has_bias(operator) else None
-        if (
-            weight is None
-            or weight.data is None
-            or weight.dtype != np.int8
-            or weight.scales is None
-            or weight.zero_point
-        ):
+        if weight is None or weight.data is None or weight.scales is None:
+            return False
+        if weight.dtype != np.int8 or weight.zero_point:
             return False
         if bias is not None and (bias.data is None or bias.dtype != np.int32):
             return False
@@ -155,7 +152,9 @@ class _Compacting:
             elif kind == "flat":
                 times = self.file.tensors[operator.output].shape[-1] // len(source.low)
                 found[operator.output] = _Range(*(np.tile(each, times) for each in source))
-            elif kind != "mean":
+            elif kind == "mean":
+                found[operator.output] = self._averaged(operator, source)
+            else:
                 found[operator.output] = self._weighted(operator, source)
         return found
 
@@ -169,6 +168,13 @@ class _Compacting:
             return self._range(operator.output)
         parts = [values[low - _LOW : high - _LOW + 1] for low, high in zip(*source, strict=True)]
         return _Range(np.array([each.min() for each in parts]), np.array([each.max() for each in parts]))
+
+    def _averaged(self, operator: FileOperator, source: _Range) -> _Range:
+        before, after = (self.file.tensors[index] for index in (operator.inputs[0], operator.output))
+        count = before.shape[1] * before.shape[2]
+        if max(count, _grid(before).scale / _grid(after).scale) >= 2**11:  # sums that could leave 32 bits
+            return self._range(operator.output)
+        return _Range(*(mean_of_equal(each, count, _grid(before), _grid(after)) for each in source))
 
     def _weighted(self, operator: FileOperator, source: _Range) -> _Range:
         tensors = self.file.tensors
