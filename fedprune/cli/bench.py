@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from fedprune.export.chip.benching import Costs
 
 _CHIP = "cortex-m4"  # what exports are shown for
+_SAID = (
+    "C99: code, constants and startup; static memory and stack. TFLM is TensorFlow Lite Micro: the model alone, "
+    "without the runtime's code; its arena on 64 bits."
+)
 _LINE = 500  # characters of an error
 _MOST_BYTES = 2**31 - 1  # of a .tflite: its offsets have no more bits
 WRONG = (ValueError, RuntimeError, OSError, MemoryError)
@@ -34,6 +38,12 @@ class Place(StrEnum):
     cortex_m7 = "cortex-m7"
     cortex_m0 = "cortex-m0"
     aarch64 = "aarch64"
+
+
+class Peer(StrEnum):
+    """What a model is measured against."""
+
+    tflm = "tflm"
 
 
 def models(file: Path) -> dict[str, bytes]:
@@ -66,21 +76,46 @@ def why(error: Exception) -> str:
     return one_line(str(error), _LINE) or "takes more memory than there is"
 
 
-def bench(console: Console, file: Path, place: Place) -> None:
+def bench(console: Console, file: Path, place: Place, against: Peer | None = None) -> None:
     """Measure a model in one place and print the table. ExperimentError for what cannot be measured there."""
     found = models(file)
     name, model = next(iter(found.items()))
+    here = place in (Place.host, Place.aarch64)
+    if against and here:
+        raise ExperimentError(f"--against {against} is for a chip: name one, such as --on {_CHIP}")
     try:
-        if place in (Place.host, Place.aarch64):
+        if here:
             _latencies(console, found, place)
-        else:
-            from fedprune.export.chip.benching import on_chip
+            return
+        from fedprune.export.chip.benching import beside_tflm, on_chip
 
-            with console.status(escape(f"{name} on {place}")):
-                costs = on_chip(model, place)
+        with console.status(escape(f"{name} on {place}")):
+            costs, inputs = beside_tflm(model, place) if against else (on_chip(model, place), 0)
+        if against:
+            _show_side_by_side(console, costs, place, inputs)
+        else:
             show_costs(console, costs, place)
     except WRONG as error:
         raise ExperimentError(f"{file}: {why(error)}") from error
+
+
+def _show_side_by_side(console: Console, costs: Mapping[str, Costs], place: str, inputs: int) -> None:
+    table = _table(place, *costs)
+    table.add_row("flash, bytes", *(f"{each.flash_bytes:,}" for each in costs.values()))
+    table.add_row("RAM, bytes", *(f"{each.ram_bytes:,}" for each in costs.values()))
+    table.add_row("instructions", *(_counted(each) for each in costs.values()))
+    alike = ("" if each.differing is None else f"{inputs - each.differing} of {inputs}" for each in costs.values())
+    table.add_row("inputs alike", *alike)
+    console.print(table)
+    console.print(
+        f"{_SAID} Not measured, for nothing here builds it for a chip: its code, stack and instructions.",
+        soft_wrap=True,
+    )
+    _check(costs)
+
+
+def _counted(each: Costs) -> str:
+    return "not measured" if each.instructions is None else f"{each.instructions:,}"
 
 
 def show_export(console: Console, folder: Path, metric: Metric = ACCURACY, value: float | None = None) -> None:
@@ -109,20 +144,22 @@ def show_costs(
     """A row for each way to run a model on a chip."""
     table = _table(place, "flash, bytes", "RAM, bytes", "instructions", *([metric.name] if value is not None else []))
     for way, each in costs.items():
-        counted = "not counted" if each.instructions is None else f"{each.instructions:,}"
-        row = (way, f"{each.flash_bytes:,}", f"{each.ram_bytes:,}", counted)
+        row = (way, f"{each.flash_bytes:,}", f"{each.ram_bytes:,}", _counted(each))
         table.add_row(*row, *([metric.text(value)] if value is not None else []))
     console.print(table)
-    if wrong := [way for way, each in costs.items() if each.differing]:
-        named = f"{', '.join(wrong)} differs from the reference kernels of {costs[wrong[0]].beside}"
-        raise RuntimeError(f"{named}: please report this model")
+    _check(costs)
     beside = next((each.beside for each in costs.values() if each.beside), "")
     compared = f"C99 gave the bits of {beside}'s reference kernels." if beside else "Nothing here runs it to compare."
     console.print(
-        "C99: code, constants and startup; static memory and stack. TFLM is TensorFlow Lite Micro: the model alone, "
-        f"without the runtime's code; its arena on 64 bits. {compared}",
+        f"{_SAID} {compared}",
         soft_wrap=True,
     )
+
+
+def _check(costs: Mapping[str, Costs]) -> None:
+    if wrong := [way for way, each in costs.items() if each.differing]:
+        named = f"{', '.join(wrong)} differs from the reference kernels of {costs[wrong[0]].beside}"
+        raise RuntimeError(f"{named}: please report this model")
 
 
 def show_files(

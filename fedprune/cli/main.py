@@ -18,7 +18,7 @@ from fedprune.cli import experiments
 from fedprune.cli import fleet as cli_fleet
 from fedprune.cli import methods as cli_methods
 from fedprune.cli import server as cli_server
-from fedprune.cli.bench import Place
+from fedprune.cli.bench import Peer, Place
 from fedprune.cli.experiments import DataDir, Run, again
 from fedprune.experiment import ExperimentError, load
 
@@ -152,11 +152,14 @@ def inspect(
 def bench(
     file: Annotated[Path, typer.Argument(help="A .tflite file, or the folder of a run.", metavar="FILE")],
     on: Annotated[Place, typer.Option(help="This machine, or one that is emulated here.")] = Place.host,
+    against: Annotated[
+        Peer | None, typer.Option(help="Side by side with TensorFlow Lite Micro, bit for bit; on a chip.")
+    ] = None,
 ) -> None:
     """Flash, memory and instructions of a model on a chip, or its latency on this machine. FILE is a .tflite."""
     from fedprune.cli.bench import bench as measure
 
-    measure(console, file, on)
+    measure(console, file, on, against)
 
 
 @app.command()

@@ -2,19 +2,11 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-_PLUGIN = Path(__file__).with_name("_instructions.c")
-_VERSIONS = (
-    1,
-    2,
-    3,
-    4,
-)  # of the emulator's interface; it takes some of them, and what is used of it is the same in all
 _RUNS = 3
 
 
@@ -44,13 +36,10 @@ def instructions(models: Sequence[bytes]) -> list[int]:
 def _counting(folder: Path, counts: Path) -> tuple[str, str]:
     """Return the emulator's options, with a plugin compiled into ``folder``."""
     from fedprune.export.litert import aarch64
+    from simulations.benchmarks._plugins import counting
 
     failure = RuntimeError("the emulator takes no plugins")
-    for version in _VERSIONS:
-        plugin = folder / f"count{version}.so"
-        command = ("cc", "-shared", "-fPIC", "-O2", f"-DVERSION={version}", str(_PLUGIN), "-o", str(plugin))
-        subprocess.run(command, check=True)
-        options = ("-plugin", f"{plugin},counts={counts}")
+    for options in counting("_instructions.c", folder, counts):
         try:
             aarch64.run(("--version",), options)
         except RuntimeError as error:

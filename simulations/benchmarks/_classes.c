@@ -1,55 +1,57 @@
-/* A plugin of QEMU: how often each instruction ran, an address and a number a line, to the file that counts= names. */
+/* A plugin of QEMU: of every instruction an address, how often it ran, and how often another than the one behind it
+   came next, a line each, to the file that counts= names. */
 
-#include <inttypes.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <string.h>
+#include <stdlib.h>
+
+#include "_plugin.h"
 
 #define PLACES (1u << 20) /* halfwords of flash */
 
-struct qemu_plugin_tb;
-struct qemu_plugin_insn;
+static uint64_t counts[PLACES], jumps[PLACES];
 
-/* What is used of the emulator's interface, whose header Debian does not ship. */
-size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *block);
-struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *block, size_t at);
-uint64_t qemu_plugin_insn_vaddr(const struct qemu_plugin_insn *instruction);
-void qemu_plugin_register_vcpu_tb_trans_cb(uint64_t plugin, void (*)(uint64_t plugin, struct qemu_plugin_tb *block));
-void qemu_plugin_register_vcpu_insn_exec_cb(struct qemu_plugin_insn *instruction, void (*)(unsigned cpu, void *count),
-                                            int registers, void *count);
-void qemu_plugin_register_atexit_cb(uint64_t plugin, void (*)(uint64_t plugin, void *nothing), void *nothing);
+/* Instructions that run one after the other: the places of the first, of the last, and of what lies behind that. */
+struct block {
+  uint64_t first, last, behind;
+};
 
-int qemu_plugin_version = VERSION;
+static const struct block none, *before = &none;
 
-static uint64_t counts[PLACES];
-static FILE *file;
+static void entered(unsigned cpu, void *data) {
+  const struct block *block = data;
+  (void)cpu;
+  if (block->first != before->behind) ++jumps[before->last];
+  before = block;
+}
 
 static void run(unsigned cpu, void *count) {
   (void)cpu;
   ++*(uint64_t *)count;
 }
 
-static void translated(uint64_t plugin, struct qemu_plugin_tb *block) {
+static void translated(uint64_t plugin, struct qemu_plugin_tb *translation) {
+  struct block *block = calloc(1, sizeof *block); /* for good, as the translation may be */
   (void)plugin;
-  for (size_t at = 0; at < qemu_plugin_tb_n_insns(block); ++at) {
-    struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(block, at);
+  for (size_t at = 0; at < qemu_plugin_tb_n_insns(translation); ++at) {
+    struct qemu_plugin_insn *instruction = qemu_plugin_tb_get_insn(translation, at);
     const uint64_t place = qemu_plugin_insn_vaddr(instruction) / 2;
-    if (place < PLACES) qemu_plugin_register_vcpu_insn_exec_cb(instruction, run, 0, counts + place);
+    if (place >= PLACES) return;
+    if (at == 0) block->first = place;
+    block->last = place, block->behind = place + qemu_plugin_insn_size(instruction) / 2;
+    qemu_plugin_register_vcpu_insn_exec_cb(instruction, run, 0, counts + place);
   }
+  qemu_plugin_register_vcpu_tb_exec_cb(translation, entered, 0, block);
 }
 
 static void ended(uint64_t plugin, void *nothing) {
   (void)plugin, (void)nothing;
   for (unsigned at = 0; at < PLACES; ++at)
-    if (counts[at] > 0) fprintf(file, "%x %" PRIu64 "\n", 2 * at, counts[at]);
-  fclose(file);
+    if (counts[at] > 0) fprintf(counts_file, "%x %" PRIu64 " %" PRIu64 "\n", 2 * at, counts[at], jumps[at]);
+  fclose(counts_file);
 }
 
 int qemu_plugin_install(uint64_t plugin, const void *emulator, int arguments, char **values) {
-  const char *path = arguments > 0 ? strchr(values[0], '=') : NULL;
   (void)emulator;
-  file = path ? fopen(path + 1, "w") : NULL;
-  if (!file) return -1;
+  if (!open_counts(arguments, values)) return -1;
   qemu_plugin_register_vcpu_tb_trans_cb(plugin, translated);
   qemu_plugin_register_atexit_cb(plugin, ended, 0);
   return 0;

@@ -36,6 +36,41 @@ def test_a_run_is_measured_on_a_chip_smaller_than_the_stock_model(fedprune: Fedp
     assert rows["C99, smallest"][1] < rows["TFLM"][1]
 
 
+@pytest.mark.skipif(boards.missing("cortex-m4") is not None, reason=str(boards.missing("cortex-m4")))
+def test_a_file_is_measured_beside_the_stock_runtime(fedprune: Fedprune, finished: Path, world: Path) -> None:
+    (world / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
+    code, out, err = fedprune("bench", str(world / "theirs.tflite"), "--on", "cortex-m4", "--against", "tflm")
+    if code == 2 and "no TensorFlow Lite Micro" in err:
+        pytest.skip(err)
+    assert code == 0, err
+    rows = {line[:14].strip(): line[14:] for line in out.splitlines()}
+    ours, *_, theirs = (int(each.replace(",", "")) for each in rows["RAM, bytes"].split())
+    assert ours < theirs
+    assert "20 of 20" in rows["inputs alike"]
+    assert "not measured" in rows["instructions"]
+
+
+def test_the_stock_runtime_is_no_peer_on_this_machine(fedprune: Fedprune, finished: Path) -> None:
+    code, out, err = fedprune("bench", str(finished), "--against", "tflm")
+    assert (code, out) == (2, "")
+    assert "--on cortex-m4" in err
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.skipif(boards.missing("cortex-m4") is not None, reason=str(boards.missing("cortex-m4")))
+def test_a_file_that_the_stock_runtime_ends_over_is_one_line(
+    fedprune: Fedprune, finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(model: bytes) -> int:
+        raise RuntimeError("TensorFlow Lite Micro: Failed to get registration from op code 17")
+
+    monkeypatch.setattr("fedprune.export.tflm.arena_bytes", lacking)
+    code, out, err = fedprune("bench", str(finished / "model.tflite"), "--on", "cortex-m4", "--against", "tflm")
+    assert (code, out) == (2, "")
+    assert "Failed to get registration" in err
+    assert len(err.strip().splitlines()) == 1
+
+
 def test_somebody_elses_file_becomes_c(fedprune: Fedprune, finished: Path, world: Path) -> None:
     (world / "theirs.tflite").write_bytes((finished / "model.tflite").read_bytes())
     code, out, err = fedprune("export", str(world / "theirs.tflite"), "--to", "microcontroller")

@@ -34,15 +34,17 @@ def dense(layer: Layer) -> Layer | None:
         return None
     content = _words(halves)
     scratch = 16 * content.shape[1] + levels.shape[1]
-    made = {**fields, "code": _array(content), "words": content.shape[1]}
+    made = {**fields, "code": _array(content), "words": content.shape[1], "halved": int(_large(levels))}
     return replace(layer, kernel="dense", fields=made, scratch_bytes=scratch, helpers=())
 
 
 def has_large_sums(layer: Layer) -> bool:
     """Whether a dense convolution has sums that must be computed in two halves, where two share a word."""
-    if layer.kernel != "dense" or layer.filters is None:
-        return False
-    return bool(np.abs(layer.filters.levels.astype(np.int64)).sum(1).max(initial=0) >= _SUM_LIMIT)
+    return layer.kernel == "dense" and layer.fields["halved"] == 1
+
+
+def _large(levels: Tensor) -> bool:
+    return bool(np.abs(levels.astype(np.int64)).sum(1).max(initial=0) >= _SUM_LIMIT)
 
 
 def _halves(levels: Tensor, filters: int, weights: int) -> Tensor | None:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,14 @@ _MOST_WORK = 2**33
 Rule = Callable[["Lowering", FileOperator], None]
 
 
+class Padded(NamedTuple):
+    """A tensor that nobody makes: another, with rows and columns of its zero point before it, and behind it."""
+
+    source: int
+    top: int
+    left: int
+
+
 class Lowering:
     """A program in the making."""
 
@@ -32,6 +40,8 @@ class Lowering:
         self.maps: list[Map] = []
         self.layers: list[Layer] = []
         self.states: dict[object, State] = {}
+        self.padded: dict[int, Padded] = {}
+        """Those that a layer of windows reads: it pads by itself."""
         self.where = "the model"
         self.work = 0
         self._maps: dict[int, int] = {}

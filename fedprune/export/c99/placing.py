@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.export.c99.lowering import Lowering, Rule, cells
+from fedprune.export.c99.lowering import Lowering, Padded, Rule, cells
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, At, Fields, Fixed, Layer, Rows, Structs
 from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.export.litert.reader import operator_name
 from fedprune.types import Tensor
 
 _MOST_PARTS = 255
+_VALID = 1
 
 
 def part(source: int, size: Sequence[int], start: Sequence[int], to: Sequence[int], step: Any = (1, 1, 1)) -> Fields:
@@ -46,7 +48,6 @@ def _three(made: Lowering, index: int, values: Tensor, channel_bytes: int) -> tu
 
 
 def _pad(made: Lowering, operator: FileOperator) -> None:
-    source, result = made.ends(operator, wide=True)
     kind = made.tensor(operator.output).dtype
     width = kind.itemsize  # of a channel, in bytes
     sides = made.constant(operator, 1, np.int32).reshape(-1)
@@ -55,11 +56,39 @@ def _pad(made: Lowering, operator: FileOperator) -> None:
     fill = made.grid(operator.output).zero_point if given is None else int(given)
     if made.tensor(operator.inputs[0]).dtype != kind or (width > 1 and fill not in (0, -1)):  # bytes that are alike
         raise made.wrong(f"pads {kind.name} with {fill}, or another type")
+    if not before[2] and not after[2] and _joins(made, operator, before, fill):
+        made.padded[operator.output] = Padded(operator.inputs[0], *before[:2])
+        return
+    source, result = made.ends(operator, wide=True)
     size, whole = made.maps[source][:3], made.maps[result][:3]
     ends = zip(before, size, after, whole, strict=True)
     if any(first < 0 or last < 0 or first + inner + last != outer for first, inner, last, outer in ends):
         raise made.wrong("crops, or leaves its output")
     place(made, [source], result, [part(source, size, (0, 0, 0), before)], ALL_ROWS, fill)
+
+
+def _joins(made: Lowering, operator: FileOperator, before: Sequence[int], fill: int) -> bool:
+    # whether the next operator is the only one that reads this one's output, and has windows that begin within the map
+    index = operator.output
+    readers = [each for each in made.file.operators if index in each.inputs]
+    if len(readers) != 1 or index in made.file.outputs or made.tensor(index).dtype != np.int8:
+        return False
+    reader = readers[0]
+    if operator_name(reader) not in ("CONV_2D", "DEPTHWISE_CONV_2D") or not made.has(reader, 1):
+        return False
+    follows = made.file.operators.index(reader) == made.file.operators.index(operator) + 1
+    window = made.tensor(reader.inputs[1]).shape[1:3]
+    shapes = [made.tensor(each).shape for each in (operator.inputs[0], index)]
+    return (
+        follows
+        and reader.inputs.index(index) == 0
+        and reader.options is not None
+        and reader.options.padding == _VALID
+        and fill == made.grid(index).zero_point
+        and len(window) == 2
+        and all(len(shape) == 4 and shape[0] == 1 for shape in shapes)
+        and all(0 <= first < reach for first, reach in zip(before, window, strict=False))
+    )
 
 
 def _joined(made: Lowering, operator: FileOperator, axis: int, shapes: Sequence[tuple[int, ...]]) -> None:

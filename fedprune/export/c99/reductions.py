@@ -5,9 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedprune.export.c99.lowering import Lowering, Rule
-from fedprune.export.c99.numbers import Factor
+from fedprune.export.c99.numbers import Factor, factor, scaled
 from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, WHOLE, At, Fields, Layer
+from fedprune.export.litert import Affine
 from fedprune.export.litert.flatbuffer import FileOperator
+from fedprune.types import Tensor
 
 _ROWS, _COLUMNS, _CHANNELS = 1, 2, 4  # over which a kernel reduces, as bits
 
@@ -55,6 +57,13 @@ def divided(by: Factor, count: int) -> Factor:
     """Return a factor over a count, as the kernels do: it goes into the multiplier as far as its bits allow."""
     bits = min(63 - _leading(count), 32, 31 + by.shift)
     return Factor((by.multiplier << bits) // count, by.shift - bits)
+
+
+def mean_of_equal(values: Tensor, count: int, before: Affine, after: Affine) -> Tensor:
+    """Return MEAN's result over ``count`` positions of the same value, for each of int8 ``values``."""
+    sums = count * (values.astype(np.int64) - before.zero_point)
+    by = divided(factor(before.scale / after.scale), count)
+    return (scaled(sums, by) + after.zero_point).clip(-128, 127)
 
 
 def _sum(mean: bool) -> Rule:

@@ -20,12 +20,19 @@ def _padding(made: Lowering, options: Any, size: int, result: int, kernel: int, 
     return made.within("padding", max((result - 1) * stride + reach - size, 0) // 2 if same else 0, 255)
 
 
+def _ends(made: Lowering, operator: FileOperator, *, wide: bool = False) -> tuple[int, ...]:
+    # the maps of its input and output; of an input that is padded, that without its padding
+    if made.has(operator, 0) and (padded := made.padded.get(operator.inputs[0])):
+        return made.map(padded.source), made.map(operator.output)
+    return made.ends(operator, wide=wide)
+
+
 def windowed(
     made: Lowering, operator: FileOperator, kernel: tuple[int, int], dilation: tuple[int, int] = (1, 1)
 ) -> tuple[dict[str, int], Rows]:
     """Return the fields of a kernel's window, and the rows that it reads, whatever the type of the maps."""
     options = made.options(operator)
-    source, result = (made.maps[each] for each in made.ends(operator, wide=True))
+    result = made.maps[_ends(made, operator, wide=True)[1]]
     shapes = [made.tensor(index).shape for index in (operator.inputs[0], operator.output)]
     if any(len(shape) != 4 or shape[0] != 1 for shape in shapes):
         raise made.wrong(f"works on shapes {shapes}; four axes and a batch of one will do")
@@ -34,10 +41,10 @@ def windowed(
         raise made.wrong("has a stride, dilation or kernel of zero")
     pads = [
         _padding(made, options, *each)
-        for each in zip(
-            (source.height, source.width), (result.height, result.width), kernel, stride, dilation, strict=True
-        )
+        for each in zip(shapes[0][1:3], (result.height, result.width), kernel, stride, dilation, strict=True)
     ]
+    if padded := made.padded.get(operator.inputs[0]):
+        pads = [made.within("padding", pad, 255) for pad in padded[1:]]
     for what, values in (("stride", stride), ("kernel", kernel)):
         made.within(what, max(values), 255)
     fields = {
@@ -94,7 +101,7 @@ def filters(
 
 def conv(made: Lowering, operator: FileOperator) -> None:
     weight = made.constant(operator, 1)
-    source, result = made.ends(operator)
+    source, result = _ends(made, operator)
     options = made.options(operator)
     if weight.ndim != 4 or made.maps[source].channels % weight.shape[3] or len(weight) != made.maps[result].channels:
         raise made.wrong(f"has weights of shape {weight.shape} for {made.maps[source].channels} channels")
@@ -163,7 +170,7 @@ def fully_connected(made: Lowering, operator: FileOperator) -> None:
 
 def depthwise(made: Lowering, operator: FileOperator) -> None:
     weight = made.constant(operator, 1)
-    source, result = made.ends(operator)
+    source, result = _ends(made, operator)
     options = made.options(operator)
     if weight.ndim != 4 or weight.shape[0] != 1 or weight.shape[3] != made.maps[result].channels:
         raise made.wrong(f"has weights of shape {weight.shape} for {made.maps[result].channels} channels")

@@ -10,6 +10,7 @@ import numpy as np
 from fedprune.export import apart, c99, litert, tflm
 from fedprune.export.c99 import boards
 from fedprune.export.chip.brought import brought
+from fedprune.export.inspection.file import inspect
 from fedprune.export.litert.flatbuffer import File, pack
 from fedprune.export.litert.reader import operator_name, read
 from fedprune.export.litert.runtime import Latency, Measured
@@ -52,9 +53,12 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
     given = noise(plain) if inputs is None else inputs
     wanted, whose = expected(pack(whole), given)
     excused = whose == "LiteRT" and rounds_otherwise(file)
-    found = {}
+    found, sources = dict[str, Costs](), dict[str, Costs]()
     for way, optimise in _WAYS.items():
         made = c99.generate(plain, optimise)
+        if made.source in sources:  # as of a model with every weight
+            found[way] = sources[made.source]
+            continue
         with TemporaryDirectory() as name:
             folder = Path(name)
             (folder / "model.c").write_text(made.source, encoding="utf-8")
@@ -65,7 +69,42 @@ def on_chip(model: bytes, target: str, inputs: Tensor | None = None) -> dict[str
         assert ran.ram_bytes is not None
         ram_bytes = ran.ram_bytes + (ran.stack_bytes or 0)
         found[way] = Costs(ran.flash_bytes, ram_bytes, ran.instructions, None if excused else differing, whose)
-    return {**found, **stock(plain)}
+        sources[made.source] = found[way]
+    return {**found, **stock(pack(whole))}
+
+
+def beside_tflm(model: bytes, target: str) -> tuple[dict[str, Costs], int]:
+    """Return what `on_chip` does, over random and extreme inputs, and how many they were.
+
+    Raises as `on_chip`, and ``RuntimeError`` also where TensorFlow Lite Micro is not here or does not run the model.
+    """
+    if lacking := boards.missing(target):
+        raise RuntimeError(lacking)
+    whole = pack(brought(model).whole)
+    tflm.arena_bytes(whole)
+    inputs = trials(whole, _MOST_WORK)[0]
+    return on_chip(model, target, inputs), len(inputs)
+
+
+_MOST_WORK = 2**28  # multiply-adds that a chip is emulated for
+
+
+def trials(model: bytes, most_work: int) -> tuple[Tensor, Tensor | None, str]:
+    """Return random and extreme inputs of an int8 model, (n, values), and what `expected` says of them.
+
+    They are 20, or fewer that take no more than ``most_work`` multiply-adds, at least one.
+    """
+    file = read(model)
+    count = max(1, min(_INPUTS, most_work // max(1, inspect(model).macs)))
+    inputs = litert.rows(file, count)
+    try:
+        return inputs, *expected(model, inputs)
+    except RuntimeError:  # as of a softmax over values that are all equal, which ends the interpreters
+        inputs = inputs[[at for at in range(count) if at not in litert.EXTREMES]]
+        return inputs, *expected(model, inputs)
+
+
+_INPUTS = 20
 
 
 def expected(model: bytes, inputs: Tensor) -> tuple[Tensor | None, str]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedprune.export.c99.elementwise import table
 from fedprune.export.c99.numbers import clipping, factor, scaled
+from fedprune.export.c99.reductions import mean_of_equal
 from fedprune.export.chip.channels import PASSING, added, constants, grid, kind_of
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor
 from fedprune.export.litert.reader import operator_name
@@ -93,7 +94,9 @@ class _Compacting:
             elif kind == "flat":
                 times = self.file.tensors[operator.output].shape[-1] // len(source.low)
                 found[operator.output] = _Range(*(np.tile(each, times) for each in source))
-            elif kind != "mean":
+            elif kind == "mean":
+                found[operator.output] = self._averaged(operator, source)
+            else:
                 found[operator.output] = self._weighted(operator, source)
         return found
 
@@ -110,6 +113,13 @@ class _Compacting:
             return self._range(operator.output)
         parts = [values[low - _LOW : high - _LOW + 1] for low, high in zip(*source, strict=True)]
         return _Range(np.array([each.min() for each in parts]), np.array([each.max() for each in parts]))
+
+    def _averaged(self, operator: FileOperator, source: _Range) -> _Range:
+        before, after = (self.file.tensors[index] for index in (operator.inputs[0], operator.output))
+        count = before.shape[1] * before.shape[2]
+        if max(count, grid(before).scale / grid(after).scale) >= 2**11:  # sums that could leave 32 bits
+            return self._range(operator.output)
+        return _Range(*(mean_of_equal(each, count, grid(before), grid(after)) for each in source))
 
     def _weighted(self, operator: FileOperator, source: _Range) -> _Range:
         tensors = self.file.tensors

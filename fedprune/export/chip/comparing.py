@@ -4,13 +4,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from fedprune.export import litert
 from fedprune.export.c99 import Sources, boards
-from fedprune.export.chip.benching import expected, rounds_otherwise
-from fedprune.export.inspection.file import inspect
+from fedprune.export.chip.benching import rounds_otherwise, trials
 from fedprune.export.litert.reader import read
 
-_INPUTS = 20
 _MOST_WORK = 2**31  # multiply-adds in all
 
 
@@ -24,14 +21,7 @@ def compared(made: Sources, model: bytes) -> dict[str, Any] | None:
     """
     if boards.missing("host"):
         return None
-    file = read(model)
-    count = max(1, min(_INPUTS, _MOST_WORK // max(1, inspect(model).macs)))
-    inputs = litert.rows(file, count)
-    try:
-        wanted, whose = expected(model, inputs)
-    except RuntimeError:  # as of a softmax over values that are all equal, which ends the interpreters
-        inputs = inputs[[at for at in range(count) if at not in litert.EXTREMES]]
-        wanted, whose = expected(model, inputs)
+    inputs, wanted, whose = trials(model, _MOST_WORK)
     if wanted is None:
         return None
     with TemporaryDirectory() as name:
@@ -40,7 +30,7 @@ def compared(made: Sources, model: bytes) -> dict[str, Any] | None:
         (folder / "model.h").write_text(made.header, encoding="utf-8")
         outputs = boards.run(folder, "host", inputs).outputs
     differing = int((outputs != wanted).any(axis=1).sum())
-    if differing and not (whose == "LiteRT" and rounds_otherwise(file)):
+    if differing and not (whose == "LiteRT" and rounds_otherwise(read(model))):
         raise RuntimeError(
             f"the C differs from {whose} on {differing} of {len(inputs)} inputs: please report this model"
         )

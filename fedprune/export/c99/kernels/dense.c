@@ -12,6 +12,7 @@ struct dense {
   uint16_t words; /* of a pair of filters */
   uint8_t kernel_height, kernel_width, stride_y, stride_x, dilation_y, dilation_x, pad_y, pad_x;
   int8_t in_zero, out_zero, low, high;
+  uint8_t halved; /* whether sums may leave 23 bits, but not those of either half of a filter's words */
 };
 
 /* Where a pair of filters writes: of each position its channels, which of them, and how sums become values. Where the
@@ -20,7 +21,7 @@ struct pair {
   int8_t *to[ACROSS];
   const struct filter *filters[2];
   uint32_t at[2];
-  int32_t zero;
+  int32_t zero, halved;
 };
 
 #if defined(BY_HAND) && !defined(__ARM_FEATURE_DSP)
@@ -75,23 +76,23 @@ static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __a
           APART_256("r11", "r7") "stmia r2, {r8-r11}\n\tpop {r4-r11, pc}");
 }
 #elif defined(JOINS)
-#define LONG(low, high, next_low, next_high) \
-  "smlal " low ", " high ", r3, r12\n\tsmlal " next_low ", " next_high ", r3, lr\n\t"
+#define LONG(weight, low, high, next_low, next_high) \
+  "smlal " low ", " high ", " weight ", r12\n\tsmlal " next_low ", " next_high ", " weight ", lr\n\t"
+#define TWO_LONG                                                                                      \
+  "ldrd r12, lr, [r1], #8\n\tldrsb r2, [r0], #1\n\tldrsb r3, [r0], #1\n\tsub r3, r3, r2, asr #31\n\t"    \
+  LONG("r2", "r4", "r5", "r6", "r7") LONG("r3", "r8", "r9", "r10", "r11")
 #define APART_LONG(low, high)                                                                         \
   "ubfx r0, " low ", #0, #23\n\tsub r0, r0, #0x400000\n\tlsr r1, " low ", #23\n\torr r1, r1, " high ", lsl #9\n\t" \
   "stmia r2!, {r0, r1}\n\t"
-/* A's sums in r4 to r7, B's in r8 to r11, two in each two; as in a tile they start at 2^22. */
+/* A's sums in r4 to r7, B's in r8 to r11, two in each two; as in a tile they start at 2^22. Two words a turn, of which
+   the first turn skips one where they are odd; B is the upper byte of a half, and one more where A is less than zero. */
 static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __attribute__((unused)),
                                                          const int32_t *columns __attribute__((unused)),
                                                          int32_t *sums __attribute__((unused)),
                                                          const int32_t *end __attribute__((unused))) {
   __asm__("push {r2-r11, lr}\n\tmov r4, #0x400000\n\tmov r5, #0\n\tmov r6, r4\n\tmov r7, r5\n\tmov r8, r4\n\tmov r9, r5\n\t"
-          "mov r10, r4\n\tmov r11, r5\n1:\tldr r2, [r0], #4\n\t"
-          "ldrd r12, lr, [r1], #8\n\tsxtb r3, r2\n\t" LONG("r4", "r5", "r6", "r7")
-          "sub r3, r2, r3\n\tsbfx r3, r3, #8, #8\n\t" LONG("r8", "r9", "r10", "r11")
-          "ldrd r12, lr, [r1], #8\n\tsbfx r3, r2, #16, #8\n\t" LONG("r4", "r5", "r6", "r7")
-          "sub r3, r2, r3, lsl #16\n\tasr r3, r3, #24\n\t" LONG("r8", "r9", "r10", "r11")
-          "ldr r3, [sp, #4]\n\tcmp r0, r3\n\tbne 1b\n\tpop {r2, r3}\n\t"
+          "mov r10, r4\n\tmov r11, r5\n\tsub r12, r3, r0\n\ttst r12, #4\n\tbne 2f\n"
+          "1:\t" TWO_LONG TWO_LONG "2:\t" TWO_LONG TWO_LONG "ldr r3, [sp, #4]\n\tcmp r0, r3\n\tbne 1b\n\tpop {r2, r3}\n\t"
           APART_LONG("r4", "r5") APART_LONG("r6", "r7") APART_LONG("r8", "r9") APART_LONG("r10", "r11") "pop {r4-r11, pc}");
 }
 #else
@@ -115,18 +116,21 @@ static void sums_of_two(const int32_t *code, const int32_t *columns, int32_t *su
 static SMALL void two_filters(const int32_t *code, const int32_t *columns, const struct pair *pair, const int32_t *end) {
   int32_t sums[2][ACROSS];
 #if defined(JOINS) && defined(MODEL_HAS_LARGE_SUMS)
-  int32_t before[2][ACROSS] = {{0}};
-  const int32_t *middle = code + (end - code) / 2;
-  if (middle != code) sums_of_two(code, columns, before[0], middle);
-  sums_of_two(middle, columns + (middle - code) * ACROSS, sums[0], end);
-  for (unsigned p = 0; p < ACROSS; ++p) sums[0][p] += before[0][p], sums[1][p] += before[1][p];
-#else
-  sums_of_two(code, columns, sums[0], end);
+  if (pair->halved && end - code > 1) {
+    const int32_t *middle = code + (end - code) / 2;
+    int32_t before[2][ACROSS];
+    sums_of_two(code, columns, before[0], middle);
+    sums_of_two(middle, columns + (middle - code) * ACROSS, sums[0], end);
+    for (unsigned p = 0; p < ACROSS; ++p) sums[0][p] += before[0][p], sums[1][p] += before[1][p];
+  } else
 #endif
+    sums_of_two(code, columns, sums[0], end);
   for (unsigned second = 2; second-- > 0;) {
     const struct filter *filter = pair->filters[second];
-    for (unsigned p = 0; p < ACROSS; ++p)
-      pair->to[p][pair->at[second]] = level(sums[second][p], filter->bias, filter->multiplier, filter->right, pair->zero);
+    const int32_t bias = filter->bias, multiplier = filter->multiplier, zero = pair->zero;
+    const unsigned at = pair->at[second];
+    const int right = filter->right;
+    for (unsigned p = 0; p < ACROSS; ++p) pair->to[p][at] = level(sums[second][p], bias, multiplier, right, zero);
   }
 }
 #endif
@@ -134,7 +138,22 @@ static SMALL void two_filters(const int32_t *code, const int32_t *columns, const
 /* Writes n values as inputs `from` on of position p; returns the number of the next. */
 static unsigned widen(int32_t *columns, unsigned p, unsigned from, const int8_t *in, unsigned n) {
 #ifdef JOINS
-  for (int32_t *to = columns + 2 * from + p / 2; n > 0; --n, ++from, to += 2) *to = p % 2 ? *to + *in++ * (1 << 23) : *in++;
+  int32_t *to = columns + 2 * from + p / 2;
+  from += n;
+  if (p % 2 == 0) {
+    for (; n >= 4; n -= 4, in += 4, to += 8) {
+      const uint32_t four = four_bytes(in);
+      to[0] = (int8_t)four, to[2] = (int8_t)(four >> 8), to[4] = (int8_t)(four >> 16), to[6] = (int8_t)(four >> 24);
+    }
+    for (; n > 0; --n, to += 2) *to = *in++;
+  } else {
+    for (; n >= 4; n -= 4, in += 4, to += 8) {
+      const uint32_t four = four_bytes(in);
+      to[0] += (int8_t)four * (1 << 23), to[2] += (int8_t)(four >> 8) * (1 << 23);
+      to[4] += (int8_t)(four >> 16) * (1 << 23), to[6] += (int8_t)(four >> 24) * (1 << 23);
+    }
+    for (; n > 0; --n, to += 2) *to += *in++ * (1 << 23);
+  }
   return from;
 #else
   int16_t *halves = (int16_t *)(void *)(columns + from / 2 * ACROSS + p);
@@ -186,7 +205,7 @@ static void dense(const void *layer, unsigned from, unsigned until) {
   const unsigned width = d->out->width, channels = d->out->channels;
   int32_t *columns = (int32_t *)MODEL_SCRATCH;
   int8_t *zeros = (int8_t *)(columns + d->words * ACROSS);
-  struct pair pair = {{0}, {0}, {0}, d->out_zero};
+  struct pair pair = {{0}, {0}, {0}, d->out_zero, d->halved};
   unsigned y = from, x = 0;
   __builtin_memset(zeros, d->in_zero, d->in->channels);
   for (unsigned left = (until - from) * width; left > 0;) {
