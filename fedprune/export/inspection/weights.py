@@ -50,6 +50,8 @@ def unpacked(file: File) -> Mapping[int, Weight]:
     """
     found: dict[int, Weight] = {}
     for position, operator in enumerate(file.operators):
+        if operator.output < 0:  # one that only sets variables, perhaps of a graph without tensors
+            continue
         name, result = operator_name(operator), file.tensors[operator.output]
         if name == DECODE:
             found[operator.output] = _decoded(file, operator, f"operator {position} {DECODE!r}")
