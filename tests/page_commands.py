@@ -24,7 +24,7 @@ from fedprune import experiment as _experiment
 from fedprune.cli.main import app, main
 from fedprune.experiment import Experiment
 from fedprune.methods import catalogue
-from fedprune.runs.compare import asked
+from fedprune.runs.compare import asked, cells
 
 _ARM = ("arm-none-eabi-gcc", "qemu-system-arm")
 
@@ -38,8 +38,8 @@ def parse(command: Command) -> None:
             _loaded(command.words)
         elif words[0] == "compare" and (ROOT / words[1]).exists():
             comparison = asked.read(ROOT / words[1])
-            for cell in {(each.experiment, each.method): each for each in asked.cells(comparison)}.values():
-                asked.experiment(ROOT / words[1], comparison, cell)
+            for cell in {(each.experiment, each.method): each for each in cells.cells(comparison)}.values():
+                cells.experiment(ROOT / words[1], comparison, cell)
     elif program == "flwr":
         from flwr.cli.app import app as flwr
 

@@ -24,6 +24,9 @@ def compare(
     only: Annotated[
         str | None, typer.Option(help="Methods to run, e.g. --only fedtiny,rigl.", show_default="all of the file")
     ] = None,
+    experiments: Annotated[
+        str | None, typer.Option(help="Experiments to run, e.g. --experiments digits.", show_default="all of the file")
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The file's quick part, within minutes.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the table.", show_default="runs/compare/NAME")] = None,
     data_dir: DataDir = None,
@@ -38,8 +41,7 @@ def compare(
     from fedprune.runs.compare import result
     from fedprune.runs.compare.running import FAILED, Where, run
 
-    chosen = [name.strip() for name in only.split(",")] if only else []
-    asked = files.read(file, quick=quick, seeds=seeds, only=chosen)
+    asked = files.read(file, quick=quick, seeds=seeds, only=_names(only), experiments=_names(experiments))
     folder = out or Path("runs/compare") / (file.stem + "_quick" * quick)
     columns = (TextColumn("cells"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -81,6 +83,10 @@ def compare(
             f"{len(lost)} of {len(ran.cells)} cells failed, such as {lost[0][0].name()}: {lost[0][1]}", markup=False
         )
         raise typer.Exit(1)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
 
 
 def _again() -> str:

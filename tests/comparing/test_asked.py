@@ -7,12 +7,12 @@ import comparisons
 import pytest
 
 from fedprune.experiment import ExperimentError
-from fedprune.runs.compare import asked
-from fedprune.runs.compare.asked import Cell
+from fedprune.runs.compare import asked, cells
+from fedprune.runs.compare.cells import Cell
 
 
 def test_cells_come_seed_by_seed_and_a_dense_method_once(tmp_path: Path) -> None:
-    found = list(asked.cells(asked.read(comparisons.write(tmp_path))))
+    found = list(cells.cells(asked.read(comparisons.write(tmp_path))))
     assert found[:5] == [
         Cell("small", "rigl", 0.3, 0),
         Cell("small", "magnitude", 0.3, 0),
@@ -27,15 +27,15 @@ def test_cells_come_seed_by_seed_and_a_dense_method_once(tmp_path: Path) -> None
 def test_a_run_has_the_schedule_that_its_method_takes(tmp_path: Path) -> None:
     file = comparisons.write(tmp_path)
     table = asked.read(file)
-    rigl = asked.experiment(file, table, Cell("small", "rigl", 0.1, 7))
+    rigl = cells.experiment(file, table, Cell("small", "rigl", 0.1, 7))
     assert rigl.method == {"name": "rigl", "period": 1, "stop": 3, "density": 0.1}
     assert rigl.seed == 7
-    assert asked.experiment(file, table, Cell("small", "fedavg", 1.0, 0)).method == {"name": "fedavg"}
+    assert cells.experiment(file, table, Cell("small", "fedavg", 1.0, 0)).method == {"name": "fedavg"}
 
 
 def test_a_tuned_rate_keeps_the_last_ones_share(tmp_path: Path) -> None:
     file = comparisons.write(tmp_path)
-    tuned = asked.experiment(file, asked.read(file), Cell("small", "rigl", 0.1, 0), 0.1).training
+    tuned = cells.experiment(file, asked.read(file), Cell("small", "rigl", 0.1, 0), 0.1).training
     assert tuned.learning_rate == 0.1
     assert tuned.final_learning_rate == pytest.approx(0.02)
 
@@ -44,23 +44,27 @@ def test_trials_are_the_same_for_all_and_none_of_the_table(tmp_path: Path) -> No
     tuned = "[tuning]\nlearning_rate = [0.02, 0.1]\ndensity = 0.1\n[experiments.small]"
     file = comparisons.write(tmp_path, comparisons.COMPARISON.replace("[experiments.small]", tuned))
     table = asked.read(file)
-    tried = list(asked.trials(table))
+    tried = list(cells.trials(table))
     assert [(each.method, each.density, each.rate) for each in tried] == [
         ("rigl", 0.1, 0.02), ("rigl", 0.1, 0.1), ("magnitude", 0.1, 0.02), ("magnitude", 0.1, 0.1),
         ("fedavg", 1.0, 0.02), ("fedavg", 1.0, 0.1),
     ]  # fmt: skip
-    assert not {each.seed for each in tried} & {each.seed for each in asked.cells(table)}
+    assert not {each.seed for each in tried} & {each.seed for each in cells.cells(table)}
 
 
 def test_quick_and_only_and_seeds(tmp_path: Path) -> None:
     quick = '[quick]\nmethods = ["rigl", "fedavg"]\ndensities = [0.1]\nseeds = 1\nset = ["rounds=1"]\n'
     file = comparisons.write(tmp_path, comparisons.COMPARISON + quick)
     table = asked.read(file, quick=True)
-    assert [each.name() for each in asked.cells(table)] == ["small-rigl-0.1-seed0", "small-fedavg-1-seed0"]
-    assert asked.experiment(file, table, next(asked.cells(table))).rounds == 1
+    assert [each.name() for each in cells.cells(table)] == ["small-rigl-0.1-seed0", "small-fedavg-1-seed0"]
+    assert cells.experiment(file, table, next(cells.cells(table))).rounds == 1
     table = asked.read(file, seeds=3, only=["magnitude"])
-    assert {each.seed for each in asked.cells(table)} == {0, 1, 2}
+    assert {each.seed for each in cells.cells(table)} == {0, 1, 2}
     assert asked.reference(table) == "magnitude"  # the file's is not among them
+    with pytest.raises(ExperimentError, match="--only: 'snip' is none of rigl, magnitude, fedavg"):
+        asked.read(file, only=["rigl", "snip"])
+    with pytest.raises(ExperimentError, match="--experiments: 'large' is none of small"):
+        asked.read(file, experiments=["large"])
 
 
 @pytest.mark.parametrize(

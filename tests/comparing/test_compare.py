@@ -12,7 +12,7 @@ import comparisons
 import pytest
 
 from fedprune.experiment import to_json
-from fedprune.runs.compare import asked, cell, result
+from fedprune.runs.compare import asked, cell, cells, result
 from fedprune.runs.compare.running import FAILED, Ran, Where, run
 
 
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, asked.C
 
 def test_every_cell_is_there_with_its_costs(whole: tuple[Path, Path, asked.Comparison, Ran]) -> None:
     _, out, table, ran = whole
-    assert list(ran.cells) == list(asked.cells(table))
+    assert list(ran.cells) == list(cells.cells(table))
     written = result.write(out, "table", table, ran)
     lines = {line.method: line for line in written.lines}
     assert set(lines) == {"rigl", "magnitude", "fedavg"}
@@ -79,10 +79,10 @@ def test_what_is_done_is_not_run_again(whole: tuple[Path, Path, asked.Comparison
     try:
         _, _, said = go(file, out.parent / "other", seeds=1, only=["magnitude"])
         assert len(said) == 1
-        works = [asked.experiment(file, table, each) for each in asked.cells(table)]
+        works = [cells.experiment(file, table, each) for each in cells.cells(table)]
         assert not any(
-            cell.done(cell.Work(to_json(e), str(asked.folder_of(out, c)), "x", None))
-            for e, c in zip(works, asked.cells(table), strict=True)
+            cell.done(cell.Work(to_json(e), str(cells.folder_of(out, c)), "x", None))
+            for e, c in zip(works, cells.cells(table), strict=True)
         )
     finally:
         (file.parent / "small.toml").write_text(comparisons.EXPERIMENT)
@@ -92,8 +92,8 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
     whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path
 ) -> None:
     file, _, table, ran = whole
-    each = next(c for c in asked.cells(table) if c.method == "rigl" and c.seed == 1)
-    work = cell.Work(to_json(asked.experiment(file, table, each)), str(tmp_path / "cut"), "x", None)
+    each = next(c for c in cells.cells(table) if c.method == "rigl" and c.seed == 1)
+    work = cell.Work(to_json(cells.experiment(file, table, each)), str(tmp_path / "cut"), "x", None)
     cut: list[int] = []
     save = cell._Watched.save
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedprune.runs.compare import charts, summary
-from fedprune.runs.compare.asked import Asked, Cell, Comparison
+from fedprune.runs.compare.asked import Asked, Comparison
+from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED, chosen
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from fedprune import experiment as _experiment
 from fedprune import measures, tasks
 from fedprune.budgets import accounted
+from fedprune.data import DeviceData, Schema
 from fedprune.data.loading import federation
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
@@ -114,7 +115,8 @@ def _served(grid: Grid, setting: Setting, folder: _Watched, work: Work) -> dict[
         state = folder.resume(experiment)
     except ExperimentError:  # of another experiment, or damaged: a cell is cheap to run again
         state = None
-    if state is None:
+    if state is None or (work.whole and state.round == experiment.rounds):  # what devices got last is to be heard
+        state = None
         folder.begin(experiment)
     folder.last = state
     last, _ = rounds(link, setting, folder, state, lambda row: None)
@@ -125,7 +127,7 @@ def _served(grid: Grid, setting: Setting, folder: _Watched, work: Work) -> dict[
     result = drive(link, setting, folder, folder.state(), lambda row: None)
     return {
         **found,
-        "device": replay.replayed(messages, setting.schema, dealt) if messages else {},
+        "device": _device(messages, setting.schema, dealt),
         "files": {key: result.get(key) for key in _FILES},
         "chip": _chip(folder.path),
     }
@@ -200,6 +202,16 @@ class _Costs:
             "training_bytes": accounted.training_bytes(state.params, kept, dense=self._dense, grown=grown),
             "link_bytes": accounted.link_bytes(state.params, kept),
         }
+
+
+def _device(messages: Mapping[str, Any], schema: Schema, parts: DeviceData) -> dict[str, Any]:
+    """What a device's process takes; why that is not known, where it fails."""
+    from fedprune.runs.compare import replay
+
+    try:
+        return dict(replay.replayed(messages, schema, parts))
+    except RuntimeError as error:
+        return {"why": str(error)}
 
 
 def _chip(folder: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from fedprune.experiment import ExperimentError
 from fedprune.federated.link.local_grid import end_with_parent
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.runs.compare import cell
-from fedprune.runs.compare.asked import Cell, Comparison, cells, experiment, folder_of, trials
+from fedprune.runs.compare.asked import Comparison
 from fedprune.runs.compare.cell import Work
+from fedprune.runs.compare.cells import Cell, cells, experiment, folder_of, trials
 
 _FEW = 50  # cells of a process, after which another takes its place
 FAILED = "failed"

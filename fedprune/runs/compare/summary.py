@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any, NamedTuple
 
-from fedprune.runs.compare.asked import Cell, Comparison, reference
+from fedprune.runs.compare.asked import Comparison, reference
+from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED
 
 _LAST = 10  # evaluations that a run's end is averaged over
@@ -149,7 +150,7 @@ def _curve(told: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
 def _measured(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found = {key: statistics.mean(one[key] for one in told) for key in ("bytes_up", "bytes_down", "seconds")}
     first = told[0]
-    found |= first.get("device", {})
+    found |= {key: value for key, value in first.get("device", {}).items() if key != "why"}
     files = first.get("files", {})
     for key, form in FORMS.items():
         if (size := (files.get("bytes") or {}).get(form)) is not None:
