@@ -66,6 +66,7 @@ def asking(route: str) -> dict[str, Any]:
             f"query.{kind}": {"layers": ["w"], "densities": []}
             for kind in ("flow", "gradients", "gram", "gram_of_noise")
         },
+        "query.curvature": {"layers": ["w"], "temperature": 1.0, "along": False},
         "query.deploy": {"sha256": "0" * 64, "run": "r", "tier": ""},
     }
     return {"experiment": to_json(tiny_world.experiment()), **more.get(route, {})}
