@@ -12,6 +12,7 @@ from fedprune.runs.compare import charts, summary
 from fedprune.runs.compare.asked import Asked, Comparison
 from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED, chosen
+from simulations.benchmarks import field
 
 
 def told(*values: float) -> dict[str, Any]:
@@ -69,3 +70,21 @@ def test_a_front_is_what_nothing_beats(points: list[tuple[int, int]]) -> None:
     on = [points[i] for i in charts.front([(float(cost), float(value)) for cost, value in points])]
     beaten = [any((c <= cost and v >= value) and (c, v) != (cost, value) for c, v in points) for cost, value in points]
     assert sorted({p for p, lost in zip(points, beaten, strict=True) if not lost}) == sorted(on)
+
+
+def test_figures_of_a_table_by_hand() -> None:
+    def cell(method: str, seed: int, value: float) -> dict[str, Any]:
+        return {"experiment": "x", "method": method, "density": 0.01, "seed": seed, "curve": [[1, 0.1], [2, value]]}
+
+    values = {"fedtiny": (0.5, 0.7), "magnitude": (0.4, 0.4), "snip": (0.1, 0.2), "rigl": (0.6, 0.9)}
+    cells = {f"{name}{seed}": cell(name, seed, values[name][seed]) for name in values for seed in range(2)}
+    found = field.of_table({"cells": {**cells, "lost": {FAILED: "no power"}}})
+    assert found["cells"].value == 8
+    assert found["methods_compared"].value == 4
+    static = found["x_fedtiny_over_best_static_d001"]
+    assert static.value == pytest.approx(20)  # over magnitude: 10 and 30 points
+    assert static.against["magnitude"] == pytest.approx(40)
+    # s = 14.142, t(0.975, 1) = 12.7062
+    assert static.against["half of its interval"] == pytest.approx(12.7062 * 14.1421 / math.sqrt(2), rel=1e-4)
+    assert found["x_best_method_over_fedtiny_d001"].value == pytest.approx(15)
+    assert "x_fedtiny_over_best_ablation_d001" not in found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fedprune import experiment as _experiment
-from fedprune import measures, tasks
+from fedprune import tasks
 from fedprune.budgets import accounted
 from fedprune.data import DeviceData, Schema
 from fedprune.data.loading import federation
@@ -185,10 +185,11 @@ class _Costs:
         with suppress(UnsupportedOperation):
             self._graph = trace(setting.model(), example)
         self._examples = training.epochs * max(parts["train"] for parts in setting.holds.values())
-        told = {measures.find(ask.kind).backward for ask in setting.method.local.reports.values()}
         acts = rehearsed(setting.method, setting.zeros(), min(setting.experiment.rounds, _SEEN))
-        self._grows = any(ask.kind == "top_gradients" for each in acts for ask in each.asks.values())
-        self._dense = True in told
+        kinds = {ask.kind for ask in setting.method.local.reports.values()}
+        kinds |= {ask.kind for each in acts if each.round for ask in each.asks.values()}
+        self._grows = "top_gradients" in kinds
+        self._dense = "gradients" in kinds  # along with training, as papers count it, also where it is asked apart
         self._growing = self._examples if self._dense else (training.grow_batch or training.batch) * self._grows
 
     def of(self, state: State) -> dict[str, float]:
