@@ -21,7 +21,6 @@ from fedprune.runs.compare.asked import Comparison
 from fedprune.runs.compare.cell import Work
 from fedprune.runs.compare.cells import Cell, cells, experiment, folder_of, trials
 
-_FEW = 50  # cells of a process, after which another takes its place
 FAILED = "failed"
 """Key of a cell that could not be run, and why."""
 
@@ -139,7 +138,8 @@ def _one_by_one(waiting: dict[Cell, Work]) -> Iterator[tuple[Cell, Mapping[str, 
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _started, max_tasks_per_child=_FEW)
+    # no max_tasks_per_child: with it, Python 3.11's pool may wait for ever once its processes have ended (gh-115634)
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _started)
 
 
 def _started() -> None:
