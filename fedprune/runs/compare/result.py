@@ -29,7 +29,7 @@ def write(out: Path, name: str, asked: Comparison, ran: Ran) -> Written:
         "against": reference(asked),
         "rates": ran.rates,
         "lines": [_plain(line) for line in found],
-        "cells": {cell.name(): {**cell._asdict(), **_short(told)} for cell, told in ran.cells.items()},
+        "cells": {cell.name(): {**_short(told), **cell._asdict()} for cell, told in ran.cells.items()},
     }
     out.mkdir(parents=True, exist_ok=True)
     table, html = out / "comparison.json", out / "comparison.html"
@@ -43,4 +43,4 @@ def _plain(line: Line) -> dict[str, Any]:
 
 
 def _short(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in told.items() if key != "experiment"}
+    return {"kept" if key == "density" else key: value for key, value in told.items() if key != "experiment"}
