@@ -28,11 +28,6 @@ def training_flops(graph: Graph, kept: Mapping[str, int], examples: int, *, dens
     return (2 * examples + (examples - dense)) * sparse + dense * 2 * macs(graph)
 
 
-def inference_flops(graph: Graph, kept: Mapping[str, int], examples: int) -> int:
-    """FLOPs of forward passes alone."""
-    return 2 * sparse_macs(graph, kept) * examples
-
-
 def training_bytes(params: Params, kept: Mapping[str, int], *, dense: bool = False, grown: int = 0) -> int:
     """Bytes of weights and of their gradients while training.
 

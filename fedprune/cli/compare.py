@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fedprune.cli.experiments import DataDir, again
+from fedprune.cli.experiments import DataDir
 from fedprune.experiment import ExperimentError
 
 console = Console(highlight=False)
@@ -55,7 +57,8 @@ def compare(
             ran = run(file, asked, folder, str(data_dir) if data_dir else None, Where(jobs or cores(), ray or ""), say)
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {_again()}", markup=False)
+            again = shlex.join(["fedprune", *sys.argv[1:]])
+            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {again}", markup=False)
             raise typer.Exit(130) from None
     written = result.write(folder, file.stem, asked, ran)
     if not written.lines:
@@ -87,7 +90,3 @@ def compare(
 
 def _names(text: str | None) -> list[str]:
     return [name.strip() for name in text.split(",")] if text else []
-
-
-def _again() -> str:
-    return again().removesuffix(" --resume")

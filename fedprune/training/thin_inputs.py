@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
+
+from fedprune.training.quantised import put
 
 if TYPE_CHECKING:
     import torch
@@ -25,16 +27,10 @@ def thin_inputs(model: nn.Module, shares: Callable[[nn.Module], Mapping[str, flo
     kinds = nn.Conv1d | nn.Conv2d | nn.Linear
     found = {model.get_submodule(name.rpartition(".")[0]): share for name, share in shares(model).items()}
     layers = {layer: share for layer, share in found.items() if isinstance(layer, kinds) and share < 1}
-    before = {layer: vars(layer).get("forward") for layer in layers}
-    for layer, share in layers.items():
-        vars(layer)["forward"] = functools.partial(_forward, layer.forward, share)
-    try:
+    with ExitStack() as undo:
+        for layer, share in layers.items():
+            undo.enter_context(put(layer, "forward", functools.partial(_forward, layer.forward, share)))
         yield
-    finally:
-        for layer, forward in before.items():
-            del vars(layer)["forward"]
-            if forward is not None:
-                vars(layer)["forward"] = forward
 
 
 def kept_shares(names: tuple[str, ...], model: nn.Module) -> dict[str, float]:

@@ -20,6 +20,7 @@ from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.local_steps import ROUTE
 from fedprune.files import write_atomically
 from fedprune.graph import Graph, UnsupportedOperation
+from fedprune.methods import owning
 from fedprune.methods.asking import rehearsed
 from fedprune.runs.drive import drive, rounds
 from fedprune.runs.folder import RunFolder
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 _SWAPPED = 0.3  # of the kept weights, at most, in one adjustment: α of RigL, FedTiny and others
-_PERSONAL = "mask/"  # what methods call a device's own mask in their memory
 _FILES = ("bytes", "arena_bytes", "c99_flash_bytes_predicted", "c99_arena_bytes")
 _SEEN = 30  # rounds in which a method shows whether it grows
 CELL, CHECK = "cell.json", "check"
@@ -59,6 +59,12 @@ def done(work: Work) -> dict[str, Any] | None:
     return kept if same and (not work.whole or "device" in kept) else None
 
 
+def keep(folder: Path, told: Mapping[str, Any]) -> None:
+    """Write what is kept of a cell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / CELL, (json.dumps(told, indent=1) + "\n").encode())
+
+
 def run(work: Work) -> dict[str, Any]:
     """Run a cell, or go on with it, and keep what it came to. ExperimentError, RunStopped as for a simulation."""
     if (kept := done(work)) is not None:
@@ -75,7 +81,7 @@ def run(work: Work) -> dict[str, Any]:
     with folder.held():
         engines.local(len(setting.holds), work.data_dir, serve, workers=1)
         found = {"experiment": json.loads(work.experiment), **found}
-        write_atomically(folder.path / CELL, (json.dumps(found, indent=1) + "\n").encode())
+        keep(folder.path, found)
         if not work.whole:  # so that hundreds of cells take no room
             for path in (folder.checkpoint, folder.before):
                 path.unlink(missing_ok=True)
@@ -166,11 +172,12 @@ def _kept(state: State, setting: Setting) -> dict[str, float]:
     sizes = {name: float(np.prod(shape)) for name, shape in setting.layers.items()}
     masks = state.view(next(iter(state.parts), "")).masks
     kept = {name: float(np.count_nonzero(masks[name])) if name in masks else size for name, size in sizes.items()}
-    own: dict[str, list[int]] = {}
-    for name, mask in state.memory.items():
-        if name.startswith(_PERSONAL):
-            own.setdefault(name.split("/", 2)[2], []).append(int(np.count_nonzero(mask)))
-    return kept | {name: float(np.mean(counts)) for name, counts in own.items() if name in kept}
+    own = [owning.mask_of(state.model(), device) for device in owning.devices(state.model())]
+    return kept | {
+        name: float(np.mean([np.count_nonzero(mask[name]) for mask in own if name in mask]))
+        for name in kept
+        if any(name in mask for mask in own)
+    }
 
 
 class _Costs:

@@ -67,7 +67,9 @@ def size_of(asked: Comparison, method: str) -> str | None:
 def _size(name: str, key: str) -> str | None:
     try:
         sized = size_parameter(name)
-        return sized[0] if sized else next((key for key in ("keep",) if key in parameters(name)), None)
+        if sized is None:
+            return "keep" if "keep" in parameters(name) else None
+        return sized[0]
     except MethodError as error:
         raise ExperimentError(f"{key}: {str(error).removeprefix('method.')}") from error
 

@@ -156,12 +156,9 @@ def ran(work: Work) -> dict[str, Any]:
 
 def _over_ray(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
     """Cells as tasks of a cluster, a core each; every node has the data at the same path, this one gets the results."""
-    import json
-
     import ray
 
     from fedprune.federated.link.engines import cluster
-    from fedprune.files import write_atomically
 
     with cluster(where.ray, {}):
         task = ray.remote(num_cpus=1)(ran)
@@ -174,7 +171,5 @@ def _over_ray(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tupl
             except ray.exceptions.RayError as error:
                 told = {FAILED: str(error).strip().splitlines()[0]}
             if FAILED not in told and cell.done(work) is None:  # another machine's disk has it
-                folder = Path(work.folder)
-                folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(folder / cell.CELL, (json.dumps(told, indent=1) + "\n").encode())
+                cell.keep(Path(work.folder), told)
             yield each, told
