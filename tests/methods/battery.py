@@ -54,7 +54,7 @@ NEEDED: Mapping[str, Any] = {
     "levels": 2,
     "fraction": 0.5,
     "goal": 0.0,
-    "pull": 0.2,
+    "pull": 0.06,
     "trial": 1,
 }
 """By the name of a parameter: what a method is given here, so that so few rounds show all that it does."""
