@@ -6,6 +6,7 @@ A device that is sent one need not trace its model, which would cost it some 100
 from __future__ import annotations
 
 import base64
+import functools
 import zlib
 from collections.abc import Mapping
 from math import inf, prod
@@ -100,6 +101,32 @@ def of_text(text: str, params: Params) -> Graph:
 
     ValueError where it is none, or these weights, by whose names they go, are not its own.
     """
+    try:
+        like = tuple(_like(name, params[name]) for name in _names(text))  # of lazy ones each is made for this alone
+    except KeyError as error:
+        raise ValueError(f"not a graph: {error}") from error
+    return _of_text(text, like)
+
+
+def _like(name: str, tensor: Tensor) -> tuple[str, tuple[int, ...], str]:
+    return name, tensor.shape, tensor.dtype.str
+
+
+@functools.lru_cache(maxsize=4)
+def _names(text: str) -> tuple[str, ...]:
+    """Of the parameters of a graph's operations."""
+    try:
+        fields = [value for each in _values(text)["operations"] for value in each.values()]
+        return tuple(
+            dict.fromkeys(str(value["name"]) for value in fields if isinstance(value, dict) and "name" in value)
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a graph: {error}") from error
+
+
+@functools.lru_cache(maxsize=4)  # a simulation's devices get the same one in every message
+def _of_text(text: str, params: tuple[tuple[str, tuple[int, ...], str], ...]) -> Graph:
+    like = {name: np.broadcast_to(np.zeros((), dtype), shape) for name, shape, dtype in params}
     values = _values(text)
     values.pop("slots", None)
     try:
@@ -109,7 +136,7 @@ def of_text(text: str, params: Params) -> Graph:
             for key, value in fields.items():
                 if isinstance(value, dict) and "name" in value:
                     shape = tuple(value.pop("shape"))
-                    tensors[f"{place}/{key}"] = _placeholder(params[value["name"]], shape)
+                    tensors[f"{place}/{key}"] = _shaped(like[value["name"]], shape)
                     narrower |= tensors[f"{place}/{key}"].shape != shape
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise ValueError(f"not a graph: {error}") from error
@@ -131,10 +158,6 @@ def _shaped(value: Tensor, whole: tuple[int, ...]) -> Tensor:
     if value.ndim != len(whole) or any(side > most for side, most in zip(value.shape, whole, strict=True)):
         raise ValueError(f"a parameter of shape {value.shape}, where the graph has {whole}")
     return value
-
-
-def _placeholder(of: Tensor, whole: tuple[int, ...]) -> Tensor:
-    return np.broadcast_to(np.zeros(1, of.dtype), _shaped(of, whole).shape)
 
 
 class _Said(msgspec.Struct):
