@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedprune.counter_rng import generator
 from fedprune.measures import DEVELOPMENT, Kind, Measurer
 from fedprune.measures._candidates import BATCH, Asked, accepts, candidates_of, most, request
 from fedprune.models import draws
@@ -27,6 +28,9 @@ _RUNNING = ".running_"
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     """Re-estimate the BN statistics of every candidate on the development part: two floats a channel each."""
     examples, tensors = device.parts.development, {}
+    # recordings lie by label, in folders or as they were made, and statistics of one class are none of the data's
+    rng = generator(device.experiment.seed, "device", device.who, "statistics")
+    examples = examples.take(rng.permutation(len(examples)))
     for index, params in enumerate(candidates_of(request) if len(examples) else []):
         batches = device.batches(examples, min(most or BATCH, BATCH))
         if (own := device.native(request, params)) is not None:

@@ -41,11 +41,12 @@ def test_a_tuned_rate_keeps_the_last_ones_share(tmp_path: Path) -> None:
 
 
 def test_trials_are_the_same_for_all_and_none_of_the_table(tmp_path: Path) -> None:
-    tuned = "[tuning]\nlearning_rate = [0.02, 0.1]\ndensity = 0.1\n[experiments.small]"
+    tuned = "[tuning]\nlearning_rate = [0.02, 0.1]\ndensities = [0.1]\nseeds = 2\n[experiments.small]"
     file = comparisons.write(tmp_path, comparisons.COMPARISON.replace("[experiments.small]", tuned))
     table = asked.read(file)
     tried = list(cells.trials(table))
-    assert [(each.method, each.density, each.rate) for each in tried] == [
+    assert {each.seed for each in tried} == {1000, 1001}
+    assert [(each.method, each.density, each.rate) for each in tried if each.seed == 1001] == [
         ("rigl", 0.1, 0.02), ("rigl", 0.1, 0.1), ("magnitude", 0.1, 0.02), ("magnitude", 0.1, 0.1),
         ("fedavg", 1.0, 0.02), ("fedavg", 1.0, 0.1),
     ]  # fmt: skip

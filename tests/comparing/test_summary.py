@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedprune.runs.compare import charts, summary
 from fedprune.runs.compare.asked import Asked, Comparison
 from fedprune.runs.compare.cells import Cell
-from fedprune.runs.compare.running import FAILED, chosen
+from fedprune.runs.compare.running import FAILED, chosen, nearest
 from simulations.benchmarks import field
 
 
@@ -56,13 +56,23 @@ def test_lines_by_hand() -> None:
     assert b.failed == ["seed 1: no power"]
 
 
-def test_the_rate_that_ends_best_on_development_parts() -> None:
-    cells = {
-        Cell("x", "a", 0.1, 9, 0.1): told(0.9, 0.6), Cell("x", "a", 0.1, 9, 0.05): told(0.1, 0.7),
-        Cell("x", "a", 0.1, 9, 0.02): told(0.1, 0.7), Cell("x", "b", 0.1, 9, 0.1): {FAILED: "diverged"},
-        Cell("x", "b", 0.1, 9, 0.02): told(0.2),
-    }  # fmt: skip
-    assert chosen(cells) == {"x": {"a": 0.02, "b": 0.02}}
+def test_the_rate_that_does_best_late_on_development_parts_over_seeds() -> None:
+    def cells(method: str, density: float, *tests: tuple[float, list[dict[str, Any]]]) -> dict[Cell, dict[str, Any]]:
+        return {Cell("x", method, density, s, rate): each for rate, seeds in tests for s, each in enumerate(seeds)}
+
+    early = told(0.0, *[0.6] * 9, 0.9)  # of its last ten tests: 0.63
+    found = {
+        **cells("a", 0.1, (0.1, [told(*[0.7] * 10), early]), (0.05, [told(0.8), told(0.5)]), (0.02, [told(0.65)] * 2)),
+        **cells("a", 0.01, (0.1, [told(0.3)]), (0.02, [told(0.4)])),
+        # one that fails once comes after one that never does; of equals the lower
+        **cells("b", 0.1, (0.1, [told(0.9), {FAILED: "diverged"}]), (0.05, [told(0.2)] * 2), (0.02, [told(0.2)] * 2)),
+        **cells("c", 0.1, (0.1, [{FAILED: "no power"}])),
+    }
+    rates = chosen(found)
+    assert rates == {"x": {"a": {0.1: 0.1, 0.01: 0.02}, "b": {0.1: 0.02}}}
+    for density, rate in ((0.2, 0.1), (0.05, 0.1), (0.02, 0.02), (0.001, 0.02)):
+        assert nearest(rates, Cell("x", "a", density, 0)) == rate
+    assert nearest(rates, Cell("x", "c", 0.1, 0)) == nearest(rates, Cell("y", "a", 0.1, 0)) == 0
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 6)), max_size=12))

@@ -25,10 +25,12 @@ class Tuning(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     learning_rate: tuple[Rate, ...] = ()
     """Rates of training; its last one, where the experiment has one, keeps its share of it."""
-    density: Density = 0.1
-    """At which they are tried; a method without a density is tried as it is."""
-    seed: Seed = 1000
-    """Of the runs that are tried, none of the table's."""
+    densities: tuple[Density, ...] = ()
+    """At which they are tried, each cell taking what the nearest one chose; those of the table where none is named."""
+    seeds: Count = 3
+    """How many runs each is tried in."""
+    first_seed: Seed = 1000
+    """Of these runs, none of the table's."""
 
 
 class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

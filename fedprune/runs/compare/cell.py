@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 _SWAPPED = 0.3  # of the kept weights, at most, in one adjustment: α of RigL, FedTiny and others
 _FILES = ("bytes", "arena_bytes", "c99_flash_bytes_predicted", "c99_arena_bytes")
+_LAST = 10  # tests that a run's end is averaged over
 _SEEN = 30  # rounds in which a method shows whether it grows
 CELL, CHECK = "cell.json", "check"
 
@@ -57,6 +59,11 @@ def done(work: Work) -> dict[str, Any] | None:
         return None
     same = isinstance(kept, dict) and kept.get("experiment") == json.loads(work.experiment)
     return kept if same and (not work.whole or "device" in kept) else None
+
+
+def late(told: Mapping[str, Any]) -> float:
+    """The mean of a cell's last ten tests, which hangs less on luck than its last one."""
+    return float(statistics.mean(value for _, value in told["curve"][-_LAST:]))
 
 
 def keep(folder: Path, told: Mapping[str, Any]) -> None:

@@ -48,10 +48,13 @@ def cells(asked: Comparison) -> Iterator[Cell]:
 def trials(asked: Comparison) -> Iterator[Cell]:
     """The runs by which learning rates are chosen."""
     for name, each in asked.experiments.items():
-        for method in each.methods or asked.methods:
-            density = asked.tuning.density if size_of(asked, method) is not None else 1.0
-            for rate in asked.tuning.learning_rate:
-                yield Cell(name, method, density, asked.tuning.seed, rate)
+        tuning = asked.tuning
+        for seed in range(tuning.first_seed, tuning.first_seed + tuning.seeds):
+            for method in each.methods or asked.methods:
+                sized = size_of(asked, method) is not None
+                for density in (tuning.densities or each.densities or asked.densities) if sized else (1.0,):
+                    for rate in tuning.learning_rate:
+                        yield Cell(name, method, density, seed, rate)
 
 
 def size_of(asked: Comparison, method: str) -> str | None:

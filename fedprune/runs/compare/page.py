@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from math import nan
 
 from fedprune.runs.compare import charts
 from fedprune.runs.compare.asked import Comparison, reference
+from fedprune.runs.compare.running import Rates
 from fedprune.runs.compare.summary import Difference, Line, Mean
 from fedprune.runs.report.style import STYLE, figure, table
 
@@ -28,7 +30,7 @@ MEASURED = {
 }
 
 
-def page(name: str, asked: Comparison, lines: Sequence[Line], rates: Mapping[str, Mapping[str, float]]) -> str:
+def page(name: str, asked: Comparison, lines: Sequence[Line], rates: Rates) -> str:
     """One HTML page that needs nothing beside it."""
     body = [f"<h1>{escape(name)}</h1>", f"<p class=dim>{escape(_subtitle(asked, lines))}</p>"]
     for experiment in asked.experiments:
@@ -50,7 +52,9 @@ def _subtitle(asked: Comparison, lines: Sequence[Line]) -> str:
     )
 
 
-def _experiment(name: str, asked: Comparison, lines: Sequence[Line], rates: Mapping[str, float]) -> list[str]:
+def _experiment(
+    name: str, asked: Comparison, lines: Sequence[Line], rates: Mapping[str, Mapping[float, float]]
+) -> list[str]:
     densities = sorted({line.density for line in lines}, reverse=True)
     body = [f"<h2>{escape(name)}</h2>"]
     least = [line for line in lines if line.density == min(densities)]
@@ -71,14 +75,24 @@ def _experiment(name: str, asked: Comparison, lines: Sequence[Line], rates: Mapp
     body += ["<h3>Measured</h3>", f"<p class=dim>{escape(_MEASURED_HOW)}</p>", _costs(lines, MEASURED)]
     body += [_pareto(lines, key, label, "measured") for key, label in MEASURED.items()]
     if rates:
-        told = ", ".join(f"{method} {rate:g}" for method, rate in rates.items())
-        tried = ", ".join(f"{rate:g}" for rate in asked.tuning.learning_rate)
-        body.append(
-            f"<p class=dim>Learning rates, of {escape(tried)} chosen on development parts by one run each at density "
-            f"{asked.tuning.density:g}, seed {asked.tuning.seed}: {escape(told)}.</p>"
-        )
+        body += ["<h3>Learning rates</h3>", _tuned(asked, rates)]
     failed = [f"{line.method}, density {line.density:g}, {why}" for line in lines for why in line.failed]
     return body + ([f"<p class=warning>{escape('; '.join(failed))}</p>"] if failed else [])
+
+
+def _tuned(asked: Comparison, rates: Mapping[str, Mapping[float, float]]) -> str:
+    tuning = asked.tuning
+    how = (
+        f"Of {', '.join(f'{rate:g}' for rate in tuning.learning_rate)} the one whose last ten tests on development "
+        f"parts are best in the mean of {tuning.seeds} runs; their seeds are none of the table's. A density that was "
+        "not tried has what the nearest one chose."
+    )
+    tried = sorted({density for each in rates.values() for density in each if density < 1}, reverse=True) or [1.0]
+    head = ["method", *(f"density {density:g}" for density in tried)]
+    body = [
+        [method, *(f"{each.get(density, each.get(1.0, nan)):g}" for density in tried)] for method, each in rates.items()
+    ]
+    return f'<p class=dim>{escape(how)}</p><div class="wide">{table(head, body)}</div>'
 
 
 _HOW = (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import statistics
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from math import inf, log
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,8 +20,11 @@ from fedprune.federated.link.local_grid import end_with_parent
 from fedprune.federated.rounds.asking import RunStopped
 from fedprune.runs.compare import cell
 from fedprune.runs.compare.asked import Comparison
-from fedprune.runs.compare.cell import Work
+from fedprune.runs.compare.cell import Work, late
 from fedprune.runs.compare.cells import Cell, cells, experiment, folder_of, trials
+
+Rates = Mapping[str, Mapping[str, Mapping[float, float]]]
+"""Experiment -> method -> density -> learning rate."""
 
 FAILED = "failed"
 """Key of a cell that could not be run, and why."""
@@ -31,8 +36,8 @@ Say = Callable[[str, int, int], None]
 class Ran(NamedTuple):
     """All that a comparison came to."""
 
-    rates: Mapping[str, Mapping[str, float]]
-    """Experiment -> method -> learning rate that development parts chose; empty where none was asked for."""
+    rates: Rates
+    """Those that development parts chose; empty where none was asked for."""
     cells: Mapping[Cell, Mapping[str, Any]]
     """In the order of the table; ``failed`` says why one could not be run."""
 
@@ -66,22 +71,31 @@ def run(file: Path, asked: Comparison, out: Path, data_dir: str | None, where: W
 
     found = _all([(each, work(each)) for each in tried], where, say, 0, total)
     rates = chosen(found)
-    works = [(each, work(each, rates.get(each.experiment, {}).get(each.method, 0.0))) for each in wanted]
+    works = [(each, work(each, nearest(rates, each))) for each in wanted]
     return Ran(rates, _all(works, where, say, len(tried), total))
 
 
-def chosen(found: Mapping[Cell, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
-    """Experiment -> method -> the learning rate that does best at the end on development parts; the lower of equals."""
-    best: dict[tuple[str, str], tuple[float, float]] = {}
+def chosen(found: Mapping[Cell, Mapping[str, Any]]) -> Rates:
+    """The learning rates that do best late in their runs on development parts, over seeds; the lower of equals.
+
+    One at which a run fails comes after all at which none does.
+    """
+    tried: dict[tuple[str, str, float], dict[float, list[float]]] = {}
     for each, told in found.items():
-        if not told.get("curve"):
-            continue
-        value, key = told["curve"][-1][1], (each.experiment, each.method)
-        best[key] = max(best.get(key, (value, -each.rate)), (value, -each.rate))
-    rates: dict[str, dict[str, float]] = {}
-    for (name, method), (_, rate) in best.items():
-        rates.setdefault(name, {})[method] = -rate
+        key = each.experiment, each.method, each.density
+        tried.setdefault(key, {}).setdefault(each.rate, []).append(late(told) if told.get("curve") else -inf)
+    rates: dict[str, dict[str, dict[float, float]]] = {}
+    for (name, method, density), values in tried.items():
+        value, rate = max((statistics.mean(several), -rate) for rate, several in values.items())
+        if value > -inf:
+            rates.setdefault(name, {}).setdefault(method, {})[density] = -rate
     return rates
+
+
+def nearest(rates: Rates, cell: Cell) -> float:
+    """What was chosen at the density nearest to a cell's, by their ratio; 0 where nothing was."""
+    known = rates.get(cell.experiment, {}).get(cell.method, {})
+    return known[min(known, key=lambda density: abs(log(density / cell.density)))] if known else 0.0
 
 
 def _all(

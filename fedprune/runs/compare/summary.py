@@ -8,10 +8,9 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from fedprune.runs.compare.asked import Comparison, reference
+from fedprune.runs.compare.cell import late
 from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED
-
-_LAST = 10  # evaluations that a run's end is averaged over
 
 
 class Mean(NamedTuple):
@@ -86,7 +85,7 @@ def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Li
                 density,
                 mean([one["density"] for one in seeds]),
                 mean([_final(one) for one in seeds]),
-                mean([statistics.mean(value for _, value in one["curve"][-_LAST:]) for one in seeds]),
+                mean([late(one) for one in seeds]),
                 mean([max(value for _, value in one["curve"]) for one in seeds]),
                 _known([one.get("worst") for one in seeds]),
                 _known([one.get("mean_device") for one in seeds]),
