@@ -20,6 +20,7 @@ from unittest import mock
 import here
 import numpy as np
 import torch
+from msgspec.structs import replace
 from torch import nn
 
 from fedprune import training, wire
@@ -62,6 +63,20 @@ WITHIN = {"fedtiny": 0.02, "fedtiny_halving": 0.02}
 """How far a density may be off, of itself, where that is not 1 %: FedTiny draws its candidates so."""
 ALIKE = ("magnitude", "random_erk", "fedavg", "kd_dp")
 """Methods that are one of the answers which others must not give, or prune nothing."""
+APART = {
+    "dis_pfl": "a device has a mask and weights of its own",
+    "lottery_fl": "a device has a mask of its own",
+    "spafl": "a device has weights of its own",
+    "ssfl": "a device's saliency is of its own gradient, in size",
+    "feddst": "a device swaps weights in a mask of its own",
+    "dhspg": "a device projects its own steps",
+    "kd_dp": "a device chooses of its own examples",
+    "fedmef": "a device prunes its own activations",
+    "zerofl": "a device prunes its own weights and activations",
+    "sparsyfed": "a device prunes its own activations",
+    "mask_sparsity": "it needs batch norm, whose statistics are of a device's own batch",
+}
+"""Methods that do something else where examples are on several devices, by their papers, and why."""
 _PERSONAL = "mask/"
 
 Law = Callable[[str, Mapping[str, Any]], None]
@@ -86,6 +101,13 @@ def net(input_shape: tuple[int, ...], classes: int) -> nn.Module:
 
     head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, classes)
     return nn.Sequential(conv(1, 6), conv(6, 10), conv(10, 12), *head)
+
+
+def without_norms(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """``net`` without batch norm: the gradient of all examples is the mean of those of any parts of them."""
+    convs = [layer for i, o in ((1, 6), (6, 10), (10, 12)) for layer in (nn.Conv2d(i, o, 3, padding=1), nn.ReLU())]
+    head = nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, classes)
+    return nn.Sequential(*convs, *head)
 
 
 def experiment(name: str, given: Mapping[str, Any] = _NOTHING, **changes: Any) -> Experiment:
@@ -298,6 +320,28 @@ def roads(name: str, given: Mapping[str, Any]) -> None:
     assert_same(last.state, it.last)
 
 
+def pooled(name: str, given: Mapping[str, Any]) -> None:
+    """Devices that together hold what one holder holds come to the model that it comes to, up to rounding.
+
+    That is where a step is of all examples at once, and where the method's own mathematics says so: not of ``APART``,
+    nor of those that are told each device's own largest gradients.
+    """
+    if name in APART:
+        return
+    whole = {"batch": 512, "grow_batch": 512, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 1e-3}
+    it = ran(name, given, model="battery:without_norms", training=whole)
+    asks = [ask.kind for each in rehearsed(it.setting.method, it.setting.zeros(), ROUNDS) for ask in each.asks.values()]
+    if "top_gradients" in asks:
+        return
+    asked = it.setting.experiment
+    setting = prepare(replace(asked, data=replace(asked.data, central=True)), "battery")
+    *_, last = run(central.here(setting)._replace(more={}), setting.tiers(), 1, it.begun)
+    assert masks.equal(last.state.masks, it.last.masks)
+    for key, value in it.last.params.items():
+        np.testing.assert_allclose(value, last.state.params[key], rtol=1e-4, atol=5e-6, err_msg=key)
+    assert any(not np.array_equal(value, it.begun.params[key]) for key, value in it.last.params.items())
+
+
 def differs(name: str, given: Mapping[str, Any]) -> None:
     """Masks are neither the random nor the magnitude answer of the same density: Jaccard below 0.99."""
     it = ran(name, given)
@@ -362,7 +406,7 @@ def unequal(name: str, given: Mapping[str, Any]) -> None:
 
 
 LAWS: Mapping[str, Law] = {
-    law.__name__: law for law in (fits, zeros, sizes, seeds, resumes, roads, differs, unanswered, unequal)
+    law.__name__: law for law in (fits, zeros, sizes, seeds, resumes, roads, pooled, differs, unanswered, unequal)
 }
 
 

@@ -117,3 +117,12 @@ def test_pruned_weights_that_a_step_moves_are_found() -> None:
         pytest.raises(AssertionError, match="a pruned weight is not 0"),
     ):
         battery.hold("zeros", "magnitude", floor=0.01)
+
+
+@pytest.mark.parametrize("name", ["ssfl", "feddst"])
+def test_the_battery_finds_a_method_to_which_it_matters_who_holds_what(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(battery, "APART", {})
+    with pytest.raises(AssertionError):
+        battery.hold("pooled", name)
