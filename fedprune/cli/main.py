@@ -20,7 +20,7 @@ from fedprune.cli import methods as cli_methods
 from fedprune.cli import server as cli_server
 from fedprune.cli.bench import Peer, Place
 from fedprune.cli.experiments import DataDir, Run, again
-from fedprune.experiment import ExperimentError, load
+from fedprune.experiment import Experiment, ExperimentError, load
 
 app = typer.Typer(
     add_completion=False,
@@ -52,6 +52,13 @@ class Optimise(StrEnum):
     speed = "speed"
 
 
+def _of_fleet(file: Path, changes: list[str], seed: int | None = None) -> Experiment:
+    experiment = load(file, changes, seed=seed)
+    if not experiment.fleet:
+        raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
+    return experiment
+
+
 @app.command()
 def plan(
     file: Annotated[Path, typer.Argument(help="The experiment: a TOML file with a fleet.", metavar="FILE")],
@@ -66,9 +73,7 @@ def plan(
     from fedprune.cli.plan import show_plan
     from fedprune.runs.setting import prepare
 
-    experiment = load(file, set, seed=seed)
-    if not experiment.fleet:
-        raise ExperimentError(f"{file}: fleet: missing; describe tiers, e.g. [fleet.pi] with devices = 4")
+    experiment = _of_fleet(file, set, seed)
     with console.status("tracing the model"):
         setting = prepare(experiment, str(file), str(data_dir) if data_dir else None)
         made = setting.plan
@@ -77,6 +82,25 @@ def plan(
     show_plan(console, experiment, made, speed)
     for text in setting.notices:
         console.print(text, style="yellow", markup=False, soft_wrap=True)
+
+
+@app.command()
+def recommend(
+    file: Annotated[Path, typer.Argument(help="The experiment: a TOML file with a fleet.", metavar="FILE")],
+    set: Annotated[
+        list[str], typer.Option(help="Change a key, e.g. --set fleet.pi.devices=2.", metavar="KEY=VALUE")
+    ] = [],  # noqa: B006
+    data_dir: DataDir = None,
+) -> None:
+    """Which methods a fleet can train within its budgets, and why the others cannot. FILE is in TOML."""
+    from fedprune.cli.plan import show_advice
+    from fedprune.runs.recommending import recommended
+
+    experiment = _of_fleet(file, set)
+    given = str(data_dir) if data_dir else None
+    with console.status("planning") as status:
+        found = list(recommended(experiment, str(file), given, lambda name: status.update(f"planning {name}")))
+    show_advice(console, experiment, found)
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedprune.budgets import Memory, Profile
     from fedprune.experiment import Experiment
     from fedprune.runs.planning import FleetPlan, TierPlan
+    from fedprune.runs.recommending import Advice
 
 _BINDS = {
     "density": "as asked",
@@ -72,6 +73,29 @@ def _rows(experiment: Experiment, plan: FleetPlan, macs_per_second: float) -> di
     for encoding, label in _ENCODINGS.items():
         rows[f"  {label}"] = [_size(tier.stored_bytes[encoding]) for tier in tiers]
     return rows
+
+
+def show_advice(console: Console, experiment: Experiment, found: Sequence[Advice]) -> None:
+    """The methods that fit, by what they take of the tightest tier; then the others, each with why."""
+    fits = [each for each in found if not each.why_not]
+    tiers = [name for name, each in experiment.fleet.items() if each.trains]
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for head in ("method", "trainer", *tiers, "evidence without noise"):
+        last = head == "evidence without noise"
+        table.add_column(head, justify="right" if head in tiers else "left", no_wrap=not last, overflow="fold")
+    for each in sorted(fits, key=lambda each: max(each.peaks.values())):
+        cells = [f"{each.sizes[tier]:.3g}, {mib(each.peaks[tier])}" for tier in tiers]
+        table.add_row(each.method, "native" if each.native else "torch", *cells, ", ".join(each.exact))
+    console.print(table)
+    console.print(
+        "\nSizes are densities, or fractions of channels, that each tier's budgets allow, in the predicted memory of a "
+        "device's process; the experiment's keys are given to every method that has them.",
+        style="dim",
+    )
+    if refused := [each for each in found if each.why_not]:
+        console.print(f"\n{len(fits)} of {len(found)} methods fit. The others:")
+        for each in refused:
+            console.print(f"  {each.method}: {each.why_not}", markup=False, soft_wrap=True)
 
 
 _NAMES = {"top_k": "top-k buffer", "link": "request and reply", "data": "data", "runtime": "runtime"}
