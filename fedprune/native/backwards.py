@@ -123,10 +123,13 @@ class Backwards:
         if isinstance(op, Conv2d | Linear):
             self._weighted(op, node.inputs[0], g)
         elif isinstance(op, Add):
-            others = [name for name in node.inputs if not self._takes_over(name, g)]
-            for name in others:
-                self._passes_on(name, g.map)
-            if len(others) < 2:  # what is added to g from now on is of an input
+            taken = False  # by one alone, as g becomes something else on its way on
+            for name in node.inputs:
+                if not taken and self._takes_over(name, g):
+                    taken = True
+                else:
+                    self._passes_on(name, g.map)
+            if taken:  # what is added to g from now on is of an input
                 self.gradients.pop(node.output)
         elif isinstance(op, Multiply):
             self._multiply(node, g)
