@@ -14,6 +14,7 @@ from fedprune.graph import (
     BatchNorm,
     Concat,
     Conv2d,
+    Dropout,
     GlobalMean,
     Linear,
     MaxPool,
@@ -135,6 +136,11 @@ class Backwards:
             self._multiply(node, g)
         elif isinstance(op, MaxPool | AvgPool | GlobalMean):
             self._pool(op, node, g)
+        elif isinstance(op, Dropout):
+            name = node.inputs[0]
+            if name in self.needed:
+                to, adds = (g, 0) if self._takes_over(name, g) else self.gradient(name)
+                self.forwards.drop(op, g.map, to.map, g.size, adds)
         elif isinstance(op, Concat):
             channel = 0
             for name in node.inputs:
