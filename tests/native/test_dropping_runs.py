@@ -77,14 +77,13 @@ def test_what_is_drawn_decides_where_it_ends(whole: State, tmp_path: Path, monke
 
 
 def test_it_learns_as_with_torch(tmp_path: Path) -> None:
-    found = {}
-    for engine in ("native", "torch"):
-        scores = []
-        for seed in range(3):
-            experiment = asked(engine, seed=seed, rounds=12, method={"name": "fedavg"})
+    """Digits, long before they are learnt by heart."""
+    data = {"name": "digits", "partition": "iid", "devices": 4, "public": 0.2}
+    given = {"data": data, "rounds": 8, "method": {"name": "fedavg"}}
+    found: dict[str, list[float]] = {"native": [], "torch": []}
+    for engine, scores in found.items():
+        for seed in range(2):
+            experiment = asked(engine, seed=seed, training={"batch": 16, "learning_rate": 0.02}, **given)
             scores.append(train(experiment, tmp_path / f"{engine}{seed}")["accuracy_float"])
-        found[engine] = np.array(scores)
-    spread = max(0.05, *(float(np.ptp(scores)) for scores in found.values()))
-    print(found)
-    assert found["native"].min() > 0.7
-    assert abs(found["native"].mean() - found["torch"].mean()) < spread, found
+    assert min(found["native"]) > 0.85
+    assert abs(np.mean(found["native"]) - np.mean(found["torch"])) < 0.06, found
