@@ -94,8 +94,6 @@ def norms(plan: Plan) -> frozenset[str]:
 def _ends(plan: Plan, emitter: Forwards, labels: int) -> tuple[Held, Buffer, Buffer]:
     source = emitter.new(plan.graph.input)
     emitter.clear(source)
-    if any(isinstance(node.op, Dropout) for node in plan.nodes):
-        emitter.drawn = Buffer(3)
     return source, Buffer(labels * plan.lanes.all), Buffer(plan.lanes.all + 1)
 
 
@@ -163,6 +161,8 @@ def _backwards(
     cuts: Sequence[int], grown: dict[str, Buffer],
 ) -> tuple[Program, list[Asked]]:  # fmt: skip
     source, targets, losses = _ends(plan, emitter, labels)
+    if any(isinstance(node.op, Dropout) for node in plan.nodes):
+        emitter.drawn = Buffer(3)
     wants = _sums_wanted(plan, at_rest)
     segments = [plan.nodes[a:b] for a, b in zip((0, *cuts), (*cuts, len(plan.nodes)), strict=True)]
     held_over: list[dict[str, Held]] = []

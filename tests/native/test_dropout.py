@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,13 @@ from natively import apart, batch_of, in_torch, masked, natively, same
 from torch import nn
 
 from fedprune.graph import Dropout, trace, without_dropout
+from fedprune.graph.message import of_text, to_text
 from fedprune.graph.shared import unique_state
 from fedprune.native import library, program
 from fedprune.native.machine import Machine
 from fedprune.native.state import state
 from fedprune.training import evidence, native, native_growth
+from fedprune.training.lean import PLAIN, Lean
 from fedprune.types import Sgd, Tensor
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
@@ -188,6 +192,44 @@ def test_training_draws_anew_in_each_step_and_by_its_number_alone() -> None:
     assert all(np.array_equal(first[name], value) for name, value in trained((5, 6)).items())
     for others in ((5, 7), (4, 6), (6, 5)):
         assert any(not np.array_equal(first[name], value) for name, value in trained(others).items())
+
+
+def test_in_little_memory_it_trains_the_same_bits() -> None:
+    model = without_norms()
+    params = {name: value.detach().numpy() for name, value in unique_state(model).items()}
+    inputs, labels = batch_of((3, 16, 16), 10, 23)
+    own = native.Model(trace(model, inputs, dropout=True), params)
+    batches = [(inputs[:12], labels[:12]), (inputs[12:], labels[12:])]
+    found = [
+        native.train(own, batches, Sgd(0.1), {}, examples=12, lean=lean, drawn=lambda step: DRAW + step)[1]
+        for lean in (PLAIN, Lean(micro_batch=5), Lean(micro_batch=1, recompute=True))
+    ]
+    assert any(not np.array_equal(value, params[name]) for name, value in found[0].items())
+    for other in found[1:]:
+        assert all(np.array_equal(value, other[name]) for name, value in found[0].items())
+
+
+def test_of_one_dimension_whole_channels_go() -> None:
+    torch.manual_seed(5)
+    body = nn.Conv1d(3, 6, 3), nn.BatchNorm1d(6), nn.ReLU(), nn.Dropout1d(0.4), nn.Conv1d(6, 4, 3), nn.Dropout(0.2)
+    model = nn.Sequential(*body, nn.Flatten(), nn.Linear(4 * 9, 4))
+    inputs, labels = batch_of((3, 13), 4, 19)
+    right = in_torch(imposed(model, inputs, DRAW), inputs, labels)
+    assert apart(natively(model, {}, inputs, labels, draw=DRAW), right, {}) < 2e-4
+
+
+def test_a_graph_travels_with_what_it_drops() -> None:
+    model, inputs = dropping(), np.zeros((1, 3, 10, 8), np.float32)
+    graph = trace(model, inputs, dropout=True)
+    params = {name: value.detach().numpy() for name, value in unique_state(model).items()}
+    there = of_text(to_text(graph, {}), params)
+    said = [[(op.chance, op.channels) for op in each.operations if isinstance(op, Dropout)] for each in (graph, there)]
+    assert said[0] == said[1]
+    assert said[0][:4] == [(0.2, True), (0.3, False), (0.25, True), (0.1, False)]
+    for chance in (0.0, -0.1, 1.5, float("nan")):
+        wrong = tuple(replace(op, chance=chance) if isinstance(op, Dropout) else op for op in graph.operations)
+        with pytest.raises(ValueError, match="not a graph"):
+            of_text(to_text(replace(graph, operations=wrong), {}), params)
 
 
 def test_a_program_that_drops_nothing_has_no_room_for_it() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_world
-from fleets import assert_same
+from fleets import assert_same, fleet_of
 
 from fedprune.experiment import Experiment
 from fedprune.federated.link import engines
@@ -62,6 +62,16 @@ def test_stopped_and_gone_on_with_by_two_it_ends_in_the_same_bits(whole: State, 
     with pytest.raises(Stop):
         ended(tmp_path / "cut", asked(), progress=stop)
     assert_same(whole, ended(tmp_path / "cut", asked(), workers=2, resume=True)[0])
+
+
+@pytest.mark.parametrize("method", ["heterofl", "fedtiny"])
+def test_tiers_of_fewer_channels_and_of_parts_trained_along_end_in_the_same_bits(tmp_path: Path, method: str) -> None:
+    experiment = fleet_of(
+        method, rounds=1, model="drawing_nets:dropping_vgg", training={"engine": "native", "inner_steps": 2}
+    )
+    one, notices = ended(tmp_path / "one", experiment)
+    assert any("train natively" in notice for notice in notices)
+    assert_same(one, ended(tmp_path / "two", experiment, workers=2)[0])
 
 
 def test_what_is_drawn_decides_where_it_ends(whole: State, tmp_path: Path, monkeypatch: Any) -> None:
