@@ -34,11 +34,9 @@ def kept(op: Dropout, shape: Sequence[int], layer: int, examples: int, draw: int
     words = philox((element // 4, 0 * element, example, layer), (draw % 2**32, draw >> 32))
     which = np.broadcast_to(element % 4, (examples, elements))
     drawn = np.choose(which, np.broadcast_arrays(*words))
-    mask = drawn >= op.chance * 2**32
-    wide = mask.reshape(examples, -1, *[1] * (len(shape) - 1)) if op.channels else mask
-    return np.broadcast_to(
-        wide.reshape(examples, *wide.shape[1:]) if op.channels else wide.reshape(examples, *shape), (examples, *shape)
-    )
+    size = (shape[0], *[1] * (len(shape) - 1)) if op.channels else shape
+    mask = (drawn >= op.chance * 2**32).reshape(examples, *size)
+    return np.broadcast_to(mask, (examples, *shape))
 
 
 class Imposed(nn.Module):
