@@ -37,6 +37,7 @@ from fedprune.graph.operations import (
     BatchNorm,
     Bounds,
     Conv2d,
+    Dropout,
     Embedding,
     GlobalMean,
     Graph,
@@ -54,7 +55,7 @@ from fedprune.graph.operations import (
     producers,
 )
 from fedprune.graph.recurrent import Gru, Lstm, Recurrent, Rnn
-from fedprune.graph.rewrites import fold_batch_norm, fuse, inference
+from fedprune.graph.rewrites import fold_batch_norm, fuse, inference, without_dropout
 from fedprune.graph.running import run
 from fedprune.graph.tracing import trace
 
@@ -71,6 +72,7 @@ __all__ = [
     "Constant",
     "Conv2d",
     "Divide",
+    "Dropout",
     "Elu",
     "Embedding",
     "Exp",
@@ -124,4 +126,5 @@ __all__ = [
     "producers",
     "run",
     "trace",
+    "without_dropout",
 ]

@@ -157,6 +157,17 @@ class GlobalMean(Operation):
 
 
 @dataclass(frozen=True, eq=False)
+class Dropout(Operation):
+    """In training ``x / (1 - chance)``, or with that chance 0, each value by itself or all of a channel; at rest ``x``.
+
+    Only a graph that was traced to be trained holds it.
+    """
+
+    chance: float
+    channels: bool
+
+
+@dataclass(frozen=True, eq=False)
 class Graph:
     """A model as operations in an order in which they can run."""
 

@@ -9,7 +9,7 @@ import numpy as np
 from fedprune.graph.activations import Add, Constant, Reduce
 from fedprune.graph.calls import Call, Read, Step, canonical, canonical_axis, plain_shape
 from fedprune.graph.moving import Concat, Pad, Permute, PixelShuffle, PixelUnshuffle, Reshape, Resize, Slice
-from fedprune.graph.operations import Operation, Parameter, Shape
+from fedprune.graph.operations import Dropout, Operation, Parameter, Shape
 from fedprune.graph.reading_pieces import flip, index, padded_with_itself, repeat, roll
 from fedprune.graph.reading_recurrent import RECURRENT
 from fedprune.graph.reading_reductions import reduced
@@ -214,6 +214,13 @@ def unchanged(call: Call) -> str:
     return call.first()
 
 
+def _dropout(call: Call) -> Operation | str:
+    chance = float(call.arguments["p"])
+    if not chance or call.arguments["train"]:  # what goes on in evaluation is no dropout
+        return call.first()
+    return Dropout((call.first(),), call.output, chance, call.name != "dropout")
+
+
 MOVES: dict[str, Read] = {
     **dict.fromkeys(("cat", "concat", "concatenate"), concat),
     "stack": stack,
@@ -239,3 +246,5 @@ MOVES: dict[str, Read] = {
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout", "contiguous", "clone", "alias"), unchanged),
     **dict.fromkeys(("detach", "identity", "lift_fresh_copy", "to", "_to_copy"), unchanged),
 }
+DROPPING: dict[str, Read] = dict.fromkeys(("dropout", "feature_dropout"), _dropout)
+"""How what training drops is read, where it is to leave a trace."""

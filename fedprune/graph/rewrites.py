@@ -14,6 +14,7 @@ from fedprune.graph.operations import (
     BatchNorm,
     Bounds,
     Conv2d,
+    Dropout,
     GlobalMean,
     Graph,
     Linear,
@@ -30,6 +31,22 @@ from fedprune.types import FloatTensor
 def inference(graph: Graph) -> Graph:
     """Return the graph as it is deployed: batch norms folded, other norms spelled out, and fused."""
     return fuse(spelled(fold_batch_norm(graph)))
+
+
+def without_dropout(graph: Graph) -> Graph:
+    """Return the graph at rest: whoever reads the result of a `Dropout` reads what that reads."""
+    source: dict[str, str] = {}
+    kept: list[Operation] = []
+    for op in graph.operations:
+        inputs = tuple(source.get(name, name) for name in op.inputs)
+        if isinstance(op, Dropout):
+            source[op.output] = inputs[0]
+        else:
+            kept.append(op if inputs == op.inputs else replace(op, inputs=inputs))
+    outputs = tuple(source.get(name, name) for name in graph.outputs)
+    shapes = {name: shape for name, shape in graph.shapes.items() if name not in source}
+    modules = {name: module for name, module in graph.modules.items() if name not in source}
+    return Graph(graph.input, outputs, tuple(kept), shapes, modules)
 
 
 def fold_batch_norm(graph: Graph) -> Graph:

@@ -14,6 +14,7 @@ from fedprune.graph.operations import (
     AvgPool,
     BatchNorm,
     Conv2d,
+    Dropout,
     Embedding,
     GlobalMean,
     Graph,
@@ -254,6 +255,11 @@ def _recurrent(op: Recurrent, said: Shape, x: Shape) -> Shape:
     return (*x[:3], states)
 
 
+def _dropout(op: Dropout, said: Shape, x: Shape) -> Shape:
+    _need(0 < op.chance <= 1, "a dropout by no chance")
+    return x
+
+
 def _same(op: Operation, said: Shape, x: Shape) -> Shape:
     return x
 
@@ -277,6 +283,7 @@ _RULES: Mapping[type[Operation], Callable[..., Shape]] = {
     PixelUnshuffle: _unshuffle,
     Resize: _resize,
     PRelu: _prelu,
+    Dropout: _dropout,
     **dict.fromkeys((Softmax, LogSoftmax), _over_an_axis),
     **dict.fromkeys(get_args(Binary), _pair),
     Concat: _concat,

@@ -9,6 +9,7 @@ from fedprune.graph import shapes as _shapes
 from fedprune.graph.calls import Call, Read, canonical
 from fedprune.graph.operations import Graph, Operation, Shape
 from fedprune.graph.readers import READERS
+from fedprune.graph.reading_moves import DROPPING
 from fedprune.graph.shared import second_names
 from fedprune.types import Tensor
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
 
-def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
+def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor", *, dropout: bool = False) -> Graph:
     """Return the graph of ``model`` in evaluation mode; the model itself is left as it was.
 
     ``example`` is a batch, channels first, of which the first sample is used: only its shape matters, and whether it
-    is of integers. Names of parameters are those of ``state_dict``, a shared one's the first of its. Dropout, copies,
-    reshapes to the same shape and what no output needs leave no trace.
+    is of integers. Names of parameters are those of ``state_dict``, a shared one's the first of its. Copies, reshapes
+    to the same shape and what no output needs leave no trace, nor does ``dropout`` unless it is asked for.
 
     Raises ``UnsupportedOperation``, naming the aten operation and the line of the model, for what no operation covers.
     """
@@ -39,7 +40,7 @@ def trace(model: "torch.nn.Module", example: "Tensor | torch.Tensor") -> Graph:
             warnings.simplefilter("ignore", UserWarning)  # of a recurrent layer's own list of its weights
             program = _known(torch.export.export(model.eval(), (sample,)))
             program.graph.eliminate_dead_code()
-            return _read(program, READERS, second_names(model))
+            return _read(program, {**READERS, **DROPPING} if dropout else READERS, second_names(model))
     finally:
         torch.backends.mha.set_fastpath_enabled(attention)
         for module, training in modes:

@@ -15,6 +15,7 @@ import numpy as np
 
 from fedprune.measures import Kind, Measurer, _layers, finite
 from fedprune.models import Slot, draws
+from fedprune.training import native_gram
 from fedprune.training.batches import Batches
 from fedprune.training.gram import gram
 from fedprune.types import Model, Tensor
@@ -25,15 +26,21 @@ _GRAM, _POSITIONS = "gram/", "positions"
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
-    examples = device.parts.train
-    return measured(device, request, device.batches(examples, min(most or _layers.BATCH, _layers.BATCH)), len(examples))
+    examples, size = device.parts.train, min(most or _layers.BATCH, _layers.BATCH)
+    return measured(device, request, device.batches(examples, size), size, len(examples))
 
 
-def measured(device: Measurer, request: Payload, batches: Batches, examples: int) -> Payload:
-    """The upper triangle of each layer's XᵀX in float32, summed in float64: the lower one says nothing new."""
-    model = device.model(request.tensors)
-    with draws.seeded(device.number("gram")):
-        found = gram(model, batches, request.values["layers"])
+def measured(device: Measurer, request: Payload, batches: Batches, size: int, examples: int) -> Payload:
+    """The upper triangle of each layer's XᵀX in float32, summed in float64: the lower one says nothing new.
+
+    Batches are of at most ``size`` examples.
+    """
+    if (own := device.native(request, request.tensors)) is not None:
+        found = native_gram.gram(own, batches, request.values["layers"], size)
+    else:
+        model = device.model(request.tensors)
+        with draws.seeded(device.number("gram")):
+            found = gram(model, batches, request.values["layers"])
     triangles = {name: sums[np.triu_indices(len(sums))].astype(np.float32) for name, (sums, _) in found.items()}
     positions = {name: rows for name, (_, rows) in found.items()}
     return Payload({"examples": examples, _POSITIONS: positions}, _layers.named(_GRAM, triangles))
@@ -112,4 +119,5 @@ KIND = Kind(
     accepts=_accepts,
     memory=_memory,
     answers=_answers,
+    natively=True,
 )

@@ -19,8 +19,8 @@ _COUNT, _END = 512, np.sqrt(3)
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
-    noise = _noise(device, min(most or _layers.BATCH, _layers.BATCH))
-    return gram.measured(device, request, noise, len(device.parts.train))
+    size = min(most or _layers.BATCH, _layers.BATCH)
+    return gram.measured(device, request, _noise(device, size), size, len(device.parts.train))
 
 
 def _noise(device: Measurer, size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -14,6 +14,7 @@ from fedprune.graph import (
     BatchNorm,
     Concat,
     Conv2d,
+    Dropout,
     GlobalMean,
     Linear,
     MaxPool,
@@ -123,15 +124,23 @@ class Backwards:
         if isinstance(op, Conv2d | Linear):
             self._weighted(op, node.inputs[0], g)
         elif isinstance(op, Add):
-            others = [name for name in node.inputs if not self._takes_over(name, g)]
-            for name in others:
-                self._passes_on(name, g.map)
-            if len(others) < 2:  # what is added to g from now on is of an input
+            taken = False  # by one alone, as g becomes something else on its way on
+            for name in node.inputs:
+                if not taken and self._takes_over(name, g):
+                    taken = True
+                else:
+                    self._passes_on(name, g.map)
+            if taken:  # what is added to g from now on is of an input
                 self.gradients.pop(node.output)
         elif isinstance(op, Multiply):
             self._multiply(node, g)
         elif isinstance(op, MaxPool | AvgPool | GlobalMean):
             self._pool(op, node, g)
+        elif isinstance(op, Dropout):
+            name = node.inputs[0]
+            if name in self.needed:
+                to, adds = (g, 0) if self._takes_over(name, g) else self.gradient(name)
+                self.forwards.drop(op, g.map, to.map, g.size, adds)
         elif isinstance(op, Concat):
             channel = 0
             for name in node.inputs:

@@ -11,6 +11,7 @@ from fedprune.graph import (
     BatchNorm,
     Concat,
     Conv2d,
+    Dropout,
     GlobalMean,
     HardSwish,
     Linear,
@@ -32,6 +33,7 @@ from fedprune.native.state import State
 from fedprune.native.steps import FREE, NO_MAP, Clip, Kind, Map, Place, Size, Step, step
 from fedprune.native.weights import Rows, Shared, forwards, window
 
+_WORD = 2**32  # values of what is drawn
 FUNCTIONS = {GraphClip: 0, Sigmoid: 1, HardSwish: 2, Tanh: 3}
 
 
@@ -60,6 +62,10 @@ class Forwards:
     steps: list[Step] = field(default_factory=list)
     sums: dict[str, Buffer] = field(default_factory=dict)
     """Input of a batch norm -> sums of it that are there already."""
+    drawn: Buffer | None = None
+    """Where lies what dropout goes by."""
+    dropouts: dict[str, int] = field(default_factory=dict)
+    """Output of a dropout -> how many come before it."""
 
     def emit(self, kind: Kind, *fields: object) -> None:
         """Add a step."""
@@ -103,9 +109,19 @@ class Forwards:
         elif isinstance(op, Reshape):
             one, other, of = reshaped(self.maps[node.inputs[0]], output)
             self.emit(Kind.COPY, one, other, of, 0)
+        elif isinstance(op, Dropout):
+            self.drop(op, x[0], output.map, size, 0)
         else:
             self.emit(Kind.UNARY, x[0], output.map, size, FUNCTIONS[type(op)], clip)
         self.clear(output)
+
+    def drop(self, op: Dropout, x: Map, y: Map, size: Size, adds: int) -> None:
+        """Emit what a dropout makes of its input, or of its output's gradient."""
+        assert self.drawn is not None
+        layer = self.dropouts.setdefault(op.output, len(self.dropouts))
+        least = min(round(op.chance * _WORD), _WORD - 1)
+        scale = 1 / (1 - op.chance) if op.chance < 1 else 0.0
+        self.emit(Kind.DROP, x, y, size, Place(self.drawn), layer, int(op.channels), least, adds, 0, scale)
 
     def _weighted(self, op: Conv2d | Linear, x: Held, y: Held, clip: Clip, wants_sums: str | None) -> None:
         own, of = window(op), self.state.entries(op.weight.name)

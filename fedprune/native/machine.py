@@ -62,10 +62,13 @@ class Machine:
         place, kept = state.value(name), state.kept(name)
         return self.arena[place.buffer.at + place.shift :][: kept.values]
 
-    def feed(self, program: Program, inputs: Tensor, labels: Tensor, scale: float) -> None:
+    def feed(
+        self, program: Program, inputs: Tensor, labels: Tensor, scale: float, draw: int = 0, first: int = 0
+    ) -> None:
         """Put a batch in, of at most as many examples as there are lanes; gradients will be times ``scale``.
 
-        ``labels`` are classes (n,), or numbers (n, outputs).
+        ``labels`` are classes (n,), or numbers (n, outputs). Dropout goes by ``draw``, a number in [0, 2⁶⁴), where this
+        is a part of a batch that begins with its ``first`` example.
         """
         count, (lanes, groups), ends = len(inputs), self.plan.lanes, program.ends
         if count > self.plan.lanes.all:
@@ -87,6 +90,8 @@ class Machine:
                 few = labels[group * lanes : (group + 1) * lanes].reshape(-1, wanted.shape[1])
                 wanted[group, :, : len(few)] = few.T
         self.part(ends.losses)[lanes * groups] = scale
+        if ends.drawn is not None:
+            self.part(ends.drawn).view(np.uint32)[:] = draw % 2**32, draw >> 32, first
 
     def run(self, program: Program, examples: int, steps: slice = slice(None)) -> None:
         """Run a program, or some of its steps."""

@@ -13,6 +13,7 @@ from fedprune.graph import (
     Clip,
     Concat,
     Conv2d,
+    Dropout,
     GlobalMean,
     Graph,
     HardSwish,
@@ -31,8 +32,8 @@ from fedprune.graph.operations import FREE, Shape
 from fedprune.native.steps import Size
 
 _COVERED = (
-    Add, AvgPool, BatchNorm, Clip, Concat, Conv2d, GlobalMean, HardSwish, Linear, MaxPool, Multiply, Pad, Reshape,
-    Sigmoid, Tanh,
+    Add, AvgPool, BatchNorm, Clip, Concat, Conv2d, Dropout, GlobalMean, HardSwish, Linear, MaxPool, Multiply, Pad,
+    Reshape, Sigmoid, Tanh,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Graph, Linear
+from fedprune.graph import Add, BatchNorm, Clip, Conv2d, Dropout, Graph, Linear
 from fedprune.native.arena import Buffer, lives, place, room
 from fedprune.native.backwards import Asked, Backwards
 from fedprune.native.forwards import Forwards
@@ -30,6 +30,8 @@ class Ends:
     output: Held
     labels: Buffer
     losses: Buffer
+    drawn: Buffer | None = None
+    """What dropout goes by: two words of the step's number, and the first example's place in its batch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +71,8 @@ def plan(graph: Graph, examples: int, *, apart: bool = False) -> Plan:
             own, x, y = window(node.op), sizes[name], sizes[node.output]
             halos[name] = _larger(halos.get(name, (0, 0)), input_halo(own, x, y))
             back[node.output] = output_halo(own, x, y)
-        elif isinstance(node.op, BatchNorm | Add | Clip):  # their inputs' gradient is that of the output, in its place
+        elif isinstance(node.op, BatchNorm | Add | Clip | Dropout):
+            # their inputs' gradient is that of the output, in its place
             before = [back.get(each, (0, 0)) for each in node.op.inputs]
             back[node.output] = _larger(*(before if len(before) > 1 else (before[0], (0, 0))))
     return Plan(graph, found, sizes, halos, back, lanes)
@@ -158,6 +161,8 @@ def _backwards(
     cuts: Sequence[int], grown: dict[str, Buffer],
 ) -> tuple[Program, list[Asked]]:  # fmt: skip
     source, targets, losses = _ends(plan, emitter, labels)
+    if any(isinstance(node.op, Dropout) for node in plan.nodes):
+        emitter.drawn = Buffer(3)
     wants = _sums_wanted(plan, at_rest)
     segments = [plan.nodes[a:b] for a, b in zip((0, *cuts), (*cuts, len(plan.nodes)), strict=True)]
     held_over: list[dict[str, Held]] = []
@@ -178,7 +183,7 @@ def _backwards(
             emitter.maps[last.output] = held_over[at + 1][last.output]
         for node in reversed(segments[at]):
             back.run(node)
-    return Program(emitter.steps, Ends(source, output, targets, losses)), back.asked
+    return Program(emitter.steps, Ends(source, output, targets, losses, emitter.drawn)), back.asked
 
 
 def possible_cuts(plan: Plan) -> list[int]:
@@ -229,6 +234,7 @@ def laid_out(programs: Sequence[Program], *states: State) -> int:
     size, held = start, set(kept)
     for program in programs:
         ends = [program.ends.input.buffer, program.ends.labels, program.ends.losses]
+        ends += [program.ends.drawn] if program.ends.drawn is not None else []
         after = [program.ends.output.buffer, program.ends.losses]
         uses = [ends, *([f.buffer for f in each.fields if isinstance(f, Place)] for each in program.steps), after]
         own = {buffer: life for buffer, life in lives(uses).items() if buffer not in held}

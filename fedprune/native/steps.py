@@ -13,7 +13,7 @@ from fedprune.native.arena import Buffer
 from fedprune.types import Tensor
 
 FIELDS = 40
-LAYOUT = 5
+LAYOUT = 6
 """Of the steps, as in src/program.h: a library of another one is not run."""
 
 
@@ -87,6 +87,7 @@ class Kind(IntEnum):
     HALO = 19
     CROSS_ENTROPY = 20
     SQUARED_ERROR = 21
+    DROP = 22
 
 
 class Step(NamedTuple):

@@ -41,6 +41,8 @@ class Traced(NamedTuple):
 
     state: Params
     training: Graph
+    dropping: Graph
+    """The same with what training drops."""
     inference: Graph
     blocks: tuple[str, ...]
     """What is computed twice where memory is short."""
@@ -96,7 +98,7 @@ class Costs:
         import torch
 
         from fedprune.export import litert
-        from fedprune.graph import inference, trace
+        from fedprune.graph import inference, trace, without_dropout
 
         model = self._model()
         state = training.state_of(model)
@@ -110,13 +112,14 @@ class Costs:
             for parameter in model.parameters():  # equal values, such as zero biases, would be stored once
                 parameter.add_(torch.rand_like(parameter) / 16)
         task = tasks.named(self._experiment.task)
-        graph = trace(model, tasks.example(task, self._schema.input_shape))
+        dropping = trace(model, tasks.example(task, self._schema.input_shape), dropout=True)
+        graph = without_dropout(dropping)
         folded = inference(graph)
         # ranges change what bytes say, not how many there are
         seen = generator(0, "inputs of a cost").standard_normal((_SEEN, *self._schema.input_shape)).astype(np.float32)
         seen = np.zeros_like(seen) if task.tokens else seen
         file = litert.write_int8(folded, litert.calibrate(folded, seen))
-        return Traced(state, graph, folded, blocks(model), len(file))
+        return Traced(state, graph, dropping, folded, blocks(model), len(file))
 
     def kept(self, size: float) -> dict[str, int]:
         """Kept weights of each prunable layer; none named where all that is left is dense."""
@@ -192,7 +195,7 @@ class Costs:
 
     def _native_model(self, size: float) -> native.Model:
         traced, numbers = self.traced(size), tasks.numbers_of(self._experiment.task, self._schema)
-        return native.Model(traced.training, traced.state, numbers)
+        return native.Model(traced.dropping, traced.state, numbers)
 
     def evaluation(self, size: float, batch: int, examples: int, *, torch: bool = False) -> int:
         """Peak of a device's process, in bytes, that only tests this size, so many examples at a time."""

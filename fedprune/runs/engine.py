@@ -11,7 +11,7 @@ from fedprune import measures, models, own_code, tasks, training
 from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.graph import parameters, trace, width
+from fedprune.graph import Dropout, parameters, trace, width, without_dropout
 from fedprune.graph.message import to_text
 from fedprune.methods.layers import Channels
 from fedprune.models import draws
@@ -19,6 +19,7 @@ from fedprune.native.nodes import not_covered
 from fedprune.tasks import Task
 from fedprune.training import native
 from fedprune.training.divergence import Diverged
+from fedprune.training.dropout import undropped
 from fedprune.types import Local, Params, Sgd
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES = 8
 _CLOSE, _IN_ALL, _FAR = 2e-3, 0.02, 0.3
-"""Of what a step moves: rounding in another order is far below, dropout or another function far above. A statistic may
+"""Of what a step moves: rounding in another order is far below, noise or another function far above. A statistic may
 be so far apart; all weights together; a weight, besides ``_CLOSE`` of what all move."""
 
+_OTHERWISE = "a step of the model in training is not what its graph says"
 _INSTALLED = " where the compiled trainer is installed"
 _WHERE = f", without torch,{_INSTALLED}"
 
@@ -92,7 +94,7 @@ def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Tas
         return "", "it has plain SGD alone, and no class weights"
     try:
         with draws.seeded(experiment.seed):
-            graph = trace(model, tasks.example(task, schema.input_shape))
+            graph = trace(model, tasks.example(task, schema.input_shape), dropout=True)
     except Exception as error:  # a net of one's own may fail in any way to be traced, and train well
         return "", f"the model cannot be traced: {own_code.words(error)}"
     if why := not_covered(graph):
@@ -127,7 +129,7 @@ def _narrowed(experiment: Experiment, model: nn.Module, schema: Schema, text: st
 
 
 def _differs(own: native.Model, model: nn.Module, schema: Schema, experiment: Experiment) -> str:
-    """Why a step of both trainers differs by more than rounding; empty where none does."""
+    """Why a step of both trainers, nothing dropped, differs by more than rounding; empty where none does."""
     rng, outputs = generator(experiment.seed, "engine"), len(schema.classes)
     inputs = rng.normal(size=(_EXAMPLES, *schema.input_shape)).astype(np.float32)
     classes, numbers = rng.integers(0, outputs, _EXAMPLES), rng.normal(size=(_EXAMPLES, outputs)).astype(np.float32)
@@ -136,10 +138,14 @@ def _differs(own: native.Model, model: nn.Module, schema: Schema, experiment: Ex
     before, training_mode = training.state_of(model), model.training
     sgd = Sgd(0.01)
     try:
+        rest = own._replace(graph=without_dropout(own.graph))
         _, after = native.train(
-            own, [batch], sgd, {}, examples=_EXAMPLES, task=task, smoothing=experiment.training.label_smoothing
+            rest, [batch], sgd, {}, examples=_EXAMPLES, task=task, smoothing=experiment.training.label_smoothing
         )
-        training.train(model, [batch], sgd, task=task)
+        with undropped() as asked:
+            training.train(model, [batch], sgd, task=task)
+        if asked != [(op.chance, op.channels) for op in own.graph.operations if isinstance(op, Dropout)]:
+            return f"{_OTHERWISE}: what it drops is otherwise"
         return _apart(before, training.state_of(model), after)
     except Diverged as error:
         return f"a step of it on noise {error}"
@@ -163,5 +169,5 @@ def _apart(before: Params, one: Params, other: Params) -> str:
     wrong += [name for name, (by, of) in norms.items() if by > _FAR * of + _CLOSE * moved]
     if wrong or apart > _IN_ALL * moved:
         which = f"{wrong[0]} comes" if wrong else "its weights come"
-        return f"a step of the model in training is not what its graph says: {which} out otherwise"
+        return f"{_OTHERWISE}: {which} out otherwise"
     return ""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fedprune.experiment import Training
-from fedprune.graph import BatchNorm, Conv2d, Graph, Linear
+from fedprune.graph import BatchNorm, Conv2d, Graph, Linear, without_dropout
 from fedprune.graph.message import of_text
 from fedprune.lazy import Lazy, joined
 from fedprune.native import library, program
@@ -85,12 +85,13 @@ def trains(settings: Training, local: Local) -> bool:
 def train(
     model: Model, batches: Batches, sgd: Sgd, masks: Masks, *, examples: int, steps: Steps = PLAIN_STEPS,
     lean: Lean = PLAIN, task: Task = CLASSIFICATION, smoothing: float = 0.0, first_loss: float | None = None,
-    inner: Sequence[Inner] = (), turn: Callable[[int], int] | None = None,
+    inner: Sequence[Inner] = (), turn: Callable[[int], int] | None = None, drawn: Callable[[int], int] = int,
 ) -> tuple[Outcome, Params]:  # fmt: skip
     """(sums over the examples as trained on, what the model holds then), after plain masked SGD.
 
     Batches are of at most so many ``examples``. Step i trains the whole model where ``turn(i)`` is 0, else
-    ``inner[turn(i) - 1]``. `divergence.Diverged` as in `fedprune.training.train`.
+    ``inner[turn(i) - 1]``; what it drops follows from ``drawn(i)``, in [0, 2⁶⁴). `divergence.Diverged` as in
+    `fedprune.training.train`.
     """
     plan, forms = planned(model, masks, examples, lean, smoothing, inner)
     machine = _machine(plan, forms)
@@ -103,11 +104,11 @@ def train(
     first, step, seen, done = first_loss, 0, 0, [0] * len(forms)
     total, sums, last = 0.0, zeros(task), math.nan
     for step, (inputs, labels) in enumerate(batches):
-        mine = turn(step) if turn is not None else 0
+        mine, before = turn(step) if turn is not None else 0, seen
         native_steps.begin(machine, forms[mine])
         for some, few, _ in parts(inputs, labels, lean.micro_batch):
             which = forms[mine].program(len(some))
-            machine.feed(which, some, model.labels(few), 1 / len(labels))
+            machine.feed(which, some, model.labels(few), 1 / len(labels), drawn(step), seen - before)
             machine.run(which, len(some))
             last = float(machine.losses(which, len(some)).mean())
             first = last if first is None else first
@@ -196,14 +197,14 @@ def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Ten
 
 def resting(model: Model, masks: Masks, examples: int) -> tuple[Plan, State, Program]:
     """What `at_rest` runs, of a model whose weights are 0 outside its masks; nothing is placed yet."""
-    plan = program.plan(model.graph, examples)
+    plan = program.plan(without_dropout(model.graph), examples)
     held = state(list(plan.nodes), masks, train=False)
     return plan, held, program.evaluation(plan, held, model.loss(), model.each)
 
 
 def bn_statistics(model: Model, batches: Batches, examples: int) -> dict[str, Moments]:
     """As `evidence.bn_statistics`: mean and unbiased variance of every batch norm's input, mean over the batches."""
-    plan = program.plan(model.graph, examples)
+    plan = program.plan(without_dropout(model.graph), examples)
     held = state(list(plan.nodes), kept_of(model), train=False)
     whole = program.statistics(plan, held, model.each)
     machine, lone = _with_lone(plan, held, whole, lambda rest: program.statistics(plan, held, model.each, rest))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from fedprune.graph import Graph
+from fedprune.graph import Graph, without_dropout
 from fedprune.native import program
 from fedprune.native.backwards import Asked
 from fedprune.native.machine import Machine
@@ -36,7 +36,7 @@ def growing(
     model: Model, masks: Masks, layers: Collection[str], examples: int, smoothing: float = 0.0
 ) -> tuple[Plan, State, Program, list[Asked]]:
     """What `top_gradients` runs over so many examples, with the step of each layer; nothing is placed yet."""
-    plan = program.plan(model.graph, examples)
+    plan = program.plan(without_dropout(model.graph), examples)
     held = state(list(plan.nodes), masks, frozenset(_trainable(model.graph)) - frozenset(layers))
     rest = lone_norms(plan) if examples == 1 else frozenset()
     return plan, held, *program.growth(plan, held, model.loss(smoothing), layers, model.each, at_rest=rest)

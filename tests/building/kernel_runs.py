@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from fedprune import training
-from fedprune.graph import trace
+from fedprune.graph import trace, without_dropout
 from fedprune.native import program, steps
 from fedprune.native.machine import Machine
 from fedprune.native.nodes import not_covered
@@ -60,7 +60,8 @@ def small() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.Hardswish(), Squeezed(), nn.BatchNorm2d(12),
         nn.Conv2d(12, 12, 1, groups=2), nn.ReLU(), nn.ZeroPad2d((1, 0, 2, 1)),
-        nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1), nn.Conv2d(12, 7, 3, bias=False), nn.BatchNorm2d(7), nn.ReLU6(),
+        nn.Dropout2d(0.2), nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1), nn.Dropout(0.3),
+        nn.Conv2d(12, 7, 3, bias=False), nn.BatchNorm2d(7), nn.ReLU6(),
         nn.Flatten(), nn.Linear(28, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4),
     )  # fmt: skip
 
@@ -70,20 +71,20 @@ def recorded(examples: Sequence[int] = (5, 16)) -> Iterator[Recorded]:
     shape, rng = (3, 13, 15), np.random.default_rng(0)
     torch.manual_seed(0)
     model = small().train()
-    graph, params = trace(model, np.zeros((1, *shape), np.float32)), training.state_of(model)
+    graph, params = trace(model, np.zeros((1, *shape), np.float32), dropout=True), training.state_of(model)
     assert not_covered(graph) is None
     pruned = {name for name, value in params.items() if value.ndim == 4 and value.size > 100}
     masks = {name: rng.random(params[name].shape) < 0.3 for name in sorted(pruned)}
     loss = program.cross_entropy(4, 0.1)
     for count in examples:
-        plan = program.plan(graph, count)
+        plan, rest = program.plan(graph, count), program.plan(without_dropout(graph), count)
         held = state(list(plan.nodes), masks)
         programs = {
             "training": program.training(plan, held, loss),
             "recomputed": program.training(plan, held, loss, cuts=program.possible_cuts(plan)),
-            "evaluation": program.evaluation(plan, held, loss),
-            "statistics": program.statistics(plan, held),
-            "growth": program.growth(plan, held, loss, sorted(pruned))[0],
+            "evaluation": program.evaluation(rest, held, loss),
+            "statistics": program.statistics(rest, held),
+            "growth": program.growth(rest, held, loss, sorted(pruned))[0],
         }
         machine = Machine(plan, held, list(programs.values()))
         machine.load(params)

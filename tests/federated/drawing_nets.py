@@ -123,6 +123,21 @@ def exportable(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return _with(["dropout", "by_numpy", "by_python"], input_shape, classes)
 
 
+def dropping_vgg(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """Convolutions and a wide head, as VGG has them, both with dropout: all of it is dropout by counter natively."""
+    convolutions = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()
+    _, height, width = input_shape
+    head = (
+        nn.Linear(16 * (height // 2) * (width // 2), 48),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Linear(48, 24),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+    )
+    return nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Dropout2d(0.1), nn.Flatten(), *head, nn.Linear(24, classes))
+
+
 def _with(changes: Iterable[str], input_shape: tuple[int, ...], classes: int) -> nn.Module:
     net = tiny_world.net(input_shape, classes)
     for name in changes:

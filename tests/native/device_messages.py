@@ -55,6 +55,8 @@ def phases(setting: Setting, state: State) -> list[Phase[Any]]:
         measure.measure(Ask("losses", pool), 1),
         measure.measure(Ask("counts", 10), 1),
         measure.measure(Ask("ranges", graph), 1),
+        measure.measure(Ask("gram", sorted(state.masks)[:2]), 1),
+        measure.measure(Ask("gram_of_noise", sorted(state.masks)[:2]), 1),
         check.check({"float": litert.write_float(graph)}, 1.0, setting.task),
     ]
 

@@ -60,13 +60,13 @@ def in_torch(model: nn.Module, inputs: Tensor, labels: Tensor) -> Ran:
 
 def natively(
     model: nn.Module, masks: Masks, inputs: Tensor, labels: Tensor, *, at_a_time: int = 0, recompute: int = 0,
-    threads: int = 1, instructions: str = "",
+    threads: int = 1, instructions: str = "", draw: int = 0,
 ) -> Ran:  # fmt: skip
-    """By the native trainer, ``at_a_time`` examples in the arena (0: all).
+    """By the native trainer, ``at_a_time`` examples in the arena (0: all); what is dropped goes by ``draw``.
 
     All is computed twice that lies between two of the places where it may be cut, of which every ``recompute``-th is.
     """
-    graph = trace(model, inputs)
+    graph = trace(model, inputs, dropout=True)
     assert not_covered(graph) is None
     plan = program.plan(graph, at_a_time or len(labels))
     held = state(list(plan.nodes), masks)
@@ -77,7 +77,7 @@ def natively(
     outputs, losses = [], []
     for first in range(0, len(labels), at_a_time or len(labels)):
         part = slice(first, first + (at_a_time or len(labels)))
-        machine.feed(own, inputs[part], labels[part], 1 / len(labels))
+        machine.feed(own, inputs[part], labels[part], 1 / len(labels), draw, first)
         machine.run(own, len(labels[part]))
         outputs.append(machine.outputs(own, len(labels[part])))
         losses.append(machine.losses(own, len(labels[part])))

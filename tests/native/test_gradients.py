@@ -117,6 +117,20 @@ class Summed(nn.Module):
         return logits
 
 
+class Sums(nn.Module):
+    """Sums of what goes on to change its gradient: clipped ones, a norm's, and what three read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 4, 1)
+        self.conv, self.norm, self.head = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4 * 30, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.one(x)) + nn.functional.relu6(self.other(x))
+        logits: torch.Tensor = self.head(torch.relu(self.norm(self.conv(y)) + y + y).flatten(1))
+        return logits
+
+
 def perceptron() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(21, 17), nn.BatchNorm1d(17), nn.ReLU(), nn.Linear(17, 5))
 
@@ -132,6 +146,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "twice": (Twice, (4, 21), 3),
     "doubled": (Doubled, (2, 5, 6), 3),
     "summed": (Summed, (3, 4), 6),
+    "sums": (Sums, (2, 5, 6), 3),
     "pools that overlap": (pools_that_overlap, (2, 10, 11), 3),
 }
 

@@ -199,14 +199,24 @@ struct SquaredError {
     i64 targets, losses, scale;
 };
 
+// y (+)= x * scale where a word that is drawn for the element, or for its channel, is at least so much, else 0
+struct Drop {
+    Map x, y;
+    Size size;
+    i64 drawn;  // key in two words, and the place of the arena's first example in its batch
+    i64 layer, whole, least, accumulate;
+    i64 first;  // example of a group in the arena
+    double scale;
+};
+
 enum Kind {
     GATHER, DENSE_GATHER, WEIGHT_GRADIENT, DENSE_WEIGHT_GRADIENT, BIAS_GRADIENT, SUMS, STATISTICS, AT_REST, NORMALISE,
     NORMALISE_BACK, CLIP_BACK, UNARY, UNARY_BACK, BINARY, MULTIPLY_BACK, POOL, POOL_BACK, COPY, ZERO, HALO,
-    CROSS_ENTROPY, SQUARED_ERROR, KINDS
+    CROSS_ENTROPY, SQUARED_ERROR, DROP, KINDS
 };
 
 constexpr i64 FIELDS = 40;  // of a step, its kind first
-constexpr i64 LAYOUT = 5;   // another number whenever anything above is another
+constexpr i64 LAYOUT = 6;   // another number whenever anything above is another
 
 struct Batch {
     float* arena;

@@ -104,7 +104,7 @@ def _natively(self: Device, request: Payload, model: natively.Model, local: Loca
             model, turns.batches(_batches(self, examples, round)), _sgd(self, request), request.masks,
             examples=settings.batch, steps=steps_of(settings.optimiser, settings.clip_gradients, settings.proximal),
             lean=job.lean, task=self.task, smoothing=settings.label_smoothing, inner=inner,
-            turn=turns.turn if inner else None,
+            turn=turns.turn if inner else None, drawn=lambda step: self.number("train", round, step),
         )  # fmt: skip
     except Diverged as error:
         if not self.experiment.privacy.epsilon:
