@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -93,9 +94,11 @@ def train(
     ``inner[turn(i) - 1]``; what it drops follows from ``drawn(i)``, in [0, 2⁶⁴). `divergence.Diverged` as in
     `fedprune.training.train`.
     """
-    plan, forms = planned(model, masks, examples, lean, smoothing, inner)
-    machine = _machine(plan, forms)
+    asked = model, masks, examples, lean, smoothing, inner
+    under = [masks, *(each.masks for each in inner)]
+    plan, forms, machine = _again("training", model, under, (examples, lean, smoothing), lambda: _ready(*asked))
     machine.load(model.params)
+    machine.part(machine.state.velocity)[:] = 0
     if lean != PLAIN or machine.elements > _LARGE:
         return_freed_memory()
     for form, each in zip(forms[1:], inner, strict=True):
@@ -126,6 +129,38 @@ def train(
         native_steps.store(machine, form, each)
         each.buffers.update(_counted(each.buffers, plan, count))
     return Outcome(total, sums, seen), joined(model.params, machine.params(), _counted(model.params, plan, done[0]))
+
+
+_T = TypeVar("_T", bound=tuple[Any, ...])
+_last: dict[str, tuple[object, Any]] = {}
+
+
+def _again(what: str, model: Model, under: Sequence[Masks], how: object, make: Callable[[], _T]) -> _T:
+    """What was made last, which ends in its machine, where the same is asked for: as of a simulation's next device.
+
+    A real device reads its message lazily, and keeps nothing; neither is kept what takes much memory.
+    """
+    if isinstance(model.params, Lazy):
+        return make()
+    digest = hashlib.blake2b()
+    for masks in under:
+        for name, mask in masks.items():
+            digest.update(name.encode() + np.packbits(mask).tobytes())
+    key = model.graph, model.numbers is None, how, digest.digest()
+    if what not in _last or _last[what][0] != key:
+        made = make()
+        if made[-1].elements > _LARGE:
+            return made
+        _last[what] = key, made
+    found: _T = _last[what][1]
+    return found
+
+
+def _ready(
+    model: Model, masks: Masks, examples: int, lean: Lean, smoothing: float, inner: Sequence[Inner]
+) -> tuple[Plan, list[Form], Machine]:
+    plan, forms = planned(model, masks, examples, lean, smoothing, inner)
+    return plan, forms, _machine(plan, forms)
 
 
 def planned(
@@ -183,8 +218,13 @@ def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIF
 
 def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(inputs, labels) of at most so many examples -> (outputs (n, F), losses (n,)), batch norms at rest."""
-    plan, held, own = resting(model, kept_of(model), examples)
-    machine = Machine(plan, held, [own])
+    kept = kept_of(model)
+
+    def ready() -> tuple[Program, Machine]:
+        plan, held, own = resting(model, kept, examples)
+        return own, Machine(plan, held, [own])
+
+    own, machine = _again("at rest", model, [kept], examples, ready)
     machine.load(model.params)
 
     def run(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,10 @@ from natively import apart, batch_of, in_torch, masked, natively, same
 from torch import nn
 
 from fedprune import models
+from fedprune.graph import trace
 from fedprune.native import library, weights
+from fedprune.training import native
+from fedprune.types import Masks, Sgd
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
 
@@ -72,3 +75,25 @@ def test_every_instruction_set_computes_the_same_to_rounding(instructions: str) 
     assert apart(found, in_torch(model, *batch), masks) < 2e-4
     if instructions == "avx2":  # which has as many lanes as examples, and fuses as AVX-512 does
         assert library.instructions("avx2") != "avx2" or same(found, natively(model, masks, *batch))
+
+
+def test_a_machine_that_was_used_before_gives_the_bits_of_a_new_one() -> None:
+    model = models.build("resnet8", (3, 16, 16), 10)
+    inputs, labels = batch_of((3, 16, 16), 10, 40)
+    params = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    own = native.Model(trace(model, inputs[:1]), params)
+    sparse, sparser = masked(model, 0.3), masked(model, 0.3, seed=1)
+
+    def ran(which: Masks, examples: int, smoothing: float, *, anew: bool) -> bytes:
+        if anew:
+            native._last.clear()
+        held = own._replace(params={n: v * which[n] if n in which else v for n, v in params.items()})
+        batches = [(inputs[at : at + examples], labels[at : at + examples]) for at in range(0, 40, examples)]
+        outcome, trained = native.train(held, batches, Sgd(0.1), which, examples=examples, smoothing=smoothing)
+        rest = native.evaluate(held._replace(params=dict(trained)), batches, examples)
+        return repr((outcome, rest)).encode() + b"".join(trained[name].tobytes() for name in params)
+
+    asked = [(sparse, 8, 0.0), (sparse, 8, 0.0), (sparser, 8, 0.0), (sparser, 8, 0.1), (sparser, 10, 0.1), ({}, 8, 0.0)]
+    fresh = [ran(*each, anew=True) for each in asked]
+    assert [ran(*each, anew=False) for each in asked] == fresh
+    assert len(set(fresh)) == 5
