@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from brought_runs import same
 from c99_files import Draft
 from c99_runs import CHECKS, compiler
-from test_brought import same
 
 from fedprune.export import litert, tflm
 from fedprune.export.c99 import boards
