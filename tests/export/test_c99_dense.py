@@ -60,7 +60,26 @@ def large(factor: float = 0.3) -> bytes:
     return draft.file(draft.conv(made, 4, levels=few.astype(np.int8), factor=factor, grid=GRID))
 
 
-FILES = {"windows": windows, "vectors": vectors, "large sums": large, "large factors": lambda: large(0.7)}
+def channels(factor: float | None = None, bias: int = 0) -> bytes:
+    """One to nine channels, each with windows of one to 25 taps of its own."""
+    draft = Draft((1, 5, 6, 3), seed=7)
+    kernels = ((1, 1), (1, 2), (3, 1), (2, 2), (3, 3), (2, 5), (3, 4), (5, 5))
+    flat = []
+    for count in range(1, 10):
+        source = draft.conv(draft.input, count, (1, 1), grid=GRID)
+        for kernel in (kernels[(at + count) % len(kernels)] for at in (0, 3)):
+            grid = (0.04, 5)
+            biases = np.where(np.arange(count) % 3 == 1, bias, 9)
+            made = draft.conv(source, 1, kernel, density=0.9, depthwise=True, grid=grid, factor=factor, bias=biases)
+            flat.append(draft.reshape(made, (1, 1, 1, int(np.prod(draft.shape(made))))))
+    return draft.file(draft.concat([draft.concat(flat[:9], 3), draft.concat(flat[9:], 3)], 3))
+
+
+FILES = {
+    "windows": windows, "vectors": vectors, "large sums": large, "large factors": lambda: large(0.7),
+    "channels": channels, "channels, large factors": lambda: channels(0.6),
+    "channels, large biases": lambda: channels(None, 2**24),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("target", boards.TARGETS)
@@ -76,7 +95,8 @@ def test_every_weight(name: str, target: str, tmp_path: Path) -> None:
     sources = c99.generate(model, whole)
     assert ("struct vector {" if name == "vectors" else "struct dense {") in sources.source
     assert "struct cursor {" not in sources.source
-    assert ("MODEL_HAS_LARGE_SUMS" in sources.source) >= (name == "large sums")
+    _, _, said = name.partition("large ")
+    assert not said or f"#define MODEL_HAS_LARGE_{said.upper()}" in sources.source
     ran = boards.run(written(sources, tmp_path), target, flat).outputs if target != "host" else None
     np.testing.assert_array_equal(computed(sources, given, tmp_path) if ran is None else ran, wanted)
 

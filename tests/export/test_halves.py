@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from brought_runs import same
 from c99_files import Draft
 from c99_runs import CHECKS, compiler
-from test_brought import same
 
 from fedprune.export import litert, tflm
 from fedprune.export.c99 import boards
@@ -88,6 +88,16 @@ def test_activations_of_16_bits(net: Callable[[Draft], int]) -> None:
 def test_layers_of_positions() -> None:
     draft = Draft((1, 5, 8))
     same(wide(draft, draft.linear(draft.input, 6, single=True, positions=True, density=1)))
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.3, 0.02, 0.0031, 1.7])
+@pytest.mark.parametrize("into", [0.05, 0.07, 0.013])
+def test_rectifiers(scale: float, into: float) -> None:
+    draft = Draft((1, 4, 6, 5), grid=(scale, 0))
+    slopes = [("LEAKY_RELU", {"alpha": slope}) for slope in (0.13, 1.5, 0.0)]
+    kinds = [("RELU", {}), ("RELU6", {}), *slopes]
+    last = [draft.unary(code, draft.input, (into, 0), **values) for code, values in kinds]
+    same(wide(draft, *last))
 
 
 @pytest.mark.parametrize("scale", [1e-5, 3e-4, 0.004, 0.1])
@@ -169,9 +179,16 @@ def scales(draft: Draft) -> int:
 @pytest.mark.parametrize(
     ("net", "why"),
     [
-        (lambda draft: draft.unary("HARD_SWISH", draft.input), "operator 0, HARD_SWISH, works on int16"),
+        (
+            lambda draft: draft.unary("HARD_SWISH", draft.input),
+            "operator 0, HARD_SWISH, works on int16, for which TensorFlow Lite Micro has no kernel$",
+        ),
         (scales, "operator 1, FULLY_CONNECTED, has .* or scales for each filter"),
-        (lambda draft: draft.unary("RELU", draft.input), "operator 0, RELU, works on int16"),
+        (
+            lambda draft: draft.unary("LEAKY_RELU", draft.input, alpha=-0.5),
+            r"operator 0, LEAKY_RELU, has a slope of -0\.5",
+        ),
+        (lambda draft: draft.unary("ABS", draft.input), "operator 0, ABS, works on int16"),
     ],
 )
 def test_what_is_not_covered_is_named(net: Callable[[Draft], int], why: str) -> None:

@@ -1,10 +1,12 @@
 """A float .tflite that somebody brings, quantised on the way by examples."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from c99_files import Draft
 from export_files import small
 from export_nets import NETS
@@ -16,9 +18,10 @@ from fedprune.export import litert
 from fedprune.export.c99 import boards
 from fedprune.export.chip import foreign
 from fedprune.export.chip.brought import brought
-from fedprune.export.litert.flatbuffer import File, FileTensor, pack
+from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
 from fedprune.export.litert.interpreter import arrange
 from fedprune.export.litert.reader import read
+from fedprune.export.litert.sparsity import by_rows
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
 
@@ -54,6 +57,24 @@ def test_a_float_file_is_quantised_by_examples(kind: type[nn.Module], tmp_path: 
         card = json.loads(foreign.files(model, "theirs", compare=True, data=tmp_path / "some.npz")["model_card.json"])
         assert card["compared"] == {"inputs": 20, "beside": "TensorFlow Lite Micro", "differing": 0}
         assert card["changed"][0] == "quantised to int8 by the extremes over 60 examples"
+
+
+@pytest.mark.parametrize("unpacked", [True, False], ids=["behind DENSIFY", "read as they are"])
+def test_weights_without_their_zeros_are_quantised_like_those_with_them(unpacked: bool, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    levels = np.where(random.random((3, 6)) < 0.4, random.normal(size=(3, 6)), 0).astype(np.float32)
+    float32 = np.dtype(np.float32)
+    weight = FileTensor((3, 6), float32, levels)
+    tensors = [FileTensor((1, 6), float32), by_rows(weight), FileTensor((1, 3), float32), FileTensor((3, 6), float32)]
+    layer = Draft((1, 6))
+    layer.add("FULLY_CONNECTED", (0, 3 if unpacked else 1, -1), 2)
+    densify = FileOperator(schema.BuiltinOperator.DENSIFY, 1, (1,), 3, None, 0)
+    sparse = pack(File(tensors, [densify, *layer.operators] if unpacked else layer.operators, (0,), (2,)))
+    layer.operators[:] = [replace(layer.operators[0], inputs=(0, 1, -1))]
+    plain = pack(File([tensors[0], weight, tensors[2]], layer.operators, (0,), (2,)))
+    np.savez(tmp_path / "some.npz", random.normal(size=(20, 6)).astype(np.float32))
+    files = [foreign.files(model, "theirs", data=tmp_path / "some.npz") for model in (sparse, plain)]
+    assert files[0]["model.c"] == files[1]["model.c"]
 
 
 def joined() -> bytes:

@@ -160,11 +160,26 @@ def test_what_is_no_lstm_is_named() -> None:
         with pytest.raises(ModelError, match=rf"^operator 0, UNIDIRECTIONAL_SEQUENCE_LSTM, {match}"):
             foreign.files(draft.file(last), "theirs")
 
-    places = [*operator.inputs]
-    places[16] = places[1]
-    refused("has an input 16: peepholes, projections and layer norms are not covered", inputs=(*places,))
     refused("has not 24 inputs", inputs=operator.inputs[:20])
     relu = schema.UnidirectionalSequenceLSTMOptionsT(fusedActivationFunction=1)
     refused("has another activation than TANH", options=relu)
     draft.tensors[operator.inputs[19]] = replace(draft.tensors[operator.inputs[19]], scales=np.float32([0.001]))
     refused(r"has a cell of scale 0\.001")
+
+
+@pytest.mark.parametrize("place", [9, 11, 16, 20], ids=["peephole", "last peephole", "projection", "layer norm"])
+def test_an_lstm_that_no_runtime_takes_is_named(place: int) -> None:
+    draft = Draft((1, 6, 4))
+    last = lstm(draft, draft.input)
+    tflm.arena_bytes(draft.file(last))
+    places = [*draft.operators[0].inputs]
+    weights = draft.random.integers(-9000, 9000, (5, 5) if place == 16 else 5)
+    wide = np.int8 if place == 16 else np.int16
+    places[place] = draft.constant(
+        weights // (100 if place == 16 else 1), wide, scales=np.array([2.0**-14], np.float32)
+    )
+    draft.operators[0] = replace(draft.operators[0], inputs=(*places,))
+    with pytest.raises(RuntimeError, match="failed to prepare"):
+        tflm.arena_bytes(draft.file(last))
+    with pytest.raises(ModelError, match=f"has an input {place}: peepholes, .* and TensorFlow Lite Micro takes none$"):
+        foreign.files(draft.file(last), "theirs")

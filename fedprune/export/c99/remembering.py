@@ -74,7 +74,8 @@ def lstm(made: Lowering, operator: FileOperator) -> None:
     if len(operator.inputs) != 24 or len(shape) != 3 or made.tensor(operator.output).shape[:2] != shape[:2]:
         raise made.wrong("has not 24 inputs, or not a batch, steps and channels")
     if further := [at for at in (9, 10, 11, 16, 17, 20, 21, 22, 23) if made.has(operator, at)]:
-        raise made.wrong(f"has an input {further[0]}: peepholes, projections and layer norms are not covered")
+        what = "peepholes, projections and layer norms"
+        raise made.wrong(f"has an input {further[0]}: {what} are not covered, and TensorFlow Lite Micro takes none")
     if options.fusedActivationFunction != _TANH or shape[bool(options.timeMajor)] != 1:
         raise made.wrong("has another activation than TANH, or a batch of more than one")
     steps, inputs, units = max(shape[:2]), shape[2], made.tensor(operator.output).shape[2]

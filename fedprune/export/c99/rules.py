@@ -21,7 +21,7 @@ from fedprune.export.c99.softmax import softmax, softmax16
 from fedprune.export.c99.states import STATES
 from fedprune.export.c99.transposed import transposed
 from fedprune.export.c99.values import by_value, l2_norm, matmul, quantize, rsqrt
-from fedprune.export.c99.wide import curve, on_int16
+from fedprune.export.c99.wide import curve, leaky_relu, on_int16, relu, relu6, unknown
 from fedprune.export.c99.windows import conv, depthwise, fully_connected, pool
 from fedprune.export.litert.loops import Flat, flat
 from fedprune.export.litert.reader import ModelError, operator_name, read
@@ -73,6 +73,10 @@ _ON_INT16: dict[str, Rule] = {
     "SOFTMAX": softmax16,
     "LOGISTIC": curve,
     "TANH": curve,
+    "RELU": relu,
+    "RELU6": relu6,
+    "LEAKY_RELU": leaky_relu,
+    **dict.fromkeys(("HARD_SWISH", "ELU", "GELU", "RELU_N1_TO_1", "RELU_0_TO_1"), unknown),
 }
 RULES = RULES | {name: on_int16(RULES[name], rule) for name, rule in _ON_INT16.items()}
 

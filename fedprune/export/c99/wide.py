@@ -1,13 +1,14 @@
-"""Operators on int16 alone as layers: products with weights, sigmoid and tanh."""
+"""Operators on int16 alone as layers: products with weights, sigmoid and tanh, rectifiers."""
 
 from functools import cache
-from math import log2
+from math import floor, log2
 from typing import Any
 
 import numpy as np
 
 from fedprune.export.c99.lowering import Lowering, Rule
-from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Filters, Layer, Structs
+from fedprune.export.c99.numbers import Factor
+from fedprune.export.c99.program import ALL_ROWS, SAME_ROWS, Array, At, Fields, Filters, Fixed, Layer, Name, Structs
 from fedprune.export.c99.values import alike
 from fedprune.export.litert import reference
 from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pack
@@ -112,3 +113,54 @@ def points() -> tuple[int, ...]:
     steps = np.array([*range(0, 128 * _POINTS, 128), 128 * _POINTS - 1], np.int16)
     shown = reference(pack(alone), steps[None])[0]
     return tuple(int(value) + 2**15 for value in shown)
+
+
+def relu(made: Lowering, operator: FileOperator) -> None:
+    """Lower RELU, which takes what it keeps to the scale of its output."""
+    maps, source, result = _rectified(made, operator)
+    _clipped(made, maps, made.factor(source / result), made.limits(operator.output)[1])
+
+
+def relu6(made: Lowering, operator: FileOperator) -> None:
+    """Lower RELU6, which gives what it keeps as it is, whatever the scale of its output."""
+    maps, source, _ = _rectified(made, operator)
+    six = floor(np.float32(6) / np.float32(source) + 0.5)  # in single precision, as the runtime divides
+    _clipped(made, maps, Factor(1 << 30, 1), min(six, made.limits(operator.output)[1]))
+
+
+def leaky_relu(made: Lowering, operator: FileOperator) -> None:
+    """Lower LEAKY_RELU: PRELU with one slope, which is all in the factor."""
+    maps, source, result = _rectified(made, operator)
+    slope = float(made.options(operator).alpha)
+    if not slope >= 0:
+        raise made.wrong(f"has a slope of {slope:g}, whose products with int16 the kernels round otherwise")
+    kept, leaked = (made.factor(source * by / result) for by in (1.0, slope))
+    low, high = made.limits(operator.output)
+    fields: Fields = {
+        "a": At(maps[0]), "b": Fixed((1, 1, 1), "int16_t", [1]), "out": At(maps[1]), "operation": Name("leak_of"),
+        "a_multiplier": kept.multiplier, "a_shift": kept.shift, "multiplier": leaked.multiplier,
+        "shift": leaked.shift, "low": low, "high": high, "wide": 1,
+    }  # fmt: skip
+    made.emit(Layer("combine", maps[:1], maps[1], fields, SAME_ROWS, in_place=True, helpers=("leak_of",)))
+
+
+def unknown(made: Lowering, operator: FileOperator) -> None:
+    """Refuse an operator that no runtime has for int16."""
+    raise made.wrong("works on int16, for which TensorFlow Lite Micro has no kernel")
+
+
+def _rectified(made: Lowering, operator: FileOperator) -> tuple[tuple[int, ...], float, float]:
+    # the maps of its input and output, and their scales
+    maps = alike(made, operator, wide=True)
+    grids = made.grid(operator.inputs[0]), made.grid(operator.output)
+    if made.tensor(operator.inputs[0]).dtype != np.int16 or any(grid.zero_point for grid in grids):
+        raise made.wrong("works on int16 and another type, or on int16 with a zero point")
+    return maps, grids[0].scale, grids[1].scale
+
+
+def _clipped(made: Lowering, maps: tuple[int, ...], by: Factor, high: int) -> None:
+    fields: Fields = {
+        "in": At(maps[0]), "out": At(maps[1]), "multiplier": by.multiplier, "shift": by.shift, "low": 0, "high": high,
+        "in_wide": 1, "out_wide": 1,
+    }  # fmt: skip
+    made.emit(Layer("rescale", maps[:1], maps[1], fields, SAME_ROWS, in_place=True))

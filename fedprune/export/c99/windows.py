@@ -185,7 +185,7 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
     if channels == len(levels):
         arrays, numbers = filters(made, operator, levels)
         weights = Array("int32_t", _fours(levels).tolist())
-        scratch = _POINTER * (levels.shape[1] + 1) + channels + 3  # four channels are read at once
+        scratch = _POINTER * _cells(levels.shape[1]) + channels + 3  # four channels are read at once
         made.emit(
             Layer("depthwise", (source,), result, {**common, "weights": weights, **arrays, **numbers}, rows, scratch)
         )
@@ -207,12 +207,19 @@ def depthwise(made: Lowering, operator: FileOperator) -> None:
 _POINTER = 8  # bytes, on the widest machine
 
 
+def _cells(taps: int) -> int:
+    # one, and two each time after it
+    return max(taps | 1, 3)
+
+
 def _fours(levels: Tensor) -> Tensor:
-    # of four channels and two taps the words (c0 t0, c1 t0, c0 t1, c1 t1) and (c2 t0, c3 t0, c2 t1, c3 t1)
+    # of four channels the word (c0 t0, c1 t0, c2 t0, c3 t0), then of each two taps more
+    # (c0 t1, c1 t1, c0 t2, c1 t2) and (c2 t1, c3 t1, c2 t2, c3 t2)
     channels, taps = levels.shape
-    whole = np.zeros((-(-channels // 4) * 4, -(-taps // 2) * 2), np.int8)
+    whole = np.zeros((-(-channels // 4) * 4, _cells(taps)), np.int8)
     whole[:channels, :taps] = levels
-    ordered = whole.reshape(len(whole) // 4, 2, 2, -1, 2).transpose(0, 3, 1, 4, 2)
+    first, others = whole[:, :1].reshape(-1, 4), whole[:, 1:].reshape(len(whole) // 4, 2, 2, -1, 2)
+    ordered = np.concatenate([first, others.transpose(0, 3, 1, 4, 2).reshape(len(first), -1)], 1)
     return np.frombuffer(ordered.tobytes(), "<i4")
 
 

@@ -11,6 +11,7 @@ from fedprune.export.litert.flatbuffer import File, FileOperator, FileTensor, pa
 from fedprune.export.litert.quantise import Affine, affine, to_int8, weight_scales
 from fedprune.export.litert.reader import ModelError, operator_name
 from fedprune.export.litert.runtime import keeping_all
+from fedprune.export.litert.sparsity import whole
 from fedprune.types import FloatTensor, Tensor
 
 _FIXED = {
@@ -62,8 +63,8 @@ def quantised(file: File, examples: Sequence[Sequence[FloatTensor]]) -> File:
 
 
 def _unpacked(file: File) -> File:
-    """The file without DEQUANTIZE of constants: weights of 16 bits, or of int8 alone, as floats."""
-    tensors, operators = list(file.tensors), list[FileOperator]()
+    """The file with all weights as floats and whole: without DEQUANTIZE and DENSIFY of constants."""
+    tensors, operators = [*map(whole, file.tensors)], list[FileOperator]()
     for operator in file.operators:
         source = tensors[operator.inputs[0]] if operator.inputs and operator.inputs[0] >= 0 else None
         if operator_name(operator) == "DEQUANTIZE" and source is not None and source.data is not None:
@@ -73,6 +74,8 @@ def _unpacked(file: File) -> File:
                 values = (values - source.zero_point) * source.scales.reshape(along if len(source.scales) > 1 else -1)
             values = values.astype(np.float32)
             tensors[operator.output] = replace(tensors[operator.output], data=values.reshape(source.shape))
+        elif operator_name(operator) == "DENSIFY" and source is not None and source.data is not None:
+            tensors[operator.output] = replace(tensors[operator.output], data=source.data)
         else:
             operators.append(operator)
     return replace(file, tensors=tensors, operators=operators)

@@ -1,5 +1,6 @@
 """Weights stored without their zeros in a float file, behind DENSIFY operators, where a net has enough of them."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -39,6 +40,16 @@ def by_rows(weight: FileTensor) -> FileTensor:
     is_kept[0, 0] |= not is_kept.any()
     starts = np.concatenate([[0], np.cumsum(is_kept.sum(axis=1))])
     return replace(weight, data=rows[is_kept], sparsity=Sparsity(starts, np.nonzero(is_kept)[1]))
+
+
+def whole(stored: FileTensor) -> FileTensor:
+    """Return a constant of `by_rows` with its zeros in their places; any other tensor as it is."""
+    if stored.sparsity is None:
+        return stored
+    rows = np.zeros((math.prod(stored.shape[:-1]), stored.shape[-1]), stored.dtype)
+    ends = stored.sparsity.starts.astype(np.int64)
+    rows[np.repeat(np.arange(len(rows)), ends[1:] - ends[:-1]), stored.sparsity.columns] = _values(stored)
+    return replace(stored, data=rows.reshape(stored.shape), sparsity=None)
 
 
 def _behind_densify(file: File) -> File:

@@ -153,6 +153,8 @@ def _wide() -> Any:
     weight = made.constant(made.random.integers(-127, 128, (3, 3, 3, 2)), np.int8, 0.005)
     bias = made.constant(np.zeros(3), np.int64, 0.005 / 4096)
     made.add("CONV_2D", (source, weight, bias), between, options="Conv2D", strideH=1, strideW=1)
+    for code, options in (("RELU", {}), ("LEAKY_RELU", {"options": "LeakyRelu", "alpha": 0.1})):
+        between = made.add(code, (between,), made.put((1, 4, 4, 3), np.int16, 1 / 4096, 0), **options)
     return made.file((source,), (made.add("LOGISTIC", (between,), made.put((1, 4, 4, 3), np.int16, 1 / 32768, 0)),))
 
 

@@ -100,6 +100,7 @@ def _agreed_seeds() -> Sequence[bytes]:
 
 
 def _agreed(path: Path) -> None:
+    (path.parent / "experiment.json").write_text(_experiment.to_json(honest.own()))
     kept = RunFolder(path.parent).agreed()
     if kept is not None and math.prod(kept.settings.shape) * len(kept.settings.classes) < _MOST_INPUTS:
         prepare(honest.own(), str(path), None, kept)

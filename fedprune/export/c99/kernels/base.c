@@ -86,6 +86,17 @@ static inline int32_t shifted(int32_t x, int right) {
   return (x + (int32_t)((1u << right) >> 1) + (x >> 31)) >> right;
 }
 
+/* x / 2^right + zero, as `shifted` rounds. */
+static inline int32_t shifted_to(int32_t x, int right, int32_t zero) {
+#ifdef BY_HAND /* the last bit that is shifted out is what rounding adds */
+  x += x >> 31;
+  __asm__("asrs %0, %0, %1\n\tadc %0, %0, %2" : "+r"(x) : "r"(right), "r"(zero) : "cc");
+  return x;
+#else
+  return shifted(x, right) + zero;
+#endif
+}
+
 /* x times the factor multiplier / 2^31 * 2^shift. */
 static inline int32_t scaled(int32_t x, int32_t multiplier, int shift) {
 #ifdef MODEL_HAS_LARGE_FACTORS /* of a half or more */
@@ -109,7 +120,7 @@ struct filter {
   int32_t bias;
   int8_t right;
 #else
-  int32_t bias : 24, right : 8;
+  int32_t right : 8, bias : 24; /* a shift by a register reads its lowest byte */
 #endif
 };
 
@@ -121,7 +132,7 @@ static inline int8_t level(int32_t sum, int32_t bias, int32_t multiplier, int ri
 #ifdef MODEL_HAS_LARGE_FACTORS
   if (right <= 0) return (int8_t)saturated(scaled(sum + bias, multiplier, -right) + zero);
 #endif
-  return (int8_t)saturated(shifted(product_of_half(sum * 2 + bias * 2, multiplier), right) + zero);
+  return (int8_t)saturated(shifted_to(product_of_half(sum * 2 + bias * 2, multiplier), right, zero));
 #endif
 }
 

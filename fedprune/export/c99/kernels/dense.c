@@ -32,7 +32,8 @@ struct pair {
 #if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
 #define IN_TWOS 1
 /* By hand, for a compiler keeps no eight sums in registers: A's in r4 to r7, S in r8 to r11. Four words a turn, of 48
-   bytes each; the first turn skips some. Then as `level` says, B's filter first. */
+   bytes each; the first turn skips some. Then as `level` says, B's filter first: r1 holds its bias, above its shift, whose
+   last bit shifted out is what rounding adds. */
 #define PRODUCTS(first, second, third, fourth)                                                        \
   "smlad " first ", r12, r2, " first "\n\tsmlad " second ", r12, r3, " second "\n\t"                      \
   "smlad " third ", lr, r2, " third "\n\tsmlad " fourth ", lr, r3, " fourth "\n\t"
@@ -46,12 +47,10 @@ struct pair {
 #endif
 
 #if defined(IN_TWOS) && !defined(MODEL_HAS_LARGE_BIASES) && !defined(MODEL_HAS_LARGE_FACTORS)
-#define FILTER(address)                                                                               \
-  "ldr r0, [r2, #" address "]\n\tldrd r0, r1, [r0]\n\tlsl r3, r1, #8\n\tasr r3, r3, #7\n\tasr r1, r1, #24\n\t" \
-  "mov r12, #1\n\tlsl r12, r12, r1\n\t"
+#define FILTER(address) "ldr r0, [r2, #" address "]\n\tldrd r0, r1, [r0]\n\tasr r3, r1, #7\n\t"
 #define LEVEL(sum, doubled)                                                                           \
   "add " sum ", r3, " sum ", " doubled "\n\tsmmulr " sum ", " sum ", r0\n\tadd " sum ", " sum ", " sum ", asr #31\n\t"  \
-  "add " sum ", " sum ", r12, lsr #1\n\tasr " sum ", " sum ", r1\n\tadd " sum ", " sum ", lr\n\tssat " sum ", #8, " sum "\n\t"
+  "asrs " sum ", " sum ", r1\n\tadc " sum ", " sum ", lr\n\tssat " sum ", #8, " sum "\n\t"
 #define SECOND(sum, first) "sub " sum ", " sum ", " first "\n\t" LEVEL(sum, "asr #7")
 #define STORE(sum, place) "ldr r3, [r2, #" place "]\n\tstrb " sum ", [r3, r0]\n\t"
 static __attribute__((naked, noinline)) void two_filters(const int32_t *code __attribute__((unused)),

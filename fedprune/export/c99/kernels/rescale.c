@@ -1,4 +1,4 @@
-/* QUANTIZE from int8 or int16 to the other, or to another scale of int16. */
+/* QUANTIZE from int8 or int16 to the other, or to another scale of int16; RELU and RELU6 of int16. */
 
 struct rescale {
   const struct map *in, *out;

@@ -38,6 +38,28 @@ static inline int32_t sum_of_second(int32_t first, uint32_t second) {
 #define ODD(x) ((x) >> 8)
 #endif
 
+/* Adds the products of the next four inputs and four words; by hand, for a compiler loads the words one by one. */
+static inline void add_four(const int8_t **in, const int32_t **code, int32_t *a, uint32_t *b, int32_t *c, uint32_t *d) {
+#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
+#define TWICE(inputs, word, first, second) \
+  "smlad %" second ", %" inputs ", " word ", %" second "\n\tsxtb16 " word ", " word "\n\t" \
+  "smlad %" first ", %" inputs ", " word ", %" first "\n\t"
+  uint32_t even, odd;
+  __asm__("ldr %7, [%0], #4\n\tldmia %1!, {r8-r11}\n\tsxtb16 %6, %7\n\tsxtb16 %7, %7, ror #8\n\t"
+          TWICE("6", "r8", "2", "3") TWICE("6", "r9", "4", "5") TWICE("7", "r10", "2", "3") TWICE("7", "r11", "4", "5")
+          : "+r"(*in), "+r"(*code), "+r"(*a), "+r"(*b), "+r"(*c), "+r"(*d), "=&r"(even), "=&r"(odd)
+          : : "r8", "r9", "r10", "r11", "memory");
+#else
+  const uint32_t four = four_bytes(__builtin_assume_aligned(*in, 4)), even = EVEN(four), odd = ODD(four);
+  const int32_t *word = *code;
+  add_products(even, (uint32_t)word[0], a, b);
+  add_products(even, (uint32_t)word[1], c, d);
+  add_products(odd, (uint32_t)word[2], a, b);
+  add_products(odd, (uint32_t)word[3], c, d);
+  *in += 4, *code += 4;
+#endif
+}
+
 static void vector(const void *layer, unsigned from, unsigned until) {
   const struct vector *v = layer;
   const int32_t *code = v->code;
@@ -47,17 +69,12 @@ static void vector(const void *layer, unsigned from, unsigned until) {
     const int8_t *in = v->in->data;
     int32_t a = 0, c = 0;
     uint32_t b = 0, d = 0;
-    for (const int8_t *end = in + 4u * v->fours; in != end; in += 4, code += 4) {
-      const uint32_t four = four_bytes(__builtin_assume_aligned(in, 4)), even = EVEN(four), odd = ODD(four);
-      add_products(even, (uint32_t)code[0], &a, &b);
-      add_products(even, (uint32_t)code[1], &c, &d);
-      add_products(odd, (uint32_t)code[2], &a, &b);
-      add_products(odd, (uint32_t)code[3], &c, &d);
-    }
-    const int32_t sums[4] = {a, sum_of_second(a, b), c, sum_of_second(c, d)};
-    for (unsigned i = 0; i < 4 && f < filters; ++i, ++f) {
+    for (const int8_t *end = in + 4u * v->fours; in != end;) add_four(&in, &code, &a, &b, &c, &d);
+    int32_t sum = a, next = sum_of_second(a, b), third = c;
+    const int32_t fourth = sum_of_second(c, d);
+    for (unsigned last = f + 4; f != last && f < filters; ++f, sum = next, next = third, third = fourth) {
       const struct filter *filter = v->filters + f;
-      v->out->data[f] = level(sums[i], filter->bias, filter->multiplier, filter->right, v->out_zero);
+      v->out->data[f] = level(sum, filter->bias, filter->multiplier, filter->right, v->out_zero);
     }
   }
   if (clips(v->low, v->high)) clip(v->out->data, filters, v->low, v->high);
