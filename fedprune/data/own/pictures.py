@@ -14,6 +14,8 @@ from fedprune.experiment.own_data import Pictures
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".jp2", ".avif")
 )
+_MOST = 2**25
+"""Pixels of a picture that is decoded: some 100 MB of colours, and as much again where it is turned upright."""
 
 
 def read(file: File, settings: Pictures) -> Piece:
@@ -35,6 +37,8 @@ def _pixels(picture: Any, settings: Pictures) -> Bytes:
     height, width = settings.size
     # decodes a large JPEG at a fraction of its size, still twice what is wanted
     picture.draft(None, (2 * max(height, width), 2 * max(height, width)))
+    if picture.width * picture.height > _MOST:
+        raise Unusable(f"a picture of more than {_MOST:,} pixels; make it smaller")
     upright = require("PIL.ImageOps", "pictures").exif_transpose(picture)
     plain = _without_alpha(_eight_bits(upright)).convert("L" if settings.channels == 1 else "RGB")
     if plain.size != (width, height):

@@ -128,6 +128,17 @@ def test_a_bomb_is_refused_and_says_nothing_else(tmp_path: Path, monkeypatch: py
     assert read(PICTURES, tmp_path).problems == (f"cat/a.png: {said}", f"cat/b.png: {said}")
 
 
+def test_a_picture_that_would_take_a_devices_memory_is_refused_where_it_cannot_be_read_smaller(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    large = Image.new("L", (5800, 5800), 77)
+    for name in ("a.png", "b.jpg"):
+        large.save(tmp_path / "cat" / name)
+    recorded = read(PICTURES, tmp_path)
+    assert recorded.problems == ("cat/a.png: a picture of more than 33,554,432 pixels; make it smaller",)
+    assert recorded.recordings == ("cat/b.jpg",)
+    assert (recorded.inputs == 77).all()
+
+
 def test_a_shape_that_the_size_contradicts(tmp_path: Path) -> None:
     settings = msgspec.structs.replace(PICTURES, shape=(3, 8, 8))
     with pytest.raises(DataError, match=r"data\.shape: \[3, 8, 8\], but data\.pictures gives \[3, 4, 6\]"):
