@@ -74,6 +74,7 @@ APART = {
     "fedmef": "a device prunes its own activations",
     "zerofl": "a device prunes its own weights and activations",
     "sparsyfed": "a device prunes its own activations",
+    "iss_p": "a device shrinks the least of its own weights",
     "mask_sparsity": "it needs batch norm, whose statistics are of a device's own batch",
 }
 """Methods that do something else where examples are on several devices, by their papers, and why."""
