@@ -180,18 +180,30 @@ def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIF
     return Outcome(total, sums, seen)
 
 
-def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(inputs, labels) of at most so many examples -> (outputs (n, F), losses (n,)), batch norms at rest."""
+Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(inputs, labels) -> (outputs (n, F), losses (n,)), batch norms at rest."""
+
+
+def at_rest(model: Model, examples: int) -> Run:
+    """What computes the model's outputs, of at most so many examples at a time."""
+    return loading(model, examples)(model.params)
+
+
+def loading(model: Model, examples: int) -> Callable[[Params], Run]:
+    """From parameters and buffers, 0 wherever the model's weights are, to their `at_rest`; one runs, the last."""
     plan, held, own = resting(model, kept_of(model), examples)
     machine = Machine(plan, held, [own])
-    machine.load(model.params)
 
     def run(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         machine.feed(own, inputs, model.labels(labels), 0.0)
         machine.run(own, len(labels))
         return machine.outputs(own, len(labels)), machine.losses(own, len(labels))
 
-    return run
+    def load(params: Params) -> Run:
+        machine.load(params)
+        return run
+
+    return load
 
 
 def resting(model: Model, masks: Masks, examples: int) -> tuple[Plan, State, Program]:
