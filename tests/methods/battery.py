@@ -384,7 +384,7 @@ def unequal(name: str, given: Mapping[str, Any]) -> None:
     def at(part: float) -> Any:
         return build({**table, sized[0]: part}, what.layers, it.setting.experiment.seed, channels=what.channels)
 
-    if why_not_shared(at(size), it.begun.params, sized[0]):
+    if why_not_shared(at(size), it.begun.params):
         return
 
     structured = bool(it.last.parts)
