@@ -44,8 +44,8 @@ class _Asked(msgspec.Struct):
     most: Annotated[int, Meta(ge=1, le=2**20)]
 
 
-def least_kept(weight: Tensor, fraction: float) -> int:
-    """How many weights a layer keeps of those that it has left; at least one of them, where it has any."""
+def kept_of(weight: Tensor, fraction: float) -> int:
+    """How many weights a layer keeps at this fraction of those that it has left."""
     return kept_count(fraction, int(np.count_nonzero(weight)))
 
 
@@ -76,7 +76,7 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     for row, name in enumerate(layers if len(some) else ()):
         weight = request.tensors[name]
         for column, fraction in enumerate(fractions):
-            kept = top_k(np.abs(weight), least_kept(weight, fraction))
+            kept = top_k(np.abs(weight), kept_of(weight, fraction))
             apart = outputs({**request.tensors, name: np.where(kept, weight, np.float32(0))}) - whole
             each = np.square(apart, dtype=np.float64).reshape(len(some), -1).sum(1)
             found[:, row, column] = each.sum(), each.max()

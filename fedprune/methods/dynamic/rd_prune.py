@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedprune.measures.distortion import Curves, least_kept
+from fedprune.measures.distortion import Curves, kept_of
 from fedprune.methods.layers import Shapes, dense, density_in_range, masked
 from fedprune.pruning.knapsack import cheapest
 from fedprune.pruning.schedules import exponential
@@ -44,7 +44,7 @@ def rd_prune(
         total = kept_count(down(round // period + 1), sum(mask.size for mask in model.masks.values()))
         counts = {name: kept_count(min(1.0, total / max(1, sum(has.values()))), many) for name, many in has.items()}
         if measured := found.get("curves"):
-            sizes = [[least_kept(model.params[n], f) for f in curves.fractions] + [has[n]] for n in names]
+            sizes = [[kept_of(model.params[n], f) for f in curves.fractions] + [has[n]] for n in names]
             costs = np.pad(measured["worst" if worst else "mean"], ((0, 0), (0, 1)))
             chosen = cheapest(list(costs), sizes, max(total, sum(min(each) for each in sizes)))
             counts = {n: each[level] for n, each, level in zip(names, sizes, chosen, strict=True)}
