@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from fedprune.methods import asking
 from fedprune.pruning import criteria, masks
 from fedprune.pruning.nesting import counts, with_room
 from fedprune.pruning.nesting import nested as best_within
@@ -68,10 +69,10 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
     return Method(start, part, main.local, join, asks, act)
 
 
-def why_not_shared(method: Method, zeros: Params, size: str) -> str:
-    """Why tiers cannot each have this method at their own ``size``, its density or width; empty where they can."""
-    begun = method.start(zeros)
-    if size == "width" and not begun.parts:
+def why_not_shared(method: Method, zeros: Params) -> str:
+    """Why tiers cannot each have this method at their own density or width; empty where they can."""
+    begun, acted = method.start(zeros), asking.begun(method, zeros)[0]
+    if acted.parts and not begun.parts:
         return "chooses channels by what devices measure, so tiers have none to differ by"
     if begun.masks and method.part is not Method._field_defaults["part"]:
         return "gives each device a mask of its own, so tiers cannot differ by their density"

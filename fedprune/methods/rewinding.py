@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from fedprune.methods.layers import Shapes, dense, masked
+from fedprune.methods.layers import Shapes, dense, density_in_range, masked
 from fedprune.pruning import criteria
 from fedprune.pruning.pruners import prune
 from fedprune.pruning.schedules import exponential
-from fedprune.types import Allocation, Found, Method, Model, Params
+from fedprune.types import Allocation, Found, Method, Model, Params, Pruner
 
-Share = Callable[[Params, int], Allocation]
-"""(every parameter and buffer, level) -> how that level's density is shared out among the layers."""
+Rule = Callable[[Params, int], Pruner]
+"""(every parameter and buffer, level) -> what prunes at that level, which is its step."""
 
 FIRST = "first/"
 """Prefix, in memory, of the weights that survivors go back to."""
 
 
-def rewound(layers: Shapes, share: Share, density: float, levels: int, period: int, to: int = 0) -> Method:
-    """Iterative magnitude pruning: after round to + i · period, level i, prune the least |θ| and set all else to θ_to.
+def rewound(layers: Shapes, rule: Rule, levels: int, period: int, to: int = 0) -> Method:
+    """Iterative pruning of what is trained: after round to + i · period, level i, prune and set all else to θ_to.
 
-    Density falls by the same factor a level, to ``density`` at the last of ``levels``; from then on the ticket trains.
-    θ_to, statistics of batch norms among it, are the averaged weights after round ``to``, 0 the pretrained ones.
-    ValueError for a number that is out of range.
+    From the last of ``levels`` on the ticket trains. θ_to, statistics of batch norms among it, are the averaged weights
+    after round ``to``, 0 the pretrained ones. ValueError for a number that is out of range.
     """
     for key, value, least in (("levels", levels, 1), ("period", period, 1), ("rewind", to, 0)):
         if value < least:
             raise ValueError(f"{key} {value} is below {least}")
-    target = exponential(1.0, density, end=levels)
 
     def start(params: Params) -> Model:
         return dense(layers)(params)._replace(memory={} if to else named(FIRST, params))
@@ -38,11 +36,20 @@ def rewound(layers: Shapes, share: Share, density: float, levels: int, period: i
             return model._replace(memory=named(FIRST, model.params))
         if late or not 1 <= level <= levels:
             return model
-        rule = prune(criteria.magnitude, target, allocate=share(model.params, level))
-        kept = rule.update(model.masks, {"weight": {name: model.params[name] for name in layers}}, level)
+        weights = {name: model.params[name] for name in layers}
+        kept = rule(model.params, level).update(model.masks, {"weight": weights}, level)
         return masked(model._replace(params=unnamed(FIRST, model.memory)), kept)
 
     return Method(start, act=act)
+
+
+def falling(density: float, levels: int, share: Callable[[Params, int], Allocation]) -> Rule:
+    """The least |θ| go; density falls by the same factor a level, to ``density`` at the last of ``levels``.
+
+    ``share`` says, of every parameter and buffer at a level, how that level's density is shared out among the layers.
+    """
+    target = exponential(1.0, density_in_range(density), end=levels)
+    return lambda params, level: prune(criteria.magnitude, target, allocate=share(params, level))
 
 
 def named(prefix: str, params: Params) -> Params:

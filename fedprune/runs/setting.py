@@ -205,7 +205,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
             f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
         )
 
-    if why := why_not_shared(method, empty, sized_by[0]):
+    if why := why_not_shared(method, empty):
         raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
     asked = float(experiment.method.get(*sized_by))
     try:

@@ -46,8 +46,14 @@ def _smallest(weight: torch.Tensor, grad: torch.Tensor, fraction: float) -> torc
     import torch
 
     kept = (weight != 0) | (grad != 0)
-    sizes = torch.where(kept, weight.abs(), torch.inf).flatten()
-    some = sizes.argsort(stable=True)[: int(fraction * int(kept.sum()) * (1 + 1e-9))]
-    low = torch.zeros_like(sizes, dtype=torch.bool)
-    low[some] = True
-    return low.view_as(weight)
+    return lowest(torch.where(kept, weight.abs(), torch.inf), int(fraction * int(kept.sum()) * (1 + 1e-9)))
+
+
+def lowest(sizes: torch.Tensor, count: int) -> torch.Tensor:
+    """A mask of so many, the smallest; ties to the first."""
+    import torch
+
+    flat = sizes.flatten()
+    low = torch.zeros_like(flat, dtype=torch.bool)
+    low[flat.argsort(stable=True)[:count]] = True
+    return low.view_as(sizes)

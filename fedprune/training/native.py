@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from fedprune.native.program import Loss, Plan, Program
 from fedprune.native.state import State, state
 from fedprune.tasks import CLASSIFICATION, Task, added, zeros
 from fedprune.training import Outcome, native_steps, steps_plainly
+from fedprune.training.again import T, again
 from fedprune.training.batches import Batches
 from fedprune.training.divergence import Diverged, exploded, largest
 from fedprune.training.lean import PLAIN, Lean, parts, return_freed_memory
@@ -131,29 +131,10 @@ def train(
     return Outcome(total, sums, seen), joined(model.params, machine.params(), _counted(model.params, plan, done[0]))
 
 
-_T = TypeVar("_T", bound=tuple[Any, ...])
-_last: dict[str, tuple[object, Any]] = {}
-
-
-def _again(what: str, model: Model, under: Sequence[Masks], how: object, make: Callable[[], _T]) -> _T:
-    """What was made last, which ends in its machine, where the same is asked for: as of a simulation's next device.
-
-    A real device reads its message lazily, and keeps nothing; neither is kept what takes much memory.
-    """
-    if isinstance(model.params, Lazy):
-        return make()
-    digest = hashlib.blake2b()
-    for masks in under:
-        for name, mask in masks.items():
-            digest.update(name.encode() + np.packbits(mask).tobytes())
-    key = model.graph, model.numbers is None, how, digest.digest()
-    if what not in _last or _last[what][0] != key:
-        made = make()
-        if made[-1].elements > _LARGE:
-            return made
-        _last[what] = key, made
-    found: _T = _last[what][1]
-    return found
+def _again(what: str, model: Model, under: Sequence[Masks], how: object, make: Callable[[], T]) -> T:
+    """`again.again`, but for a real device, which reads its message lazily: it makes what it needs, and keeps none."""
+    key = model.graph, model.numbers is None, how
+    return make() if isinstance(model.params, Lazy) else again(what, key, under, make)
 
 
 def _ready(
@@ -216,8 +197,17 @@ def evaluate(model: Model, batches: Batches, examples: int, task: Task = CLASSIF
     return Outcome(total, sums, seen)
 
 
-def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """(inputs, labels) of at most so many examples -> (outputs (n, F), losses (n,)), batch norms at rest."""
+Run = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(inputs, labels) -> (outputs (n, F), losses (n,)), batch norms at rest."""
+
+
+def at_rest(model: Model, examples: int) -> Run:
+    """What computes the model's outputs, of at most so many examples at a time."""
+    return loading(model, examples)(model.params)
+
+
+def loading(model: Model, examples: int) -> Callable[[Params], Run]:
+    """From parameters and buffers, 0 wherever the model's weights are, to their `at_rest`; one runs, the last."""
     kept = kept_of(model)
 
     def ready() -> tuple[Program, Machine]:
@@ -225,14 +215,17 @@ def at_rest(model: Model, examples: int) -> Callable[[Tensor, Tensor], tuple[Ten
         return own, Machine(plan, held, [own])
 
     own, machine = _again("at rest", model, [kept], examples, ready)
-    machine.load(model.params)
 
     def run(inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         machine.feed(own, inputs, model.labels(labels), 0.0)
         machine.run(own, len(labels))
         return machine.outputs(own, len(labels)), machine.losses(own, len(labels))
 
-    return run
+    def load(params: Params) -> Run:
+        machine.load(params)
+        return run
+
+    return load
 
 
 def resting(model: Model, masks: Masks, examples: int) -> tuple[Plan, State, Program]:

@@ -67,6 +67,7 @@ def asking(route: str) -> dict[str, Any]:
             for kind in ("flow", "gradients", "gram", "gram_of_noise")
         },
         "query.curvature": {"layers": ["w"], "temperature": 1.0, "along": False},
+        "query.distortion": {"layers": ["w"], "fractions": [0.5], "most": 1},
         "query.deploy": {"sha256": "0" * 64, "run": "r", "tier": ""},
     }
     return {"experiment": to_json(tiny_world.experiment()), **more.get(route, {})}

@@ -18,6 +18,7 @@ from fedprune.data.loading import in_order
 from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
 from fedprune.measures.curvature import Along
+from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
@@ -236,6 +237,21 @@ CASES: Mapping[str, Case] = {
             "no temperature": with_values(temperature=0),
             "a direction that nobody goes": with_values(along=False),
             "a direction that is not finite": with_tensor("along/0.weight", _set(0, np.nan)),
+        },
+    ),
+    "distortion": Case(
+        lambda model: Curves(_weights(model), (0.0, 0.4, 0.8)),
+        damages={
+            "a distance below 0": with_tensor("distortion/worst", _set((0, 0), -1.0)),
+            "a sum below its greatest part": with_tensor("distortion/sum", lambda found: found / 99),
+            "a sum that so many cannot have": with_tensor("distortion/sum", lambda found: found * 99),
+            "more examples than were asked for": with_values(examples=257),
+        },
+        requests={
+            **_UNKNOWN,
+            "a fraction above 1": with_values(fractions=[1.5]),
+            "no fraction": with_values(fractions=[]),
+            "of no examples": with_values(most=0),
         },
     ),
     "flow": Case(

@@ -1,4 +1,4 @@
-"""What is measured, against torch and by hand: gradients, the flow of ones, Gram matrices, hits and counts."""
+"""What is measured, against torch and by hand: gradients, the flow, distortions, Gram matrices, hits and counts."""
 
 import copy
 
@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedprune import measures, training
+from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
 from fedprune.training.gradients import flow, gradients
 from fedprune.training.gram import gram
@@ -119,6 +120,26 @@ def test_nothing_flows_to_what_pruning_has_cut_off() -> None:
     assert not np.any(found["1.weight"][1])
     assert np.all(found["1.weight"][[0, 2]] > 0)
     assert np.all(found["3.weight"] > 0)
+
+
+# -- distortion
+
+
+def test_outputs_move_by_what_the_pruned_weights_gave() -> None:
+    it = measured_world.world(lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 3)))
+    device, weight = it.devices[0], it.model.params["1.weight"].astype(np.float64)
+    inputs = device.parts.train.inputs.reshape(len(device.parts.train), -1)
+    sizes = np.sort(np.abs(weight[weight != 0]))[::-1]
+    kind, args = measures.find("distortion"), Curves(["1.weight"], (0.0, 0.25, 1.0))
+    answer = kind.measure(device, kind.request(it.model, args), 5)
+    for column, few in enumerate((0, len(sizes) // 4, len(sizes))):
+        gone = np.where(np.abs(weight) >= (sizes[few - 1] if few else np.inf), 0, weight)
+        moved = np.square(inputs @ gone.T).sum(1)
+        assert answer.tensors["distortion/sum"][0, column] == pytest.approx(moved.sum(), rel=1e-4)
+        assert answer.tensors["distortion/worst"][0, column] == pytest.approx(moved.max(initial=0), rel=1e-4)
+    some = kind.measure(device, kind.request(it.model, args._replace(examples=7)), 0)
+    assert some.values["examples"] == 7
+    assert np.all(some.tensors["distortion/sum"] <= answer.tensors["distortion/sum"])
 
 
 # -- Gram matrices

@@ -74,6 +74,7 @@ APART = {
     "fedmef": "a device prunes its own activations",
     "zerofl": "a device prunes its own weights and activations",
     "sparsyfed": "a device prunes its own activations",
+    "iss_p": "a device shrinks the least of its own weights",
     "mask_sparsity": "it needs batch norm, whose statistics are of a device's own batch",
 }
 """Methods that do something else where examples are on several devices, by their papers, and why."""
@@ -383,7 +384,7 @@ def unequal(name: str, given: Mapping[str, Any]) -> None:
     def at(part: float) -> Any:
         return build({**table, sized[0]: part}, what.layers, it.setting.experiment.seed, channels=what.channels)
 
-    if why_not_shared(at(size), it.begun.params, sized[0]):
+    if why_not_shared(at(size), it.begun.params):
         return
 
     structured = bool(it.last.parts)

@@ -10,7 +10,7 @@ from torch import nn
 from fedprune import models
 from fedprune.graph import trace
 from fedprune.native import library, weights
-from fedprune.training import native
+from fedprune.training import again, native
 from fedprune.types import Masks, Sgd
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
@@ -86,7 +86,7 @@ def test_a_machine_that_was_used_before_gives_the_bits_of_a_new_one() -> None:
 
     def ran(which: Masks, examples: int, smoothing: float, *, anew: bool) -> bytes:
         if anew:
-            native._last.clear()
+            again.forget()
         held = own._replace(params={n: v * which[n] if n in which else v for n, v in params.items()})
         batches = [(inputs[at : at + examples], labels[at : at + examples]) for at in range(0, 40, examples)]
         outcome, trained = native.train(held, batches, Sgd(0.1), which, examples=examples, smoothing=smoothing)

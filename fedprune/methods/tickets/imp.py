@@ -1,7 +1,7 @@
 """IMP with rewinding: tickets that go back to θ_k, not to θ₀ (Frankle et al., 2019, arXiv 1903.01611)."""
 
-from fedprune.methods.layers import Shapes, density_in_range
-from fedprune.methods.rewinding import rewound
+from fedprune.methods.layers import Shapes
+from fedprune.methods.rewinding import falling, rewound
 from fedprune.pruning.allocation import ranked
 from fedprune.types import Method
 
@@ -13,4 +13,5 @@ def imp(layers: Shapes, *, density: float, rewind: int = 1, levels: int = 5, per
     ln(0.8). Level i comes after round k + i · period, and the rounds after the last level train the ticket. Not done:
     the learning rate is the round's and does not go back to that of round k.
     """
-    return rewound(layers, lambda params, level: ranked(), density_in_range(density), levels, period, to=rewind)
+    rule = falling(density, levels, lambda params, level: ranked())
+    return rewound(layers, rule, levels, period, to=rewind)

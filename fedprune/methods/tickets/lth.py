@@ -1,7 +1,7 @@
 """The lottery ticket hypothesis: prune, reset the survivors to θ₀ (Frankle & Carbin, ICLR 2019, arXiv 1803.03635)."""
 
-from fedprune.methods.layers import Shapes, density_in_range
-from fedprune.methods.rewinding import output_layer, rewound
+from fedprune.methods.layers import Shapes
+from fedprune.methods.rewinding import falling, output_layer, rewound
 from fedprune.pruning.allocation import half_as_fast
 from fedprune.types import Allocation, Method, Params
 
@@ -19,4 +19,4 @@ def lth(layers: Shapes, *, density: float, levels: int = 5, period: int = 4) -> 
     def share(params: Params, level: int) -> Allocation:
         return half_as_fast([output_layer(params)], level)
 
-    return rewound(layers, share, density_in_range(density), levels, period)
+    return rewound(layers, falling(density, levels, share), levels, period)
