@@ -97,7 +97,9 @@ def first(text: str) -> State:
 
 def dense(experiment: Experiment) -> State:
     """The state before round 0 of an experiment: the same for every method."""
-    return first(to_json(replace(experiment, method={"name": "fedavg"}, rounds=1, evaluate_every=1)))
+    begun = first(to_json(replace(experiment, method={"name": "fedavg"}, rounds=1, evaluate_every=1)))
+    # arrays of its own: a method that moves what it is given would else move it for all that come after
+    return replaced(begun, params={name: value.copy() for name, value in begun.params.items()})
 
 
 def accuracy(experiment: Experiment) -> float:
