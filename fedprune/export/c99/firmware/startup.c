@@ -1,4 +1,4 @@
-/* From reset to main on an Arm Cortex-M (ARMv6-M, ARMv7-M) with no operating system and no C library. */
+/* From reset to main on an Arm Cortex-M (ARMv6-M to ARMv8.1-M) with no operating system and no C library. */
 #include <stdint.h>
 
 extern uint32_t data_start[], data_end[], data_image[], bss_start[], bss_end[], stack_top[];
