@@ -28,91 +28,12 @@ struct pair {
 #endif
 };
 
-#ifdef __ARM_FEATURE_MVE
-/* Helium: a column is plain bytes, sixteen of which are weighed at once. Words read as bytes are those of A and of B, one
-   less where A is less than zero. A's sums are in r0, r2, r4, r6, B's in r8, r10, r12, lr; r11 counts inputs, the last up
-   to fifteen of which go as halves, eight at a time. */
-#define BYTES_OF(column, vector, a, b)                                                                \
-  "vldrb.u8 " vector ", [" column "], #16\n\tvmladava.s8 " a ", q0, " vector "\n\tvmladava.s8 " b ", q1, " vector "\n\t"
-#define HALVES_OF(column, a, b)                                                                       \
-  "vpst\n\tvldrbt.s16 q3, [" column "], #8\n\tvmladava.s16 " a ", q1, q3\n\tvmladava.s16 " b ", q2, q3\n\t"
-static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __attribute__((unused)),
-                                                         const int8_t *const *columns __attribute__((unused)),
-                                                         int32_t *sums __attribute__((unused)),
-                                                         unsigned inputs __attribute__((unused))) {
-  __asm__("push {r2, r4-r11, lr}\n\tmov r9, r0\n\tmov r11, r3\n\tldrd r5, r7, [r1, #8]\n\tldrd r1, r3, [r1]\n\tmov r0, #0\n\t"
-          "mov r2, r0\n\tmov r4, r0\n\tmov r6, r0\n\tmov r8, r0\n\tmov r10, r0\n\tmov r12, r0\n\tmov lr, r0\n\t"
-          "subs r11, #16\n\tblo 2f\n"
-          "1:\tvld20.8 {q0, q1}, [r9]\n\tvld21.8 {q0, q1}, [r9]!\n\tsubs r11, #16\n\tvshr.s8 q2, q0, #7\n\t"
-          "vsub.i8 q1, q1, q2\n\t" BYTES_OF("r1", "q2", "r0", "r8") BYTES_OF("r3", "q3", "r2", "r10")
-          BYTES_OF("r5", "q2", "r4", "r12") BYTES_OF("r7", "q3", "r6", "lr") "bhs 1b\n"
-          "2:\tadds r11, #16\n\tbeq 4f\n"
-          "3:\tvctp.16 r11\n\tvpst\n\tvldrht.u16 q0, [r9], #16\n\tsubs r11, #8\n\tvmovlb.s8 q1, q0\n\t"
-          "vshr.s16 q2, q1, #15\n\tvmovlt.s8 q3, q0\n\tvsub.i16 q2, q3, q2\n\t" HALVES_OF("r1", "r0", "r8")
-          HALVES_OF("r3", "r2", "r10") HALVES_OF("r5", "r4", "r12") HALVES_OF("r7", "r6", "lr") "bhi 3b\n"
-          "4:\tpop {r1}\n\tstmia r1, {r0, r2, r4, r6, r8, r10, r12, lr}\n\tpop {r4-r11, pc}");
-}
-
-/* Copies n bytes, at least one; returns where the next go. */
-static int8_t *copied(int8_t *to, const int8_t *from, unsigned n) {
-  int8_t *end = to + n;
-  __asm__ volatile("dlstp.8 lr, %2\n1:\tvldrb.u8 q0, [%1], #16\n\tvstrb.8 q0, [%0], #16\n\tletp lr, 1b"
-          : "+r"(to), "+r"(from) : "r"(n) : "lr", "q0", "memory");
-  return end;
-}
-
-/* Sums of a filter as `level` makes them, within the limits of an activation. */
-static inline int32x4_t levels(int32x4_t sums, const struct filter *filter, const struct pair *pair) {
-  const int right = filter->right;
-  sums = vaddq_n_s32(sums, filter->bias);
-#ifdef MODEL_HAS_LARGE_FACTORS
-  if (right <= 0) sums = vqrdmulhq_n_s32(vshlq_r_s32(sums, -right), filter->multiplier);
-  else
-#endif
-  {
-    sums = vqrdmulhq_n_s32(sums, filter->multiplier);
-    sums = vrshlq_n_s32(vaddq_s32(sums, vshrq_n_s32(sums, 31)), -right);
-  }
-  sums = vaddq_n_s32(sums, pair->zero);
-  return vmaxq_s32(vminq_s32(sums, vdupq_n_s32(pair->high)), vdupq_n_s32(pair->low));
-}
-
-static SMALL void two_filters(const int32_t *code, const struct pair *pair, const int32_t *end) {
-  int32_t sums[2][ACROSS];
-  sums_of_two(code, pair->columns, sums[0], 2 * (unsigned)(end - code));
-  for (unsigned second = 2; second-- > 0;)
-    vstrbq_scatter_offset_s32((int8_t *)pair->at[second], vldrwq_u32((const uint32_t *)pair->to),
-                              levels(vldrwq_s32(sums[second]), pair->filters[second], pair));
-}
-
-/* Where the inputs of a position lie, one behind the other: in the map or, put together, in `column`. */
-static const int8_t *window(const struct dense *d, unsigned y, unsigned x, int8_t *column, const int8_t *zeros) {
-  const unsigned channels = d->in->channels, width = d->in->width, left = x * d->stride_x - d->pad_x;
-  const unsigned whole = d->dilation_x == 1 && width >= d->kernel_width ? width - d->kernel_width + 1 : 0;
-  int8_t *to = column;
-  for (unsigned ky = 0; ky < d->kernel_height; ++ky) {
-    const unsigned row = y * d->stride_y + ky * d->dilation_y - d->pad_y; /* wraps where negative */
-    const int8_t *cells = row < d->in->height ? row_of(d->in, row) : 0;
-    if (cells && left < whole) {
-      const unsigned n = d->kernel_width * channels;
-      if (d->kernel_height == 1 && n == 2u * d->words) return cells + left * channels;
-      to = copied(to, cells + left * channels, n);
-      continue;
-    }
-    for (unsigned kx = 0; kx < d->kernel_width; ++kx) {
-      const unsigned place = left + kx * d->dilation_x;
-      to = copied(to, cells && place < width ? cells + place * channels : zeros, channels);
-    }
-  }
-  return column;
-}
-#else
 #if defined(BY_HAND) && !defined(__ARM_FEATURE_DSP)
 /* Cortex-M3: a word of a column holds the inputs of two positions, x0 + x1 * 2^23, for long multiplications. */
 #define JOINS 1
 #endif
 
-#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
+#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
 #define IN_TWOS 1
 /* By hand, for a compiler keeps no eight sums in registers: A's in r4 to r7, S in r8 to r11. Four words a turn, of 48
    bytes each; the first turn skips some. Then as `level` says, B's filter first: r1 holds its bias, above its shift, whose
@@ -147,7 +68,7 @@ static __attribute__((naked, noinline)) void two_filters(const int32_t *code __a
           "ldr r0, [r2, #24]\n\t" STORE("r4", "0") STORE("r5", "4") STORE("r6", "8") STORE("r7", "12")
           "pop {r4-r11, pc}");
 }
-#else
+#elif !defined(HELIUM_FILTERS)
 #ifdef IN_TWOS
 #define APART_256(sum, first) "sub " sum ", " sum ", " first "\n\tasr " sum ", " sum ", #8\n\t"
 static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __attribute__((unused)),
@@ -177,7 +98,7 @@ static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __a
           "1:\t" TWO_LONG TWO_LONG "2:\t" TWO_LONG TWO_LONG "ldr r3, [sp, #4]\n\tcmp r0, r3\n\tbne 1b\n\tpop {r2, r3}\n\t"
           APART_LONG("r4", "r5") APART_LONG("r6", "r7") APART_LONG("r8", "r9") APART_LONG("r10", "r11") "pop {r4-r11, pc}");
 }
-#else
+#elif !defined(__ARM_FEATURE_MVE)
 static void sums_of_two(const int32_t *code, const int32_t *columns, int32_t *sums, const int32_t *end) {
   for (unsigned second = 0; second < 2; ++second, sums += ACROSS) { /* one by one: few sums are faster than few loads */
     int32_t a = 0, b = 0, c = 0, d = 0;
@@ -217,6 +138,29 @@ static SMALL void two_filters(const int32_t *code, const int32_t *columns, const
 }
 #endif
 
+#ifdef __ARM_FEATURE_MVE
+/* Where the inputs of a position lie, one behind the other: in the map or, put together, in `column`. */
+static const int8_t *window(const struct dense *d, unsigned y, unsigned x, int8_t *column, const int8_t *zeros) {
+  const unsigned channels = d->in->channels, width = d->in->width, left = x * d->stride_x - d->pad_x;
+  const unsigned whole = d->dilation_x == 1 && width >= d->kernel_width ? width - d->kernel_width + 1 : 0;
+  const unsigned n = d->kernel_width * channels;
+  int8_t *to = column;
+  for (unsigned ky = 0; ky < d->kernel_height; ++ky) {
+    const unsigned row = y * d->stride_y + ky * d->dilation_y - d->pad_y; /* wraps where negative */
+    const int8_t *cells = row < d->in->height ? row_of(d->in, row) : 0;
+    if (cells && left < whole) {
+      if (n == 2u * d->words) return cells + left * channels;
+      to = copied(to, cells + left * channels, n);
+      continue;
+    }
+    for (unsigned kx = 0; kx < d->kernel_width; ++kx) {
+      const unsigned place = left + kx * d->dilation_x;
+      to = copied(to, cells && place < width ? cells + place * channels : zeros, channels);
+    }
+  }
+  return column;
+}
+#else
 /* Writes n values as inputs `from` on of position p; returns the number of the next. */
 static unsigned widen(int32_t *columns, unsigned p, unsigned from, const int8_t *in, unsigned n) {
 #ifdef JOINS
@@ -289,10 +233,9 @@ static void dense(const void *layer, unsigned from, unsigned until) {
   const unsigned width = d->out->width, channels = d->out->channels;
   int32_t *columns = (int32_t *)MODEL_SCRATCH;
   int8_t *zeros = (int8_t *)(columns + d->words * ACROSS);
+  struct pair pair = {.zero = d->out_zero, .halved = d->halved};
 #ifdef __ARM_FEATURE_MVE
-  struct pair pair = {{0}, {0}, {0}, d->out_zero, d->halved, {0}, d->low, d->high};
-#else
-  struct pair pair = {{0}, {0}, {0}, d->out_zero, d->halved};
+  pair.low = d->low, pair.high = d->high;
 #endif
   unsigned y = from, x = 0;
   __builtin_memset(zeros, d->in_zero, d->in->channels);
@@ -314,11 +257,12 @@ static void dense(const void *layer, unsigned from, unsigned until) {
       pair.at[0] = at, pair.at[1] = at + 1 < channels ? at + 1 : at;
       pair.filters[0] = d->filters + at, pair.filters[1] = d->filters + pair.at[1];
 #ifdef __ARM_FEATURE_MVE
-      two_filters(code, &pair, code + d->words);
-    }
+      two_filters(code, (const int32_t *)(const void *)pair.columns, &pair, code + d->words);
 #else
       two_filters(code, columns, &pair, code + d->words);
+#endif
     }
+#ifndef HELIUM_FILTERS
     if (clips(d->low, d->high))
       for (unsigned p = 0; p < n; ++p) clip(pair.to[p], channels, d->low, d->high);
 #endif
