@@ -75,10 +75,16 @@ def channels(factor: float | None = None, bias: int = 0) -> bytes:
     return draft.file(draft.concat([draft.concat(flat[:9], 3), draft.concat(flat[9:], 3)], 3))
 
 
+def large_window() -> bytes:
+    draft = Draft((1, 105, 105, 13), seed=8)
+    made = draft.conv(draft.input, 1, (105, 105), same=False, depthwise=True, grid=(0.04, 5))
+    return draft.file(draft.conv(made, 3, grid=GRID))
+
+
 FILES = {
     "windows": windows, "vectors": vectors, "large sums": large, "large factors": lambda: large(0.7),
     "channels": channels, "channels, large factors": lambda: channels(0.6),
-    "channels, large biases": lambda: channels(None, 2**24),
+    "channels, large biases": lambda: channels(None, 2**24), "a window as for large biases": large_window,
 }  # fmt: skip
 
 

@@ -9,7 +9,8 @@
 #define HALVES_OF(column, a, b)                                                                       \
   "vpst\n\tvldrbt.s16 q3, [" column "], #8\n\tvmladava.s16 " a ", q1, q3\n\tvmladava.s16 " b ", q2, q3\n\t"
 #define BOTH_SUMS                                                                                     \
-  "push {r2, r4-r11, lr}\n\tmov r9, r0\n\tsub r11, r3, r0\n\tlsr r11, r11, #1\n\tldrd r5, r7, [r1, #8]\n\tldrd r1, r3, [r1]\n\t" \
+  "push {r2, r4-r11, lr}\n\tmov r9, r0\n\tsub r11, r3, r0\n\tlsr r11, r11, #1\n\tldrd r5, r7, [r1, #8]\n\t"              \
+  "ldrd r1, r3, [r1]\n\t"                                                                               \
   "mov r0, #0\n\tmov r2, r0\n\tmov r4, r0\n\tmov r6, r0\n\tmov r8, r0\n\tmov r10, r0\n\tmov r12, r0\n\tmov lr, r0\n\t"  \
   "subs r11, #16\n\tblo 2f\n"                                                                         \
   "1:\tvld20.8 {q0, q1}, [r9]\n\tvld21.8 {q0, q1}, [r9]!\n\tsubs r11, #16\n\tvshr.s8 q2, q0, #7\n\t"            \

@@ -27,8 +27,8 @@ struct depthwise {
 static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weights, const int8_t *const *end,
                     const struct filter *filters, int8_t *to, const int8_t *last, int32_t zero) {
   const uint16_t block = (uint16_t)(2 * (end - cells)), twice = 2 * block, thrice = 3 * block;
-  const uint16_t places[2][8] = {
-    {0, 1, block, block + 1, twice, twice + 1, thrice, thrice + 1}, {0, 2, block, block + 2, twice, twice + 2, thrice, thrice + 2}};
+  const uint16_t places[2][8] = {{0, 1, block, block + 1, twice, twice + 1, thrice, thrice + 1},
+                                 {0, 2, block, block + 2, twice, twice + 2, thrice, thrice + 2}};
   for (unsigned left = (unsigned)(last - to); left > 0; left -= left < 16 ? left : 16) {
     const int8_t *const *cell = cells;
     const int32_t *word = weights;
@@ -37,12 +37,14 @@ static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weig
                      "ldr r8, [%[cell]], #4\n\t" TAP("r8", "q4") "add %[weights], #4\n"
                      "1:\tldrd r8, r9, [%[cell]], #8\n\t" TAP("r8", "q7") "add %[weights], #2\n\t" TAP("r9", "q7")
                      "add %[weights], #6\n\tcmp %[cell], %[end]\n\tbne 1b\n\t"
-                     "mov r8, #0\n\tvidup.u32 q4, r8, #8\n\tvshl.i32 q4, q4, #2\n\tvadd.i32 q4, q4, %[filters]\n\tadd r8, %[left], #3\n\t"
+                     "mov r8, #0\n\tvidup.u32 q4, r8, #8\n\tvshl.i32 q4, q4, #2\n\tvadd.i32 q4, q4, %[filters]\n\t"
+                     "add r8, %[left], #3\n\t"
                      LEVELS("q0", "0", "4") LEVELS("q1", "8", "12") LEVELS("q2", "16", "20") LEVELS("q3", "24", "28")
                      "vqmovnb.s32 q0, q0\n\tvqmovnt.s32 q0, q2\n\tvqmovnb.s32 q1, q1\n\tvqmovnt.s32 q1, q3\n\t"
                      "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q1\n\tvctp.8 %[left]\n\tvpst\n\tvstrbt.8 q0, [%[to]], #16"
                      : [cell] "+r"(cell), [weights] "+r"(word), [to] "+r"(to)
-                     : [at] "r"(at), [left] "r"(left), [end] "r"(end), [filters] "r"(filters), [zero] "r"(zero), [places] "r"(places)
+                     : [at] "r"(at), [left] "r"(left), [end] "r"(end), [filters] "r"(filters), [zero] "r"(zero),
+                       [places] "r"(places)
                      : "r8", "r9", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
     at += 16, filters += 16, weights += 4 * (end - cells);
   }
