@@ -5,14 +5,14 @@ extern uint32_t data_start[], data_end[], data_image[], bss_start[], bss_end[], 
 
 int main(int count, char **words);
 
-#ifdef __ARM_FP
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
 #define COPROCESSORS (*(volatile uint32_t *)0xE000ED88)
 #define FLOATING_POINT (15u << 20)
 #endif
 
 void reset(void)
 {
-#ifdef __ARM_FP
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
     COPROCESSORS |= FLOATING_POINT; /* off after a reset */
     __asm__ volatile("dsb\n isb" ::: "memory");
 #endif

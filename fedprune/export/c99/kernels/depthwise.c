@@ -27,8 +27,12 @@ struct depthwise {
 static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weights, const int8_t *const *end,
                     const struct filter *filters, int8_t *to, const int8_t *last, int32_t zero) {
   const uint16_t block = (uint16_t)(2 * (end - cells)), twice = 2 * block, thrice = 3 * block;
-  const uint16_t places[2][8] = {{0, 1, block, block + 1, twice, twice + 1, thrice, thrice + 1},
-                                 {0, 2, block, block + 2, twice, twice + 2, thrice, thrice + 2}};
+  struct {
+    uint16_t first[8], others[8];
+    const struct filter *filters[4];
+  } places = {{0, 1, block, block + 1, twice, twice + 1, thrice, thrice + 1},
+              {0, 2, block, block + 2, twice, twice + 2, thrice, thrice + 2},
+              {filters, filters + 4, filters + 8, filters + 12}};
   for (unsigned left = (unsigned)(last - to); left > 0; left -= left < 16 ? left : 16) {
     const int8_t *const *cell = cells;
     const int32_t *word = weights;
@@ -37,16 +41,15 @@ static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weig
                      "ldr r8, [%[cell]], #4\n\t" TAP("r8", "q4") "add %[weights], #4\n"
                      "1:\tldrd r8, r9, [%[cell]], #8\n\t" TAP("r8", "q7") "add %[weights], #2\n\t" TAP("r9", "q7")
                      "add %[weights], #6\n\tcmp %[cell], %[end]\n\tbne 1b\n\t"
-                     "mov r8, #0\n\tvidup.u32 q4, r8, #8\n\tvshl.i32 q4, q4, #2\n\tvadd.i32 q4, q4, %[filters]\n\t"
-                     "add r8, %[left], #3\n\t"
+                     "mov r8, #128\n\tvldrw.u32 q4, [%[places], #32]\n\tvadd.i32 q5, q4, r8\n\t"
+                     "vstrw.32 q5, [%[places], #32]\n\tadd r8, %[left], #3\n\t"
                      LEVELS("q0", "0", "4") LEVELS("q1", "8", "12") LEVELS("q2", "16", "20") LEVELS("q3", "24", "28")
                      "vqmovnb.s32 q0, q0\n\tvqmovnt.s32 q0, q2\n\tvqmovnb.s32 q1, q1\n\tvqmovnt.s32 q1, q3\n\t"
-                     "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q1\n\tvctp.8 %[left]\n\tvpst\n\tvstrbt.8 q0, [%[to]], #16"
-                     : [cell] "+r"(cell), [weights] "+r"(word), [to] "+r"(to)
-                     : [at] "r"(at), [left] "r"(left), [end] "r"(end), [filters] "r"(filters), [zero] "r"(zero),
-                       [places] "r"(places)
+                     "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q1\n\tvctp.8 %[left]\n\tvpst\n\tvstrbt.8 q0, [%[to]]"
+                     : [cell] "+r"(cell), [weights] "+r"(word)
+                     : [at] "r"(at), [left] "r"(left), [end] "r"(end), [to] "r"(to), [zero] "r"(zero), [places] "r"(&places)
                      : "r8", "r9", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
-    at += 16, filters += 16, weights += 4 * (end - cells);
+    at += 16, to += 16, weights += 4 * (end - cells);
   }
 }
 #else
@@ -78,7 +81,7 @@ static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weig
   "add " sum ", " sum ", " sum ", asr #31\n\tasrs " sum ", " sum ", r9\n\tadc " sum ", " sum ", r12\n\t"        \
   "ssat " sum ", #8, " sum "\n\tstrb " sum ", [r10], #1\n\t"
 /* All channels of a position, from `to` until `last`; of the last four as many as there are. */
-static __attribute__((naked, noinline)) void
+static __attribute__((naked, noinline, aligned(4))) void
 outputs(const int8_t *const *cells __attribute__((unused)), unsigned at __attribute__((unused)),
         const int32_t *weights __attribute__((unused)), const int8_t *const *end __attribute__((unused)),
         const struct filter *filters __attribute__((unused)), int8_t *to __attribute__((unused)),
@@ -92,7 +95,7 @@ outputs(const int8_t *const *cells __attribute__((unused)), unsigned at __attrib
 }
 #else
 #ifdef OTHER_TAPS
-static __attribute__((naked, noinline)) void
+static __attribute__((naked, noinline, aligned(4))) void
 sums_of_four(const int8_t *const *cells __attribute__((unused)), unsigned at __attribute__((unused)),
              const int32_t *weights __attribute__((unused)), const int8_t *const *end __attribute__((unused)),
              int32_t *sums __attribute__((unused))) {
