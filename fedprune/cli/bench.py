@@ -37,6 +37,8 @@ class Place(StrEnum):
     cortex_m3 = "cortex-m3"
     cortex_m7 = "cortex-m7"
     cortex_m0 = "cortex-m0"
+    cortex_m33 = "cortex-m33"
+    cortex_m55 = "cortex-m55"
     aarch64 = "aarch64"
 
 

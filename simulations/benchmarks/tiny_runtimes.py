@@ -32,6 +32,7 @@ SHAPES = {**NETS, "autoencoder": ((640,), 640)}
 """The nets of MLPerf Tiny, with weights of our own."""
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 CHIP = "cortex-m4"
+OTHER_CHIPS = ("cortex-m33", "cortex-m55")
 RUNS = {"cifar10": 87_376, "keywords": 35_400}
 """Experiment -> the bytes its int8 file may take."""
 INPUTS = 100
@@ -60,6 +61,8 @@ class Row(NamedTuple):
     density: float
     costs: Mapping[str, benching.Costs]
     classes: Classes | None = None
+    others: Mapping[str, int] = MappingProxyType({})
+    """Instructions of the smallest sources on `OTHER_CHIPS`, of a net with every weight."""
 
 
 def autoencoder() -> nn.Module:
@@ -117,7 +120,19 @@ def costs(net: str, density: float, width: float = 1.0, dead: Mapping[int, float
     model = pruned(net, density, width, dead)
     name = net if width == 1 else f"{net}, channels × {width:g}"
     name += ", dead channels" if dead else ""
-    return Row(name, density, benching.on_chip(model, CHIP), classes(model, CHIP) if density == 1 else None)
+    ways = benching.on_chip(model, CHIP)
+    if density < 1:
+        return Row(name, density, ways)
+    others = {chip: counted(benching.on_chip(model, chip)[LITTLE]) for chip in OTHER_CHIPS}
+    return Row(name, density, ways, classes(model, CHIP), others)
+
+
+def counted(costs: benching.Costs) -> int:
+    """The instructions of C that gives the bits of the reference kernels."""
+    assert costs.instructions is not None
+    if costs.differing:
+        raise RuntimeError(f"{costs.differing} inputs differ from {costs.beside}")
+    return costs.instructions
 
 
 class Checked(NamedTuple):
@@ -190,23 +205,38 @@ def by_class(rows: Sequence[Row]) -> Table:
     return shown
 
 
+def by_chip(rows: Sequence[Row]) -> Table:
+    shown = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("net, M instructions", CHIP, *OTHER_CHIPS):
+        shown.add_column(column, justify="left" if column.startswith("net") else "right")
+    for row in rows:
+        if row.others:
+            numbers = (counted(row.costs[LITTLE]), *row.others.values())
+            shown.add_row(row.net, *(f"{count / 1e6:.2f}" for count in numbers))
+    return shown
+
+
 def figures(rows: Sequence[Row], runs: Sequence[Checked]) -> dict[str, Figure]:
     """Of every net and density the smallest sources, against the fastest and TensorFlow Lite Micro."""
     made: dict[str, Figure] = {}
-    for net, density, ways, kinds in rows:
+    for net, density, ways, kinds, chips in rows:
         short = net.replace(", channels × 0.5", "_halved").replace(", dead channels", "_dead")
         name = f"{short}_{100 * (1 - density):.0f}"
         best, others = ways[LITTLE], {way: each for way, each in ways.items() if way != LITTLE}
         flash = {way: float(each.flash_bytes) for way, each in others.items()}
         ram = {way: float(each.ram_bytes) for way, each in others.items()}
-        counted = {way: float(each.instructions) for way, each in others.items() if each.instructions is not None}
-        assert best.instructions is not None
+        beside = {way: float(each.instructions) for way, each in others.items() if each.instructions is not None}
+        instructions = counted(best)
         limit = DEAD_INSTRUCTIONS if short == "mobilenet_dead" else INSTRUCTIONS.get(net, {}).get(density)
         made[f"{name}_flash_bytes"] = Figure(best.flash_bytes, "bytes", "lower", FLASH.get(net, {}).get(density), flash)
         made[f"{name}_ram_bytes"] = Figure(
             best.ram_bytes, "bytes", "lower", HALVED_RAM if name == "resnet8_halved_80" else None, ram
         )
-        made[f"{name}_m4_instructions"] = Figure(best.instructions, "instructions", "lower", limit, counted)
+        made[f"{name}_m4_instructions"] = Figure(instructions, "instructions", "lower", limit, beside)
+        for chip, count in chips.items():
+            made[f"{name}_{chip.removeprefix('cortex-')}_instructions"] = Figure(
+                count, "instructions", "lower", against={CHIP: float(instructions)}
+            )
         for kind, count in kinds._asdict().items() if kinds else ():
             unit = "cycles, by a model" if kind == "cycles" else "instructions"
             made[f"{name}_m4_{kind}"] = Figure(count, unit, "lower", CYCLES.get(net) if kind == "cycles" else None)
@@ -239,6 +269,7 @@ def main() -> None:
         rows.append(costs("resnet8", 0.2, 0.5))
     console.print(table(rows))
     console.print(by_class(rows))
+    console.print(by_chip(rows))
     runs = []
     for name in RUNS if asked.data_dir and not asked.quick else ():
         runs.append(run := checked(name, asked.data_dir, asked.runs / name, INPUTS))

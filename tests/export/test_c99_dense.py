@@ -75,10 +75,23 @@ def channels(factor: float | None = None, bias: int = 0) -> bytes:
     return draft.file(draft.concat([draft.concat(flat[:9], 3), draft.concat(flat[9:], 3)], 3))
 
 
+def sums() -> bytes:
+    draft = Draft((1, 3, 7, 5), seed=9)
+    first = draft.conv(draft.input, 5, grid=GRID)
+    more = draft.both("ADD", first, draft.conv(first, 5, (3, 3), grid=(0.07, 6)), (0.06, 4), clip=1)
+    return draft.file(draft.both("ADD", more, first, (0.03, -20)))
+
+
+def large_window() -> bytes:
+    draft = Draft((1, 105, 105, 13), seed=8)
+    made = draft.conv(draft.input, 1, (105, 105), same=False, depthwise=True, grid=(0.04, 5))
+    return draft.file(draft.conv(made, 3, grid=GRID))
+
+
 FILES = {
     "windows": windows, "vectors": vectors, "large sums": large, "large factors": lambda: large(0.7),
-    "channels": channels, "channels, large factors": lambda: channels(0.6),
-    "channels, large biases": lambda: channels(None, 2**24),
+    "sums": sums, "channels": channels, "channels, large factors": lambda: channels(0.6),
+    "channels, large biases": lambda: channels(None, 2**24), "a window as for large biases": large_window,
 }  # fmt: skip
 
 
@@ -99,6 +112,18 @@ def test_every_weight(name: str, target: str, tmp_path: Path) -> None:
     assert not said or f"#define MODEL_HAS_LARGE_{said.upper()}" in sources.source
     ran = boards.run(written(sources, tmp_path), target, flat).outputs if target != "host" else None
     np.testing.assert_array_equal(computed(sources, given, tmp_path) if ran is None else ran, wanted)
+
+
+@pytest.mark.parametrize("target", ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55"])
+@pytest.mark.parametrize("optimise", ["-O0", "-Os"])
+@pytest.mark.parametrize("name", ["windows", "vectors", "channels", "channels, large factors"])
+def test_however_it_is_compiled(name: str, optimise: str, target: str, tmp_path: Path) -> None:
+    if lacking := boards.missing(target):
+        pytest.skip(lacking)
+    given = inputs(model := FILES[name](), 2)
+    folder = written(c99.generate(model, whole), tmp_path)
+    ran = boards.run(folder, target, given.reshape(2, -1), optimise=optimise)
+    np.testing.assert_array_equal(ran.outputs, tflm(model, given))
 
 
 @pytest.mark.parametrize("kernel", ["conv", "linear"])

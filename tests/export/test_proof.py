@@ -136,10 +136,13 @@ def test_c_gives_the_same_on_a_cortex_m4_and_sparser_costs_less(name: str, tmp: 
     assert ram[1.0] <= ram[0.2] == ram[0.1]  # zeros are no activations; with every weight columns are half as large
 
 
-@pytest.mark.parametrize("target", ["cortex-m3", "cortex-m0"])
+@pytest.mark.parametrize(
+    ("target", "density"),
+    [("cortex-m3", 0.2), ("cortex-m0", 0.2), ("cortex-m33", 0.2), ("cortex-m55", 0.2), ("cortex-m55", 1.0)],
+)
 @pytest.mark.parametrize("name", MODELS)
-def test_c_gives_the_same_on_lesser_chips(name: str, target: str, tmp: Path) -> None:
+def test_c_gives_the_same_on_other_chips(name: str, target: str, density: float, tmp: Path) -> None:
     need(target)
-    _, inputs, wanted, _ = link(name, 0.2)
-    ran = boards.run(sources(name, 0.2, tmp), target, inputs[:1])
+    _, inputs, wanted, _ = link(name, density)
+    ran = boards.run(sources(name, density, tmp), target, inputs[:1])
     np.testing.assert_array_equal(ran.outputs, wanted[:1])

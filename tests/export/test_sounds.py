@@ -143,7 +143,15 @@ def program(settings: Sounds, folder: Path) -> bytes:
 
 @pytest.mark.parametrize(
     ("target", "floats"),
-    [("host", "soft"), ("cortex-m4", "soft"), ("cortex-m4", "hard"), ("cortex-m7", "hard"), ("cortex-m0", "soft")],
+    [
+        ("host", "soft"),
+        ("cortex-m4", "soft"),
+        ("cortex-m4", "hard"),
+        ("cortex-m7", "hard"),
+        ("cortex-m0", "soft"),
+        ("cortex-m33", "hard"),
+        ("cortex-m55", "hard"),
+    ],
 )
 def test_the_program_hears_samples_and_gives_the_models_scores(target: str, floats: str, tmp_path: Path) -> None:
     if lacking := boards.missing(target):

@@ -59,6 +59,8 @@ TARGETS: Mapping[str, Target] = {
         Target("cortex-m3", "Cortex-M3", _BOARD),
         Target("cortex-m7", "Cortex-M7", _BOARD),
         Target("cortex-m0", "Cortex-M0", _BOARD),
+        Target("cortex-m33", "Cortex-M33", _BOARD),
+        Target("cortex-m55", "Cortex-M55", _BOARD),
     )
 }
 

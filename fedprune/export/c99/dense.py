@@ -35,7 +35,7 @@ def dense(layer: Layer) -> Layer | None:
     content = _words(halves)
     scratch = 16 * content.shape[1] + levels.shape[1]
     made = {**fields, "code": _array(content), "words": content.shape[1], "halved": int(_large(levels))}
-    return replace(layer, kernel="dense", fields=made, scratch_bytes=scratch, helpers=())
+    return replace(layer, kernel="dense", fields=made, scratch_bytes=scratch, helpers=("dense_helium",))
 
 
 def has_large_sums(layer: Layer) -> bool:

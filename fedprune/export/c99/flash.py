@@ -16,7 +16,7 @@ _LARGE_FILTER = 12  # a filter whose bias has a word to itself
 
 # What GCC 12 makes of each file of kernels with -O2.
 _CODE: Mapping[str, int] = {
-    "base": 62, "steps": 148, "dense": 1228, "vector": 272, "tile": 82,
+    "base": 62, "steps": 148, "dense_helium": 0, "dense": 1228, "vector": 272, "tile": 82,
     "tile_dense": 104, "tile_gap4": 126, "tile_gap5": 168, "tile_gap8": 84,
     "tile_bitmap": 110, "conv": 1100, "linear_dense": 92, "linear_gap4": 102, "linear_gap5": 108, "linear_gap8": 66,
     "linear_bitmap": 76, "linear": 164, "depthwise": 1086, "add": 270, "multiply": 256, "max_pool": 322,

@@ -8,6 +8,7 @@ from fedprune.export.c99.program import Layer, Program, Structs
 
 LARGE_BIASES = "#define MODEL_HAS_LARGE_BIASES"
 _MANY = 1 << 15  # weights of a filter whose sums could pass 2^29, at most 2^14 each
+_MANY_APART = 10_922  # of a depthwise one, whose places in 16 bits a kernel for Helium reckons with
 
 
 def options(program: Program) -> Iterable[str]:
@@ -18,7 +19,7 @@ def options(program: Program) -> Iterable[str]:
     shifts = [value for fields in every for key, value in fields.items() if key.endswith("shift")]
     if any(_number(shift) >= 0 for shift in shifts) or any(_number(each["right"]) <= 0 for each in filters):
         yield "#define MODEL_HAS_LARGE_FACTORS"
-    many = any(_reads(layer) >= _MANY for layer in program.layers)
+    many = any(_reads(layer) >= (_MANY_APART if layer.kernel == "depthwise" else _MANY) for layer in program.layers)
     if many or any(abs(_number(each["bias"])) >= 1 << 23 for each in filters):
         yield LARGE_BIASES
     if any(map(has_large_sums, program.layers)):

@@ -195,7 +195,7 @@ def _decoder(layer: Layer, code: Code) -> str:
 _DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
 _KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
 _ORDER = (
-    "base", "steps", "dense", "vector", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv",
+    "base", "steps", "dense_helium", "dense", "vector", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv",
     *(f"linear_{kind}" for kind in _KINDS), "linear",
     "depthwise", "add", "multiply", "reciprocal", "inverse_root", "combine", "unit_of", "sum_of",
     "difference_of", "square_of", "product_of", "larger_of", "smaller_of", "leak_of", "quotient_of", "max_pool",

@@ -1,4 +1,4 @@
-/* The machine of machine.h on a board that QEMU emulates: files by semihosting, instructions counted by a timer, the
+/* The machine of machine.h on a board that QEMU emulates: files by semihosting, instructions counted by a clock, the
    stack measured by painting it. A program on a real board has no use for this file. */
 #include "machine.h"
 
@@ -12,13 +12,20 @@
 #define MODE_READ 1
 #define MODE_WRITE 5
 
-/* The first timer of the MPS2 boards: 32 bits, counting down at 25 MHz, so one tick is 40 ns of virtual time. With
-   QEMU's -icount shift=5 an instruction takes 32 ns: five instructions are four ticks, and an inference may take 4,294
-   million instructions before a number of 32 bits is too small. */
-#define TIMER_CONTROL (*(volatile uint32_t *)0x40000000)
-#define TIMER_VALUE (*(volatile uint32_t *)0x40000004)
-#define TIMER_RELOAD (*(volatile uint32_t *)0x40000008)
-#define INSTRUCTIONS(ticks) ((ticks) * 5 / 4)
+/* The counter of the MPS boards: 32 bits, at 25 MHz or, where the processor has TrustZone, at 20, so one tick is 40 or
+   50 ns of virtual time. With QEMU's -icount shift=5 an instruction takes 32 ns: five instructions are four ticks, and an
+   inference may take 4,294 million of them before a number of 32 bits is too small. */
+#if __ARM_ARCH < 8
+#define COUNTER (*(volatile uint32_t *)0x40028018)
+#define INSTRUCTIONS(ticks) ((ticks) * 40 / 32)
+#else
+#ifdef __ARM_FEATURE_MVE
+#define COUNTER (*(volatile uint32_t *)0x59302018)
+#else
+#define COUNTER (*(volatile uint32_t *)0x50302018)
+#endif
+#define INSTRUCTIONS(ticks) ((ticks) * 50 / 32)
+#endif
 
 #define CONFIGURATION (*(volatile uint32_t *)0xE000ED14)
 #define TRAP_UNALIGNED 8u
@@ -104,9 +111,6 @@ int machine_open(int count, char **words)
     outputs_file = open_file("outputs.bin", 11, MODE_WRITE);
     if (outputs_file < 0)
         fail("outputs.bin: cannot be written");
-    TIMER_RELOAD = UINT32_MAX;
-    TIMER_VALUE = UINT32_MAX;
-    TIMER_CONTROL = 1;
     machine_measured(nothing);
     overhead = (uint32_t)INSTRUCTIONS(ticks);
     runs = 0;
@@ -135,9 +139,9 @@ const int8_t *machine_measured(const int8_t *(*run)(void))
         for (word = bss_end; word < here; word++)
             *word = PAINT;
 
-    uint32_t before = TIMER_VALUE;
+    uint32_t before = COUNTER;
     const int8_t *result = run();
-    ticks += before - TIMER_VALUE;
+    ticks += COUNTER - before;
 
     if (runs == 0) {
         for (word = bss_end; word < here && *word == PAINT; word++)

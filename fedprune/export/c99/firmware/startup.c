@@ -1,18 +1,18 @@
-/* From reset to main on an Arm Cortex-M (ARMv6-M, ARMv7-M) with no operating system and no C library. */
+/* From reset to main on an Arm Cortex-M (ARMv6-M to ARMv8.1-M) with no operating system and no C library. */
 #include <stdint.h>
 
 extern uint32_t data_start[], data_end[], data_image[], bss_start[], bss_end[], stack_top[];
 
 int main(int count, char **words);
 
-#ifdef __ARM_FP
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
 #define COPROCESSORS (*(volatile uint32_t *)0xE000ED88)
 #define FLOATING_POINT (15u << 20)
 #endif
 
 void reset(void)
 {
-#ifdef __ARM_FP
+#if defined(__ARM_FP) || defined(__ARM_FEATURE_MVE)
     COPROCESSORS |= FLOATING_POINT; /* off after a reset */
     __asm__ volatile("dsb\n isb" ::: "memory");
 #endif

@@ -13,6 +13,12 @@
 #if defined(__ARM_FEATURE_DSP) || defined(__ARM_FEATURE_SAT)
 #include <arm_acle.h>
 #endif
+#ifdef __ARM_FEATURE_MVE
+#include <arm_mve.h>
+#endif
+#ifdef __ARM_FEATURE_MVE
+#include <arm_mve.h>
+#endif
 
 /* An activation, channels last. Of its `height` rows the last `rows` are there: row y lies at y % rows. */
 struct map {

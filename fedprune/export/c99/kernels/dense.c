@@ -22,6 +22,10 @@ struct pair {
   const struct filter *filters[2];
   uint32_t at[2];
   int32_t zero, halved;
+#ifdef __ARM_FEATURE_MVE
+  const int8_t *columns[ACROSS];
+  int32_t low, high;
+#endif
 };
 
 #if defined(BY_HAND) && !defined(__ARM_FEATURE_DSP)
@@ -29,7 +33,7 @@ struct pair {
 #define JOINS 1
 #endif
 
-#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
+#if defined(BY_HAND) && defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
 #define IN_TWOS 1
 /* By hand, for a compiler keeps no eight sums in registers: A's in r4 to r7, S in r8 to r11. Four words a turn, of 48
    bytes each; the first turn skips some. Then as `level` says, B's filter first: r1 holds its bias, above its shift, whose
@@ -64,7 +68,7 @@ static __attribute__((naked, noinline)) void two_filters(const int32_t *code __a
           "ldr r0, [r2, #24]\n\t" STORE("r4", "0") STORE("r5", "4") STORE("r6", "8") STORE("r7", "12")
           "pop {r4-r11, pc}");
 }
-#else
+#elif !defined(HELIUM_FILTERS)
 #ifdef IN_TWOS
 #define APART_256(sum, first) "sub " sum ", " sum ", " first "\n\tasr " sum ", " sum ", #8\n\t"
 static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __attribute__((unused)),
@@ -94,7 +98,7 @@ static __attribute__((naked, noinline)) void sums_of_two(const int32_t *code __a
           "1:\t" TWO_LONG TWO_LONG "2:\t" TWO_LONG TWO_LONG "ldr r3, [sp, #4]\n\tcmp r0, r3\n\tbne 1b\n\tpop {r2, r3}\n\t"
           APART_LONG("r4", "r5") APART_LONG("r6", "r7") APART_LONG("r8", "r9") APART_LONG("r10", "r11") "pop {r4-r11, pc}");
 }
-#else
+#elif !defined(__ARM_FEATURE_MVE)
 static void sums_of_two(const int32_t *code, const int32_t *columns, int32_t *sums, const int32_t *end) {
   for (unsigned second = 0; second < 2; ++second, sums += ACROSS) { /* one by one: few sums are faster than few loads */
     int32_t a = 0, b = 0, c = 0, d = 0;
@@ -134,6 +138,29 @@ static SMALL void two_filters(const int32_t *code, const int32_t *columns, const
 }
 #endif
 
+#ifdef __ARM_FEATURE_MVE
+/* Where the inputs of a position lie, one behind the other: in the map or, put together, in `column`. */
+static const int8_t *window(const struct dense *d, unsigned y, unsigned x, int8_t *column, const int8_t *zeros) {
+  const unsigned channels = d->in->channels, width = d->in->width, left = x * d->stride_x - d->pad_x;
+  const unsigned whole = d->dilation_x == 1 && width >= d->kernel_width ? width - d->kernel_width + 1 : 0;
+  const unsigned n = d->kernel_width * channels;
+  int8_t *to = column;
+  for (unsigned ky = 0; ky < d->kernel_height; ++ky) {
+    const unsigned row = y * d->stride_y + ky * d->dilation_y - d->pad_y; /* wraps where negative */
+    const int8_t *cells = row < d->in->height ? row_of(d->in, row) : 0;
+    if (cells && left < whole) {
+      if (n == 2u * d->words) return cells + left * channels;
+      to = copied(to, cells + left * channels, n);
+      continue;
+    }
+    for (unsigned kx = 0; kx < d->kernel_width; ++kx) {
+      const unsigned place = left + kx * d->dilation_x;
+      to = copied(to, cells && place < width ? cells + place * channels : zeros, channels);
+    }
+  }
+  return column;
+}
+#else
 /* Writes n values as inputs `from` on of position p; returns the number of the next. */
 static unsigned widen(int32_t *columns, unsigned p, unsigned from, const int8_t *in, unsigned n) {
 #ifdef JOINS
@@ -198,20 +225,29 @@ static SMALL void widen_window(const struct dense *d, unsigned y, unsigned x, in
   }
 }
 
+#endif
+
 /* Rows from..until of the output. */
 static void dense(const void *layer, unsigned from, unsigned until) {
   const struct dense *d = layer;
   const unsigned width = d->out->width, channels = d->out->channels;
   int32_t *columns = (int32_t *)MODEL_SCRATCH;
   int8_t *zeros = (int8_t *)(columns + d->words * ACROSS);
-  struct pair pair = {{0}, {0}, {0}, d->out_zero, d->halved};
+  struct pair pair = {.zero = d->out_zero, .halved = d->halved};
+#ifdef __ARM_FEATURE_MVE
+  pair.low = d->low, pair.high = d->high;
+#endif
   unsigned y = from, x = 0;
   __builtin_memset(zeros, d->in_zero, d->in->channels);
   for (unsigned left = (until - from) * width; left > 0;) {
     const unsigned n = left < ACROSS ? left : ACROSS;
     for (unsigned p = 0; p < ACROSS; ++p) {
       pair.to[p] = row_of(d->out, y) + x * channels;
+#ifdef __ARM_FEATURE_MVE
+      pair.columns[p] = window(d, y, x, (int8_t *)(columns + p * d->words), zeros);
+#else
       widen_window(d, y, x, columns, p, zeros);
+#endif
       if (p + 1 < n && ++x == width) x = 0, ++y; /* what is left over repeats the last position */
     }
     if (++x == width) x = 0, ++y;
@@ -220,9 +256,15 @@ static void dense(const void *layer, unsigned from, unsigned until) {
     for (unsigned at = 0; at < channels; at += 2, code += d->words) {
       pair.at[0] = at, pair.at[1] = at + 1 < channels ? at + 1 : at;
       pair.filters[0] = d->filters + at, pair.filters[1] = d->filters + pair.at[1];
+#ifdef __ARM_FEATURE_MVE
+      two_filters(code, (const int32_t *)(const void *)pair.columns, &pair, code + d->words);
+#else
       two_filters(code, columns, &pair, code + d->words);
+#endif
     }
+#ifndef HELIUM_FILTERS
     if (clips(d->low, d->high))
       for (unsigned p = 0; p < n; ++p) clip(pair.to[p], channels, d->low, d->high);
+#endif
   }
 }

@@ -9,6 +9,50 @@ struct depthwise {
   int8_t in_zero, out_zero, low, high;
 };
 
+#if defined(__ARM_FEATURE_MVE) && !defined(MODEL_HAS_LARGE_BIASES) && !defined(MODEL_HAS_LARGE_FACTORS)
+/* Helium: sixteen channels at once, of four blocks. Weights of a tap are two halves of each block, at places that are in
+   q7, or of the first tap in q4. The sums of every fourth channel are in q0, q1, q2 or q3. */
+#define TAP(cell, places)                                                                             \
+  "add " cell ", %[at]\n\tvpstt\n\tvldrbt.u8 q5, [" cell "]\n\tvldrht.u16 q6, [%[weights], " places ", uxtw #1]\n\t"   \
+  "vmullb.s8 q4, q6, q5\n\tvmullt.s8 q6, q6, q5\n\tvmovlb.s16 q5, q4\n\tvadd.i32 q0, q0, q5\n\tvmovlt.s16 q5, q4\n\t"  \
+  "vadd.i32 q2, q2, q5\n\tvmovlb.s16 q5, q6\n\tvadd.i32 q1, q1, q5\n\tvmovlt.s16 q5, q6\n\tvadd.i32 q3, q3, q5\n\t"
+/* As `level` says, of filters whose addresses are in q4, and whose number is r8 / 4. */
+#define LEVELS(sums, factor, other)                                                                   \
+  "lsr r9, r8, #2\n\tvctp.32 r9\n\tsub r8, #1\n\tvpstt\n\tvldrwt.u32 q5, [q4, #" factor "]\n\t"                        \
+  "vldrwt.u32 q6, [q4, #" other "]\n\tvshr.s32 q7, q6, #8\n\tvadd.i32 " sums ", " sums ", q7\n\t"                      \
+  "vqrdmulh.s32 " sums ", " sums ", q5\n\tvneg.s32 q6, q6\n\tvshr.s32 q7, " sums ", #31\n\t"                           \
+  "vadd.i32 " sums ", " sums ", q7\n\tvrshl.s32 " sums ", " sums ", q6\n\tvadd.i32 " sums ", " sums ", %[zero]\n\t"
+
+/* All channels of a position, from `to` until `last`. */
+static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weights, const int8_t *const *end,
+                    const struct filter *filters, int8_t *to, const int8_t *last, int32_t zero) {
+  const uint16_t block = (uint16_t)(2 * (end - cells)), twice = 2 * block, thrice = 3 * block;
+  struct {
+    uint16_t first[8], others[8];
+    const struct filter *filters[4];
+  } places = {{0, 1, block, block + 1, twice, twice + 1, thrice, thrice + 1},
+              {0, 2, block, block + 2, twice, twice + 2, thrice, thrice + 2},
+              {filters, filters + 4, filters + 8, filters + 12}};
+  for (unsigned left = (unsigned)(last - to); left > 0; left -= left < 16 ? left : 16) {
+    const int8_t *const *cell = cells;
+    const int32_t *word = weights;
+    __asm__ volatile("vldrw.u32 q4, [%[places]]\n\tvldrw.u32 q7, [%[places], #16]\n\tvmov.i32 q0, #0\n\tvmov q1, q0\n\t"
+                     "vmov q2, q0\n\tvmov q3, q0\n\tadd r8, %[left], #3\n\tbic r8, #3\n\tvctp.8 r8\n\t"
+                     "ldr r8, [%[cell]], #4\n\t" TAP("r8", "q4") "add %[weights], #4\n"
+                     "1:\tldrd r8, r9, [%[cell]], #8\n\t" TAP("r8", "q7") "add %[weights], #2\n\t" TAP("r9", "q7")
+                     "add %[weights], #6\n\tcmp %[cell], %[end]\n\tbne 1b\n\t"
+                     "mov r8, #128\n\tvldrw.u32 q4, [%[places], #32]\n\tvadd.i32 q5, q4, r8\n\t"
+                     "vstrw.32 q5, [%[places], #32]\n\tadd r8, %[left], #3\n\t"
+                     LEVELS("q0", "0", "4") LEVELS("q1", "8", "12") LEVELS("q2", "16", "20") LEVELS("q3", "24", "28")
+                     "vqmovnb.s32 q0, q0\n\tvqmovnt.s32 q0, q2\n\tvqmovnb.s32 q1, q1\n\tvqmovnt.s32 q1, q3\n\t"
+                     "vqmovnb.s16 q0, q0\n\tvqmovnt.s16 q0, q1\n\tvctp.8 %[left]\n\tvpst\n\tvstrbt.8 q0, [%[to]]"
+                     : [cell] "+r"(cell), [weights] "+r"(word)
+                     : [at] "r"(at), [left] "r"(left), [end] "r"(end), [to] "r"(to), [zero] "r"(zero), [places] "r"(&places)
+                     : "r8", "r9", "q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "cc", "memory");
+    at += 16, to += 16, weights += 4 * (end - cells);
+  }
+}
+#else
 #if defined(BY_HAND) && defined(__ARM_FEATURE_DSP)
 /* By hand: a compiler keeps too few of these in registers. The sums are in r4 to r7, r0 is the next cell, r1 how much
    further on it lies, r2 the weights. Eight taps a turn, of 72 bytes each two; the first turn begins at r12, which skips
@@ -37,7 +81,7 @@ struct depthwise {
   "add " sum ", " sum ", " sum ", asr #31\n\tasrs " sum ", " sum ", r9\n\tadc " sum ", " sum ", r12\n\t"        \
   "ssat " sum ", #8, " sum "\n\tstrb " sum ", [r10], #1\n\t"
 /* All channels of a position, from `to` until `last`; of the last four as many as there are. */
-static __attribute__((naked, noinline)) void
+static __attribute__((naked, noinline, aligned(4))) void
 outputs(const int8_t *const *cells __attribute__((unused)), unsigned at __attribute__((unused)),
         const int32_t *weights __attribute__((unused)), const int8_t *const *end __attribute__((unused)),
         const struct filter *filters __attribute__((unused)), int8_t *to __attribute__((unused)),
@@ -51,7 +95,7 @@ outputs(const int8_t *const *cells __attribute__((unused)), unsigned at __attrib
 }
 #else
 #ifdef OTHER_TAPS
-static __attribute__((naked, noinline)) void
+static __attribute__((naked, noinline, aligned(4))) void
 sums_of_four(const int8_t *const *cells __attribute__((unused)), unsigned at __attribute__((unused)),
              const int32_t *weights __attribute__((unused)), const int8_t *const *end __attribute__((unused)),
              int32_t *sums __attribute__((unused))) {
@@ -82,6 +126,8 @@ static void outputs(const int8_t *const *cells, unsigned at, const int32_t *weig
       *to++ = level(sums[i], filter->bias, filter->multiplier, filter->right, zero);
   }
 }
+#endif
+
 #endif
 
 /* Finds the cells of a window; returns whether all lie within the map. */

@@ -60,6 +60,21 @@ static inline void add_four(const int8_t **in, const int32_t **code, int32_t *a,
 #endif
 }
 
+#ifdef __ARM_FEATURE_MVE
+/* Adds the products of the next sixteen inputs to the sums of A, B and those of the second pair. Words read as bytes are
+   those of A and of B, one less where A is less than zero, for inputs at even places and then at uneven ones. */
+#define PAIR_OF(even, uneven, first, second)                                                          \
+  "vmov q5, " uneven "\n\tvshrnb.i16 " uneven ", " even ", #8\n\tvmovnt.i16 " even ", q5\n\tvshr.s8 q5, " even ", #7\n\t" \
+  "vsub.i8 " uneven ", " uneven ", q5\n\tvmladava.s8 " first ", " even ", q4\n\tvmladava.s8 " second ", " uneven ", q4\n\t"
+static inline void add_sixteen(const int8_t **in, const int32_t **code, int32_t *sums) {
+  __asm__("vld40.32 {q0, q1, q2, q3}, [%1]\n\tvld41.32 {q0, q1, q2, q3}, [%1]\n\tvld42.32 {q0, q1, q2, q3}, [%1]\n\t"
+          "vld43.32 {q0, q1, q2, q3}, [%1]!\n\tvldrb.u8 q4, [%0], #16\n\t" PAIR_OF("q0", "q2", "%2", "%3")
+          PAIR_OF("q1", "q3", "%4", "%5")
+          : "+r"(*in), "+r"(*code), "+Te"(sums[0]), "+Te"(sums[1]), "+Te"(sums[2]), "+Te"(sums[3])
+          : : "q0", "q1", "q2", "q3", "q4", "q5", "memory");
+}
+#endif
+
 static void vector(const void *layer, unsigned from, unsigned until) {
   const struct vector *v = layer;
   const int32_t *code = v->code;
@@ -69,9 +84,16 @@ static void vector(const void *layer, unsigned from, unsigned until) {
     const int8_t *in = v->in->data;
     int32_t a = 0, c = 0;
     uint32_t b = 0, d = 0;
-    for (const int8_t *end = in + 4u * v->fours; in != end;) add_four(&in, &code, &a, &b, &c, &d);
-    int32_t sum = a, next = sum_of_second(a, b), third = c;
-    const int32_t fourth = sum_of_second(c, d);
+    const int8_t *end = in + 4u * v->fours;
+#ifdef __ARM_FEATURE_MVE
+    int32_t sums[4] = {0};
+    for (unsigned n = v->fours / 4; n > 0; --n) add_sixteen(&in, &code, sums);
+#endif
+    while (in != end) add_four(&in, &code, &a, &b, &c, &d);
+    int32_t sum = a, next = sum_of_second(a, b), third = c, fourth = sum_of_second(c, d);
+#ifdef __ARM_FEATURE_MVE
+    sum += sums[0], next += sums[1], third += sums[2], fourth += sums[3];
+#endif
     for (unsigned last = f + 4; f != last && f < filters; ++f, sum = next, next = third, third = fourth) {
       const struct filter *filter = v->filters + f;
       v->out->data[f] = level(sum, filter->bias, filter->multiplier, filter->right, v->out_zero);
