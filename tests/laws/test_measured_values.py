@@ -11,8 +11,9 @@ from torch.nn import functional
 from fedprune import measures, training
 from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
-from fedprune.training.gradients import flow, gradients
+from fedprune.training.gradients import flow, gradients, squares
 from fedprune.training.gram import gram
+from fedprune.training.input_moments import input_moments
 from fedprune.types import Model, Params
 from fedprune.wire.payload import Payload
 
@@ -171,6 +172,62 @@ def test_a_gram_matrix_gives_the_products_of_a_layers_outputs(name: str) -> None
     np.testing.assert_allclose(weight @ found @ weight.T, flat.T @ flat, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_moments_of_inputs_are_those_on_the_diagonal_of_a_gram_matrix(name: str) -> None:
+    net = nn.Sequential(LAYERS[name])
+    seen = [(inputs + 1, labels) for inputs, labels in batches((2, 30) if "signal" in name else SHAPE)]
+    (squares, rows), found = (
+        gram(net, seen, ["0.weight"])["0.weight"],
+        input_moments(net, seen, ["0.weight"])["0.weight"],
+    )
+    assert found.examples == rows
+    np.testing.assert_allclose(rows * (found.variance + found.mean**2), np.diag(squares), rtol=1e-9)
+    assert np.all(found.variance >= 0)
+
+
+def test_moments_of_a_grouped_convolution_are_of_one_group_after_the_other() -> None:
+    net = nn.Sequential(nn.Conv2d(4, 6, (2, 3), groups=2, padding=1, stride=2))
+    (inputs, labels), alone = batches((4, 7, 7))[0], nn.Conv2d(2, 3, (2, 3), padding=1, stride=2)
+    found = input_moments(net, [(inputs + 1, labels)], ["0.weight"])["0.weight"]
+    for group in range(2):
+        part = [(inputs[:, 2 * group : 2 * group + 2] + 1, labels)]
+        one = input_moments(nn.Sequential(alone), part, ["0.weight"])["0.weight"]
+        assert np.array_equal(found.mean[12 * group :][:12], one.mean)
+        assert np.array_equal(found.variance[12 * group :][:12], one.variance)
+
+
+def test_a_device_that_says_a_layer_has_other_groups_than_most_say_is_left_out() -> None:
+    kind = measures.find("input_moments")
+
+    def says(groups: int, value: float, examples: int = 2) -> Payload:
+        both = np.full((2, groups, 1, 3), value, np.float32)
+        return Payload({"examples": examples, "positions": {"w": 2 * examples}}, {"moments/w": both})
+
+    answers = [says(1, 9.0), says(4, 1.0), says(4, 2.0), says(1, 0.0, 0), says(1, 0.0, 0)]
+    for answer in answers:
+        kind.check(answer, ["w"], Model({"w": np.zeros((4, 1, 3), np.float32)}))
+    merged = kind.merge(answers, ["w"])
+    assert merged["w/mean"].tolist() == [[[1.5] * 3]] * 4
+    assert merged["w/variance"].tolist() == [[[1.5 + 0.25] * 3]] * 4
+    assert merged["w/positions"] == 8
+
+
+def test_squares_are_of_the_gradients_of_single_examples_batch_norm_at_rest() -> None:
+    net, seen = normed(), batches()
+    before, names = copy.deepcopy(net).eval(), ["0.weight", "1.bias", "7.weight"]
+    found = squares(net, seen, names)
+    assert unchanged(net, before)
+    expected = {name: np.zeros(value.shape) for name, value in found.items()}
+    for one, label in zip(*(np.concatenate(part) for part in zip(*seen, strict=True)), strict=True):
+        before.zero_grad()
+        functional.cross_entropy(before(torch.from_numpy(one[None])), torch.tensor([label])).backward()
+        for name in names:
+            expected[name] += before.get_parameter(name).grad.numpy().astype(np.float64) ** 2 / 7
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-12, err_msg=name)
+
+
 def test_a_gram_matrix_is_that_of_evaluation_and_symmetric_as_merged() -> None:
     net = normed()
     before = copy.deepcopy(net)
@@ -199,8 +256,8 @@ def test_a_gram_matrix_is_that_of_evaluation_and_symmetric_as_merged() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("0.weight", "'0.weight' is of a convolution of 2 groups, expected"),
-        ("1.weight", "'1.weight' is of BatchNorm2d, expected the weight of Linear, Conv1d or Conv2d, of one group"),
+        ("0.weight", "'0.weight' is of a convolution of several groups, expected one"),
+        ("1.weight", "'1.weight' is of BatchNorm2d, expected the weight of Linear, Conv1d or Conv2d"),
         ("2.bias", "'2.bias' is of Conv2d, expected"),
     ],
 )
