@@ -58,6 +58,26 @@ def erk(shapes: Mapping[str, tuple[int, ...]]) -> Allocation:
     return _shared({name: sum(shape) / float(np.prod(shape)) for name, shape in shapes.items()})
 
 
+def in_proportion(budgets: Mapping[str, float], *, floor: float = 0.0) -> Allocation:
+    """Numbers of kept weights ∝ ``budgets``, capped at what a layer has; what a full one cannot take is shared again.
+
+    Before that every layer gets ``floor`` of what it would have if all were alike.
+
+    >>> scores = {"a": np.ones(10), "b": np.ones(10)}
+    >>> in_proportion({"a": 3.0, "b": 1.0})(scores, 0.4), in_proportion({"a": 3.0, "b": 1.0}, floor=0.5)(scores, 0.5)
+    ({'a': 0.6, 'b': 0.2}, {'a': 0.625, 'b': 0.375})
+    """
+    if not 0 <= floor <= 1:
+        raise ValueError(f"floor {floor} is outside [0, 1]")
+
+    def allocate(scores: Scores, density: float) -> Densities:
+        least = _LEAST * max(budgets.values()) or 1.0  # so that what others cannot take has a place
+        weight = {name: max(budgets[name], least) / value.size for name, value in scores.items()}
+        return _shared(weight, floor)(scores, density)
+
+    return allocate
+
+
 def half_as_fast(slow: Collection[str], level: int) -> Allocation:
     """Layers share alike at each level of pruning, but ``slow`` ones lose half the fraction (Frankle & Carbin, 2019).
 
@@ -98,21 +118,23 @@ def at_least(floor: float, allocate: Allocation) -> Allocation:
 
 
 _HALVINGS, _DIGITS = 60, 12  # of an interval as wide as 1, until only rounding is left, which is cut off
+_LEAST = 1e-9  # of the largest budget
 _ROUNDING = 1e-12  # what a share may lack of 1 without meaning it
 
 
-def _shared(weight: Mapping[str, float]) -> Allocation:
+def _shared(weight: Mapping[str, float], floor: float = 0.0) -> Allocation:
     def allocate(scores: Scores, density: float) -> Densities:
         sizes = {name: scores[name].size for name in scores}
-        budget = density * sum(sizes.values())
+        budget, least = density * sum(sizes.values()), floor * density
         full: set[str] = set()
         while True:
             rest = [name for name in sizes if name not in full]
             share = sum(weight[name] * sizes[name] for name in rest)
-            scale = (budget - sum(sizes[name] for name in full)) / share if rest else 0.0
-            over = {name for name in rest if scale * weight[name] > 1 - _ROUNDING}
+            left = budget - sum(sizes[name] for name in full) - sum(least * sizes[name] for name in rest)
+            scale = left / share if rest else 0.0
+            over = {name for name in rest if least + scale * weight[name] > 1 - _ROUNDING}
             if not over:
-                return {name: 1.0 if name in full else scale * weight[name] for name in sizes}
+                return {name: 1.0 if name in full else least + scale * weight[name] for name in sizes}
             full |= over
 
     return allocate

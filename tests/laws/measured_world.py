@@ -21,6 +21,7 @@ from fedprune.measures.curvature import Along
 from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
 from fedprune.measures.gradient_squares import Squares
+from fedprune.measures.probes import Probes
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
 from fedprune.tasks import CLASSIFICATION, Task
@@ -293,6 +294,19 @@ CASES: Mapping[str, Case] = {
             "no losses": with_values(losses=None),
         },
         requests=_CANDIDATES,
+    ),
+    "probes": Case(
+        lambda model: Probes(_weights(model), 0.01, 2, seed=4),
+        damages={
+            "more examples than were asked for": with_values(examples=129),
+            "a slope that is too steep": with_tensor("probes/slopes", _set((0, 0), -2e30)),
+        },
+        requests={
+            **_UNKNOWN,
+            "no step": with_values(epsilon=0.0),
+            "of no probe": with_values(probes=0),
+            "of no examples": with_values(most=0),
+        },
     ),
     "ranges": Case(
         _graph,

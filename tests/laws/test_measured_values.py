@@ -11,6 +11,8 @@ from torch.nn import functional
 from fedprune import measures, training
 from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
+from fedprune.measures.probes import Probes
+from fedprune.training import probing
 from fedprune.training.gradients import flow, gradients, squares
 from fedprune.training.gram import gram
 from fedprune.training.input_moments import input_moments
@@ -226,6 +228,28 @@ def test_squares_are_of_the_gradients_of_single_examples_batch_norm_at_rest() ->
             expected[name] += before.get_parameter(name).grad.numpy().astype(np.float64) ** 2 / 7
     for name in names:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-12, err_msg=name)
+
+
+def test_probes_are_slopes_along_the_drawn_directions_and_keep_no_graph() -> None:
+    it, kind = measured_world.world(measured_world.normed), measures.find("probes")
+    args = Probes(["1.weight", "4.weight"], 1e-4, 3, seed=6)
+    net, device = measured_world.normed().eval(), it.devices[0]
+    training.load_state(net, it.model.params)
+    examples = device.parts.train
+    functional.cross_entropy(net(torch.from_numpy(examples.inputs)), torch.from_numpy(examples.labels)).backward()
+
+    def none(saved: torch.Tensor) -> None:
+        pytest.fail("something is kept for a backward pass")
+
+    with torch.autograd.graph.saved_tensors_hooks(none, none):
+        found = kind.measure(device, kind.request(it.model, args), 5).tensors["probes/slopes"]
+    for row, name in enumerate(args.layers):
+        grad = net.get_parameter(name).grad.numpy().astype(np.float64)
+        for probe in range(3):
+            along = probing.direction(6, name, probe, it.model.params[name])
+            assert set(np.unique(along)) == {-1, 0, 1}
+            assert np.array_equal(along != 0, it.model.params[name] != 0)
+            assert found[row, probe] == pytest.approx((grad * along).sum(), rel=1e-3, abs=1e-5)
 
 
 def test_a_gram_matrix_is_that_of_evaluation_and_symmetric_as_merged() -> None:
