@@ -65,7 +65,7 @@ class Group:
     members: tuple[Member, ...]
     """Producers first, each in order of execution."""
     norms: Mapping[str, str] = field(default_factory=dict)
-    """Of its producers' layers: the batch norm that alone reads one's output."""
+    """Of its members' layers: the batch norm that alone reads one's output."""
 
 
 @dataclass(frozen=True)
@@ -161,10 +161,10 @@ def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
         and isinstance(node.outputs[0].module, nn.modules.batchnorm._BatchNorm)
         and node.outputs[0].module in safe
     }
-    made = ({member.layer for member in group.members if member.produces} for group in groups)
+    layers = ({member.layer for member in group.members} for group in groups)
     groups = [
         replace(group, norms={layer: norm for layer, norm in norms.items() if layer in mine})
-        for group, mine in zip(groups, made, strict=True)
+        for group, mine in zip(groups, layers, strict=True)
     ]
     # What stands at the very end reads no further: a softmax there does no harm.
     inner = {node.module for node in nodes if node.outputs}
