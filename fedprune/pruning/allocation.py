@@ -1,11 +1,11 @@
 """How a density over all layers is shared out among them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
 from fedprune.pruning.topk import kept_count, top_k
-from fedprune.types import Allocation, Densities, Scores
+from fedprune.types import Allocation, Densities, Scores, Tensor
 
 
 def uniform(scores: Scores, density: float) -> Densities:
@@ -42,6 +42,34 @@ def ranked(*, floor: float = 0.0) -> Allocation:
         parts = np.split(mask, np.cumsum([len(other) for other in others])[:-1])
         counts = {name: least[name] + int(np.count_nonzero(part)) for name, part in zip(sizes, parts, strict=True)}
         return {name: count / sizes[name] for name, count in counts.items()}
+
+    return allocate
+
+
+def by_module(module: Callable[[str], str]) -> Allocation:
+    """Layers share by one ranking of x² / Σ v², over the v of the same module that are no smaller: LAMP of modules.
+
+    ``module`` names that of a layer. The largest of each module has 1, the most there is, and so stays first. What a
+    module is scaled by does not matter (Lee et al., ICLR 2021; DIMAP). Scores are |θ|; ties go by position.
+
+    >>> scores = {"a": np.array([9.0, 8.0, 7.0, 6.0]), "b": np.array([5.0, 1.0, 1.0, 1.0])}
+    >>> by_module(lambda name: name)(scores, 0.5), by_module(lambda name: "all")(scores, 0.5)
+    ({'a': 0.75, 'b': 0.25}, {'a': 1.0, 'b': 0.0})
+    """
+
+    def allocate(scores: Scores, density: float) -> Densities:
+        names: dict[str, list[str]] = {}
+        for name in scores:
+            names.setdefault(module(name), []).append(name)
+        shares: dict[str, Tensor] = {}
+        for mine in names.values():
+            flat = np.concatenate([scores[name].ravel() for name in mine]).astype(np.float64)
+            down = np.argsort(-flat, kind="stable")
+            squares = np.square(np.where(flat > 0, flat, 0.0))[down]
+            part = np.empty(flat.size)
+            part[down] = np.divide(squares, squares.cumsum(), out=np.full(flat.size, -np.inf), where=squares > 0)
+            shares |= dict(zip(mine, np.split(part, np.cumsum([scores[n].size for n in mine])[:-1]), strict=True))
+        return ranked()({name: shares[name] for name in scores}, density)
 
     return allocate
 

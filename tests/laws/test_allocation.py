@@ -11,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fedprune.pruning import allocation
-from fedprune.pruning.allocation import at_least, erk, half_as_fast, in_proportion, ranked, uniform
+from fedprune.pruning.allocation import at_least, by_module, erk, half_as_fast, in_proportion, ranked, uniform
 from fedprune.pruning.topk import kept_count
 from fedprune.types import Scores
 
@@ -37,6 +37,7 @@ ENTRIES = {
     "erk": erk,
     "at_least": lambda shapes: at_least(0.2, erk(shapes)),
     "in_proportion": lambda shapes: in_proportion({name: float(i) for i, name in enumerate(shapes)}, floor=0.3),
+    "by_module": lambda shapes: by_module(lambda name: "odd" if int(name[-1]) % 2 else "even"),
     "half_as_fast": lambda shapes: half_as_fast(list(shapes)[-1:], 3),
 }
 
