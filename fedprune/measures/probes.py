@@ -18,7 +18,7 @@ from msgspec import Meta
 from fedprune.measures import Kind, Measurer, _layers, finite
 from fedprune.models import draws
 from fedprune.training import probing
-from fedprune.types import Model, Tensor
+from fedprune.types import Model, Params, Tensor
 from fedprune.wire import FRAME
 from fedprune.wire.payload import Payload, count
 
@@ -57,12 +57,15 @@ def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     if (own := device.native(request, request.tensors)) is not None:
         loss = probing.native_loss_of(own, batches, size)
     else:
-        loss = probing.loss_of(device.model(request.tensors), batches, device.task)
+        plain, drawn = probing.loss_of(device.model(request.tensors), batches, device.task), device.number("probes")
+
+        def loss(params: Params) -> float:
+            with draws.seeded(drawn):  # the same to either side
+                return plain(params)
 
     def slope(name: str, probe: int) -> float:
         along = probing.direction(values["seed"], name, probe, request.tensors[name])
-        with draws.seeded(device.number("probes")):
-            return probing.slope(loss, request.tensors, name, along, values["epsilon"])
+        return probing.slope(loss, request.tensors, name, along, values["epsilon"])
 
     found = [[slope(name, probe) for probe in range(values["probes"])] for name in values["layers"]]
     return Payload({"examples": len(some)}, {_SLOPES: np.asarray(found, np.float64) / max(1, len(some))})
