@@ -1,9 +1,10 @@
 """Mean and variance of what layers read, column by column: what a weight's input carries, and how much of it varies.
 
-Asked with the names of weights of linear layers and convolutions, with or without groups. Evidence is, of each,
+Asked with the names of weights. Evidence is, of those of linear layers and convolutions, with or without groups,
 ``layer/mean`` and ``layer/variance``, (groups, *weight.shape[1:]) float64, over all training examples and positions,
 ``layer/positions``, how many rows that are, and ``examples``. A column's Σ x² over all rows is positions · (variance +
-mean²). Outputs are those of evaluation. Two numbers a column travel, however many outputs read it.
+mean²). Outputs are those of evaluation. Two numbers a column travel, however many outputs read it. Of other layers,
+such as attention's projections, there is none.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ def _merge(answers: Sequence[Payload], args: Sequence[str]) -> dict[str, Tensor]
         # of how many groups a layer is, most of those who have examples say
         widths = Counter(both.shape[1:] for both, positions in given if positions)
         if not widths:
-            return {}
+            continue
         shape = max(widths, key=lambda each: (widths[each], each))
         whole = pooled([Moments(both[0], both[1], n) for both, n in given if n and both.shape[1:] == shape])
         merged |= {f"{name}/mean": whole.mean, f"{name}/variance": whole.variance}
         merged[f"{name}/{_POSITIONS}"] = np.asarray(whole.examples)
-    return {**merged, "examples": np.asarray(sum(number(each, "examples") for each in answers))}
+    return {**merged, "examples": np.asarray(sum(number(each, "examples") for each in answers))} if merged else {}
 
 
 def _check(answer: Payload, args: Sequence[str], model: Model) -> None:
@@ -63,7 +64,7 @@ def _check(answer: Payload, args: Sequence[str], model: Model) -> None:
     finite(answer, {_FOUND + name: (2, *_columns(answer, name, model)) for name in args})
     for name in args:
         rows = count(Payload(positions), name, most=2**53)
-        if rows < examples or (rows and not examples):
+        if rows and not 0 < examples <= rows:
             raise ValueError(f"{name}: {rows} positions of {examples} examples")
         if np.any(answer.tensors[_FOUND + name][1] < 0):
             raise ValueError(f"{name}: a variance is below 0")

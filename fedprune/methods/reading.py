@@ -40,9 +40,15 @@ def scored_once(layers: Shapes, more: Mapping[str, Ask], choose: Callable[[Model
 
 
 def norms(model: Model, found: Found) -> Params:
-    """√ of the mean over examples of Σ x² over positions, of what each weight reads, in the weights' shapes."""
+    """√ of the mean over examples of Σ x² over positions, of what each weight reads, in the weights' shapes.
+
+    It is 1 of a layer of which nobody could say it, whose weights then compare by size.
+    """
     read: dict[str, Tensor] = {}
     for name, mask in model.masks.items():
+        if f"{name}/mean" not in found[INPUTS]:
+            read[name] = np.ones(mask.shape)
+            continue
         of = {what: found[INPUTS][f"{name}/{what}"] for what in ("mean", "variance", "positions")}
         squares = (of["variance"] + of["mean"] ** 2) * (of["positions"] / found[INPUTS]["examples"])
         # (groups, ...): a group's outputs, which lie one after the other, read the same

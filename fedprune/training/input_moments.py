@@ -9,7 +9,7 @@ import numpy as np
 
 from fedprune.aggregation import pooled
 from fedprune.training.batches import Batches
-from fedprune.training.gram import layer_of, over_columns
+from fedprune.training.gram import over_columns
 from fedprune.types import Moments, Tensor
 
 if TYPE_CHECKING:
@@ -21,10 +21,15 @@ def input_moments(model: nn.Module, batches: Batches, names: Collection[str]) ->
     """Moments of each column that a named weight's layer reads, float64, over all rows, in evaluation mode.
 
     Columns are those of `fedprune.training.gram`; of a convolution of several groups, all groups' one after the other.
+    What is no weight of a linear layer or convolution, or of one that is not called as such, has moments of no rows.
     """
-    layers = {name: layer_of(model, name) for name in names}
-    fans = {name: layer.get_parameter("weight")[0].numel() for name, layer in layers.items()}
-    found = {name: none_of(fan * getattr(layers[name], "groups", 1)) for name, fan in fans.items()}
+    from torch import nn
+
+    modules = {name: dict(model.named_modules())[name.rpartition(".")[0]] for name in names}
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
+    layers = {name: layer for name, layer in modules.items() if isinstance(layer, kinds) and name.endswith("weight")}
+    fans = {name: model.get_parameter(name)[0].numel() for name in names}
+    found = {name: none_of(fan * getattr(layers.get(name), "groups", 1)) for name, fan in fans.items()}
 
     def add(name: str, columns: torch.Tensor) -> None:
         found[name] = more(found[name], columns.numpy())

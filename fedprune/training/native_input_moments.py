@@ -25,13 +25,12 @@ def input_moments(model: Model, batches: Batches, names: Collection[str], exampl
     plan = program.plan(graph, examples, apart=True)
     held = state(list(plan.nodes), kept_of(model), train=False)
     own, made = program.one_by_one(plan, held)
-    layers = {op.weight.name: op for op in graph.operations if isinstance(op, Conv2d | Linear)}
-    if other := [name for name in names if name not in layers]:
-        raise ValueError(f"{other[0]!r:.80} is no weight of a linear layer or of a convolution")
+    every = {op.weight.name: op for op in graph.operations if isinstance(op, Conv2d | Linear)}
+    layers = {name: every[name] for name in names if name in every}
     machine = Machine(plan, held, [own])
     machine.load(model.params)
-    windows = {name: window(layers[name]) for name in names}
-    found = {
+    windows = {name: window(op) for name, op in layers.items()}
+    found = {name: none_of(model.params[name][0].size) for name in names} | {
         name: none_of(made[layers[name].inputs[0]][1].size.channels * of.rows * of.columns)
         for name, of in windows.items()
     }
@@ -41,7 +40,7 @@ def input_moments(model: Model, batches: Batches, names: Collection[str], exampl
         for tensor, (until, map) in made.items():
             machine.run(own, len(inputs), slice(done, until))
             done = until
-            for name in (name for name in names if layers[name].inputs[0] == tensor):
+            for name in (name for name, op in layers.items() if op.inputs[0] == tensor):
                 for some in _columns(machine, map, windows[name], plan.sizes[layers[name].output], len(inputs)):
                     found[name] = more(found[name], some)
     return found

@@ -199,6 +199,20 @@ def test_moments_of_a_grouped_convolution_are_of_one_group_after_the_other() -> 
         assert np.array_equal(found.variance[12 * group :][:12], one.variance)
 
 
+def test_what_is_not_called_as_a_linear_layer_has_no_moments() -> None:
+    """Attention's projections; what is behind it has its own, though torch computes such a layer at once if it can."""
+    net = nn.Sequential(
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(32, 3)
+    )
+    inputs = np.random.default_rng(0).normal(size=(5, 4, 8)).astype(np.float32)
+    names = [name for name, value in net.named_parameters() if value.ndim > 1]
+    found = input_moments(net, [(inputs, np.zeros(5))], names)
+    rows = {name.removeprefix("0."): each.examples for name, each in found.items()}
+    behind = {"linear1.weight": 20, "linear2.weight": 20, "2.weight": 5}
+    assert rows == {"self_attn.in_proj_weight": 0, "self_attn.out_proj.weight": 0, **behind}
+    assert found["0.self_attn.in_proj_weight"].mean.shape == (8,)
+
+
 def test_a_device_that_says_a_layer_has_other_groups_than_most_say_is_left_out() -> None:
     kind = measures.find("input_moments")
 

@@ -39,6 +39,7 @@ def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels
             return model
         flat: dict[str, Tensor] = {name: model.params[name].reshape(shapes[name][0], -1) for name in names}
         read = found.get(INPUTS) or {}
+        read = read if all(f"{name}/mean" in read for name in names) else {}
         scores: Scores = {group.name: -np.arange(group.size) / group.size for group in groups}
         if read:
             felt = {n: read[f"{n}/variance"].ravel() * np.square(flat[n], dtype=np.float64).sum(0) for n in names}

@@ -15,7 +15,7 @@ def magnitude(weight: Tensor) -> Tensor:
 
 
 def carried(weight: Tensor, inputs: Tensor) -> Tensor:
-    """|θ_ij| · ‖x_j‖, ``inputs`` the norms of what weights read: how much of an output comes through (Wanda, eq. 1).
+    """|θ_ij| · ‖x_j‖, ``inputs`` the norms of what weights read: what comes through to an output (Wanda, eq. 1 (m)).
 
     >>> carried(np.array([-2.0, 0.5]), np.array([1.0, 8.0]))
     array([2., 4.])
