@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,6 +64,8 @@ class Group:
     """Number of channels."""
     members: tuple[Member, ...]
     """Producers first, each in order of execution."""
+    norms: Mapping[str, str] = field(default_factory=dict)
+    """Of its members' layers: the batch norm that alone reads one's output."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,11 @@ def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
         and isinstance(node.outputs[0].module, nn.modules.batchnorm._BatchNorm)
         and node.outputs[0].module in safe
     }
+    layers = ({member.layer for member in group.members} for group in groups)
+    groups = [
+        replace(group, norms={layer: norm for layer, norm in norms.items() if layer in mine})
+        for group, mine in zip(groups, layers, strict=True)
+    ]
     # What stands at the very end reads no further: a softmax there does no harm.
     inner = {node.module for node in nodes if node.outputs}
     return Coupling(tuple(sorted(groups, key=lambda group: order.index(group.name))), norms, inner <= safe)

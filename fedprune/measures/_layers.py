@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fedprune.measures import nothing_more
+from fedprune.counter_rng import generator
+from fedprune.measures import Measurer, nothing_more
 from fedprune.models import Slot
 from fedprune.types import Model, Tensor
 from fedprune.wire import FRAME
 from fedprune.wire.payload import Payload, number
+
+if TYPE_CHECKING:
+    from fedprune.data import Examples
 
 BATCH = 128
 
@@ -37,6 +41,20 @@ def accepts(slots: Mapping[str, Slot], request: Payload) -> None:
         raise ValueError(f"asks for {unknown[:3]}, which are no parameters of the model")
     if len(set(layers)) < len(layers):
         raise ValueError("asks for a layer twice")
+
+
+def accepts_matrices(slots: Mapping[str, Slot], request: Payload) -> None:
+    """As ``accepts``, and where a layer is no matrix or kernel."""
+    accepts(slots, request)
+    if flat := sorted(name for name in request.values["layers"] if len(slots[name].shape) < 2):
+        raise ValueError(f"asks for {flat[:3]}, which are no matrices")
+
+
+def drawn(device: Measurer, kind: str, most: int) -> Examples:
+    """At most so many of a device's training examples, by the seed, in stored order."""
+    examples = device.parts.train
+    order = generator(device.experiment.seed, "device", device.who, kind).permutation(len(examples))
+    return examples.take(np.sort(order[:most]))
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ import numpy as np
 from msgspec import Meta
 
 from fedprune import training
-from fedprune.counter_rng import generator
 from fedprune.measures import Kind, Measurer, _layers, finite
 from fedprune.models import draws
 from fedprune.pruning.topk import kept_count, top_k
@@ -56,9 +55,7 @@ def _request(model: Model, args: Curves) -> Payload:
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     layers, fractions = request.values["layers"], request.values["fractions"]
-    examples, batch = device.parts.train, min(most or _layers.BATCH, _layers.BATCH)
-    order = generator(device.experiment.seed, "device", device.who, "distortion").permutation(len(examples))
-    some = examples.take(np.sort(order[: request.values["most"]]))
+    some, batch = _layers.drawn(device, "distortion", request.values["most"]), min(most or _layers.BATCH, _layers.BATCH)
 
     own = device.native(request, request.tensors)
     load = native.loading(own, batch) if own is not None else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.measures import Kind, Measurer, _layers, finite
-from fedprune.models import Slot, draws
+from fedprune.models import draws
 from fedprune.training import native_gram
 from fedprune.training.batches import Batches
 from fedprune.training.gram import gram
@@ -86,12 +86,6 @@ def _check(answer: Payload, args: Sequence[str], model: Model) -> None:
             raise ValueError(f"{name}: a sum of products is larger than those of squares allow")
 
 
-def _accepts(slots: Mapping[str, Slot], request: Payload) -> None:
-    _layers.accepts(slots, request)
-    if flat := sorted(name for name in request.values["layers"] if len(slots[name].shape) < 2):
-        raise ValueError(f"asks for {flat[:3]}, which are no matrices")
-
-
 def _fan_in(shape: tuple[int, ...]) -> int:
     return prod(shape[1:])
 
@@ -116,7 +110,7 @@ KIND = Kind(
     _check,
     request=_layers.request,
     values=_layers.Asked,
-    accepts=_accepts,
+    accepts=_layers.accepts_matrices,
     memory=_memory,
     answers=_answers,
     natively=True,

@@ -7,12 +7,13 @@ model's memory, a tensor a group.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 
 import numpy as np
 
 from fedprune.graph.coupling import Group, Member
 from fedprune.graph.width import width_masks
-from fedprune.methods.layers import Channels, narrowed
+from fedprune.methods.layers import Channels, Shapes, narrowed
 from fedprune.pruning.allocation import ranked
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.types import DeviceId, Masks, Model, Params, Scores, Tensor, Trained
@@ -64,6 +65,24 @@ def best_channels(scores: Scores, keep: float) -> Masks:
     keep = max(keep, len(scores) / sum(score.size for score in scores.values()))
     densities = ranked(floor=_LEAST)(scores, keep)
     return {name: top_k(score, kept_count(densities[name], score.size)) for name, score in scores.items()}
+
+
+def best_within(groups: Sequence[Group], shapes: Shapes, scores: Scores, keep: float) -> Masks:
+    """Group -> kept channels: as many of the best of all groups as leave at most ``keep`` of the model's weights.
+
+    At least one of each group, whatever that leaves. Biases and batch norms do not count.
+    """
+    sizes = {name: prod(shape) for name, shape in shapes.items() if len(shape) > 1}
+    total, low, high = sum(group.size for group in groups), len(groups), sum(group.size for group in groups)
+
+    def left(count: int) -> int:
+        kept = width_masks(groups, shapes, best_channels(scores, count / total))
+        return sum(int(kept[name].sum()) if name in kept else size for name, size in sizes.items())
+
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if left(middle) <= keep * sum(sizes.values()) else (low, middle - 1)
+    return best_channels(scores, low / total)
 
 
 def whole(channels: Channels, params: Params) -> Model:

@@ -1,6 +1,6 @@
 """Pruners: rules from masks and evidence to masks, and the combinators that say when and where a rule acts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -8,11 +8,27 @@ from fedprune.pruning import criteria
 from fedprune.pruning.allocation import uniform
 from fedprune.pruning.granularity import unstructured
 from fedprune.pruning.topk import kept_count, top_k
-from fedprune.types import Allocation, Criterion, Evidence, Granularity, Masks, Pruner, Schedule, Scores
+from fedprune.types import (
+    Allocation,
+    BoolTensor,
+    Criterion,
+    Evidence,
+    Granularity,
+    Masks,
+    Pruner,
+    Schedule,
+    Scores,
+    Tensor,
+)
 
 
-def prune(by: Criterion, to: Schedule, *, across: Granularity = unstructured, allocate: Allocation = uniform) -> Pruner:
+def prune(
+    by: Criterion, to: Schedule, *, across: Granularity = unstructured, allocate: Allocation = uniform,
+    best: Callable[[Tensor, int], BoolTensor] = top_k,
+) -> Pruner:  # fmt: skip
     """Keep the best-scored units, down to the density ``to(step)``; what is pruned already is never revived.
+
+    ``best`` says which units of a layer these are, given their scores and how many they are.
 
     >>> masks, weights = {"w": np.array([True, True, True, True])}, {"w": np.array([3.0, -4.0, 1.0, 0.5])}
     >>> prune(criteria.magnitude, to=lambda step: 0.5).update(masks, {"weight": weights}, 1)
@@ -24,7 +40,7 @@ def prune(by: Criterion, to: Schedule, *, across: Granularity = unstructured, al
         pooled = across.pool(score(by, evidence, masks))
         scores = {name: np.where(alive[name] > 0, value, -np.inf) for name, value in pooled.items()}
         densities = allocate(scores, to(step))
-        kept = {name: top_k(value, kept_count(densities[name], value.size)) for name, value in scores.items()}
+        kept = {name: best(value, kept_count(densities[name], value.size)) for name, value in scores.items()}
         spread = across.spread(kept, masks)
         return {name: mask & spread[name] if name in spread else mask for name, mask in masks.items()}
 

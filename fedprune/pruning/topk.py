@@ -39,6 +39,26 @@ def towards_top_k(mask: BoolTensor, scores: Tensor, swaps: int) -> BoolTensor:
     return after
 
 
+def top_k_of_rows(scores: Tensor, k: int) -> BoolTensor:
+    """As `top_k`, but every row, along the first axis, keeps ⌊k / rows⌋; what is left over goes to the best next ones.
+
+    So rows, which are a layer's outputs, keep as many, up to one, and the layer exactly k.
+
+    >>> top_k_of_rows(np.array([[9.0, 8.0, 7.0], [3.0, 2.0, 1.0]]), 3).astype(int).tolist()
+    [[1, 1, 0], [1, 0, 0]]
+    """
+    flat = scores.reshape(len(scores), -1)
+    each, over = divmod(k, len(flat))
+    order = np.argsort(-flat, axis=1, kind="stable")
+    mask = np.zeros(flat.shape, np.bool_)
+    np.put_along_axis(mask, order[:, :each], True, axis=1)
+    if over:
+        following = order[:, each : each + 1]
+        better = top_k(np.take_along_axis(flat, following, 1), over)
+        np.put_along_axis(mask, following, better, axis=1)
+    return mask.reshape(scores.shape)
+
+
 def top_k(scores: Tensor, k: int) -> BoolTensor:
     """Mask of the shape of ``scores`` with exactly ``k`` True: the largest scores, ties to the first in C order.
 

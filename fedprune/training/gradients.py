@@ -76,6 +76,29 @@ def gradients(
         return {name: _mean(params[name], examples) for name in names}
 
 
+def squares(model: nn.Module, batches: Batches, names: Sequence[str], task: Task = CLASSIFICATION) -> dict[str, Tensor]:
+    """Mean over the examples of (∂L_i/∂θ)² of each named parameter, float32, L_i an example's own loss.
+
+    Batch norm goes by its running statistics and nothing is dropped out, so that a gradient is of its example alone; a
+    backward pass an example. Of no examples it is 0, and so is that of a parameter that has no part in the loss.
+    """
+    import torch
+
+    model.eval()
+    params = dict(model.named_parameters())
+    wanted, examples = [params[name] for name in names], 0
+    sums = [torch.zeros(tensor.shape, dtype=torch.float64) for tensor in wanted]
+    with torch.enable_grad():
+        for inputs, labels in batches:
+            for at in range(len(labels)):
+                loss = task.loss(model(as_input(inputs[at : at + 1])), torch.from_numpy(labels[at : at + 1]))
+                for total, each in zip(sums, _derived(loss, wanted), strict=True):
+                    total += each.double().square()
+            examples += len(labels)
+    found = zip(names, sums, strict=True)
+    return {name: np.array((s / max(examples, 1)).numpy(), np.float32, order="C") for name, s in found}
+
+
 def _mean(tensor: torch.Tensor, examples: int) -> Tensor:
     if tensor.grad is None:
         return np.zeros(tuple(tensor.shape), np.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from fedprune.training.batches import Batches, as_input
@@ -22,21 +22,39 @@ def gram(model: nn.Module, batches: Batches, names: Collection[str]) -> dict[str
     """
     import torch
 
-    layers = {name: _layer(model, name) for name in names}
-    sums = {name: torch.zeros((fan, fan), dtype=torch.float64) for name, fan in _fans(layers).items()}
+    layers = {name: layer_of(model, name) for name in names}
+    if grouped := [name for name, layer in layers.items() if getattr(layer, "groups", 1) != 1]:
+        raise ValueError(f"{grouped[0]!r:.80} is of a convolution of several groups, expected one")
+    fans = {name: layer.get_parameter("weight")[0].numel() for name, layer in layers.items()}
+    sums = {name: torch.zeros((fan, fan), dtype=torch.float64) for name, fan in fans.items()}
     rows = dict.fromkeys(names, 0)
 
-    def add(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+    def add(name: str, columns: torch.Tensor) -> None:
+        sums[name].addmm_(columns, columns.T)
+        rows[name] += columns.shape[1]
+
+    over_columns(model, batches, layers, add)
+    return {name: (total.numpy(), rows[name]) for name, total in sums.items()}
+
+
+def over_columns(
+    model: nn.Module, batches: Batches, layers: Mapping[str, nn.Module], add: Callable[[str, torch.Tensor], None]
+) -> None:
+    """Call ``add`` with what each of these layers reads, (columns, rows) float64, a part at a time, in evaluation mode.
+
+    A convolution of several groups has columns of one after the other.
+    """
+    import torch
+
+    def adding(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             for columns in _columns(layer, inputs[0].detach()):
-                columns = columns.double()
-                sums[name].addmm_(columns, columns.T)
-                rows[name] += columns.shape[1]
+                add(name, columns.double())
 
         return hook
 
     model.eval()
-    hooks = [layer.register_forward_pre_hook(add(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_pre_hook(adding(name)) for name, layer in layers.items()]
     try:
         with torch.no_grad():
             for inputs, _ in batches:
@@ -44,28 +62,22 @@ def gram(model: nn.Module, batches: Batches, names: Collection[str]) -> dict[str
     finally:
         for each in hooks:
             each.remove()
-    return {name: (total.numpy(), rows[name]) for name, total in sums.items()}
 
 
-def _layer(model: nn.Module, name: str) -> nn.Module:
+def layer_of(model: nn.Module, name: str) -> nn.Module:
+    """The layer of a weight; ValueError where it is none of Linear, Conv1d or Conv2d."""
     from torch import nn
 
     prefix, _, key = name.rpartition(".")
     layer = dict(model.named_modules()).get(prefix)
-    groups = getattr(layer, "groups", 1)
-    if key != "weight" or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) or groups != 1:
-        what = f"of a convolution of {groups} groups" if groups != 1 else f"of {type(layer).__name__}"
-        raise ValueError(f"{name!r:.80} is {what}, expected the weight of Linear, Conv1d or Conv2d, of one group")
+    if key != "weight" or not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+        what = type(layer).__name__
+        raise ValueError(f"{name!r:.80} is of {what}, expected the weight of Linear, Conv1d or Conv2d")
     return layer
 
 
-def _fans(layers: dict[str, nn.Module]) -> dict[str, int]:
-    weights = {name: layer.get_parameter("weight") for name, layer in layers.items()}
-    return {name: weight[0].numel() for name, weight in weights.items()}
-
-
 def _columns(layer: nn.Module, inputs: torch.Tensor) -> Iterator[torch.Tensor]:
-    """What a layer reads as (fan_in, rows): a batch at once of a linear layer, else an example at a time.
+    """What a layer reads as (columns, rows): a batch at once of a linear layer, else an example at a time.
 
     The patches of an example are kernel-size times as large as the example.
     """

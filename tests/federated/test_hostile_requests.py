@@ -64,9 +64,11 @@ def asking(route: str) -> dict[str, Any]:
         "query.accuracy": {"of": "train"},
         **{
             f"query.{kind}": {"layers": ["w"], "densities": []}
-            for kind in ("flow", "gradients", "gram", "gram_of_noise")
+            for kind in ("flow", "gradients", "gram", "gram_of_noise", "input_moments")
         },
         "query.curvature": {"layers": ["w"], "temperature": 1.0, "along": False},
+        "query.probes": {"layers": ["w"], "epsilon": 0.1, "probes": 1, "seed": 0, "most": 1},
+        "query.gradient_squares": {"layers": ["w"], "most": 1},
         "query.distortion": {"layers": ["w"], "fractions": [0.5], "most": 1},
         "query.deploy": {"sha256": "0" * 64, "run": "r", "tier": ""},
     }

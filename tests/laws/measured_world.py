@@ -20,6 +20,8 @@ from fedprune.measures import bn_statistics
 from fedprune.measures.curvature import Along
 from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
+from fedprune.measures.gradient_squares import Squares
+from fedprune.measures.probes import Probes
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
 from fedprune.tasks import CLASSIFICATION, Task
@@ -259,8 +261,29 @@ CASES: Mapping[str, Case] = {
         requests={**_UNKNOWN, "a density of nothing": with_values(densities=[0.5, 0.0])},
     ),
     "gradients": Case(_weights, damages={"of no examples": with_values(examples=0)}, requests=_UNKNOWN),
+    "gradient_squares": Case(
+        lambda model: Squares(_weights(model)),
+        damages={
+            "a square below 0": with_tensor("squares/0.weight", _set(0, -1)),
+            "more examples than were asked for": with_values(examples=129),
+        },
+        requests={**_UNKNOWN, "of no examples": with_values(most=0)},
+    ),
     "gram": _GRAM,
     "gram_of_noise": _GRAM,
+    "input_moments": Case(
+        _weights,
+        damages={
+            "a variance below 0": with_tensor("moments/0.weight", _set(1, -1)),
+            "groups that no outputs share": with_tensor("moments/0.weight", lambda found: np.repeat(found, 3, 1)),
+            "no groups": with_tensor("moments/0.weight", lambda found: found[:, :0]),
+            "positions of another layer": with_values(positions={"9.weight": 1}),
+            "fewer positions than examples": with_values(positions={"0.weight": 1, "2.weight": 92, "5.weight": 23}),
+            "positions of no examples": with_values(examples=0),
+            "no positions": with_values(positions=None),
+        },
+        requests={**_UNKNOWN, "a bias": with_values(layers=["0.bias"])},
+    ),
     "losses": Case(
         _pool,
         normed,
@@ -271,6 +294,19 @@ CASES: Mapping[str, Case] = {
             "no losses": with_values(losses=None),
         },
         requests=_CANDIDATES,
+    ),
+    "probes": Case(
+        lambda model: Probes(_weights(model), 0.01, 2, seed=4),
+        damages={
+            "more examples than were asked for": with_values(examples=129),
+            "a slope that is too steep": with_tensor("probes/slopes", _set((0, 0), -2e30)),
+        },
+        requests={
+            **_UNKNOWN,
+            "no step": with_values(epsilon=0.0),
+            "of no probe": with_values(probes=0),
+            "of no examples": with_values(most=0),
+        },
     ),
     "ranges": Case(
         _graph,

@@ -1,7 +1,9 @@
 """Laws of allocations: totals are exact, floors are kept, what is capped is full, and every one is a density."""
 
+import functools
 import inspect
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from fedprune.pruning import allocation
-from fedprune.pruning.allocation import at_least, erk, half_as_fast, ranked, uniform
+from fedprune.pruning.allocation import at_least, by_module, erk, half_as_fast, in_proportion, ranked, uniform
 from fedprune.pruning.topk import kept_count
 from fedprune.types import Scores
 
@@ -34,6 +36,8 @@ ENTRIES = {
     "ranked": lambda shapes: ranked(),
     "erk": erk,
     "at_least": lambda shapes: at_least(0.2, erk(shapes)),
+    "in_proportion": lambda shapes: in_proportion({name: float(i) for i, name in enumerate(shapes)}, floor=0.3),
+    "by_module": lambda shapes: by_module(lambda name: "odd" if int(name[-1]) % 2 else "even"),
     "half_as_fast": lambda shapes: half_as_fast(list(shapes)[-1:], 3),
 }
 
@@ -104,10 +108,27 @@ def test_an_infinite_score_takes_nobodys_floor() -> None:
     assert counts(scores, ranked(floor=0.5)(scores, 0.5)) == {"always": 2, "other": 1}
 
 
+@given(NETS, DENSITIES, st.floats(0, 1), st.integers(0, 99))
+def test_shares_in_proportion_keep_their_floor_and_an_exact_total(
+    shapes: Shapes, density: float, floor: float, seed: int
+) -> None:
+    scores, rng = tied_scores(shapes, seed), np.random.default_rng(seed)
+    budgets = {name: float(rng.integers(0, 4)) for name in shapes}
+    shared = in_proportion(budgets, floor=floor)(scores, density)
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    assert sum(shared[name] * sizes[name] for name in shapes) == pytest.approx(density * sum(sizes.values()), rel=1e-9)
+    assert all(value >= floor * density * (1 - 1e-9) for value in shared.values())
+    above = {name: (shared[name] - floor * density) * sizes[name] for name in shapes if shared[name] < 1 - 1e-9}
+    scale = max((above[name] / budgets[name] for name in above if budgets[name]), default=0.0)
+    assert all(above[name] == pytest.approx(scale * budgets[name], rel=1e-6, abs=1e-6 * (scale + 1)) for name in above
+               if any(budgets[other] for other in above))  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [ranked, functools.partial(in_proportion, {})])
 @pytest.mark.parametrize("floor", [-0.1, 1.1])
-def test_a_floor_outside_0_to_1_is_refused(floor: float) -> None:
+def test_a_floor_outside_0_to_1_is_refused(make: Any, floor: float) -> None:
     with pytest.raises(ValueError, match="outside"):
-        ranked(floor=floor)
+        make(floor=floor)
 
 
 def test_a_floor_above_the_density_is_refused() -> None:

@@ -11,8 +11,11 @@ from torch.nn import functional
 from fedprune import measures, training
 from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
-from fedprune.training.gradients import flow, gradients
+from fedprune.measures.probes import Probes
+from fedprune.training import probing
+from fedprune.training.gradients import flow, gradients, squares
 from fedprune.training.gram import gram
+from fedprune.training.input_moments import input_moments
 from fedprune.types import Model, Params
 from fedprune.wire.payload import Payload
 
@@ -171,6 +174,98 @@ def test_a_gram_matrix_gives_the_products_of_a_layers_outputs(name: str) -> None
     np.testing.assert_allclose(weight @ found @ weight.T, flat.T @ flat, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding=.same.:UserWarning")
+@pytest.mark.parametrize("name", LAYERS)
+def test_moments_of_inputs_are_those_on_the_diagonal_of_a_gram_matrix(name: str) -> None:
+    net = nn.Sequential(LAYERS[name])
+    seen = [(inputs + 1, labels) for inputs, labels in batches((2, 30) if "signal" in name else SHAPE)]
+    (squares, rows), found = (
+        gram(net, seen, ["0.weight"])["0.weight"],
+        input_moments(net, seen, ["0.weight"])["0.weight"],
+    )
+    assert found.examples == rows
+    np.testing.assert_allclose(rows * (found.variance + found.mean**2), np.diag(squares), rtol=1e-9)
+    assert np.all(found.variance >= 0)
+
+
+def test_moments_of_a_grouped_convolution_are_of_one_group_after_the_other() -> None:
+    net = nn.Sequential(nn.Conv2d(4, 6, (2, 3), groups=2, padding=1, stride=2))
+    (inputs, labels), alone = batches((4, 7, 7))[0], nn.Conv2d(2, 3, (2, 3), padding=1, stride=2)
+    found = input_moments(net, [(inputs + 1, labels)], ["0.weight"])["0.weight"]
+    for group in range(2):
+        part = [(inputs[:, 2 * group : 2 * group + 2] + 1, labels)]
+        one = input_moments(nn.Sequential(alone), part, ["0.weight"])["0.weight"]
+        assert np.array_equal(found.mean[12 * group :][:12], one.mean)
+        assert np.array_equal(found.variance[12 * group :][:12], one.variance)
+
+
+def test_what_is_not_called_as_a_linear_layer_has_no_moments() -> None:
+    """Attention's projections; what is behind it has its own, though torch computes such a layer at once if it can."""
+    net = nn.Sequential(
+        nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(32, 3)
+    )
+    inputs = np.random.default_rng(0).normal(size=(5, 4, 8)).astype(np.float32)
+    names = [name for name, value in net.named_parameters() if value.ndim > 1]
+    found = input_moments(net, [(inputs, np.zeros(5))], names)
+    rows = {name.removeprefix("0."): each.examples for name, each in found.items()}
+    behind = {"linear1.weight": 20, "linear2.weight": 20, "2.weight": 5}
+    assert rows == {"self_attn.in_proj_weight": 0, "self_attn.out_proj.weight": 0, **behind}
+    assert found["0.self_attn.in_proj_weight"].mean.shape == (8,)
+
+
+def test_a_device_that_says_a_layer_has_other_groups_than_most_say_is_left_out() -> None:
+    kind = measures.find("input_moments")
+
+    def says(groups: int, value: float, examples: int = 2) -> Payload:
+        both = np.full((2, groups, 1, 3), value, np.float32)
+        return Payload({"examples": examples, "positions": {"w": 2 * examples}}, {"moments/w": both})
+
+    answers = [says(1, 9.0), says(4, 1.0), says(4, 2.0), says(1, 0.0, 0), says(1, 0.0, 0)]
+    for answer in answers:
+        kind.check(answer, ["w"], Model({"w": np.zeros((4, 1, 3), np.float32)}))
+    merged = kind.merge(answers, ["w"])
+    assert merged["w/mean"].tolist() == [[[1.5] * 3]] * 4
+    assert merged["w/variance"].tolist() == [[[1.5 + 0.25] * 3]] * 4
+    assert merged["w/positions"] == 8
+
+
+def test_squares_are_of_the_gradients_of_single_examples_batch_norm_at_rest() -> None:
+    net, seen = normed(), batches()
+    before, names = copy.deepcopy(net).eval(), ["0.weight", "1.bias", "7.weight"]
+    found = squares(net, seen, names)
+    assert unchanged(net, before)
+    expected = {name: np.zeros(value.shape) for name, value in found.items()}
+    for one, label in zip(*(np.concatenate(part) for part in zip(*seen, strict=True)), strict=True):
+        before.zero_grad()
+        functional.cross_entropy(before(torch.from_numpy(one[None])), torch.tensor([label])).backward()
+        for name in names:
+            expected[name] += before.get_parameter(name).grad.numpy().astype(np.float64) ** 2 / 7
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-12, err_msg=name)
+
+
+def test_probes_are_slopes_along_the_drawn_directions_and_keep_no_graph() -> None:
+    it, kind = measured_world.world(measured_world.normed), measures.find("probes")
+    args = Probes(["1.weight", "4.weight"], 1e-4, 3, seed=6)
+    net, device = measured_world.normed().eval(), it.devices[0]
+    training.load_state(net, it.model.params)
+    examples = device.parts.train
+    functional.cross_entropy(net(torch.from_numpy(examples.inputs)), torch.from_numpy(examples.labels)).backward()
+
+    def none(saved: torch.Tensor) -> None:
+        pytest.fail("something is kept for a backward pass")
+
+    with torch.autograd.graph.saved_tensors_hooks(none, none):
+        found = kind.measure(device, kind.request(it.model, args), 5).tensors["probes/slopes"]
+    for row, name in enumerate(args.layers):
+        grad = net.get_parameter(name).grad.numpy().astype(np.float64)
+        for probe in range(3):
+            along = probing.direction(6, name, probe, it.model.params[name])
+            assert set(np.unique(along)) == {-1, 0, 1}
+            assert np.array_equal(along != 0, it.model.params[name] != 0)
+            assert found[row, probe] == pytest.approx((grad * along).sum(), rel=1e-3, abs=1e-5)
+
+
 def test_a_gram_matrix_is_that_of_evaluation_and_symmetric_as_merged() -> None:
     net = normed()
     before = copy.deepcopy(net)
@@ -199,8 +294,8 @@ def test_a_gram_matrix_is_that_of_evaluation_and_symmetric_as_merged() -> None:
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("0.weight", "'0.weight' is of a convolution of 2 groups, expected"),
-        ("1.weight", "'1.weight' is of BatchNorm2d, expected the weight of Linear, Conv1d or Conv2d, of one group"),
+        ("0.weight", "'0.weight' is of a convolution of several groups, expected one"),
+        ("1.weight", "'1.weight' is of BatchNorm2d, expected the weight of Linear, Conv1d or Conv2d"),
         ("2.bias", "'2.bias' is of Conv2d, expected"),
     ],
 )

@@ -15,7 +15,7 @@ from fedprune.methods import MethodError, build
 from fedprune.methods.dynamic.rd_prune import rd_prune
 from fedprune.methods.layers import dense
 from fedprune.pruning import masks
-from fedprune.pruning.allocation import erk, ranked, uniform
+from fedprune.pruning.allocation import by_module, erk, ranked, uniform
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.runs.setting import prepare
 from fedprune.types import Allocation, Found, Masks, Params, Tensor
@@ -57,19 +57,9 @@ def curves(params: Params) -> Found:
     return {"curves": {"mean": found, "worst": found, "examples": np.asarray(1)}}
 
 
-def lamp(scores: Params, density: float) -> Mapping[str, float]:
-    """By w² over the sum of those that are no smaller, of a layer (Lee et al., ICLR 2021)."""
-    shared = {}
-    for name, value in scores.items():
-        order = np.argsort(value.ravel())
-        squares = value.ravel()[order].astype(np.float64) ** 2
-        found = np.empty(value.size)
-        found[order] = squares / squares[::-1].cumsum()[::-1]
-        shared[name] = found
-    return ranked()(shared, density)
-
-
-RULES: dict[str, Allocation] = {"uniform": uniform, "erk": erk(LAYERS), "global": ranked(), "lamp": lamp}
+RULES: dict[str, Allocation] = {
+    "uniform": uniform, "erk": erk(LAYERS), "global": ranked(), "lamp": by_module(lambda layer: layer)
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("density", "levels"), [(0.3, 1), (0.1, 5)])

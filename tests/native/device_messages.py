@@ -15,6 +15,8 @@ from fedprune.federated.link.records import to_records
 from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Phase, check, evaluate, measure, profile, train
+from fedprune.measures.distortion import Curves
+from fedprune.measures.probes import Probes
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import Pool
 from fedprune.runs import shipping
@@ -57,6 +59,9 @@ def phases(setting: Setting, state: State) -> list[Phase[Any]]:
         measure.measure(Ask("ranges", graph), 1),
         measure.measure(Ask("gram", sorted(state.masks)[:2]), 1),
         measure.measure(Ask("gram_of_noise", sorted(state.masks)[:2]), 1),
+        measure.measure(Ask("distortion", Curves(sorted(state.masks)[:2], (0.5,), 20)), 1),
+        measure.measure(Ask("input_moments", sorted(state.masks)[:2]), 1),
+        measure.measure(Ask("probes", Probes(sorted(state.masks)[:2], examples=20)), 1),
         check.check({"float": litert.write_float(graph)}, 1.0, setting.task),
     ]
 

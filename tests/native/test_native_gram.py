@@ -1,4 +1,4 @@
-"""Gram matrices of what layers read, beside torch's in float64 sums."""
+"""Gram matrices and moments of what layers read, beside torch's in float64 sums."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from fedprune import training
 from fedprune.graph import trace
 from fedprune.native import library
 from fedprune.training import gram, native, native_gram
+from fedprune.training.input_moments import input_moments
+from fedprune.training.native_input_moments import input_moments as natively_moved
 from fedprune.types import Tensor
 
 pytestmark = pytest.mark.skipif(library.library() is None, reason="the compiled trainer is not installed")
@@ -57,6 +59,28 @@ def test_they_are_those_of_torch(name: str, density: float) -> None:
     masked(model, density)
     for examples in (3, 20, 37):
         held(model, batch_of(shape, classes, 37)[0], examples)
+
+
+@pytest.mark.parametrize("name", NETS)
+@pytest.mark.parametrize("density", [0.3, 1.0])
+def test_moments_are_those_of_torch_of_layers_with_groups_as_well(name: str, density: float) -> None:
+    torch.manual_seed(3)
+    make, shape, classes = NETS[name]
+    model = make()
+    masked(model, density)
+    inputs = batch_of(shape, classes, 37)[0] + 1
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d
+    layers = [f"{layer}.weight" for layer, module in model.named_modules() if isinstance(module, kinds)]
+    own = native.Model(trace(model, inputs, dropout=True), training.state_of(model))
+    right = input_moments(model, [(inputs, np.zeros(0))], layers)
+    for examples in (3, 20, 37):
+        batches = [(inputs[first : first + examples], np.zeros(0)) for first in range(0, len(inputs), examples)]
+        found = natively_moved(own, batches, layers, examples)
+        for layer, expected in right.items():
+            assert found[layer].examples == expected.examples
+            scale = np.sqrt(expected.variance + expected.mean**2).max()
+            np.testing.assert_allclose(found[layer].mean, expected.mean, atol=1e-5 * scale, err_msg=layer)
+            np.testing.assert_allclose(found[layer].variance, expected.variance, atol=1e-5 * scale**2, err_msg=layer)
 
 
 @settings(max_examples=25, deadline=None)

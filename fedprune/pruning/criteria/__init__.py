@@ -3,10 +3,10 @@
 import inspect
 
 from fedprune.pruning.criteria.gradient import gain, gradient, preserved, saliency
-from fedprune.pruning.criteria.weight import magnitude, random
+from fedprune.pruning.criteria.weight import carried, magnitude, random
 from fedprune.types import Criterion
 
-__all__ = ["gain", "gradient", "magnitude", "needs", "preserved", "random", "saliency"]
+__all__ = ["carried", "gain", "gradient", "magnitude", "needs", "preserved", "random", "saliency"]
 
 
 def needs(criterion: Criterion) -> tuple[str, ...]:

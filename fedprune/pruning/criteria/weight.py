@@ -1,4 +1,4 @@
-"""Criteria that look at the weights alone, or at nothing."""
+"""Criteria that look at the weights, at what they read, or at nothing."""
 
 import numpy as np
 
@@ -12,6 +12,15 @@ def magnitude(weight: Tensor) -> Tensor:
     array([2. , 0.5])
     """
     return np.abs(weight)
+
+
+def carried(weight: Tensor, inputs: Tensor) -> Tensor:
+    """|θ_ij| · ‖x_j‖, ``inputs`` the norms of what weights read: what comes through to an output (Wanda, eq. 1 (m)).
+
+    >>> carried(np.array([-2.0, 0.5]), np.array([1.0, 8.0]))
+    array([2., 4.])
+    """
+    return np.asarray(np.abs(weight) * inputs)
 
 
 def random(noise: Tensor) -> Tensor:

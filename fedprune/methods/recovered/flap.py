@@ -1,0 +1,60 @@
+"""FLAP: channels whose inputs hardly vary go, and biases take their place (An et al., AAAI 2024, arXiv 2312.11983)."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedprune.graph.width import width_masks
+from fedprune.methods.channels import best_within, keep_in_range
+from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.reading import INPUTS
+from fedprune.pruning.parts import statistics
+from fedprune.types import Ask, Found, Method, Model, Part, Scores, Tensor
+
+
+def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels: Channels) -> Method:
+    """Keep the channels of the largest Σ Var(x_j) ‖W_:j‖² (eq. 5 (m)), before training, and ``keep`` of all weights.
+
+    The sum is over the columns that read a channel, in all layers that do; of each group it is standardised, to mean 0
+    and variance 1, and one ranking of all groups decides (eq. 6 (m)). What a channel costs counts by the weights that
+    are left, exactly. Where ``compensate``, the bias of a layer takes what its removed columns gave in the mean (eq. 4
+    (m)); of one without, the running mean of its batch norm; of one without that nothing does. Moments are those of all
+    devices' examples, merged exactly. Padding is read as well, so that a channel that is constant is exactly made up
+    for where there is none. Not as there: channels of convolutions and linear layers, not heads. Where nobody answers,
+    devices hold the first channels as they are.
+    """
+    groups, shapes = channels()
+    if not groups:
+        raise ValueError("the model has no channels that can be followed, so none can be pruned")
+    keep_in_range(keep)
+    readers = {group.name: [member for member in group.members if not member.produces] for group in groups}
+    names = list(dict.fromkeys(member.name for members in readers.values() for member in members))
+    norms = {layer: norm for group in groups for layer, norm in group.norms.items()}
+
+    def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:
+        return {} if round else {INPUTS: Ask("input_moments", names)}
+
+    def act(model: Model, found: Found, round: int) -> Model:
+        if round:
+            return model
+        flat: dict[str, Tensor] = {name: model.params[name].reshape(shapes[name][0], -1) for name in names}
+        read = found.get(INPUTS) or {}
+        read = read if all(f"{name}/mean" in read for name in names) else {}
+        scores: Scores = {group.name: -np.arange(group.size) / group.size for group in groups}
+        if read:
+            felt = {n: read[f"{n}/variance"].ravel() * np.square(flat[n], dtype=np.float64).sum(0) for n in names}
+            sums = {g: np.sum([felt[m.name][m.columns].sum(1) for m in readers[g]], axis=0) for g in readers}
+            scores = {g: (each - each.mean()) / (each.std() or 1.0) for g, each in sums.items()}
+        kept = width_masks(groups, shapes, best_within(groups, shapes, scores, keep))
+        params, own = dict(model.params), dict(statistics(model.params))
+        for name in names if read and compensate else ():
+            gone = ~kept[name].reshape(flat[name].shape).any(0)
+            lost = flat[name][:, gone].astype(np.float64) @ read[f"{name}/mean"].ravel()[gone]
+            layer = name.removesuffix(".weight")
+            if (bias := f"{layer}.bias") in params:
+                params[bias] = (params[bias] + lost).astype(params[bias].dtype)
+            elif (mean := f"{norms.get(layer)}.running_mean") in own:
+                own[mean] = (own[mean] - lost).astype(own[mean].dtype)
+        return model._replace(params=params, parts={"narrow": Part(own, kept)})
+
+    return Method(Model, asks=asks, act=act)
