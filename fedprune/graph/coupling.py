@@ -161,11 +161,7 @@ def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
         and isinstance(node.outputs[0].module, nn.modules.batchnorm._BatchNorm)
         and node.outputs[0].module in safe
     }
-    layers = ({member.layer for member in group.members} for group in groups)
-    groups = [
-        replace(group, norms={layer: norm for layer, norm in norms.items() if layer in mine})
-        for group, mine in zip(groups, layers, strict=True)
-    ]
+    groups = [replace(g, norms={m.layer: norms[m.layer] for m in g.members if m.layer in norms}) for g in groups]
     # What stands at the very end reads no further: a softmax there does no harm.
     inner = {node.module for node in nodes if node.outputs}
     return Coupling(tuple(sorted(groups, key=lambda group: order.index(group.name))), norms, inner <= safe)
