@@ -9,7 +9,7 @@ import numpy as np
 from fedprune.methods.layers import Shapes, dense, density_in_range, masked
 from fedprune.pruning import criteria
 from fedprune.pruning.allocation import uniform
-from fedprune.pruning.patterns import n_of_m
+from fedprune.pruning.patterns import few_of, n_of_m
 from fedprune.pruning.pruners import prune
 from fedprune.pruning.schedules import constant
 from fedprune.pruning.topk import top_k_of_rows
@@ -69,9 +69,9 @@ def pattern(density: float, of: int) -> Best:
 
     ValueError for a density that is none, or none of so many.
     """
-    few = round(density_in_range(density) * of)
+    few = few_of(density_in_range(density), of)
     if not of:
         return top_k_of_rows
-    if not 0 < few < of or abs(few - density * of) > 1e-6:
+    if not few:
         raise ValueError(f"density {density} of {of} is no N:M")
     return lambda scores, k: n_of_m(scores, few, of)

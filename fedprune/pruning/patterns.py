@@ -20,6 +20,16 @@ def n_of_m(scores: Tensor, n: int, m: int) -> BoolTensor:
     return np.ascontiguousarray(_spread(mask, scores.shape))
 
 
+def few_of(density: float, m: int) -> int:
+    """N of the pattern that keeps ``density`` of every ``m``; 0 where no N:M does.
+
+    >>> few_of(0.25, 8), few_of(0.3, 4), few_of(1.0, 4)
+    (2, 0, 0)
+    """
+    n = round(density * m)
+    return n if 0 < n < m and abs(n - density * m) <= 1e-6 else 0
+
+
 def halfway(sizes: Tensor, n: int, m: int) -> Tensor:
     """Of the shape of ``sizes``: half-way between the n-th and the next largest of a weight's group; 0 if none is next.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from fedprune.graph.message import of_text
 from fedprune.lazy import Lazy, joined
 from fedprune.native import library, program
 from fedprune.native.machine import Machine
+from fedprune.native.maps import Held
 from fedprune.native.nodes import not_covered
 from fedprune.native.program import Loss, Plan, Program
 from fedprune.native.state import State, state
@@ -273,10 +274,21 @@ def lone_norms(plan: Plan) -> frozenset[str]:
     return frozenset(name for name in program.norms(plan) if sizes[name].height * sizes[name].width == 1)
 
 
+def layers_of(graph: Graph) -> dict[str, Conv2d | Linear]:
+    """Convolutions and linear layers by their weight's name."""
+    return {op.weight.name: op for op in graph.operations if isinstance(op, Conv2d | Linear)}
+
+
+def each_tensor(model: Model, examples: int) -> tuple[Plan, State, Program, Mapping[str, tuple[int, Held]]]:
+    """What computes every tensor at rest, of at most so many examples at a time, and as `program.one_by_one` each."""
+    plan = program.plan(without_dropout(model.graph), examples, apart=True)
+    held = state(list(plan.nodes), kept_of(model), train=False)
+    return plan, held, *program.one_by_one(plan, held)
+
+
 def kept_of(model: Model) -> Masks:
     """Masks by what is not 0, so that a sparse model is computed as one."""
-    layers = [op.weight.name for op in model.graph.operations if isinstance(op, Conv2d | Linear)]
-    return Lazy({name: partial(_filled, model.params, name) for name in layers})
+    return Lazy({name: partial(_filled, model.params, name) for name in layers_of(model.graph)})
 
 
 def _filled(params: Params, name: str) -> Tensor:

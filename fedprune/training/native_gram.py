@@ -8,17 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedprune.graph import Conv2d, Linear, without_dropout
-from fedprune.native import program
+from fedprune.graph import Conv2d, Linear
 from fedprune.native.arena import Buffer
 from fedprune.native.machine import Machine
 from fedprune.native.maps import Held, flat, strided
 from fedprune.native.program import Program
-from fedprune.native.state import State, state
+from fedprune.native.state import State
 from fedprune.native.steps import Kind, Place, Size, Step, step
 from fedprune.native.weights import Entries, Shared, forwards, window
 from fedprune.training.batches import Batches
-from fedprune.training.native import Model, kept_of
+from fedprune.training.native import Model, each_tensor, layers_of
 from fedprune.types import Tensor
 
 
@@ -35,11 +34,8 @@ class _Cell(NamedTuple):
 
 def gram(model: Model, batches: Batches, names: Collection[str], examples: int) -> dict[str, tuple[Tensor, int]]:
     """As `fedprune.training.gram.gram`; batches are of at most so many ``examples``, whose sums are float32."""
-    graph = without_dropout(model.graph)
-    plan = program.plan(graph, examples, apart=True)
-    held = state(list(plan.nodes), kept_of(model), train=False)
-    whole, made = program.one_by_one(plan, held)
-    layers = {op.weight.name: op for op in graph.operations if isinstance(op, Conv2d | Linear)}
+    plan, held, whole, made = each_tensor(model, examples)
+    layers = layers_of(plan.graph)
     for name in names:
         if name not in layers or window(layers[name]).groups != 1:
             raise ValueError(f"{name!r:.80} is no weight of a linear layer or of a convolution of one group")

@@ -6,26 +6,20 @@ from collections.abc import Collection, Iterator
 
 import numpy as np
 
-from fedprune.graph import Conv2d, Linear, without_dropout
-from fedprune.native import program
 from fedprune.native.machine import Machine
 from fedprune.native.maps import Held
-from fedprune.native.state import state
 from fedprune.native.steps import Size
 from fedprune.native.weights import Window, window
 from fedprune.training.batches import Batches
 from fedprune.training.input_moments import more, none_of
-from fedprune.training.native import Model, kept_of
+from fedprune.training.native import Model, each_tensor, layers_of
 from fedprune.types import Moments, Tensor
 
 
 def input_moments(model: Model, batches: Batches, names: Collection[str], examples: int) -> dict[str, Moments]:
     """As `fedprune.training.input_moments.input_moments`; batches are of at most so many ``examples``."""
-    graph = without_dropout(model.graph)
-    plan = program.plan(graph, examples, apart=True)
-    held = state(list(plan.nodes), kept_of(model), train=False)
-    own, made = program.one_by_one(plan, held)
-    every = {op.weight.name: op for op in graph.operations if isinstance(op, Conv2d | Linear)}
+    plan, held, own, made = each_tensor(model, examples)
+    every = layers_of(plan.graph)
     layers = {name: every[name] for name in names if name in every}
     machine = Machine(plan, held, [own])
     machine.load(model.params)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fedprune.methods.layers import Shapes, dense, density_in_range, masked
-from fedprune.pruning.patterns import halfway, n_of_m
+from fedprune.pruning.patterns import few_of, halfway, n_of_m
 from fedprune.pruning.schedules import linear
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.training.soft_masks import through_soft_masks
@@ -26,8 +26,8 @@ def pdp(
     1e-4 (m), which that is where t is 0.02: at 1e-4 a perceptron, with t of 0.2, diverged here; and every layer has the
     same density, where a global ranking may decide (m).
     """
-    group = round(density_in_range(density) * of)
-    if of and (rows or of < 0 or not 0 < group < of or abs(group - density * of) > 1e-6):
+    group = few_of(density_in_range(density), of)
+    if of and (rows or not group):
         raise ValueError(f"density {density} of {of} is no N:M, or rows are to go besides")
     ramp = ramp or -(-stop // 2)
     if not temperature > 0 or not 1 <= ramp <= stop:
