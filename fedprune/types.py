@@ -55,7 +55,8 @@ class Moments(NamedTuple):
 
     mean: Tensor
     variance: Tensor
-    examples: int
+    examples: float
+    """How many, or what they weigh together where they do not count alike."""
 
 
 class TopK(NamedTuple):

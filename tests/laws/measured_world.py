@@ -19,6 +19,7 @@ from fedprune.data.parts import Pool
 from fedprune.measures import bn_statistics
 from fedprune.measures.curvature import Along
 from fedprune.measures.distortion import Curves
+from fedprune.measures.filter_moments import Filters
 from fedprune.measures.flow import Thinned
 from fedprune.measures.gradient_squares import Squares
 from fedprune.measures.probes import Probes
@@ -254,6 +255,21 @@ CASES: Mapping[str, Case] = {
             "a fraction above 1": with_values(fractions=[1.5]),
             "no fraction": with_values(fractions=[]),
             "of no examples": with_values(most=0),
+        },
+    ),
+    "filter_moments": Case(
+        lambda model: Filters(_weights(model), (1.0, 0.25, 3.0)),
+        damages={
+            "a variance of what is read below 0": with_tensor("read/0.weight", _set((-1, 0), -1)),
+            "a variance of what is made below 0": with_tensor("made/0.weight", _set((1, 0, 0), -1)),
+            "more places than there may be": with_tensor("made/0.weight", lambda made: np.repeat(made, 9, 2)),
+            "heavier than the heaviest": with_values(weight=1e6),
+            "no weight": with_values(weight=None),
+        },
+        requests={
+            **_UNKNOWN,
+            "a bias": with_values(layers=["0.bias"]),
+            "a weight below 0": with_values(weights=[1.0, -1.0, 1.0]),
         },
     ),
     "flow": Case(
