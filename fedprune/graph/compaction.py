@@ -26,6 +26,7 @@ from fedprune.graph.operations import (
     producers,
 )
 from fedprune.graph.recurrent import Recurrent
+from fedprune.graph.rewrites import settle
 from fedprune.graph.running import RULES, run
 from fedprune.graph.units import units
 from fedprune.types import FloatTensor, Tensor
@@ -70,18 +71,17 @@ def compact(graph: Graph) -> Graph:
 
     A unit goes where each layer that reads it has only zeros for it, or receives from it what no input can change and
     its bias can carry (under zero padding a constant is none at the border, so there the unit stays). Batch norms are
-    to be folded before. One unit of those that lie along an axis always stays. The graph itself is returned where
-    nothing can go, or where the smaller one would not be the same on noise.
+    to be folded before. One unit of those that lie along an axis always stays, and a layer of zeros beside a sum is a
+    constant (`rewrites.settle`). The graph itself is returned where nothing can go, or where the smaller one would not
+    be the same on noise.
     """
     told = units(graph)
     lines, work, removed = _lines(told), graph, set[int]()
     while found := _needless(work, told, lines, removed):
         work = _silenced(work, told, found)
         removed |= found
-    if not removed:
-        return graph
-    smaller = cut(work, told, removed)
-    return smaller if _is_same(graph, smaller) else graph
+    smaller = settle(cut(work, told, removed) if removed else graph)
+    return smaller if smaller is graph or _is_same(graph, smaller) else graph
 
 
 def readers(graph: Graph, told: Units) -> Iterator[Reader]:

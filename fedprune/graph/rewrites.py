@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedprune.graph.activations import Bounded, Clip, Narrow
+from fedprune.graph.activations import Add, Bounded, Clip, Constant, Narrow
 from fedprune.graph.moving import Concat, Pad, Reshape, Slice
 from fedprune.graph.norms import spelled
 from fedprune.graph.operations import (
@@ -69,6 +69,14 @@ def fuse(graph: Graph) -> Graph:
     for rule in (_clip_one, _pad_one, _mean_one, _reshape_one, _slice_one):
         graph = _until_done(graph, rule)
     return graph
+
+
+def settle(graph: Graph) -> Graph:
+    """Return the graph with a constant, its bias, in the place of each layer of zeros that only sums read.
+
+    So a residual branch without weights is gone. Batch norms are to be folded before.
+    """
+    return _until_done(graph, _settle_one)
 
 
 def _until_done(graph: Graph, rule: Callable[[Graph], Graph | None]) -> Graph:
@@ -143,6 +151,27 @@ def _as_convolution(
         Reshape((done,), norm.output),
     )
     return {norm.output: steps}, {wide: (1, channels, 1, 1), done: (1, channels, 1, 1)}
+
+
+def _settle_one(graph: Graph) -> Graph | None:
+    readers = consumers(graph)
+    for op in graph.operations:
+        if not isinstance(op, Conv2d | Linear) or op.weight.value.any() or op.output in graph.outputs:
+            continue
+        sums = readers[op.output]
+        # the other side says how large the sum is
+        others = [name for each in sums for name in each.inputs if name != op.output]
+        whole = graph.shapes[op.output]
+        if not all(isinstance(each, Add) for each in sums) or [graph.shapes[name] for name in others] != [whole] * len(
+            sums
+        ):
+            continue
+        bias = np.zeros(len(op.weight.value), np.float32) if op.bias is None else op.bias.value
+        shape = (1, -1, 1, 1) if isinstance(op, Conv2d) else (*[1] * (len(whole) - 1), -1)
+        value = np.clip(bias, op.bounds.low, op.bounds.high).astype(np.float32).reshape(shape)
+        constant = Constant((), op.output, _named(op.bias, f"{op.weight.name}.bias", value))
+        return _rebuilt(graph, {op.output: (constant,)}, {op.output: value.shape})
+    return None
 
 
 def _clip_one(graph: Graph) -> Graph | None:

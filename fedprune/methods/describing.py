@@ -1,6 +1,7 @@
 """A method in words: its paper, its parameters, when it acts, what it asks of devices and how they train.
 
-What a method does is seen by rehearsing it on the net for digits, with no answer to what it asks.
+What a method does is seen by rehearsing it on the net for digits, with no answer to what it asks; where that net has
+nothing that it prunes, on one of residual branches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 from fedprune import measures, models, training
 from fedprune.experiment import Data, Experiment
-from fedprune.methods import build, find
+from fedprune.methods import MethodError, build, find
 from fedprune.methods.asking import Acts, rehearsed
 from fedprune.methods.building import Prunable, prunable_of
 from fedprune.pruning import masks
@@ -64,8 +65,7 @@ def described(name: str) -> Described:
     shipped = module.__name__.startswith("fedprune.methods.")
     parameters = tuple(_parameters(function))
     missing = {each.name: _sample(each) for each in parameters if each.default is None}
-    prunable, weights = _digits()
-    method = build({"name": name, **missing}, prunable.layers, 0, channels=prunable.channels)
+    method, weights = _built({"name": name, **missing})
     model = method.start(weights)
     acts = rehearsed(method, weights, ROUNDS)
     kinds = [ask.kind for each in acts for ask in each.asks.values()]
@@ -168,8 +168,21 @@ def _parts(method: Method, model: Model) -> Iterator[str]:
         yield "joined in a way of its own"
 
 
+def _built(table: Mapping[str, Any]) -> tuple[Method, Params]:
+    """A method, of the first net that it takes, and that net's initial parameters and buffers."""
+
+    def on(net: str) -> tuple[Method, Params]:
+        prunable, weights = _net(net)
+        return build(table, prunable.layers, 0, channels=prunable.channels), weights
+
+    try:
+        return on("digits_cnn")
+    except MethodError:
+        return on("resnet8")
+
+
 @functools.cache
-def _digits() -> tuple[Prunable, Params]:
-    """(what an experiment may prune of the net for digits, its initial parameters and buffers)."""
-    net = models.build("digits_cnn", _SHAPE, 10)
+def _net(name: str) -> tuple[Prunable, Params]:
+    """(what an experiment may prune of a net for digits, its initial parameters and buffers)."""
+    net = models.build(name, _SHAPE, 10)
     return prunable_of(Experiment(Data(""), "", {}, ROUNDS), net, _SHAPE), training.state_of(net)

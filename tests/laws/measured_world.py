@@ -23,6 +23,7 @@ from fedprune.measures.filter_moments import Filters
 from fedprune.measures.flow import Thinned
 from fedprune.measures.gradient_squares import Squares
 from fedprune.measures.probes import Probes
+from fedprune.measures.similarity import Without
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
 from fedprune.tasks import CLASSIFICATION, Task
@@ -333,6 +334,21 @@ CASES: Mapping[str, Case] = {
         requests={
             "no graph": with_values(graph={}),
             "a graph of nothing known": with_values(graph={"operations": [{"kind": "Exec"}]}),
+        },
+    ),
+    "similarity": Case(
+        lambda model: Without([["2.weight"], ["0.weight", "2.weight"]], "5.weight", 64),
+        damages={
+            "a square below 0": with_tensor("similarity/sums", _set((0, 0, 1, 1), -1)),
+            "a sum that is too large": with_tensor("similarity/sums", _set((0, 2, 1, 1), 1e16)),
+            "more examples than were asked for": with_values(examples=65),
+        },
+        requests={
+            "a layer that the model lacks": with_values(candidates=[["9.weight"]]),
+            "no candidate": with_values(candidates=[]),
+            "features of a convolution": with_values(last="2.weight"),
+            "features of nothing": with_values(last="9.weight"),
+            "of no examples": with_values(most=0),
         },
     ),
     "top_gradients": Case(

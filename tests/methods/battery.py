@@ -78,6 +78,8 @@ APART = {
     "mask_sparsity": "it needs batch norm, whose statistics are of a device's own batch",
 }
 """Methods that do something else where examples are on several devices, by their papers, and why."""
+NETS = {"layer_lth": ("battery:residual", "battery:residual_without_norms")}
+"""Methods for nets of another kind than ``net`` and ``without_norms``, and those that they are tried on."""
 _PERSONAL = "mask/"
 
 Law = Callable[[str, Mapping[str, Any]], None]
@@ -111,12 +113,40 @@ def without_norms(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(*convs, *head)
 
 
+class Residual(nn.Module):
+    """What a branch adds to what comes in."""
+
+    def __init__(self, *branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*branch)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = torch.relu(x + self.branch(x))
+        return out
+
+
+def residual(input_shape: tuple[int, ...], classes: int, norms: bool = True) -> nn.Module:
+    """A convolution, two residual branches and a linear layer."""
+
+    def conv(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
+        layer = nn.Conv2d(inputs, outputs, 3, padding=1, bias=not norms)
+        return (layer, nn.BatchNorm2d(outputs)) if norms else (layer,)
+
+    blocks = [Residual(*conv(6, 8), nn.ReLU(), *conv(8, 6)) for _ in range(2)]
+    return nn.Sequential(*conv(1, 6), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(24, classes))
+
+
+def residual_without_norms(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    """``residual`` with biases in the place of batch norms."""
+    return residual(input_shape, classes, norms=False)
+
+
 def experiment(name: str, given: Mapping[str, Any] = _NOTHING, **changes: Any) -> Experiment:
     """A few rounds of a method on a few devices; ``given`` are parameters of its own, ``changes`` whole keys."""
     takes = inspect.signature(find(name)).parameters
     table = {
         "name": "battery",
-        "model": "battery:net",
+        "model": NETS.get(name, ("battery:net",))[0],
         "rounds": ROUNDS,
         "seed": 3,
         "data": {"name": "battery:load", "devices": DEVICES, "partition": "dirichlet", "alpha": 1.0, "public": 0.2},
@@ -330,7 +360,7 @@ def pooled(name: str, given: Mapping[str, Any]) -> None:
     if name in APART:
         return
     whole = {"batch": 512, "grow_batch": 512, "learning_rate": 0.1, "momentum": 0.0, "weight_decay": 1e-3}
-    it = ran(name, given, model="battery:without_norms", training=whole)
+    it = ran(name, given, model=NETS.get(name, ("", "battery:without_norms"))[1], training=whole)
     asks = [ask.kind for each in rehearsed(it.setting.method, it.setting.zeros(), ROUNDS) for ask in each.asks.values()]
     if "top_gradients" in asks:
         return
