@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from fedprune import measures, models, training
 from fedprune.experiment import Data, Experiment
-from fedprune.methods import build, find
+from fedprune.methods import OF_THE_MODEL, build, find
 from fedprune.methods.asking import Acts, begun, rehearsed
 from fedprune.methods.axes import Axes, axes
 from fedprune.methods.building import Prunable, prunable_of
@@ -102,7 +102,7 @@ def _parameters(function: Callable[..., Any]) -> list[Parameter]:
             each.name, getattr(each.annotation, "__name__", ""), None if each.default is each.empty else each.default
         )
         for each in keyed
-        if each.name != "channels"
+        if each.name not in OF_THE_MODEL
     ]
 
 

@@ -30,7 +30,7 @@ from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError, draws
 from fedprune.pruning import masks
-from fedprune.runs import engine, fitting, planning, private, pruned, weights
+from fedprune.runs import cutting, engine, fitting, planning, private, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.engine import WITH_TORCH, Engine
 from fedprune.runs.planning import FleetPlan
@@ -166,7 +166,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     remarks = (*remarks, *fitting.returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
-        sized = at_size(experiment, prunable)
+        cost = cutting.cost_of(experiment, schema, model, prunable.channels)
+        sized = at_size(experiment, prunable, cost)
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
         empty = zeros(experiment, schema)
         # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first

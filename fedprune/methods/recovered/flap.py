@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedprune.graph.width import width_masks
-from fedprune.methods.channels import best_within, keep_in_range
+from fedprune.methods.channels import best_within, keep_in_range, share_of_weights
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.methods.reading import INPUTS
 from fedprune.pruning.parts import statistics
@@ -45,7 +45,7 @@ def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels
             felt = {n: read[f"{n}/variance"].ravel() * np.square(flat[n], dtype=np.float64).sum(0) for n in names}
             sums = {g: np.sum([felt[m.name][m.columns].sum(1) for m in readers[g]], axis=0) for g in readers}
             scores = {g: (each - each.mean()) / (each.std() or 1.0) for g, each in sums.items()}
-        kept = width_masks(groups, shapes, best_within(groups, shapes, scores, keep))
+        kept = width_masks(groups, shapes, best_within(scores, share_of_weights(groups, shapes), keep))
         params, own = dict(model.params), dict(statistics(model.params))
         for name in names if read and compensate else ():
             gone = ~kept[name].reshape(flat[name].shape).any(0)

@@ -1,0 +1,92 @@
+"""SPA's claims: any net's channels by any score, cut exactly, and what they take within 2 % of what was asked for."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_recovered import SHAPES, channels_of, compacted, size
+
+from fedprune import models, training
+from fedprune.data import Schema
+from fedprune.experiment import Data, Experiment
+from fedprune.methods import build
+from fedprune.methods.channels import best_within, filled
+from fedprune.runs import cutting
+from fedprune.types import Masks, Model
+
+NEAR = 0.98
+
+
+def cut(name: str, shape: tuple[int, ...], **given: Any) -> tuple[Any, Model, Any]:
+    """(a net, its model after round 0, what any of its channels cost)."""
+    net, channels = models.build(name, shape, 10, seed=1).eval(), None
+    channels = channels_of(net, shape)
+    ones = np.ones((shape[0], *[1] * (len(shape) - 1)), np.float32)
+    schema = Schema(tuple("0123456789"), shape, 0 * ones, ones)
+    cost = cutting.cost_of(Experiment(Data(""), name, {}, 1), schema, net, channels)
+    method = build({"name": "spa", **given}, {}, 0, channels=channels, cost=cost)
+    return net, method.act(method.start(training.state_of(net)), {}, 0), (channels()[0], cost)
+
+
+def kept(groups: Any, masks: Masks) -> dict[str, np.ndarray]:
+    """Group -> channels that masks of tensors keep."""
+    found = {}
+    for group in groups:
+        one = group.members[0]
+        alive = np.moveaxis(masks[one.name], one.dim, 0).reshape(one.shape[one.dim], -1).any(1)
+        found[group.name] = alive[one.positions].all(1)
+    return found
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_half_of_the_multiply_adds_are_met_and_the_net_compacts_exactly(name: str) -> None:
+    shape = SHAPES[name]
+    net, _, (groups, cost) = cut(name, shape, keep=1.0)
+    whole = cost("macs", {group.name: np.ones(group.size, np.bool_) for group in groups})
+    _, model, _ = cut(name, shape, macs=whole // 2)
+    units = kept(groups, model.parts["narrow"].masks)
+    assert NEAR * (whole // 2) <= cost("macs", units) <= whole // 2
+    inputs = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    before = size(net)
+    few, narrow = compacted(net, shape, model, inputs)
+    assert few <= narrow < before
+
+
+@pytest.mark.parametrize(("target", "most"), [("flash_bytes", 15_000), ("sram_bytes", 2_000)])
+def test_bytes_are_those_of_the_c_sources(target: str, most: int) -> None:
+    _, model, (groups, cost) = cut("digits_cnn", (1, 8, 8), **{target: most})
+    taken = cost(target, kept(groups, model.parts["narrow"].masks))
+    assert NEAR * most <= taken <= most
+
+
+GROUPS = st.dictionaries(
+    st.sampled_from("abcd"), st.tuples(st.integers(1, 12), st.integers(1, 9)), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(GROUPS, st.floats(0.05, 1.2), st.integers(0, 99))
+def test_a_budget_is_never_passed_and_filled_as_far_as_channels_go(
+    groups: Mapping[str, tuple[int, int]], share: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = {name: rng.integers(0, 6, count).astype(float) for name, (count, _) in groups.items()}
+
+    def cost(channels: Masks) -> float:
+        return sum(groups[name][1] * int(each.sum()) for name, each in channels.items())
+
+    most = share * sum(count * each for count, each in groups.values())
+    best = best_within(scores, cost, most)
+    units = filled(scores, best, cost, most, NEAR)
+    least = sum(each for _, each in groups.values())
+    assert all(each.any() for each in units.values())
+    assert all((each <= units[name]).all() for name, each in best.items())
+    assert cost(units) <= max(most, least)
+    # what is left is too little for any channel more, or next to nothing
+    more = [groups[name][1] for name, each in units.items() if not each.all()]
+    assert cost(units) >= NEAR * most or all(cost(units) + each > most for each in more)
+    # of a group the best stay
+    assert all(each.all() or scores[n][each].min() >= scores[n][~each].max() for n, each in units.items())
