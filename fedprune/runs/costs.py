@@ -18,7 +18,7 @@ from fedprune.graph import Graph, width
 from fedprune.methods.asking import asked_kinds, begun
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
-from fedprune.runs.cutting import cut, int8_file, make_unalike
+from fedprune.runs.cutting import int8_file, make_unalike
 from fedprune.training import native
 from fedprune.training.lean import Lean, blocks
 from fedprune.training.optimisers import steps_of
@@ -100,7 +100,9 @@ class Costs:
         state = training.state_of(model)
         if self.structured:
             (part,) = self.method(size).start(self._zeros).parts.values()
-            model, state = cut(model, part.masks), width.narrow(state, part.masks)
+            state = width.narrow(state, part.masks)
+            model = width.fit(model, {name: value.shape for name, value in state.items()})
+            training.load_state(model, state)
         make_unalike(model)
         task = tasks.named(self._experiment.task)
         dropping = trace(model, tasks.example(task, self._schema.input_shape), dropout=True)
