@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedprune import tasks
 from fedprune.experiment import Experiment
-from fedprune.graph.coupling import coupled_channels
+from fedprune.graph.inner import all_groups
 from fedprune.graph.layers import dense_ends, layers
 from fedprune.graph.shared import unique_state
 from fedprune.methods import build, size_parameter
@@ -55,7 +55,7 @@ def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int
 
     @functools.cache
     def channels() -> tuple[object, Mapping[str, tuple[int, ...]]]:
-        groups = coupled_channels(model, two)
+        groups = all_groups(model, two)
         free = [group for group in groups if not any(m.produces and m.name in frozen for m in group.members)]
         return free, {name: tuple(value.shape) for name, value in unique_state(model).items()}
 

@@ -36,7 +36,7 @@ def keep_in_range(keep: float) -> float:
 
 def made_of(groups: Iterable[Group]) -> Members:
     """What makes a channel: rows of weights, biases, batch norms' γ and β. All of them 0, so is the channel."""
-    return {g.name: [m for m in g.members if m.produces and m.name.endswith((".weight", ".bias"))] for g in groups}
+    return {g.name: [m for m in g.members if m.produces and m.name.endswith(("weight", "bias"))] for g in groups}
 
 
 def scales(groups: Iterable[Group]) -> Members:

@@ -46,6 +46,8 @@ def over_columns(
     """
     import torch
 
+    from fedprune.graph.attention import opened
+
     def adding(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             for columns in _columns(layer, inputs[0].detach()):
@@ -56,7 +58,7 @@ def over_columns(
     model.eval()
     hooks = [layer.register_forward_pre_hook(adding(name)) for name, layer in layers.items()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), opened(model):
             for inputs, _ in batches:
                 model(as_input(inputs))
     finally:
