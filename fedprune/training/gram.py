@@ -42,7 +42,7 @@ def over_columns(
 ) -> None:
     """Call ``add`` with what each of these layers reads, (columns, rows) float64, a part at a time, in evaluation mode.
 
-    A convolution of several groups has columns of one after the other.
+    A convolution of several groups has columns of one after the other; of an attention its last projection is a layer.
     """
     import torch
 
