@@ -5,16 +5,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from digits_runs import experiment
+from digits_runs import run as run_fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_recovered import SHAPES, channels_of, compacted, size
 
 from fedprune import models, training
 from fedprune.data import Schema
-from fedprune.experiment import Data, Experiment
+from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.methods import build
+from fedprune.methods.asking import begun
 from fedprune.methods.channels import best_within, filled
 from fedprune.runs import cutting
+from fedprune.runs.setting import prepare
 from fedprune.types import Masks, Model
 
 NEAR = 0.98
@@ -22,7 +26,7 @@ NEAR = 0.98
 
 def cut(name: str, shape: tuple[int, ...], **given: Any) -> tuple[Any, Model, Any]:
     """(a net, its model after round 0, what any of its channels cost)."""
-    net, channels = models.build(name, shape, 10, seed=1).eval(), None
+    net = models.build(name, shape, 10, seed=1).eval()
     channels = channels_of(net, shape)
     ones = np.ones((shape[0], *[1] * (len(shape) - 1)), np.float32)
     schema = Schema(tuple("0123456789"), shape, 0 * ones, ones)
@@ -60,6 +64,25 @@ def test_bytes_are_those_of_the_c_sources(target: str, most: int) -> None:
     _, model, (groups, cost) = cut("digits_cnn", (1, 8, 8), **{target: most})
     taken = cost(target, kept(groups, model.parts["narrow"].masks))
     assert NEAR * most <= taken <= most
+
+
+@pytest.mark.parametrize(("criterion", "kind"), [("snip", "gradients"), ("wanda", "input_moments")])
+def test_over_a_fleet_channels_are_scored_by_what_devices_say(criterion: str, kind: str) -> None:
+    """Before round 1, and everything that follows is of the narrow net; devices train natively or not."""
+    table = {"name": "spa", "criterion": criterion, "macs": 200_000}
+    ran = run_fleet(experiment(table, rounds=1, model="digits_cnn", pretraining={"epochs": 2}))
+    assert [row["phase"] for row in ran.rows] == [kind, "evaluate", "train", "evaluate"]
+    groups = channels_of(ran.setting.model(), (1, 8, 8))()[0]
+    units = kept(groups, ran.state.parts["narrow"].masks)
+    cost = cutting.cost_of(ran.setting.experiment, ran.setting.schema, ran.setting.model(), lambda: (groups, {}))
+    assert NEAR * 200_000 <= cost("macs", units) <= 200_000
+    unasked = begun(ran.setting.method, ran.setting.zeros())[0].parts["narrow"].masks
+    assert any(not np.array_equal(each, unasked[name]) for name, each in ran.state.parts["narrow"].masks.items())
+
+
+def test_less_than_the_least_net_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(ExperimentError, match=r"^digits: method: macs 9 is less than the least net takes: \d+, of one"):
+        prepare(experiment({"name": "spa", "macs": 9}, rounds=1, model="digits_cnn"), "digits")
 
 
 GROUPS = st.dictionaries(
