@@ -41,8 +41,7 @@ class Member:
     """(channels, k) places along ``dim``: k is 1, more where a flatten gave each channel several columns."""
     produces: bool
     """True for a convolution's, linear layer's or depthwise layer's rows, biases and batch norms; False for columns."""
-    groups: int = 1
-    """Of a convolution whose columns these are: all of its groups have them."""
+    groups: int = 1  # of a convolution whose columns these are: all of its groups have them
 
     @property
     def layer(self) -> str:
