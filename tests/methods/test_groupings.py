@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Callable
 
+import battery
+import here
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from fedprune.graph.inner import all_groups
 from fedprune.methods import build
 from fedprune.pruning.parts import view
 from fedprune.runs import cutting
+from fedprune.runs.setting import prepare
 from fedprune.training.input_moments import input_moments
 
 IMAGE, TOKENS = (2, 8, 8), (6, 16)
@@ -136,6 +139,44 @@ def test_a_narrow_net_the_masked_one_and_its_compacted_graph_are_one_function(na
     if method == "spa":
         assert macs(graph) <= budget["macs"]
         assert macs(graph) == macs(inference(trace(small.eval(), torch.zeros(1, *shape))))
+
+
+class Spoken(nn.Module):
+    """A transformer over the rows of a picture."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.up, self.last = nn.Linear(6, 16), nn.Linear(16, classes)
+        self.layer = nn.TransformerEncoderLayer(16, 4, 24, dropout=0.0, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.layer(self.up(x.squeeze(1))).mean(1))
+        return logits
+
+
+def spoken(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    return Spoken(classes)
+
+
+def grouped(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    ends = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, classes)
+    return nn.Sequential(nn.Conv2d(1, 2, 1), conv(2, 8), conv(8, 8, 2), conv(8, 6), *ends)
+
+
+@pytest.mark.parametrize("name", ["spa", "flap", "obspa", "heterofl", "fjord", "dhspg", "small_dense"])
+@pytest.mark.parametrize("net", ["spoken", "grouped"])
+def test_methods_that_cut_channels_train_them(net: str, name: str) -> None:
+    """Whatever they were written for."""
+    it = battery.experiment(name, {}, model=f"test_groupings:{net}", rounds=1)
+    setting = prepare(it, "test")
+    *_, last = here.steps(setting, here.dense(it), native=True)
+    (part,) = last.state.parts.values()
+    cut = {key for key, mask in part.masks.items() if not mask.all()}
+    inner = (
+        {"layer.self_attn.in_proj_weight", "layer.linear2.weight"} if net == "spoken" else {"2.0.weight", "2.1.weight"}
+    )
+    assert name == "dhspg" or cut >= inner or (name, net) == ("obspa", "grouped")
+    assert all(np.isfinite(value).all() for value in last.state.params.values())
 
 
 def answers(net: nn.Module, rule: object, inputs: np.ndarray) -> dict[str, dict[str, np.ndarray]]:

@@ -5,21 +5,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+from central_runs import digits, lenet, load, paired
 from digits_runs import experiment
 from digits_runs import run as run_fleet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_recovered import SHAPES, channels_of, compacted, size
+from test_recovered import SHAPES, channels_of, compacted, lost, size, teacher
 
 from fedprune import models, training
 from fedprune.data import Schema
+from fedprune.data.loading import in_order
 from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.methods import build
 from fedprune.methods.asking import begun
 from fedprune.methods.channels import best_within, filled
 from fedprune.runs import cutting
 from fedprune.runs.setting import prepare
-from fedprune.types import Masks, Model
+from fedprune.training.gradients import gradients
+from fedprune.training.input_moments import input_moments
+from fedprune.types import Ask, Masks, Model
 
 NEAR = 0.98
 
@@ -78,6 +82,46 @@ def test_over_a_fleet_channels_are_scored_by_what_devices_say(criterion: str, ki
     assert NEAR * 200_000 <= cost("macs", units) <= 200_000
     unasked = begun(ran.setting.method, ran.setting.zeros())[0].parts["narrow"].masks
     assert any(not np.array_equal(each, unasked[name]) for name, each in ran.state.parts["narrow"].masks.items())
+
+
+def answers(net: Any, asked: Mapping[str, Ask], criterion: str) -> dict[str, Any]:
+    """What devices would say together, of all training digits."""
+    dataset, train, _ = digits()
+    batches = in_order(dataset, train, 500)
+    for name, ask in asked.items():
+        if criterion == "snip":
+            return {name: gradients(net, batches, list(ask.args))}
+        found: dict[str, Any] = {"examples": np.asarray(len(train))}
+        for layer, each in input_moments(net, batches, ask.args).items():
+            found |= {f"{layer}/mean": each.mean[None], f"{layer}/variance": each.variance[None]}
+            found[f"{layer}/positions"] = np.asarray(each.examples)
+        return {name: found}
+    return {}
+
+
+def test_outputs_stay_nearer_than_with_the_first_channels_whatever_scores_them() -> None:
+    """Half of a perceptron's weights, untrained, unseen digits: of the logits' mean square 4, 5 and 8 % against 53 %.
+
+    Those are by ``wanda``, ``magnitude`` and ``snip``.
+    """
+    dataset, _, test = digits()
+    unseen = np.concatenate([inputs for inputs, _ in in_order(dataset, test, 500)])
+    gains: dict[str, list[float]] = {"snip": [], "magnitude": [], "wanda": []}
+    for seed in range(4):
+        ends = {}
+        for criterion in ("first", *gains):
+            net = lenet()
+            load(net, teacher(seed))
+            table = {"name": "spa", "criterion": "snip" if criterion == "first" else criterion}
+            method = build(table, {}, 0, channels=channels_of(net, (1, 8, 8)))
+            model = method.start(teacher(seed))
+            told = {} if criterion == "first" else answers(net, method.asks(model, 0, {}), criterion)
+            ends[criterion] = lost(net, method.act(model, told, 0), unseen)
+        for criterion, gained in gains.items():
+            gained.append(float(np.log(ends["first"] / ends[criterion])))
+    for criterion, gained in gains.items():
+        mean, half = paired(gained)
+        assert mean > half, criterion
 
 
 def test_less_than_the_least_net_is_refused_before_anything_is_trained() -> None:
