@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--data-dir")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--criterion", default="snip", help="the score of channels: magnitude, snip or wanda")
+    parser.add_argument("--scratch", action="store_true", help="the narrow nets from fresh weights too (Scratch-E, -B)")
     parser.add_argument("--quick", action="store_true", help="the digits, two rounds, one seed: within a minute")
     given = parser.parse_args()
     if lacking := boards.missing(CHIP):
@@ -63,30 +64,35 @@ def main() -> None:
     shares = SHARES[:2] if given.quick else SHARES
     found: dict[tuple[str, float], list[Ran]] = {}
     for name, share in ((name, share) for name in names for share in shares):
-        runs = _runs(name, share, seeds, given.criterion, given.data_dir, given.quick)
+        runs = _runs(name, share, seeds, given.criterion, given.data_dir, given.quick, given.scratch)
         found[name, share] = list(runs)
     latencies = benching.on_host([rows[0].model for rows in found.values()])
     milliseconds = {key: each.latency.median_ms for key, each in zip(found, latencies, strict=True)}
-    Console().print(_table(found, milliseconds))
+    Console(width=120).print(_table(found, milliseconds))
     name = "structured" + "_quick" * given.quick
     command = "python -m simulations.benchmarks.structured" + " --quick" * given.quick
     write(name, _figures(found, milliseconds), command, packages=["torch", "ai-edge-litert"])
     print(f"written to results/{name}.json")
 
 
-def _runs(name: str, share: float, seeds: int, criterion: str, data_dir: str | None, quick: bool) -> Iterator[Ran]:
+def _runs(
+    name: str, share: float, seeds: int, criterion: str, data_dir: str | None, quick: bool, scratch: bool
+) -> Iterator[Ran]:
     """The runs of an experiment at a share of its net's multiply-adds; all of them are the net as it is (FedAvg)."""
     source = f"simulations/{name}.toml"
     setting = prepare(load(Path(source), CHANGES[name]), source, data_dir)
     asked = int(share * macs(shipping.graph(setting, setting.model())))
     method = '{name="fedavg"}' if share == 1 else f'{{name="spa", criterion="{criterion}", macs={asked}}}'
     way = "fedavg" if share == 1 else f"{criterion}-{share:g}"
+    more = ["--scratch"] if scratch and share < 1 else []
     for seed in range(seeds):
         folder = Path("runs/structured") / f"{name}{'-quick' * quick}-{way}-{seed}"
-        if not (folder / "result.json").exists():
+        done = folder / "result.json"
+        if not done.exists() or (more and "scratch" not in json.loads(done.read_text())):
             changes = [part for each in (*CHANGES[name], f"method={method}") for part in ("--set", each)]
+            changes += ["--data-dir", data_dir] if data_dir else []
             command = [sys.executable, "-m", "fedprune.cli", "simulate", source, "--out", str(folder), "--resume",
-                       "--seed", str(seed), *changes, *(["--data-dir", data_dir] if data_dir else [])]  # fmt: skip
+                       "--seed", str(seed), *more, *changes]  # fmt: skip
             folder.parent.mkdir(parents=True, exist_ok=True)
             with folder.with_suffix(".log").open("a") as log:
                 subprocess.run(command, stdout=log, stderr=log, check=True)
@@ -124,6 +130,10 @@ def _figures(
             made[f"{key}_{what}"] = Figure(statistics.mean(values), unit, better, target, against)  # type: ignore[arg-type]
         short = max(100 * (1 - each.result["macs"] / each.asked) for each in rows)
         made[f"{key}_short_of_macs"] = Figure(short, "%", "lower", NEAR)
+        for arm in ("E", "B"):
+            if fresh := [each.result["scratch"]["arms"][arm]["values"] for each in rows if each.result.get("scratch")]:
+                worth = [100 * statistics.mean(each) for each in fresh]
+                made[f"{key}_scratch_{arm.lower()}"] = Figure(statistics.mean(worth), "%", "higher")
         made[f"{key}_latency"] = Figure(milliseconds[name, share], "ms, this computer", "lower")
     return made
 
