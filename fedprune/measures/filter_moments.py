@@ -1,9 +1,10 @@
 """How much what a filter makes varies over examples beside what it reads, place by place (β-rank's two σ).
 
-Asked with `Filters`, weights of linear layers and of convolutions that are depthwise or of one group. Evidence is, of
-each, ``layer/read`` (places,), the mean variance of the columns that it reads at a place, and ``layer/made`` (out,
+Asked with `Filters`. Evidence is, of weights of linear layers and of convolutions that are depthwise or of one group,
+``layer/read`` (places,), the mean variance of the columns that it reads at a place, and ``layer/made`` (out,
 places), the variance of what each of its filters makes of them, without a bias; float64, over all training examples, a
-class by its weight; and ``examples``. Places are at most 16 of a map, evenly spaced; a linear layer has one.
+class by its weight; and ``examples``. Places are at most 16 of a map, evenly spaced; a linear layer has one. Of all
+other weights it is 0 at one place.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import numpy as np
 
 from fedprune.aggregation import pooled
 from fedprune.training.batches import Batches
-from fedprune.training.gram import layer_of, over_columns
+from fedprune.training.gram import over_columns
 from fedprune.types import Moments, Tensor
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ def filter_moments(
     """Moments of the columns that a layer reads and, below them, of what its filters make, (columns + out, places).
 
     They are over examples, weighted by ``worth(labels)``, float64, in evaluation mode, without biases, of each place by
-    itself; a linear layer has one place, and of no examples it is one with zeros. Columns are those of
-    `fedprune.training.gram`, of several groups one after the other. ValueError for the weight of any other layer.
+    itself; a linear layer has one place. Columns are those of `fedprune.training.gram`, of a depthwise convolution all
+    groups' one after the other. Of no examples, of convolutions of a few groups and of any other layer, such as
+    attention's projections, it is one place with zeros.
     """
     from torch import nn
 
-    layers = {name: layer_of(model, name) for name in names}
-    weights = {name: layer.get_parameter("weight").detach().double().flatten(1) for name, layer in layers.items()}
-    groups = {name: int(getattr(layer, "groups", 1)) for name, layer in layers.items()}
+    layers = {name: layer for name in names if (layer := _followed(model, name)) is not None}
+    weights = {name: model.get_parameter(name).detach().double().flatten(1) for name in names}
+    groups = {name: int(getattr(layers.get(name), "groups", 1)) for name in names}
     zeros = {name: np.zeros((weights[name].shape[1] * groups[name] + len(weights[name]), 1)) for name in names}
     found = {name: Moments(none, none, 0) for name, none in zeros.items()}
     shares, seen = np.zeros(0), Counter[str]()
@@ -62,6 +63,15 @@ def filter_moments(
 
     over_columns(model, told(), layers, add)
     return found
+
+
+def _followed(model: nn.Module, name: str) -> nn.Module | None:
+    from torch import nn
+
+    layer = model.get_submodule(name.rpartition(".")[0])
+    if not isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d) or not name.endswith("weight"):
+        return None
+    return layer if getattr(layer, "groups", 1) in (1, getattr(layer, "in_channels", 1)) else None
 
 
 def places(count: int) -> Tensor:

@@ -15,9 +15,11 @@ from fedprune import models, training
 from fedprune.counter_rng import generator
 from fedprune.data import Examples
 from fedprune.data.loading import in_order, shuffled
+from fedprune.experiment import Data, Experiment
 from fedprune.graph.width import first_channels, width_masks
 from fedprune.measures.filter_moments import Filters
 from fedprune.methods import MethodError, build
+from fedprune.methods.building import prunable_of
 from fedprune.methods.shrunk.beta_rank import beta
 from fedprune.models import draws
 from fedprune.pruning.parts import statistics, view
@@ -164,3 +166,18 @@ def test_a_layer_of_several_groups_is_measured_as_its_own_columns_say() -> None:
     with torch.no_grad():
         made = net[:2](torch.from_numpy(inputs)).numpy().reshape(30, 4, 9)
     assert np.allclose(found["1.weight/made"], made.var(0), rtol=1e-5)
+
+
+def test_attention_keeps_its_first_heads_and_its_perceptrons_the_best() -> None:
+    net = models.build("keyword_transformer", (1, 8, 8), 10, seed=1).eval()
+    inputs = np.random.default_rng(0).normal(size=(10, 1, 8, 8)).astype(np.float32)
+    channels = prunable_of(Experiment(Data(""), "", {}, 1), net, (1, 8, 8)).channels
+    method = build({"name": "beta_rank", "width": 0.5}, {}, 0, channels=channels)
+    model = method.start(training.state_of(net))
+    (part,) = method.act(model, answers(method, net, [(inputs, np.arange(10))]), 0).parts.values()
+    rows = {name: mask.reshape(len(mask), -1).any(1) for name, mask in part.masks.items()}
+    for name in ("stage1.self_attn.in_proj_weight", "stage1.linear1.weight"):
+        assert rows[name].mean() == 0.5
+    heads = np.split(rows["stage1.self_attn.in_proj_weight"], 3)[0]
+    assert heads[: len(heads) // 2].all()
+    assert not rows["stage1.linear1.weight"][: len(rows["stage1.linear1.weight"]) // 2].all()

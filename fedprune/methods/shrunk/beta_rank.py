@@ -23,7 +23,7 @@ def beta_rank(layers: Shapes, *, width: float, balanced: bool = True, channels: 
     takes all. Of each layer scores go from 0 to 1, and layers that share a channel count alike. Devices say how many
     examples of each class they have, then moments in which all classes of the fleet weigh the same, merged exactly;
     not so where ``balanced`` is false, as for tasks without classes. All groups have the same width, the paper one that
-    is chosen by hand. Where nobody answers, devices hold the first channels.
+    is chosen by hand. Where nobody answers, devices hold the first channels, and of attention always the first heads.
     """
     groups, shapes = channels()
     first = first_channels(groups, width)
