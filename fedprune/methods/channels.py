@@ -39,6 +39,17 @@ def made_of(groups: Iterable[Group]) -> Members:
     return {g.name: [m for m in g.members if m.produces and m.name.endswith((".weight", ".bias"))] for g in groups}
 
 
+def last_of(groups: Iterable[Group]) -> Members:
+    """Of what makes a channel what comes last: γ and β of batch norms, and rows and biases that no batch norm reads.
+
+    All of them times a gate, so is the channel; what a batch norm reads would be scaled back by it.
+    """
+    made = made_of(groups)
+    scaled = {m.layer for members in made.values() for m in members if len(m.shape) == 1 and m.name.endswith(".weight")}
+    read = {layer for group in groups for layer, norm in group.norms.items() if norm in scaled}
+    return {name: [m for m in members if m.layer not in read] for name, members in made.items()}
+
+
 def scales(groups: Iterable[Group]) -> Members:
     """The γ of batch norms alone, and groups that have any; ValueError where none has."""
     gammas = {
