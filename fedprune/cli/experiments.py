@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 
 from fedprune.cli import fleet as cli_fleet
+from fedprune.cli.ended import compared, summary
+from fedprune.cli.progress import Display
 from fedprune.experiment import Experiment, ExperimentError, load
 
 console = Console(highlight=False)
@@ -58,11 +60,26 @@ def simulate(
     ray: Ray = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, even where an unfinished run lies.")] = False,
+    scratch: Annotated[
+        bool,
+        typer.Option("--scratch", help="Train the smaller net from fresh weights too: was it worth it?"),
+    ] = False,
 ) -> None:
     """Run a federation on this machine, from private data to a tiny model. FILE is the experiment, in TOML."""
+    from fedprune.runs import scratch as arms
+
     experiment = load(file, set, seed=seed)
-    given = _Given(str(file), data_dir, resume, fresh)
-    _run(experiment, out or Path("runs") / experiment.name, given, _simulation(engine, workers, ray))
+    given, folder = _Given(str(file), data_dir, resume, fresh), out or Path("runs") / experiment.name
+    run = _simulation(engine, workers, ray)
+    if not scratch:
+        summary(console, _shown(experiment, folder, given, run), folder)
+        return
+    arms.possible(experiment, str(file))
+    result = _shown(experiment, folder, given, run)
+    again = given._replace(resume=True, fresh=False)
+    found = arms.scratch(folder, str(file), _text(data_dir), lambda each, to: _shown(each, to, again, run))
+    summary(console, result, folder)
+    compared(console, result, found)
 
 
 def train(
@@ -81,7 +98,8 @@ def train(
 
     experiment = load(file, set, seed=seed)
     given = _Given(str(file), data_dir, resume, fresh)
-    _run(experiment, out or Path("runs") / f"{experiment.name}_central", given, run)
+    folder = out or Path("runs") / f"{experiment.name}_central"
+    summary(console, _shown(experiment, folder, given, run), folder)
 
 
 def resume(
@@ -104,7 +122,7 @@ def resume(
     given = _Given(str(run / "experiment.json"), data_dir, resume=True)
     # one with privacy was simulated, since a central run has none
     alone = experiment.data.central and not experiment.privacy.epsilon
-    _run(experiment, run, given, central if alone else _simulation(engine, workers, ray))
+    summary(console, _shown(experiment, run, given, central if alone else _simulation(engine, workers, ray)), run)
 
 
 class _Given(NamedTuple):
@@ -127,20 +145,22 @@ def _simulation(engine: Engine, workers: int | None, address: str | None) -> Cal
     return functools.partial(simulate, engine=over)
 
 
-def _run(experiment: Experiment, folder: Path, given: _Given, run: Callable[..., dict[str, Any]]) -> None:
-    from fedprune.cli.progress import Display, summary
-
+def _shown(experiment: Experiment, folder: Path, given: _Given, run: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    """A run's result, with its progress on the screen meanwhile."""
     with Display(console, experiment, folder) as display:
         try:
-            result = run(
-                experiment, folder, source=given.source, data_dir=str(given.data_dir) if given.data_dir else None,
-                resume=given.resume, fresh=given.fresh, progress=display,
+            return run(
+                experiment, folder, source=given.source, data_dir=_text(given.data_dir), resume=given.resume,
+                fresh=given.fresh, progress=display,
             )  # fmt: skip
         except KeyboardInterrupt:
             display.stop()
             errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {again()}", markup=False)
             raise typer.Exit(130) from None
-    summary(console, result, folder)
+
+
+def _text(path: Path | None) -> str | None:
+    return str(path) if path else None
 
 
 def again() -> str:

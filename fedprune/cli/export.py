@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from fedprune.cli.bench import WRONG, read_model, show_export, show_files, why
-from fedprune.cli.progress import warn
+from fedprune.cli.ended import warn
 from fedprune.experiment import ExperimentError
 from fedprune.tasks import metric_in, value_in
 

@@ -62,7 +62,8 @@ def run(
 ) -> None:
     """Run an experiment on a fleet's devices. FILE is the experiment, in TOML."""
     from fedprune.cli import device_names
-    from fedprune.cli.progress import Display, summary
+    from fedprune.cli.ended import summary
+    from fedprune.cli.progress import Display
     from fedprune.deployment import runs, server_data
     from fedprune.deployment.fleet_folder import FleetError, open_fleet
     from fedprune.runs.folder import RunFolder

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from fedprune.cli.progress import warn
+from fedprune.cli.ended import warn
 from fedprune.experiment import ExperimentError
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from rich.table import Table
 from fedprune.experiment import ExperimentError
 
 if TYPE_CHECKING:
+    from fedprune.methods.axes import Axes
     from fedprune.methods.describing import Described, Parameter
 
 console = Console(highlight=False)
@@ -34,7 +35,10 @@ def methods(
     except MethodError as error:
         raise ExperimentError(str(error).removeprefix("method.name: ")) from error
     if as_json:
-        tables = [{**each._asdict(), "parameters": [key._asdict() for key in each.parameters]} for each in found]
+        tables = [
+            {**each._asdict(), "axes": each.axes._asdict(), "parameters": [key._asdict() for key in each.parameters]}
+            for each in found
+        ]
         print(json.dumps(tables[0] if name else tables))
     elif name:
         _show(found[0])
@@ -44,12 +48,13 @@ def methods(
 
 def _show_all(found: Iterable[Described]) -> None:
     table = Table(box=None, padding=(0, 2, 1, 0))
-    for head in ("method", "family", "paper", "acts and asks", "keys"):
-        table.add_column(head, overflow="fold", no_wrap=head in ("method", "family"))
+    for head in ("method", "family, axes", "paper", "acts and asks", "keys"):
+        table.add_column(head, overflow="fold", no_wrap=head in ("method", "family, axes"))
     for each in sorted(found, key=lambda each: each.family):
         asks = "\n".join([f"starts {each.starts}", *_acts(each), *each.trains])
         keys = "\n".join(map(_key, each.parameters))
-        table.add_row(*map(escape, (each.name, each.family, each.paper, asks, keys)))
+        family = "\n".join([each.family, *_axes(each.axes)])
+        table.add_row(*map(escape, (each.name, family, each.paper, asks, keys)))
     console.print(table)
 
 
@@ -60,6 +65,7 @@ def _show(found: Described) -> None:
         "",
         escape(found.says),
         "",
+        *_listed("axes", _axes(found.axes)),
         f"starts    {found.starts}",
         *_listed("acts", _acts(found) or ["never"]),
         *_listed("asks", [f"{kind}: {cost}" for kind, cost in found.asks.items()] or ["nothing"]),
@@ -67,6 +73,10 @@ def _show(found: Described) -> None:
         *_listed("keys", [_key(each) for each in found.parameters] or ["none"]),
     ]
     console.print("\n".join(lines), soft_wrap=True)
+
+
+def _axes(axes: Axes) -> list[str]:
+    return [f"prunes {axes.prunes}", axes.when, axes.often, axes.how, axes.data]
 
 
 def _acts(found: Described) -> list[str]:

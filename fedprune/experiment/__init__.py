@@ -25,6 +25,7 @@ from fedprune.experiment.sections import (
     Positive,
     Pretraining,
     Privacy,
+    Seed,
     Stretch,
     Tier,
     Training,
@@ -35,8 +36,6 @@ __all__ = [
     "Data", "Experiment", "ExperimentError", "Export", "Pretraining", "Privacy", "Stretch", "Tier", "Training",
     "from_json", "for_devices", "load", "parse", "to_json", "to_toml", "training_devices",
 ]  # fmt: skip
-
-Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
 
 
 class ExperimentError(ValueError):
@@ -107,8 +106,9 @@ def load(path: Path, overrides: Sequence[str] = (), *, seed: int | None = None) 
 
 def _located(experiment: Experiment) -> Experiment:
     """With whole paths: whoever resumes the run may stand elsewhere."""
-    if weights := experiment.pretraining.weights:
-        pretraining = msgspec.structs.replace(experiment.pretraining, weights=_whole(weights))
+    paths = {key: getattr(experiment.pretraining, key) for key in ("weights", "masks")}
+    if whole := {key: _whole(path) for key, path in paths.items() if path}:
+        pretraining = msgspec.structs.replace(experiment.pretraining, **whole)
         experiment = msgspec.structs.replace(experiment, pretraining=pretraining)
     if public_dir := experiment.data.public_dir:
         data = msgspec.structs.replace(experiment.data, public_dir=_whole(public_dir))

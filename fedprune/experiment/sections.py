@@ -11,6 +11,7 @@ from fedprune.experiment.own_data import LARGEST, LEAST_STD, Length, Pictures, S
 Positive = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Share = Annotated[float, Meta(ge=0, lt=1)]
+Seed = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # what torch takes
 Rate = Annotated[float, Meta(gt=0, le=sys.float_info.max)]
 Amount = Annotated[float, Meta(ge=0, le=sys.float_info.max)]
 
@@ -139,6 +140,10 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     weights: str = ""
     """A .safetensors, .pt or .npz file, or the folder of a run that has ended; empty for the seed's initial weights."""
+    masks: str = ""
+    """The folder of a run that has ended, whose smaller model is trained from the first step on; empty: the whole."""
+    seed: Seed | None = None
+    """Of the initial weights and of pretraining's order; where left out that of the experiment."""
     epochs: Natural | None = None
     """On public examples; where left out 10, and none where weights are given."""
     batch: Positive = 32

@@ -94,7 +94,7 @@ def readers(graph: Graph, told: Units) -> Iterator[Reader]:
 
 
 def _needless(graph: Graph, told: Units, lines: list[set[int]], removed: set[int]) -> set[int]:
-    values, reached = run(graph, _noise(graph, 2)), _reached(graph)
+    values, reached = run(graph, noise(graph, 2)), _reached(graph)
     needless = set[int]().union(*lines) - removed - {FIXED}
     # what something other than a reader's columns mixes in was fixed when units were told; the rest is read by these
     for reader in readers(graph, told):
@@ -116,7 +116,7 @@ def _lines(told: Units) -> list[set[int]]:
     return [set(line) for line in found]
 
 
-def _noise(graph: Graph, count: int, seed: int = 0) -> Tensor:
+def noise(graph: Graph, count: int, seed: int = 0) -> Tensor:
     """So many inputs of a graph: noise, or any tokens."""
     shape = (count, *graph.shapes[graph.input][1:])
     noise = np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
@@ -145,7 +145,7 @@ def _carried(reader: Reader, places: Tensor, values: Mapping[str, Tensor], reach
 
 def _silenced(graph: Graph, told: Units, gone: set[int]) -> Graph:
     """The graph with these units read by nobody and made of zeros, what they added in the biases of their readers."""
-    values = run(graph, _noise(graph, 1))
+    values = run(graph, noise(graph, 1))
     changed = dict[str, Operation]()
     for reader in readers(graph, told):
         op, places = reader.op, np.isin(reader.labels, list(gone))
@@ -239,7 +239,7 @@ def _pattern(op: Operation) -> Operation:
 
 
 def _is_same(graph: Graph, smaller: Graph) -> bool:
-    given = _noise(graph, 3, seed=1)
+    given = noise(graph, 3, seed=1)
     before, after = run(graph, given), run(smaller, given)
     return all(
         np.abs(before[name] - after[name]).max() <= _SAME * max(1.0, float(np.abs(before[name]).max()))

@@ -41,6 +41,7 @@ class Member:
     """(channels, k) places along ``dim``: k is 1, more where a flatten gave each channel several columns."""
     produces: bool
     """True for a convolution's, linear layer's or depthwise layer's rows, biases and batch norms; False for columns."""
+    groups: int = 1  # of a convolution whose columns these are: all of its groups have them
 
     @property
     def layer(self) -> str:
@@ -117,7 +118,7 @@ def coupled(groups: Iterable[Group]) -> Granularity:
         masks: dict[str, Tensor] = {}
         for name, units in kept.items():
             for member in by_name[name].members:
-                if member.produces and member.name.endswith((".weight", ".bias")):
+                if member.produces and member.name.endswith(("weight", "bias")):
                     mask = masks.setdefault(member.name, np.ones(member.shape, dtype=np.bool_))
                     mask[member.positions[~units].ravel()] = False
         return masks

@@ -160,7 +160,7 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
 
     Raises:
         ValueError: names that are not the model's; a shape that is larger, of another rank, or smaller anywhere but
-            in the channels of a convolution, a linear layer or a batch norm.
+            in the channels of a convolution, a linear layer, a batch norm or the heads of an attention.
 
     >>> from torch import nn
     >>> fit(nn.Linear(8, 4), {"weight": (2, 8), "bias": (2,)})
@@ -183,7 +183,7 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
             if name not in state:  # a buffer that no state holds is the model's own constant
                 continue
             own, wanted = tuple(tensor.shape), tuple(shapes.get(name, ()))
-            channels = 2 if isinstance(module, resizable) else 0
+            channels = 2 if isinstance(module, resizable) else int(isinstance(module, nn.MultiheadAttention))
             larger = len(own) != len(wanted) or any(a < b for a, b in zip(own, wanted, strict=True))
             if larger or own[channels:] != wanted[channels:]:
                 raise ValueError(f"{name}: shape {own} cannot be made {wanted}")
@@ -225,6 +225,10 @@ def recount(module: nn.Module) -> None:
         module.groups = module.weight.shape[0] if module.groups == module.out_channels else module.groups
         module.out_channels = module.weight.shape[0]
         module.in_channels = module.weight.shape[1] * module.groups
+    elif isinstance(module, nn.MultiheadAttention):
+        from fedprune.graph import attention
+
+        attention.recount(module)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, nn.modules.batchnorm._BatchNorm):

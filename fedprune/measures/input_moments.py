@@ -4,7 +4,7 @@ Asked with the names of weights. Evidence is, of those of linear layers and conv
 ``layer/mean`` and ``layer/variance``, (groups, *weight.shape[1:]) float64, over all training examples and positions,
 ``layer/positions``, how many rows that are, and ``examples``. A column's Σ x² over all rows is positions · (variance +
 mean²). Outputs are those of evaluation. Two numbers a column travel, however many outputs read it. Of other layers,
-such as attention's projections, there is none.
+such as attention's first projection, there is none.
 """
 
 from __future__ import annotations

@@ -11,10 +11,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fedprune import own_code
-from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.layers import Channels, Cost, Shapes
 from fedprune.types import Method
 
-__all__ = ["Channels", "MethodError", "Shapes", "build", "catalogue", "find", "parameters", "size_parameter"]
+__all__ = [
+    "OF_THE_MODEL",
+    "Channels",
+    "Cost",
+    "MethodError",
+    "Shapes",
+    "build",
+    "catalogue",
+    "find",
+    "parameters",
+    "size_parameter",
+]
+
+
+OF_THE_MODEL = frozenset({"channels", "cost"})
+"""Keyword parameters of methods that say something of the model, and no table can give."""
 
 
 class MethodError(ValueError):
@@ -33,17 +48,24 @@ def catalogue() -> Mapping[str, str]:
     return {name: f"{file}:{name}" for name, file in sorted((file.rpartition(".")[2], file) for file in files)}
 
 
-def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Channels | None = None) -> Method:
+def build(
+    table: Mapping[str, Any],
+    layers: Shapes,
+    seed: int,
+    *,
+    channels: Channels | None = None,
+    cost: Cost | None = None,
+) -> Method:
     """The method ``table["name"]`` with the table's other keys as its parameters.
 
     A method is a function of ``layers`` and of keyword parameters, each annotated int, float, bool or str; the run's
     seed is passed to one that has a parameter ``seed``. ``channels`` is passed to one that has a keyword parameter of
-    that name, which no table can give. A dotted name such as ``my_package.methods:mine`` is imported.
+    that name, and ``cost``, of which a device has none. A dotted name such as ``my_package.methods:mine`` is imported.
     """
     name, given = table["name"], {key: value for key, value in table.items() if key != "name"}
     function = find(name)
     takes = dict(parameters(name))
-    traced = takes.pop("channels", None)
+    traced, counted = takes.pop("channels", None), takes.pop("cost", None)
     if "seed" in takes:
         given.setdefault("seed", seed)
     for key, value in given.items():
@@ -58,6 +80,8 @@ def build(table: Mapping[str, Any], layers: Shapes, seed: int, *, channels: Chan
         given["channels"] = channels
     elif traced is not None and traced.default is traced.empty:
         raise MethodError(f"method.name: {name} needs the coupled channels of a model, and there is none here")
+    if counted is not None:
+        given["cost"] = cost
     try:
         method = function(layers, **given)
     except Exception as error:  # whatever one's own function raises

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedprune import tasks
 from fedprune.experiment import Experiment
-from fedprune.graph.coupling import coupled_channels
+from fedprune.graph.inner import all_groups
 from fedprune.graph.layers import dense_ends, layers
 from fedprune.graph.shared import unique_state
 from fedprune.methods import build, size_parameter
-from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.layers import Channels, Cost, Shapes
 from fedprune.models import as_is, draws
 from fedprune.types import Local, Method, Params
 
@@ -55,7 +55,7 @@ def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int
 
     @functools.cache
     def channels() -> tuple[object, Mapping[str, tuple[int, ...]]]:
-        groups = coupled_channels(model, two)
+        groups = all_groups(model, two)
         free = [group for group in groups if not any(m.produces and m.name in frozen for m in group.members)]
         return free, {name: tuple(value.shape) for name, value in unique_state(model).items()}
 
@@ -71,7 +71,7 @@ def prunable_of(experiment: Experiment, model: nn.Module, input_shape: tuple[int
     )
 
 
-def at_size(experiment: Experiment, what: Prunable) -> Callable[[float], Method]:
+def at_size(experiment: Experiment, what: Prunable, cost: Cost | None = None) -> Callable[[float], Method]:
     """From a size, a density or a width as the method has it, to the experiment's method; 0 is the experiment's own.
 
     What is frozen devices do not send back, so that it stays as it is whatever happens to their answers. Raises
@@ -82,7 +82,7 @@ def at_size(experiment: Experiment, what: Prunable) -> Callable[[float], Method]
     def method(size: float) -> Method:
         sized = size_parameter(table["name"]) if size else None
         given = {**table, sized[0]: size} if sized else table
-        built = build(given, what.layers, experiment.seed, channels=what.channels)
+        built = build(given, what.layers, experiment.seed, channels=what.channels, cost=cost)
         return built._replace(local=_without(what.frozen, built.local)) if what.frozen else built
 
     return method

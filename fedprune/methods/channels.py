@@ -6,7 +6,7 @@ model's memory, a tensor a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -36,7 +36,7 @@ def keep_in_range(keep: float) -> float:
 
 def made_of(groups: Iterable[Group]) -> Members:
     """What makes a channel: rows of weights, biases, batch norms' γ and β. All of them 0, so is the channel."""
-    return {g.name: [m for m in g.members if m.produces and m.name.endswith((".weight", ".bias"))] for g in groups}
+    return {g.name: [m for m in g.members if m.produces and m.name.endswith(("weight", "bias"))] for g in groups}
 
 
 def last_of(groups: Iterable[Group]) -> Members:
@@ -78,22 +78,51 @@ def best_channels(scores: Scores, keep: float) -> Masks:
     return {name: top_k(score, kept_count(densities[name], score.size)) for name, score in scores.items()}
 
 
-def best_within(groups: Sequence[Group], shapes: Shapes, scores: Scores, keep: float) -> Masks:
-    """Group -> kept channels: as many of the best of all groups as leave at most ``keep`` of the model's weights.
-
-    At least one of each group, whatever that leaves. Biases and batch norms do not count.
-    """
+def share_of_weights(groups: Sequence[Group], shapes: Shapes) -> Callable[[Masks], float]:
+    """(group -> kept channels) -> which part of the model's weights they leave; biases and batch norms do not count."""
     sizes = {name: prod(shape) for name, shape in shapes.items() if len(shape) > 1}
-    total, low, high = sum(group.size for group in groups), len(groups), sum(group.size for group in groups)
+    total = sum(sizes.values())
 
-    def left(count: int) -> int:
-        kept = width_masks(groups, shapes, best_channels(scores, count / total))
-        return sum(int(kept[name].sum()) if name in kept else size for name, size in sizes.items())
+    def share(channels: Masks) -> float:
+        kept = width_masks(groups, shapes, channels)
+        return sum(int(kept[name].sum()) if name in kept else size for name, size in sizes.items()) / total
 
+    return share
+
+
+def best_within(scores: Scores, cost: Callable[[Masks], float], most: float) -> Masks:
+    """Group -> kept channels: as many of the best of all groups as cost at most ``most``, found by halving.
+
+    At least one of each group, whatever that costs. A channel more is taken to cost no less.
+    """
+    total, low, high = sum(score.size for score in scores.values()), len(scores), sum(map(np.size, scores.values()))
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if left(middle) <= keep * sum(sizes.values()) else (low, middle - 1)
+        low, high = (middle, high) if cost(best_channels(scores, middle / total)) <= most else (low, middle - 1)
     return best_channels(scores, low / total)
+
+
+def filled(scores: Scores, kept: Masks, cost: Callable[[Masks], float], most: float, near: float) -> Masks:
+    """``kept``, and of the channels left, the best first, each that still fits, until ``near`` · ``most`` is taken.
+
+    One ranking ends where its next channel does not fit, though a cheaper one further down would. Where one of a group
+    does not fit, none of its others is tried.
+
+    >>> scores, sizes = {"a": np.array([4.0, 3.0]), "b": np.array([2.0, 1.0])}, {"a": 10, "b": 2}
+    >>> kept = {"a": np.array([True, False]), "b": np.array([True, False])}
+    >>> filled(scores, kept, lambda kept: sum(sizes[name] * each.sum() for name, each in kept.items()), 15, 0.9)
+    {'a': array([ True, False]), 'b': array([ True,  True])}
+    """
+    kept, full = dict(kept), set[str]()
+    best_first = sorted((-value, name, channel) for name, each in scores.items() for channel, value in enumerate(each))
+    for _, name, channel in best_first:
+        if cost(kept) >= near * most:
+            break
+        if name in full or kept[name][channel]:
+            continue
+        more = {**kept, name: kept[name] | (np.arange(kept[name].size) == channel)}
+        kept, full = (more, full) if cost(more) <= most else (kept, {*full, name})
+    return kept
 
 
 def whole(channels: Channels, params: Params) -> Model:

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from fedprune import measures, models, training
 from fedprune.experiment import Data, Experiment
-from fedprune.methods import build, find
-from fedprune.methods.asking import Acts, rehearsed
+from fedprune.methods import OF_THE_MODEL, build, find
+from fedprune.methods.asking import Acts, begun, rehearsed
+from fedprune.methods.axes import Axes, axes
 from fedprune.methods.building import Prunable, prunable_of
 from fedprune.pruning import masks
 from fedprune.types import Holder, Local, Method, Model, Params
@@ -47,6 +48,7 @@ class Described(NamedTuple):
     says: str
     """Its docstring."""
     parameters: tuple[Parameter, ...]
+    axes: Axes
     starts: str
     acts: Mapping[str, tuple[str, ...]]
     """When it acts -> the kinds of evidence that it asks for then, none where weights and masks tell it enough."""
@@ -76,6 +78,7 @@ def described(name: str) -> Described:
         (module.__doc__ or "").strip().partition("\n")[0],
         inspect.getdoc(function) or "",
         parameters,
+        axes({each.name: each for each in parameters}, begun(method, weights)[0], acts, method.local),
         "sparse" if not all(mask.all() for mask in model.masks.values()) else "narrow" if model.parts else "dense",
         _when(acts),
         {kind: cost(kind) for kind in dict.fromkeys(kinds)},
@@ -99,7 +102,7 @@ def _parameters(function: Callable[..., Any]) -> list[Parameter]:
             each.name, getattr(each.annotation, "__name__", ""), None if each.default is each.empty else each.default
         )
         for each in keyed
-        if each.name != "channels"
+        if each.name not in OF_THE_MODEL
     ]
 
 

@@ -22,6 +22,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 Channels = Callable[[], tuple[Sequence[Group], Shapes]]
 """() -> (groups of coupled channels, full shape of every parameter and buffer); it traces the model when called."""
 
+Cost = Callable[[str, Masks], int]
+"""(``macs``, ``flash_bytes`` or ``sram_bytes``; group -> kept channels) -> what the net that is cut to them takes."""
+
 GRAD = "grad"
 """What ``adjusted`` calls its ask for gradients."""
 

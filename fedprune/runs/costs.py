@@ -11,7 +11,6 @@ import numpy as np
 from fedprune import budgets, measures, tasks, training
 from fedprune.budgets import RUNTIME_BYTES, Memory, extra_of, natively
 from fedprune.budgets.plan import ways
-from fedprune.counter_rng import generator
 from fedprune.data import Schema
 from fedprune.experiment import Experiment, Tier
 from fedprune.federated.rounds.naming import ordered
@@ -19,6 +18,7 @@ from fedprune.graph import Graph, width
 from fedprune.methods.asking import asked_kinds, begun
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.topk import kept_count
+from fedprune.runs.cutting import int8_file, make_unalike
 from fedprune.training import native
 from fedprune.training.lean import Lean, blocks
 from fedprune.training.optimisers import steps_of
@@ -27,7 +27,6 @@ from fedprune.types import DeviceId, Masks, Method, Params
 if TYPE_CHECKING:
     from torch import nn
 
-_SEEN = 32  # examples behind the ranges of a file that is only measured
 _MOST_KEPT = 1.02  # of the density asked for: a candidate's may differ by so much
 _SLACK = 64  # bytes by which the prediction of a file may be short
 SRAM_SLACK = 64
@@ -95,9 +94,6 @@ class Costs:
         return self._traced(size if self.structured else 1.0)
 
     def _trace(self, size: float) -> Traced:
-        import torch
-
-        from fedprune.export import litert
         from fedprune.graph import inference, trace, without_dropout
 
         model = self._model()
@@ -107,18 +103,12 @@ class Costs:
             state = width.narrow(state, part.masks)
             model = width.fit(model, {name: value.shape for name, value in state.items()})
             training.load_state(model, state)
-        with torch.no_grad():
-            torch.manual_seed(0)
-            for parameter in model.parameters():  # equal values, such as zero biases, would be stored once
-                parameter.add_(torch.rand_like(parameter) / 16)
+        make_unalike(model)
         task = tasks.named(self._experiment.task)
         dropping = trace(model, tasks.example(task, self._schema.input_shape), dropout=True)
         graph = without_dropout(dropping)
         folded = inference(graph)
-        # ranges change what bytes say, not how many there are
-        seen = generator(0, "inputs of a cost").standard_normal((_SEEN, *self._schema.input_shape)).astype(np.float32)
-        seen = np.zeros_like(seen) if task.tokens else seen
-        file = litert.write_int8(folded, litert.calibrate(folded, seen))
+        file = int8_file(self._experiment, self._schema, folded)
         return Traced(state, graph, dropping, folded, blocks(model), len(file))
 
     def kept(self, size: float) -> dict[str, int]:

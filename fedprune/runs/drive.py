@@ -10,9 +10,10 @@ from fedprune.federated.rounds.asking import Asking
 from fedprune.federated.rounds.fleet import Fleet
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.check import Told
+from fedprune.federated.rounds.phases.local_steps import ROUTE
 from fedprune.federated.rounds.rounds import run
+from fedprune.runs import accounts, shipping
 from fedprune.runs import forms as _forms
-from fedprune.runs import shipping
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.forms import Forms
 from fedprune.runs.outcome import finish
@@ -36,14 +37,17 @@ def rounds(
         state = pretrain(setting, progress)
         folder.save(state)
     ended: list[Fleet] = []
+    keeps = functools.partial(accounts.kept, setting=setting)
     from_devices = setting.experiment.export.ranges == "devices" and shipping.traceable(setting)
     shipped = functools.partial(shipping.shipped, setting) if from_devices else None
     for step in run(asking, setting.tiers(), len(setting.holds), state, shipped, ended.append):
-        if step.row:
-            folder.add(step.row)
+        # those of the state that was trained, before what the phase led to
+        row = {**step.row, "kept": keeps(state)} if step.row and step.row["phase"] == ROUTE else step.row
+        if row:
+            folder.add(row)
         folder.save(step.state)
-        if step.row:
-            progress(step.row)
+        if row:
+            progress(row)
         state = step.state
     return state, ended[0]
 

@@ -22,7 +22,7 @@ from fedprune.types import DeviceId
 _Value = TypeVar("_Value")
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",
-    "deployed.json", "devices.json", "agreed.json", "data_dir.txt",
+    "deployed.json", "devices.json", "agreed.json", "data_dir.txt", "scratch",
 )  # fmt: skip
 
 

@@ -64,6 +64,8 @@ class Row(msgspec.Struct, frozen=True):
     grown: dict[str, str] = {}
     worst: Worst | None = None
     mean_device: float | None = None
+    kept: dict[str, float] = {}
+    """Of a training phase: kept weights of each prunable layer."""
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -109,6 +111,23 @@ class TierResult(msgspec.Struct, frozen=True):
     signal_to_noise_db: dict[str, float] = {}
 
 
+class Arm(msgspec.Struct, frozen=True):
+    """What came of the smaller net from fresh weights."""
+
+    rounds: Count
+    compute: float
+    values: list[float]
+    gain: float
+    half: float
+
+
+class Scratch(msgspec.Struct, frozen=True):
+    """By arm, E or B, with how alike initial weights were to the run's."""
+
+    correlation: float
+    arms: dict[str, Arm]
+
+
 class Result(msgspec.Struct, frozen=True):
     """result.json: the outcome of a run."""
 
@@ -146,6 +165,7 @@ class Result(msgspec.Struct, frozen=True):
     calibration: str = ""
     signal_to_noise_db: dict[str, float] = {}
     tiers: dict[str, TierResult] = {}
+    scratch: Scratch | None = None
 
 
 FORMS = ("litert_float", "litert_int8", "tflm")

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from fedprune import measures
 from fedprune.experiment import Experiment, ExperimentError
-from fedprune.methods import catalogue, parameters, size_parameter
+from fedprune.methods import OF_THE_MODEL, catalogue, parameters, size_parameter
 from fedprune.methods.asking import asked_kinds
 from fedprune.runs.setting import Setting, prepare
 
@@ -67,7 +67,7 @@ def _with(experiment: Experiment, name: str) -> Experiment:
 
 
 def _required(parameter: Parameter) -> bool:
-    return parameter.default is parameter.empty and parameter.name != "channels"
+    return parameter.default is parameter.empty and parameter.name not in OF_THE_MODEL
 
 
 def _planned(name: str, setting: Setting) -> Advice:

@@ -128,6 +128,7 @@ def _run(
         cannot = forms.ready(setting, source)
         if not going_on:
             setting.given_weights(source)
+            setting.given_masks(source)
             for text in (*setting.notices, *filter(None, (cannot,))):
                 progress({"notice": text})
         return setting

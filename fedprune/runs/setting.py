@@ -29,14 +29,15 @@ from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError, draws
-from fedprune.runs import engine, fitting, planning, private, pruned, weights
+from fedprune.pruning import masks
+from fedprune.runs import cutting, engine, fitting, planning, private, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.engine import WITH_TORCH, Engine
 from fedprune.runs.planning import FleetPlan
 from fedprune.tasks import Task, TaskError, entry
 from fedprune.training import divergence, native
 from fedprune.training.optimisers import steps_of
-from fedprune.types import DeviceId, Method, Params, Sgd
+from fedprune.types import DeviceId, Masks, Method, Params, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
@@ -92,7 +93,7 @@ class Setting:
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
         what = self.experiment.model, self.schema.input_shape, len(self.schema.classes)
-        model = models.build(*what, self.experiment.seed, tasks.named(self.experiment.task))
+        model = models.build(*what, _first_seed(self.experiment), tasks.named(self.experiment.task))
         if params is not None:
             training.load_state(model, params)
         return model.eval()
@@ -106,6 +107,14 @@ class Setting:
             return None
         model = self.model()
         return weights.read(Path(file), training.state_of(model), source, second_names(model))
+
+    def given_masks(self, source: str) -> Masks:
+        """What the experiment keeps of the model from the first step on; empty where it keeps all.
+
+        ExperimentError, beginning with ``source``, where the run that it names has no masks, or of another model.
+        """
+        folder = self.experiment.pretraining.masks
+        return weights.masks(Path(folder), dict(self.model().named_parameters()), source) if folder else {}
 
     def fits(self, state: State, source: str) -> None:
         """ExperimentError, beginning with ``source``, where a state is none that a run of this experiment comes to."""
@@ -157,7 +166,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     remarks = (*remarks, *fitting.returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
-        sized = at_size(experiment, prunable)
+        cost = cutting.cost_of(experiment, schema, model, prunable.channels)
+        sized = at_size(experiment, prunable, cost)
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
         empty = zeros(experiment, schema)
         # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first
@@ -236,8 +246,11 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
 
     ExperimentError where weights are given that are not the model's; Diverged where training comes to nothing.
     """
-    settings, seed = setting.experiment.pretraining, setting.experiment.seed
+    settings, seed = setting.experiment.pretraining, _first_seed(setting.experiment)
     model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
+    kept = setting.given_masks(setting.experiment.name)
+    if kept:
+        training.load_state(model, masks.apply(training.state_of(model), kept))
     task = setting.task
     epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
     own = setting.experiment.training
@@ -258,7 +271,7 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
         try:
             with draws.seeded(number(seed, "pretraining", epoch)):
                 outcome = training.train(
-                    model, batches, sgd, steps=steps, before_step=before_step, first_loss=first, task=task
+                    model, batches, sgd, kept, steps=steps, before_step=before_step, first_loss=first, task=task
                 )
                 first = outcome.loss / outcome.examples if first is None else first
                 if epoch == epochs - 1:
@@ -267,6 +280,11 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
             raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
         progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
+
+
+def _first_seed(experiment: Experiment) -> int:
+    own = experiment.pretraining.seed
+    return experiment.seed if own is None else own
 
 
 def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:

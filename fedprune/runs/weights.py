@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from fedprune.experiment import ExperimentError
-from fedprune.types import Params, Tensor
+from fedprune.types import Masks, Params, Tensor
 
 _COUNTER = ".num_batches_tracked"  # which other libraries do not keep, and no forward pass reads
 _WRAPPED = ("state_dict", "model_state_dict", "model")
 _PARALLEL = "module."
+_MASK = "mask/"
 
 
 def read(path: Path, model: Params, source: str, second: Mapping[str, str] = MappingProxyType({})) -> Params:
@@ -47,6 +48,34 @@ def read(path: Path, model: Params, source: str, second: Mapping[str, str] = Map
     return state
 
 
+def masks(folder: Path, parameters: Mapping[str, Any], source: str) -> Masks:
+    """What the run in ``folder`` kept of a model's ``parameters``, each with a shape: those of which it pruned some.
+
+    ExperimentError, beginning with ``source``, where the run has not ended, pruned nothing, or another model.
+    """
+    where = f"{source}: pretraining.masks: {folder}"
+    try:
+        with np.load(folder / "model.npz", allow_pickle=False) as file:
+            found = {name.removeprefix(_MASK): file[name] for name in file.files if name.startswith(_MASK)}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ExperimentError(f"{where}: no run's folder with a model.npz; name a run that has ended") from error
+    except OSError as error:
+        raise ExperimentError(f"{where}/model.npz: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # of whatever library reads what is damaged
+        raise ExperimentError(f"{where}/model.npz: damaged ({_line(error)})") from error
+    for name, value in parameters.items():
+        if name in found and (found[name].shape != tuple(value.shape) or found[name].dtype != bool):
+            raise ExperimentError(f"{where}: {name} has shape {found[name].shape}, the model's {tuple(value.shape)}")
+    kept = {name: found[name] for name in parameters if name in found and not found[name].all()}
+    if not kept:
+        raise ExperimentError(f"{where}: that run pruned nothing of this model; name one of a method that prunes")
+    return kept
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
 def _tensors(path: Path, where: str) -> Mapping[str, Any]:
     if path.is_dir():
         if not (path / "model.npz").is_file():
@@ -64,8 +93,7 @@ def _tensors(path: Path, where: str) -> Mapping[str, Any]:
     except ModuleNotFoundError as error:
         raise ExperimentError(f"{where}: {error.name} is not installed here: pip install {error.name}") from error
     except Exception as error:  # each library has errors of its own for a file that is damaged, or none of its kind
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ExperimentError(f"{where}: damaged, or no {path.suffix} of tensors ({line[:200]})") from error
+        raise ExperimentError(f"{where}: damaged, or no {path.suffix} of tensors ({_line(error)})") from error
     if not isinstance(found, Mapping):
         raise ExperimentError(f"{where}: holds a {type(found).__name__}, expected tensors by name; save a state_dict")
     return found
@@ -76,7 +104,7 @@ def _npz(path: Path) -> Mapping[str, Any]:
         path.read_bytes()[:0]  # whatever keeps it from being read is said first
         raise ValueError("not a zip file")
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files if not name.startswith("mask/")}
+        return {name: file[name] for name in file.files if not name.startswith(_MASK)}
 
 
 def _torch(path: Path) -> Mapping[str, Any]:

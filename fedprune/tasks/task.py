@@ -44,6 +44,10 @@ class Metric(NamedTuple):
         """As `text`, without the unit."""
         return f"{self.scaled(value):.{digits}f}" if self.unit == "%" else f"{value:.4g}"
 
+    def apart(self, gain: float, half: float) -> str:
+        """How much better one is than another, with what lies to either side: points of a share."""
+        return f"{self.scaled(gain if self.higher else -gain):+.3g} ± {self.scaled(half):.2g}"
+
     def better(self, one: float, other: float) -> bool:
         """Whether ``one`` is better than ``other``; what is no number is worse than all."""
         if math.isnan(one) or math.isnan(other):

@@ -42,9 +42,11 @@ def over_columns(
 ) -> None:
     """Call ``add`` with what each of these layers reads, (columns, rows) float64, a part at a time, in evaluation mode.
 
-    A convolution of several groups has columns of one after the other.
+    A convolution of several groups has columns of one after the other; of an attention its last projection is a layer.
     """
     import torch
+
+    from fedprune.graph.attention import opened
 
     def adding(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -56,7 +58,7 @@ def over_columns(
     model.eval()
     hooks = [layer.register_forward_pre_hook(adding(name)) for name, layer in layers.items()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), opened(model):
             for inputs, _ in batches:
                 model(as_input(inputs))
     finally:

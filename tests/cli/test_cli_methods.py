@@ -55,6 +55,8 @@ def test_every_method_is_there_with_its_folder_its_paper_and_its_keys(fedprune: 
         assert "channels" not in [key["name"] for key in each["parameters"]]
         assert all(key["type"] in ("int", "float", "bool", "str") for key in each["parameters"])
         assert set(each["asks"]) <= set(measures.names())
+        assert [*each["axes"]] == ["prunes", "when", "often", "how", "data"]
+        assert all(each["axes"].values())
     _, table, _ = fedprune("methods")
     words = table.split()
     assert [each["name"] for each in found if each["name"] not in words] == []
@@ -67,6 +69,9 @@ def test_one_method_in_detail(fedprune: Run) -> None:
     assert lines[0] == "fedtiny, dynamic"
     assert lines[1].startswith("FedTiny: adaptive batch-norm selection")
     for line in (
+        "axes      prunes weights",
+        "          during training",
+        "          data-driven",
         "starts    dense",
         "acts      round 0: asks bn_statistics, losses",
         "asks      bn_statistics: development examples, forward passes, exact, so not private",
@@ -97,6 +102,25 @@ def test_what_a_method_starts_with_and_how_devices_train(name: str, starts: str,
     assert (found.starts, found.trains, found.asks, found.acts) == (starts, trains, {}, {})
 
 
+@pytest.mark.parametrize(
+    ("name", "axes"),
+    [
+        ("fedavg", ("nothing", "before training", "one-shot", "by a criterion", "data-free")),
+        ("magnitude", ("weights", "before training", "one-shot", "by a criterion", "data-free")),
+        ("synflow", ("weights", "before training", "one-shot", "by a criterion", "data-free")),
+        ("snip", ("weights", "before training", "one-shot", "by a criterion", "data-driven")),
+        ("gmp", ("weights", "during training", "iterative", "by a criterion", "data-free")),
+        ("fedtiny", ("weights", "during training", "iterative", "by a criterion", "data-driven")),
+        ("pdp", ("weights", "during training", "one-shot", "learnt", "data-driven")),
+        ("sdgf", ("N:M groups", "during training", "one-shot", "learnt", "data-driven")),
+        ("flap", ("channels", "before training", "one-shot", "by a criterion", "data-driven")),
+        ("heterofl", ("channels", "before training", "one-shot", "by a criterion", "data-free")),
+    ],
+)
+def test_where_a_method_stands_follows_from_what_it_does(name: str, axes: tuple[str, ...]) -> None:
+    assert described(name).axes == axes
+
+
 def test_a_method_of_ones_own_by_its_dotted_name(fedprune: Run) -> None:
     code, out, _ = fedprune("methods", "test_cli_methods:mine")
     assert code == 0
@@ -106,6 +130,11 @@ def test_a_method_of_ones_own_by_its_dotted_name(fedprune: Run) -> None:
         "",
         "What it says of itself: [a list].",
         "",
+        "axes      prunes nothing",
+        "          during training",
+        "          iterative",
+        "          by a criterion",
+        "          data-driven",
         "starts    dense",
         "acts      every 7 rounds from 3 on: asks counts",
         "          15 rounds from 4 to 20: acts",

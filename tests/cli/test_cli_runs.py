@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from fedprune.cli.progress import Display, summary
+from fedprune.cli.ended import summary
+from fedprune.cli.progress import Display
 from fedprune.experiment import load
 from fedprune.export.chip.card import C99_FORMS
 from fedprune.federated.rounds.model import read

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from fedprune.cli.device_names import NUMBERS, Names
-from fedprune.cli.progress import Display, summary
+from fedprune.cli.ended import summary
+from fedprune.cli.progress import Display
 from fedprune.experiment import load
 from fedprune.federated.rounds.naming import ordered
 

@@ -95,7 +95,7 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
     each = next(c for c in cells.cells(table) if c.method == "rigl" and c.seed == 1)
     work = cell.Work(to_json(cells.experiment(file, table, each)), str(tmp_path / "cut"), "x", None)
     cut: list[int] = []
-    save = cell._Watched.save
+    save = cell.RunFolder.save
 
     def dies(self: Any, state: Any) -> None:
         save(self, state)
@@ -104,7 +104,7 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cell._Watched, "save", dies)
+        patch.setattr(cell.RunFolder, "save", dies)
         with pytest.raises(KeyboardInterrupt):
             cell.run(work)
     assert cut

@@ -200,7 +200,7 @@ def test_moments_of_a_grouped_convolution_are_of_one_group_after_the_other() -> 
 
 
 def test_what_is_not_called_as_a_linear_layer_has_no_moments() -> None:
-    """Attention's projections; what is behind it has its own, though torch computes such a layer at once if it can."""
+    """The first of attention's; that behind it has its own, though torch computes such a layer at once if it can."""
     net = nn.Sequential(
         nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), nn.Flatten(), nn.Linear(32, 3)
     )
@@ -208,8 +208,9 @@ def test_what_is_not_called_as_a_linear_layer_has_no_moments() -> None:
     names = [name for name, value in net.named_parameters() if value.ndim > 1]
     found = input_moments(net, [(inputs, np.zeros(5))], names)
     rows = {name.removeprefix("0."): each.examples for name, each in found.items()}
-    behind = {"linear1.weight": 20, "linear2.weight": 20, "2.weight": 5}
-    assert rows == {"self_attn.in_proj_weight": 0, "self_attn.out_proj.weight": 0, **behind}
+    behind = {"self_attn.out_proj.weight": 20, "linear1.weight": 20, "linear2.weight": 20, "2.weight": 5}
+    assert rows == {"self_attn.in_proj_weight": 0, **behind}
+    assert type(net[0].self_attn) is nn.MultiheadAttention  # which is as it was
     assert found["0.self_attn.in_proj_weight"].mean.shape == (8,)
 
 

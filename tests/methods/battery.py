@@ -61,7 +61,7 @@ NEEDED: Mapping[str, Any] = {
 """By the name of a parameter: what a method is given here, so that so few rounds show all that it does."""
 WITHIN = {"fedtiny": 0.02, "fedtiny_halving": 0.02}
 """How far a density may be off, of itself, where that is not 1 %: FedTiny draws its candidates so."""
-ALIKE = ("magnitude", "random_erk", "fedavg", "kd_dp")
+ALIKE = ("magnitude", "random_erk", "fedavg", "kd_dp", "as_pruned")
 """Methods that are one of the answers which others must not give, or prune nothing."""
 APART = {
     "dis_pfl": "a device has a mask and weights of its own",

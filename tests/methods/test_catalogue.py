@@ -117,7 +117,7 @@ def test_a_dotted_name_is_imported_and_gets_its_parameters() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"name": "nope"}, r"method\.name: 'nope' is not one of dhspg, .*, nor a dotted name"),
+        ({"name": "nope"}, r"method\.name: 'nope' is not one of as_pruned, dhspg, .*, nor a dotted name"),
         ({"name": ""}, r"method\.name: '' is not one of"),
         ({"name": "no_such_package:x"}, r"method\.name: no_such_package:x cannot be imported: No module named"),
         ({"name": "json:nope"}, r"method\.name: json:nope cannot be imported: .*no attribute 'nope'"),

@@ -14,11 +14,11 @@ from torch import nn
 from fedprune import training
 from fedprune.counter_rng import generator
 from fedprune.data.loading import in_order, shuffled
-from fedprune.graph.width import width_masks
 from fedprune.methods import MethodError, build
 from fedprune.methods.building import prunable_of
+from fedprune.methods.channels import share_of_weights
 from fedprune.models import draws
-from fedprune.types import Masks, Params, Sgd, Tensor
+from fedprune.types import Params, Sgd, Tensor
 
 STOP, KEEP = 7, 0.4
 
@@ -29,19 +29,15 @@ def test_thresholds_move_apart_and_meet_the_budget() -> None:
         asked = experiment({"name": "lapp", "keep": KEEP, "stop": STOP}, rounds=STOP, seed=seed)
         it = runs(replace(asked, pretraining=replace(asked.pretraining, epochs=0)))
         groups, shapes = prunable_of(asked, it.setting.model(), it.setting.schema.input_shape).channels()
-        total = sum(int(np.prod(shape)) for shape in shapes.values() if len(shape) > 1)
-
-        def left(masks: Masks, shapes: Any = shapes, total: int = total) -> float:
-            kept = {n: int(masks[n].sum()) if n in masks else np.prod(s) for n, s in shapes.items() if len(s) > 1}
-            return float(sum(kept.values()) / total)
-
+        left = share_of_weights(groups, shapes)
         before, trained = it.after(0), it.after(STOP, "train")
         first, last = (np.array([v[0] for v in state.memory.values()]) for state in (before, trained))
         assert np.abs(last - first).max() > 0.5
         assert np.ptp(last) > 2 * np.ptp(first)
         over = {g.name: size(trained.params, g.name) >= trained.memory[f"threshold/{g.name}"] for g in groups}
-        assert left(width_masks(groups, shapes, over)) == pytest.approx(KEEP, rel=0.15)
-        assert 0.9 * KEEP < left(it.after(STOP).parts["narrow"].masks) <= KEEP
+        assert left(over) == pytest.approx(KEEP, rel=0.15)
+        masks = it.after(STOP).parts["narrow"].masks
+        assert 0.9 * KEEP < left({g.name: masks[f"{g.name}.weight"].any((1, 2, 3)) for g in groups}) <= KEEP
 
 
 def size(params: Params, layer: str) -> Tensor:

@@ -13,8 +13,8 @@ from fedprune.counter_rng import generator
 from fedprune.data.loading import in_order, shuffled
 from fedprune.graph import width
 from fedprune.methods import MethodError, build
-from fedprune.methods.channels import last_of
-from fedprune.training.channel_gates import gated
+from fedprune.methods.channels import last_of, share_of_weights
+from fedprune.training.channel_gates import gated, weights_left
 from fedprune.training.net import Net
 from fedprune.types import Method
 
@@ -83,6 +83,7 @@ def test_the_model_without_gates_is_the_gated_one() -> None:
         whole = gated({name: torch.as_tensor(value) for name, value in params.items()}, last_of(groups), gates)
         large = Net(net).still(whole, inputs)
         torch.testing.assert_close(small(inputs), large, rtol=1e-5, atol=1e-5)
+    assert float(weights_left(groups, shapes, gates)) == pytest.approx(share_of_weights(groups, shapes)(there))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from task_runs import HERE, asked, trained
 
-from fedprune.cli.progress import summary
+from fedprune.cli.ended import summary
 from fedprune.experiment import ExperimentError, from_json, to_json, to_toml
 from fedprune.export.chip import benching
 from fedprune.export.litert.reader import read

@@ -4,7 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.methods.channels import best_within, keep_in_range, last_of, made_of, narrower, rows, whole
+from fedprune.methods.channels import (
+    best_within,
+    keep_in_range,
+    last_of,
+    made_of,
+    narrower,
+    rows,
+    share_of_weights,
+    whole,
+)
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.pruning.schedules import linear
 from fedprune.training.channel_gates import gated, there, weights_left
@@ -66,6 +75,6 @@ def lapp(
         if round != stop:
             return model
         over = {name: s - model.memory[_THRESHOLD + name] for name, s in sizes(model.params).items()}
-        return narrower(model, channels, best_within(groups, shapes, over, keep))
+        return narrower(model, channels, best_within(over, share_of_weights(groups, shapes), keep))
 
     return Method(start, local=Local(loss, trains=tuple(_THRESHOLD + name for name in weights)), act=act)

@@ -1,15 +1,16 @@
 """FLAP: channels whose inputs hardly vary go, and biases take their place (An et al., AAAI 2024, arXiv 2312.11983)."""
 
 from collections.abc import Mapping
+from math import prod
 
 import numpy as np
 
 from fedprune.graph.width import width_masks
-from fedprune.methods.channels import best_within, keep_in_range
+from fedprune.methods.channels import best_within, keep_in_range, share_of_weights
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.methods.reading import INPUTS
 from fedprune.pruning.parts import statistics
-from fedprune.types import Ask, Found, Method, Model, Part, Scores, Tensor
+from fedprune.types import Ask, Found, Method, Model, Part, Scores
 
 
 def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels: Channels) -> Method:
@@ -20,8 +21,8 @@ def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels
     are left, exactly. Where ``compensate``, the bias of a layer takes what its removed columns gave in the mean (eq. 4
     (m)); of one without, the running mean of its batch norm; of one without that nothing does. Moments are those of all
     devices' examples, merged exactly. Padding is read as well, so that a channel that is constant is exactly made up
-    for where there is none. Not as there: channels of convolutions and linear layers, not heads. Where nobody answers,
-    devices hold the first channels as they are.
+    for where there is none. Neurons of a perceptron are such channels, and heads, which the projection after them
+    reads. Where nobody answers, devices hold the first channels as they are.
     """
     groups, shapes = channels()
     if not groups:
@@ -37,24 +38,27 @@ def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels
     def act(model: Model, found: Found, round: int) -> Model:
         if round:
             return model
-        flat: dict[str, Tensor] = {name: model.params[name].reshape(shapes[name][0], -1) for name in names}
         read = found.get(INPUTS) or {}
         read = read if all(f"{name}/mean" in read for name in names) else {}
         scores: Scores = {group.name: -np.arange(group.size) / group.size for group in groups}
+        # (groups, outputs, columns), of a layer of which each group of outputs reads its own channels
+        rows = {n: model.params[n].reshape(len(read[f"{n}/mean"]), -1, prod(shapes[n][1:])) for n in names if read}
         if read:
-            felt = {n: read[f"{n}/variance"].ravel() * np.square(flat[n], dtype=np.float64).sum(0) for n in names}
+            spread = {n: read[f"{n}/variance"].reshape(len(rows[n]), -1) for n in names}
+            felt = {n: np.einsum("gj,goj->j", spread[n], np.square(rows[n], dtype=np.float64)) for n in names}
             sums = {g: np.sum([felt[m.name][m.columns].sum(1) for m in readers[g]], axis=0) for g in readers}
             scores = {g: (each - each.mean()) / (each.std() or 1.0) for g, each in sums.items()}
-        kept = width_masks(groups, shapes, best_within(groups, shapes, scores, keep))
+        kept = width_masks(groups, shapes, best_within(scores, share_of_weights(groups, shapes), keep))
         params, own = dict(model.params), dict(statistics(model.params))
-        for name in names if read and compensate else ():
-            gone = ~kept[name].reshape(flat[name].shape).any(0)
-            lost = flat[name][:, gone].astype(np.float64) @ read[f"{name}/mean"].ravel()[gone]
+        for name, weight in rows.items() if compensate else ():
+            gone = ~kept[name].reshape(weight.shape).any((0, 1))
+            mean = read[f"{name}/mean"].reshape(len(weight), -1)
+            lost = np.einsum("gj,goj->go", mean[:, gone], weight[..., gone]).ravel()
             layer = name.removesuffix(".weight")
             if (bias := f"{layer}.bias") in params:
                 params[bias] = (params[bias] + lost).astype(params[bias].dtype)
-            elif (mean := f"{norms.get(layer)}.running_mean") in own:
-                own[mean] = (own[mean] - lost).astype(own[mean].dtype)
+            elif (shift := f"{norms.get(layer)}.running_mean") in own:
+                own[shift] = (own[shift] - lost).astype(own[shift].dtype)
         return model._replace(params=params, parts={"narrow": Part(own, kept)})
 
     return Method(Model, asks=asks, act=act)

@@ -24,6 +24,7 @@ def obspa(layers: Shapes, *, width: float, damping: float = 0.01, noise: bool = 
     if not damping >= 0:
         raise ValueError(f"damping {damping} is below 0")
     groups, shapes = channels()
+    groups = [group for group in groups if not any(member.groups > 1 for member in group.members)]  # no one H
     units = first_channels(groups, width)
     readers = {group.name: [member for member in group.members if not member.produces] for group in groups}
     names = list(dict.fromkeys(member.name for members in readers.values() for member in members))

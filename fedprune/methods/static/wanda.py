@@ -10,9 +10,9 @@ def wanda(layers: Shapes, *, density: float, of: int = 0) -> Method:
 
     ‖x_j‖ is over all devices' training examples, of which only moments travel and are merged exactly; of a convolution
     x_j is what a place of its kernel reads, at all positions. With ``of`` M it is N:M, N = ``density`` · M of every M
-    inputs. Of layers whose inputs cannot be followed, such as attention's projections, ‖x_j‖ is 1. Not as there: all
-    layers see the inputs of the dense model, where there of one pruned up to them; what a layer's density leaves over,
-    less than a weight an output, goes to the best of all its outputs.
+    inputs. Of layers whose inputs cannot be followed, such as attention's first projection, ‖x_j‖ is 1. Not as there:
+    all layers see the inputs of the dense model, where there of one pruned up to them; what a layer's density leaves
+    over, less than a weight an output, goes to the best of all its outputs.
     """
     best = pattern(density, of)
     return scored_once(layers, {}, lambda model, found: best_of_outputs(model, density, norms(model, found), best=best))

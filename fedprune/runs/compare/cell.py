@@ -5,24 +5,20 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fedprune import experiment as _experiment
-from fedprune import tasks
-from fedprune.budgets import accounted
 from fedprune.data import DeviceData, Schema
 from fedprune.data.loading import federation
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.local_steps import ROUTE
 from fedprune.files import write_atomically
-from fedprune.graph import Graph, UnsupportedOperation
-from fedprune.methods import owning
-from fedprune.methods.asking import rehearsed
+from fedprune.runs import accounts
+from fedprune.runs.accounts import Accounts
 from fedprune.runs.drive import drive, rounds
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.setting import Setting, prepare
@@ -31,11 +27,10 @@ from fedprune.tasks import value_in
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
-_SWAPPED = 0.3  # of the kept weights, at most, in one adjustment: α of RigL, FedTiny and others
 _FILES = ("bytes", "arena_bytes", "c99_flash_bytes_predicted", "c99_arena_bytes")
 _LAST = 10  # tests that a run's end is averaged over
-_SEEN = 30  # rounds in which a method shows whether it grows
 CELL, CHECK = "cell.json", "check"
+ACCOUNTED = ("flops", "training_bytes", "link_bytes")
 
 
 class Work(NamedTuple):
@@ -80,7 +75,7 @@ def run(work: Work) -> dict[str, Any]:
 
     experiment = _experiment.from_json(work.experiment, work.source)
     setting = prepare(experiment, work.source, work.data_dir)
-    folder, found = _Watched(Path(work.folder), setting), dict[str, Any]()
+    folder, found = RunFolder(Path(work.folder)), dict[str, Any]()
 
     def serve(grid: Grid) -> None:
         found.update(_served(grid, setting, folder, work))
@@ -95,25 +90,7 @@ def run(work: Work) -> dict[str, Any]:
     return found
 
 
-class _Watched(RunFolder):
-    """A run's folder that remembers what training would cost by the conventions of papers."""
-
-    def __init__(self, path: Path, setting: Setting) -> None:
-        super().__init__(path)
-        self.last: State | None = None
-        self.costs = _Costs(setting)
-
-    def save(self, state: State) -> None:
-        super().save(state)
-        self.last = state
-
-    def add(self, row: Mapping[str, Any]) -> None:
-        # before the state that the phase led to is saved: the last is the one that was trained, or measured
-        accounts = self.costs.of(self.last) if self.last is not None and row["phase"] == ROUTE else {}
-        super().add({**row, **accounts})
-
-
-def _served(grid: Grid, setting: Setting, folder: _Watched, work: Work) -> dict[str, Any]:
+def _served(grid: Grid, setting: Setting, folder: RunFolder, work: Work) -> dict[str, Any]:
     from fedprune.federated.link.local_grid import LocalGrid
     from fedprune.runs import over_flower
     from fedprune.runs.compare import replay
@@ -131,7 +108,6 @@ def _served(grid: Grid, setting: Setting, folder: _Watched, work: Work) -> dict[
     if state is None or (work.whole and state.round == experiment.rounds):  # what devices got last is to be heard
         state = None
         folder.begin(experiment)
-    folder.last = state
     last, _ = rounds(link, setting, folder, state, lambda row: None)
     found = outcome(setting, folder.rows(), last)
     if not work.whole:
@@ -152,6 +128,8 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
     trained = [row for row in rows if row["phase"] == ROUTE]
     last = tested[-1] if tested else {}
     rows = [row for row in rows if row["phase"] != CHECK]
+    costs = Accounts(setting)
+    accounted = [costs.of(row["kept"]) for row in trained if row.get("kept")]
     return {
         "curve": [[row["round"], value_in(row)] for row in tested],
         "worst": value_in(last["worst"]) if last.get("worst") else None,
@@ -161,62 +139,13 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
         "bytes_down": sum(row.get("bytes_down") or 0 for row in rows),
         "rounds": len({row["round"] for row in trained}),
         "seconds": sum(row.get("seconds") or 0 for row in rows),
-        **{
-            key: max(found)
-            for key in ("flops", "training_bytes", "link_bytes")
-            if (found := [row[key] for row in rows if key in row])
-        },
+        **{key: max(found) for key in ACCOUNTED if (found := [each[key] for each in accounted if key in each])},
     }
 
 
 def _density(state: State, setting: Setting) -> float:
-    kept = _kept(state, setting)
+    kept = accounts.kept(state, setting)
     return sum(kept.values()) / sum(int(np.prod(setting.layers[name])) for name in kept)
-
-
-def _kept(state: State, setting: Setting) -> dict[str, float]:
-    """Kept weights of each prunable layer; of devices with masks of their own, their mean."""
-    sizes = {name: float(np.prod(shape)) for name, shape in setting.layers.items()}
-    masks = state.view(next(iter(state.parts), "")).masks
-    kept = {name: float(np.count_nonzero(masks[name])) if name in masks else size for name, size in sizes.items()}
-    own = [owning.mask_of(state.model(), device) for device in owning.devices(state.model())]
-    return kept | {
-        name: float(np.mean([np.count_nonzero(mask[name]) for mask in own if name in mask]))
-        for name in kept
-        if any(name in mask for mask in own)
-    }
-
-
-class _Costs:
-    """Costs of a round by the conventions of papers, of the device with the most examples."""
-
-    def __init__(self, setting: Setting) -> None:
-        from fedprune.graph import trace
-
-        self._setting, training = setting, setting.experiment.training
-        example = tasks.example(setting.task, setting.schema.input_shape)
-        self._graph: Graph | None = None
-        with suppress(UnsupportedOperation):
-            self._graph = trace(setting.model(), example)
-        self._examples = training.epochs * max(parts["train"] for parts in setting.holds.values())
-        acts = rehearsed(setting.method, setting.zeros(), min(setting.experiment.rounds, _SEEN))
-        kinds = {ask.kind for ask in setting.method.local.reports.values()}
-        kinds |= {ask.kind for each in acts if each.round for ask in each.asks.values()}
-        self._grows = "top_gradients" in kinds
-        self._dense = "gradients" in kinds  # along with training, as papers count it, also where it is asked apart
-        self._growing = self._examples if self._dense else (training.grow_batch or training.batch) * self._grows
-
-    def of(self, state: State) -> dict[str, float]:
-        """FLOPs and bytes of training under the masks of ``state``; nothing of a model that cannot be traced."""
-        if self._graph is None:
-            return {}
-        kept = {name: round(count) for name, count in _kept(state, self._setting).items()}
-        grown = round(_SWAPPED * sum(kept.values())) if self._grows else 0
-        return {
-            "flops": accounted.training_flops(self._graph, kept, self._examples, dense=self._growing),
-            "training_bytes": accounted.training_bytes(state.params, kept, dense=self._dense, grown=grown),
-            "link_bytes": accounted.link_bytes(state.params, kept),
-        }
 
 
 def _device(messages: Mapping[str, Any], schema: Schema, parts: DeviceData) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedprune.experiment import Experiment, ExperimentError, load
-from fedprune.methods import MethodError, parameters, size_parameter
+from fedprune.methods import OF_THE_MODEL, MethodError, parameters, size_parameter
 from fedprune.runs.compare.asked import Comparison
 
 
@@ -87,7 +87,7 @@ def experiment(file: Path, asked: Comparison, cell: Cell, rate: float = 0.0) -> 
     table = {"name": cell.method, **asked.methods[cell.method]}
     takes = parameters(str(table["name"]))
     if unknown := [key for key in table if key not in takes and key != "name"]:
-        known = ", ".join(sorted(takes.keys() - {"channels"})) or "no parameters"
+        known = ", ".join(sorted(takes.keys() - OF_THE_MODEL)) or "no parameters"
         raise ExperimentError(f"{file}: methods.{cell.method}.{unknown[0]}: unknown key; {table['name']} takes {known}")
     table = {**{key: _as(takes[key], value) for key, value in each.schedule.items() if key in takes}, **table}
     if (size := size_of(asked, cell.method)) is not None:

@@ -8,7 +8,7 @@ from math import sqrt
 from typing import Any, NamedTuple
 
 from fedprune.runs.compare.asked import Comparison, reference
-from fedprune.runs.compare.cell import late
+from fedprune.runs.compare.cell import ACCOUNTED, late
 from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED
 
@@ -102,9 +102,6 @@ def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Li
             )
         )
     return made
-
-
-ACCOUNTED = ("flops", "training_bytes", "link_bytes")
 
 
 def mean(values: Sequence[float]) -> Mean:

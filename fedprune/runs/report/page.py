@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -51,6 +52,7 @@ def page(
         "<h2>The exported file against torch</h2>",
         f"<p>{escape(result['no_export'])}</p>" if result.get("no_export") else _checks(result),
         *_noise(result),
+        *_scratch(result, metric),
         devices(rows, result["devices"]),
         "<h2>Rounds</h2>",
         _rounds(rows, metric),
@@ -139,6 +141,26 @@ def _noise(result: Mapping[str, Any]) -> list[str]:
     )
     lines = [(layer, f"{value:.1f}") for layer, value in found.items()]
     return [f"<p class=dim>{escape(said)}</p>", table(("layer, the noisiest first", "dB"), lines)]
+
+
+def _scratch(result: Mapping[str, Any], metric: Metric) -> list[str]:
+    """Whether pruning was worth it: the same small net, trained from fresh weights."""
+    if not (found := result.get("scratch")):
+        return []
+    said = (
+        "The same net with the same weights left out, from fresh weights that are pretrained as the run's were "
+        f"(|correlation| with them {found['correlation']:.3f}): for as many rounds, and for as much compute of the "
+        "devices as the run took, by formula. To either side: half of the 95 % interval over the fresh weights."
+    )
+    names = {"E": "Scratch-E, equal rounds", "B": "Scratch-B, equal compute"}
+    own = ("this run", result["rounds"], "1.00", metric.text(value_in(result, "float")), "")
+    lines = [
+        (names[name], arm["rounds"], f"{arm['compute']:.2f}", metric.text(statistics.mean(arm["values"])),
+         metric.apart(arm["gain"], arm["half"]))
+        for name, arm in found["arms"].items()
+    ]  # fmt: skip
+    head = ("", "rounds", "compute", metric.name, "this run is better by")
+    return ["<h2>The same net from scratch</h2>", f"<p class=dim>{escape(said)}</p>", table(head, [own, *lines])]
 
 
 def _rounds(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:

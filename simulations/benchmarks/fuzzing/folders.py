@@ -14,7 +14,7 @@ import msgspec
 from rich.console import Console
 
 from fedprune import experiment as _experiment
-from fedprune.cli.progress import summary
+from fedprune.cli.ended import summary
 from fedprune.data.agreement import Agreed
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State, read, save
