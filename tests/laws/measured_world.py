@@ -22,6 +22,7 @@ from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
 from fedprune.measures.gradient_squares import Squares
 from fedprune.measures.probes import Probes
+from fedprune.measures.scaled_gradients import Scaled
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
 from fedprune.tasks import CLASSIFICATION, Task
@@ -318,6 +319,11 @@ CASES: Mapping[str, Case] = {
             "no graph": with_values(graph={}),
             "a graph of nothing known": with_values(graph={"operations": [{"kind": "Exec"}]}),
         },
+    ),
+    "scaled_gradients": Case(
+        lambda model: Scaled(_weights(model), {"2.weight": np.array([0.25, 1.0, 0.5]).reshape(3, 1, 1, 1)}),
+        damages={"of no examples": with_values(examples=0)},
+        requests=_UNKNOWN,
     ),
     "top_gradients": Case(
         lambda model: {name: int(np.count_nonzero(~mask)) for name, mask in model.masks.items()},
