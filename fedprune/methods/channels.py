@@ -39,6 +39,17 @@ def made_of(groups: Iterable[Group]) -> Members:
     return {g.name: [m for m in g.members if m.produces and m.name.endswith(("weight", "bias"))] for g in groups}
 
 
+def last_of(groups: Iterable[Group]) -> Members:
+    """Of what makes a channel what comes last: γ and β of batch norms, and rows and biases that no batch norm reads.
+
+    All of them times a gate, so is the channel; what a batch norm reads would be scaled back by it.
+    """
+    made = made_of(groups)
+    scaled = {m.layer for members in made.values() for m in members if len(m.shape) == 1 and m.name.endswith(".weight")}
+    read = {layer for group in groups for layer, norm in group.norms.items() if norm in scaled}
+    return {name: [m for m in members if m.layer not in read] for name, members in made.items()}
+
+
 def scales(groups: Iterable[Group]) -> Members:
     """The γ of batch norms alone, and groups that have any; ValueError where none has."""
     gammas = {
@@ -134,10 +145,14 @@ def unpushed(model: Model) -> Masks:
 
 def without(model: Model, channels: Channels, kept: Masks) -> Model:
     """The model whose devices hold the kept channels alone from now on, of which none is pushed."""
-    masks = width_masks(*channels(), kept)
-    parts = {name: part._replace(masks=masks) for name, part in model.parts.items()}
     left = {name: np.ones(np.count_nonzero(mask), np.bool_) for name, mask in kept.items()}
-    return pushed(model._replace(parts=parts), left, 0.0)
+    return pushed(narrower(model, channels, kept), left, 0.0)
+
+
+def narrower(model: Model, channels: Channels, kept: Masks) -> Model:
+    """The model whose devices hold the kept channels alone from now on; which are pushed stays as it is."""
+    masks = width_masks(*channels(), kept)
+    return model._replace(parts={name: part._replace(masks=masks) for name, part in model.parts.items()})
 
 
 def zeroed(made: Members, model: Model, trained: Mapping[DeviceId, Trained]) -> Model:
@@ -146,11 +161,17 @@ def zeroed(made: Members, model: Model, trained: Mapping[DeviceId, Trained]) -> 
     for name, free in unpushed(model).items():
         if not free.all():  # else there is nothing to do, or the devices' channels are fewer than the members'
             there = sum(each.weight * ~rows(made[name], each.params).any(1) for each in trained.values())
-            gone = ~free & (there >= half)
-            for m in made[name]:
-                params[m.name] = params[m.name].copy()
-                params[m.name][m.positions[gone].ravel()] = 0
+            params |= scaled(made[name], params, ~free & (there >= half), 0.0)
     return model._replace(params=params)
+
+
+def scaled(members: Sequence[Member], params: Params, chosen: Tensor, by: float) -> Params:
+    """The members, with the rows of the chosen channels times ``by``."""
+    there = {m.name: params[m.name].copy() for m in members}
+    for m in members:
+        at = m.positions[chosen].ravel()
+        there[m.name][at] = there[m.name][at] * by + 0.0  # and no −0
+    return there
 
 
 def redundancy(rows: Tensor, grads: Tensor) -> Tensor:
@@ -166,4 +187,21 @@ def redundancy(rows: Tensor, grads: Tensor) -> Tensor:
     products = norms * lengths
     cosine = np.divide((rows * grads).sum(1), products, out=np.zeros(len(rows)), where=products > 0)
     score: Tensor = cosine / 2 + np.divide(norms.mean() / 2, norms, out=np.full(len(rows), np.inf), where=norms > 0)
+    return score
+
+
+def salience(rows: Tensor, grads: Tensor) -> Tensor:
+    """A fifth each of ‖x‖, ‖x‖ / √n, ½ (1 − cos(x, ∇L)), |xᵀ∇L| and ½ (xᵀ∇L)² of each row x of n weights (HESSO, §3.2).
+
+    Each in units of its mean over all rows, for what `redundancy` says, so that the first two are the same. In the
+    mean a row has 1, or less where no gradient is there.
+
+    >>> salience(np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [0.0, 0.0]])).round(2)
+    array([1.53, 0.47])
+    """
+    norms, along = np.linalg.norm(rows, axis=1), (rows * grads).sum(1, dtype=np.float64)
+    products = norms * np.linalg.norm(grads, axis=1)
+    cosine = np.divide(along, products, out=np.zeros(len(rows)), where=products > 0)
+    parts = norms, norms, 1 - cosine, np.abs(along), along**2
+    score: Tensor = np.sum([part / (part.mean() or 1.0) for part in parts], axis=0) / len(parts)
     return score

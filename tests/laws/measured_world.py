@@ -23,6 +23,7 @@ from fedprune.measures.filter_moments import Filters
 from fedprune.measures.flow import Thinned
 from fedprune.measures.gradient_squares import Squares
 from fedprune.measures.probes import Probes
+from fedprune.measures.scaled_gradients import Scaled
 from fedprune.measures.similarity import Without
 from fedprune.models import Slot, draws
 from fedprune.pruning import masks
@@ -335,6 +336,11 @@ CASES: Mapping[str, Case] = {
             "no graph": with_values(graph={}),
             "a graph of nothing known": with_values(graph={"operations": [{"kind": "Exec"}]}),
         },
+    ),
+    "scaled_gradients": Case(
+        lambda model: Scaled(_weights(model), {"2.weight": np.array([0.25, 1.0, 0.5]).reshape(3, 1, 1, 1)}),
+        damages={"of no examples": with_values(examples=0)},
+        requests=_UNKNOWN,
     ),
     "similarity": Case(
         lambda model: Without([["2.weight"], ["0.weight", "2.weight"]], "5.weight", 64),

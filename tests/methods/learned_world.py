@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import dealt
 import numpy as np
+import torch
 from torch import nn
 
 from fedprune import training
@@ -16,6 +17,7 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run
+from fedprune.graph import width
 from fedprune.runs.setting import Setting, prepare, pretrain
 from fedprune.types import Tensor
 
@@ -92,6 +94,20 @@ def logits(setting: Setting, state: State, inputs: Tensor) -> Tensor:
     """Of the model that devices hold, in full shapes."""
     view = state.view(next(iter(state.parts), ""))
     return training.predict(setting.model(view.params), [(inputs, np.zeros(len(inputs), np.int64))])
+
+
+def assert_same_function(setting: Setting, whole: State, narrowed: State) -> None:
+    """What devices hold, physically narrower, against the whole model, in double precision."""
+    inputs, _ = dealt.test_set(setting)
+    narrow = width.narrow(narrowed.view("narrow").params, narrowed.parts["narrow"].masks)
+    net = width.fit(setting.model(), {name: value.shape for name, value in narrow.items()})
+    net.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in narrow.items()})
+    with torch.no_grad():
+        small, large = (
+            m.double().eval()(torch.from_numpy(inputs).double()) for m in (net, setting.model(whole.params))
+        )
+    torch.testing.assert_close(small, large, rtol=0, atol=1e-12)
+    assert np.abs(logits(setting, narrowed, inputs) - logits(setting, whole, inputs)).max() < 1e-5
 
 
 def runs(experiment: Experiment, start: State | None = None) -> Runs:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Message
-from learned_world import Runs, experiment, logits, runs
+from learned_world import Runs, assert_same_function, experiment, runs
 
 from fedprune import wire
 from fedprune.experiment import Experiment
@@ -146,17 +146,7 @@ def test_all_k_channels_are_zero_when_they_are_removed_and_the_model_is_the_same
     assert norms(before, chosen, False).all()
     kept = after.parts["narrow"].masks
     assert sum(int(kept[name].sum()) for name in kept if name.endswith(".1.weight")) == 22
-    # what devices hold, physically narrower, against the whole model, in double precision
-    inputs, _ = dealt.test_set(run.setting)
-    narrow = width.narrow(after.view("narrow").params, kept)
-    net = width.fit(run.setting.model(), {name: value.shape for name, value in narrow.items()})
-    net.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in narrow.items()})
-    with torch.no_grad():
-        small, whole = (
-            m.double().eval()(torch.from_numpy(inputs).double()) for m in (net, run.setting.model(before.params))
-        )
-    torch.testing.assert_close(small, whole, rtol=0, atol=1e-12)
-    assert np.abs(logits(run.setting, after, inputs) - logits(run.setting, before, inputs)).max() < 1e-5
+    assert_same_function(run.setting, before, after)
 
 
 def test_norms_of_chosen_channels_shrink_round_by_round() -> None:
