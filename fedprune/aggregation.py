@@ -214,6 +214,23 @@ def pooled(parts: Sequence[Moments]) -> Moments:
     return Moments(within.mean, within.variance + between, within.examples)
 
 
+def product_of_gaussians(parts: Sequence[tuple[Tensor, Tensor, float]]) -> tuple[Tensor, Tensor]:
+    """(μ, log σ²) of Π_k N(μ_k, σ²_k)^(w_k), w_k = n_k / Σ n: precisions are averaged, means weighted by them.
+
+    Each part is (means, logarithms of variances, examples). One prior has begun them all, so it counts once. Any finite
+    logarithm gives finite ones.
+
+    >>> mean, log = product_of_gaussians([(np.array([0.0]), np.log([1.0]), 1), (np.array([4.0]), np.log([1 / 3]), 1)])
+    >>> mean.round(6).tolist(), np.exp(log).round(6).tolist()
+    ([3.0], [0.5])
+    """
+    total = sum(examples for _, _, examples in parts)
+    logs = np.stack([np.log(examples / total) - log.astype(np.float64) for _, log, examples in parts if examples > 0])
+    precision = np.logaddexp.reduce(logs)
+    means = [mean.astype(np.float64) for mean, _, examples in parts if examples > 0]
+    return np.asarray(sum(np.exp(logs - precision) * np.stack(means))), -precision
+
+
 def _weights(parts: Sequence[Moments]) -> list[float]:
     total = sum(part.examples for part in parts)
     if total <= 0:
