@@ -116,7 +116,7 @@ def compared(console: Console, result: Mapping[str, Any], arms: Mapping[str, Arm
     """The smaller net from fresh weights, beside the run that found it."""
     metric = metric_in(result)
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("the smaller net", "rounds", "compute", metric.name, "the run is better by"):
+    for head in ("the smaller net", "rounds", "compute", metric.name, "the run's gain"):
         table.add_column(head, justify="left" if head == "the smaller net" else "right")
     table.add_row("as this run found it", str(result["rounds"]), "1.00", metric.text(value_in(result, "float")), "")
     for name, arm in arms.items():
@@ -126,3 +126,4 @@ def compared(console: Console, result: Mapping[str, Any], arms: Mapping[str, Arm
             metric.text(statistics.mean(arm.values)), metric.apart(arm.gain, arm.half),
         )  # fmt: skip
     console.print(table)
+    console.print("±: half of the 95 % interval over the fresh weights; the run itself is one.", soft_wrap=True)

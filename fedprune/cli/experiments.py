@@ -76,9 +76,9 @@ def simulate(
         return
     arms.possible(experiment, str(file))
     result = _shown(experiment, folder, given, run)
+    summary(console, result, folder)  # first, so that it is there whatever becomes of the rest
     again = given._replace(resume=True, fresh=False)
     found = arms.scratch(folder, str(file), _text(data_dir), lambda each, to: _shown(each, to, again, run))
-    summary(console, result, folder)
     compared(console, result, found)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fedprune.measures import find
 from fedprune.methods.asking import Acts
+from fedprune.pruning import masks
 from fedprune.types import Local, Model
 
 
@@ -23,13 +24,17 @@ class Axes(NamedTuple):
     often: str
     """One-shot or iterative."""
     how: str
-    """By a criterion, or learnt: training itself makes weights small, or moves masks."""
+    """By a criterion; learnt, where training itself makes weights small, or moves masks; or by draw or place, whatever
+    the weights and the data."""
     data: str
     """Data-free or data-driven: whether devices measure anything for it, or train in a way of its own."""
 
 
-def axes(keys: Mapping[str, object], model: Model, acts: Sequence[Acts], local: Local) -> Axes:
-    """Of a method with these ``keys``, from the ``model`` before round 1, its rounds, and its device half."""
+def axes(keys: Mapping[str, object], model: Model, other: Model, acts: Sequence[Acts], local: Local) -> Axes:
+    """Of a method with these ``keys``, from the ``model`` before round 1, its rounds, and its device half.
+
+    ``other`` is the model that it begins with from other weights.
+    """
     later = [each.round for each in acts if each.round and (each.asks or each.changes)]
     kinds = {ask.kind for each in acts for ask in each.asks.values()}
     pruned = not all(mask.all() for mask in model.masks.values())
@@ -37,11 +42,17 @@ def axes(keys: Mapping[str, object], model: Model, acts: Sequence[Acts], local: 
     prunes = _prunes(keys, model, pruned or bool(later and model.masks))
     learnt = own and prunes != "nothing" and not kinds & {"top_gradients", "bn_statistics"} and not local.reports
     seen = learnt or local.examples is not None or local.reports or not all(find(kind).private for kind in kinds)
+    alike = masks.equal(model.masks, other.masks) and all(
+        masks.equal(part.masks, other.parts[name].masks) for name, part in model.parts.items()
+    )
+    drawn = alike and not later and not kinds and (pruned or bool(model.parts))
+    if prunes == "nothing":
+        return Axes(prunes, "never", "never", "by nothing", "data-driven" if seen else "data-free")
     return Axes(
         prunes,
         "during training" if later or learnt else "before training",
         "iterative" if len(later) > 1 else "one-shot",
-        "learnt" if learnt else "by a criterion",
+        "learnt" if learnt else "by draw or place" if drawn else "by a criterion",
         "data-driven" if seen else "data-free",
     )
 

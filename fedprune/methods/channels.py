@@ -90,6 +90,14 @@ def share_of_weights(groups: Sequence[Group], shapes: Shapes) -> Callable[[Masks
     return share
 
 
+def reached(keep: float, groups: Sequence[Group], shapes: Shapes) -> float:
+    """``keep``, of the weights; ValueError where it is outside (0, 1], or less than one channel a group leaves."""
+    least = share_of_weights(groups, shapes)({group.name: np.arange(group.size) < 1 for group in groups})
+    if keep_in_range(keep) < least:
+        raise ValueError(f"keep {keep} is less than the least net takes: {least:.3g}, of one channel a group")
+    return keep
+
+
 def best_within(scores: Scores, cost: Callable[[Masks], float], most: float) -> Masks:
     """Group -> kept channels: as many of the best of all groups as cost at most ``most``, found by halving.
 

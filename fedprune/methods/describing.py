@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from fedprune import measures, models, training
 from fedprune.experiment import Data, Experiment
 from fedprune.methods import OF_THE_MODEL, MethodError, build, find
@@ -20,7 +22,7 @@ from fedprune.methods.asking import Acts, begun, rehearsed
 from fedprune.methods.axes import Axes, axes
 from fedprune.methods.building import Prunable, prunable_of
 from fedprune.pruning import masks
-from fedprune.types import Holder, Local, Method, Model, Params
+from fedprune.types import Holder, Local, Masks, Method, Model, Params
 
 ROUNDS = 100
 """How far a method is rehearsed."""
@@ -78,12 +80,25 @@ def described(name: str) -> Described:
         (module.__doc__ or "").strip().partition("\n")[0],
         inspect.getdoc(function) or "",
         parameters,
-        axes({each.name: each for each in parameters}, begun(method, weights)[0], acts, method.local),
-        "sparse" if not all(mask.all() for mask in model.masks.values()) else "narrow" if model.parts else "dense",
+        axes({each.name: each for each in parameters}, *_from_two(method, weights), acts, method.local),
+        "sparse"
+        if not _all(model.masks)
+        else "narrow"
+        if any(not _all(p.masks) for p in model.parts.values())
+        else "dense",
         _when(acts),
         {kind: cost(kind) for kind in dict.fromkeys(kinds)},
         (*_own(method.local), *_parts(method, model)),
     )
+
+
+def _from_two(method: Method, weights: Params) -> tuple[Model, Model]:
+    """What it begins with from these weights, and from others."""
+    return begun(method, weights)[0], begun(method, {name: np.flip(value) for name, value in weights.items()})[0]
+
+
+def _all(kept: Masks) -> bool:
+    return all(mask.all() for mask in kept.values())
 
 
 def cost(kind: str) -> str:

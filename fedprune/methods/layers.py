@@ -52,6 +52,21 @@ def fractions_in_range(**values: float) -> None:
             raise ValueError(f"{key} {value} is outside [0, 1]")
 
 
+def above_zero(**values: float) -> None:
+    """ValueError naming the first that is not."""
+    for key, value in values.items():
+        if not value > 0:
+            raise ValueError(f"{key} {value} is not above 0")
+
+
+def from_to(key: str, value: int, least: int, most: int | None = None, of: str = "") -> None:
+    """ValueError where ``value`` is not from ``least`` to ``most``, which is ``of`` what; None is no limit."""
+    if value < least:
+        raise ValueError(f"{key} {value} is below {least}")
+    if most is not None and value > most:
+        raise ValueError(f"{key} {value} is above {most}{of and f', {of}'}")
+
+
 def dense(layers: Shapes) -> Callable[[Params], Model]:
     """A start that keeps every weight of the prunable layers, for now."""
     return lambda params: Model(params, masks.ones_like(layers))

@@ -73,7 +73,7 @@ def why_not_shared(method: Method, zeros: Params) -> str:
     """Why tiers cannot each have this method at their own density or width; empty where they can."""
     begun, acted = method.start(zeros), asking.begun(method, zeros)[0]
     if acted.parts and not begun.parts:
-        return "chooses channels by what devices measure, so tiers have none to differ by"
+        return "chooses one set of channels for all before training, so tiers have none to differ by"
     if begun.masks and method.part is not Method._field_defaults["part"]:
         return "gives each device a mask of its own, so tiers cannot differ by their density"
     return ""

@@ -126,6 +126,8 @@ class Scratch(msgspec.Struct, frozen=True):
 
     correlation: float
     arms: dict[str, Arm]
+    given_weights: bool = False
+    """Whether the run itself began with weights that were trained elsewhere."""
 
 
 class Result(msgspec.Struct, frozen=True):

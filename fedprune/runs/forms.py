@@ -53,6 +53,8 @@ class Forms(NamedTuple):
     """How the ranges of the int8 files came about."""
     noise_db: Mapping[str, float] = {}
     """Layer -> signal to noise of the int8 file against torch on public examples, the noisiest first."""
+    parameters: int = 0
+    """That the compacted model's file holds, batch norms folded; 0 where it is not known."""
 
 
 class Check(NamedTuple):
@@ -108,7 +110,7 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
     from fedprune.export import litert, tflm
     from fedprune.export.inspection.file import inspect
     from fedprune.export.litert.reader import read
-    from fedprune.graph import UnsupportedOperation
+    from fedprune.graph import UnsupportedOperation, parameters
 
     model, compact = shipping.compacted(setting, state)
     try:
@@ -119,7 +121,8 @@ def make(setting: Setting, state: State, sram_bytes: int = 0, part: str = "") ->
         # a channel less may make the rest no shorter: rows of 23 channels pack worse than rows of 24
         micro = min((tflm.write_sparse(*each[:2], allowed) for each in (ready, dense)), key=len)
         files = (litert.write_float(small), file, dense_file, micro)
-        return Forms(model, compact, *files, macs(small), calibration=str(way), noise_db=ready.noise_db)
+        held = sum({each.name: each.value.size for op in small.operations for each in parameters(op)}.values())
+        return Forms(model, compact, *files, macs(small), "", str(way), ready.noise_db, held)
     except UnsupportedOperation as error:
         made = _converted(setting, model, error, len(setting.public))
     if isinstance(made, str):

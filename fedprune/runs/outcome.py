@@ -204,7 +204,7 @@ def _result(setting: Setting, folder: RunFolder, state: State, forms: Forms, che
         "density_all": masks.density_all(parameters, kept_masks),
         "parameters": size,
         "parameters_kept": kept,
-        "parameters_compact": sum(value.numel() for value in forms.compact.parameters()),
+        "parameters_compact": forms.parameters or sum(value.numel() for value in forms.compact.parameters()),
         "macs": forms.macs,
         "arena_bytes": checked.arena_bytes,
         "bytes": {

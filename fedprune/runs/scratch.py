@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from fedprune import training
 from fedprune.experiment import Experiment, ExperimentError
+from fedprune.methods.describing import described
 from fedprune.runs import accounts, outcome
 from fedprune.runs.accounts import Accounts
 from fedprune.runs.compare.summary import difference
@@ -48,6 +49,9 @@ def possible(experiment: Experiment, source: str) -> None:
     """ExperimentError, in one line beginning with ``source``, where a run does not end in one smaller net."""
     if experiment.fleet:
         raise ExperimentError(f"{source}: fleet: its tiers end in a net each; for --scratch leave [fleet] out")
+    name = experiment.method["name"]
+    if name != "as_pruned" and described(name).axes.prunes == "nothing":
+        raise ExperimentError(f"{source}: method.name: {name} prunes nothing, so --scratch has no smaller net to train")
     if not experiment.rounds:
         raise ExperimentError(f"{source}: rounds: with 0 no device trains, and --scratch compares training")
 
@@ -61,23 +65,28 @@ def scratch(path: Path, source: str, data_dir: str | None, run: Run) -> dict[str
     result, rows, experiment = folder.read_result(), folder.rows(), folder.experiment()
     prepared = functools.partial(prepare, source=source, data_dir=data_dir, agreed=folder.agreed())
     setting, arms = prepared(experiment), [again(experiment, path, seed) for seed in range(1, SEEDS + 1)]
+    state = folder.state()
+    kept = state.view(next(iter(state.parts), "")).masks
+    if all(mask.all() for mask in kept.values()):
+        raise ExperimentError(f"{source}: the run in {path} pruned nothing, so --scratch has no smaller net to train")
     fresh = prepared(arms[0])
     fresh.given_masks(source)
     own, its = Accounts(setting), Accounts(fresh)
     spent = [own.of(row["kept"]).get("flops", 0) for row in rows if row.get("kept")]
-    each = its.of(accounts.kept(folder.state(), setting)).get("flops", 0)
+    each = its.of(accounts.kept(state, setting)).get("flops", 0)
     if not each:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be traced, so its compute is not known")
     if (value := value_in(result, "float")) is None:
         raise ExperimentError(f"{source}: data: no device has a test example, by which --scratch could compare")
     found = dict[str, Arm]()
     for name, rounds in (("E", experiment.rounds), ("B", max(1, round(sum(spent) / each)))):
-        values = [_value(replace(arm, rounds=rounds), path, run) for arm in arms]
+        values = [_value(_longer(arm, rounds), path, run) for arm in arms]
         apart = difference(dict.fromkeys(range(SEEDS), value), dict(enumerate(values)))
         assert apart is not None
         found[name] = Arm(rounds, rounds * each / sum(spent), values, apart.mean, apart.half)
     alike = max(_correlation(setting, prepared(arm)) for arm in arms)
-    told = {"correlation": alike, "arms": {name: arm._asdict() for name, arm in found.items()}}
+    given = bool(experiment.pretraining.weights)
+    told = {"correlation": alike, "given_weights": given, "arms": {name: arm._asdict() for name, arm in found.items()}}
     folder.write_result({**folder.read_result(), FOLDER: told})
     outcome.report(folder)
     return found
@@ -89,6 +98,18 @@ def again(experiment: Experiment, path: Path, seed: int) -> Experiment:
     epochs = 0 if own.weights and own.epochs is None else own.epochs
     fresh = replace(own, weights="", masks=str(path.absolute()), seed=experiment.seed + seed, epochs=epochs)
     return replace(experiment, method={"name": "as_pruned"}, pretraining=fresh, name=f"{experiment.name}_{FOLDER}")
+
+
+def _longer(experiment: Experiment, rounds: int) -> Experiment:
+    """With so many rounds, and a schedule of learning rates stretched along."""
+    stretches, begun, ended = [], 0, 0
+    for each in experiment.training.schedule:
+        ended += each.rounds
+        to = max(begun + 1, round(ended * rounds / experiment.rounds))
+        stretches.append(replace(each, rounds=to - begun))
+        begun = to
+    training = replace(experiment.training, schedule=type(experiment.training.schedule)(stretches))
+    return replace(experiment, rounds=rounds, training=training)
 
 
 def _value(arm: Experiment, path: Path, run: Run) -> float:

@@ -171,7 +171,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
         empty = zeros(experiment, schema)
         # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first
-        model_begun, _ = begun(method, empty)
+        model_begun, first_asks = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     except Exception as error:  # a method of one's own may fail in any way
@@ -200,6 +200,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         *notices,
         *([f"model: {remark}"] if remark else []),
         *remarks,
+        *pruned.too_late(experiment, model_begun, first_asks),
         *([on_devices.said] if on_devices.said else []),
     )
     part = next(iter(model_begun.parts), "")

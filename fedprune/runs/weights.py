@@ -66,6 +66,8 @@ def masks(folder: Path, parameters: Mapping[str, Any], source: str) -> Masks:
     for name, value in parameters.items():
         if name in found and (found[name].shape != tuple(value.shape) or found[name].dtype != bool):
             raise ExperimentError(f"{where}: {name} has shape {found[name].shape}, the model's {tuple(value.shape)}")
+    if alien := [name for name, mask in found.items() if name not in parameters and not mask.all()]:
+        raise ExperimentError(f"{where}: that run pruned {alien[0]}, which this model has not; name one of this model")
     kept = {name: found[name] for name in parameters if name in found and not found[name].all()}
     if not kept:
         raise ExperimentError(f"{where}: that run pruned nothing of this model; name one of a method that prunes")

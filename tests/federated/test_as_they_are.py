@@ -122,3 +122,20 @@ def test_weights_saved_under_all_names_of_a_shared_tensor_are_taken(tmp_path: Pa
     assert "2.0.weight" in state
     given = tiny_world.experiment(model="odd_nets:tied", pretraining={"weights": str(tmp_path / "all.npz")})
     assert np.array_equal(pretrain(prepare(given, "test")).params["1.0.weight"], state["1.0.weight"].numpy())
+
+
+@pytest.mark.parametrize(
+    ("method", "rounds", "late"),
+    [
+        ({"name": "gmp", "density": 0.3, "stop": 4}, 3, True),
+        ({"name": "gmp", "density": 0.3, "stop": 3}, 3, False),
+        ({"name": "hesso", "stop": 4}, 3, True),
+        ({"name": "granet", "density": 0.1, "initial": 0.5}, 3, True),
+        ({"name": "rigl", "density": 0.3}, 3, False),
+        ({"name": "magnitude", "density": 0.3}, 0, False),
+        (tiny_world.FEDTINY, 3, False),
+    ],
+)
+def test_training_that_ends_before_all_is_pruned_is_told(method: dict[str, Any], rounds: int, late: bool) -> None:
+    said = prepare(tiny_world.experiment(method=method, rounds=rounds), "test").notices
+    assert any(text.startswith(f"method.stop: {method.get('stop', 100)} is after") for text in said) is late

@@ -15,7 +15,7 @@ from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated.rounds.model import read
 from fedprune.methods import build
 from fedprune.runs.run import simulate
-from fedprune.runs.scratch import Arm, again, possible, scratch
+from fedprune.runs.scratch import Arm, _longer, again, possible, scratch
 from fedprune.runs.setting import prepare, pretrain
 
 _run = functools.partial(simulate, engine=tiny_world.HERE)
@@ -121,8 +121,19 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match=r"^test: rounds: with 0 no device trains"):
         possible(tiny_world.experiment(rounds=0), "test")
     _run(tiny_world.experiment(method={"name": "fedavg"}, rounds=1), tmp_path / "dense")
-    with pytest.raises(ExperimentError, match=r"^test: pretraining\.masks: .*dense: that run pruned nothing of this"):
+    with pytest.raises(ExperimentError, match=r"^test: method\.name: fedavg prunes nothing, so --scratch has no"):
+        possible(tiny_world.experiment(method={"name": "fedavg"}), "test")
+    with pytest.raises(
+        ExperimentError, match=r"^test: the run in .*dense pruned nothing, so --scratch has no smaller net"
+    ):
         scratch(tmp_path / "dense", "test", None, fails)
+
+
+def test_a_schedule_is_stretched_with_the_rounds() -> None:
+    schedule = [{"rounds": 2, "to": 0.2}, {"rounds": 4, "to": 0.01}]
+    asked = tiny_world.experiment(rounds=6, training={"batch": 8, "schedule": schedule})
+    assert [each.rounds for each in _longer(asked, 9).training.schedule] == [3, 6]
+    assert _longer(asked, 6) == asked
 
 
 @pytest.mark.parametrize(
@@ -134,8 +145,9 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path) -> None:
     ],
 )
 def test_masks_that_cannot_be_had_are_one_line(content: bytes | str | None, why: str, tmp_path: Path) -> None:
-    if content == "shape":
-        np.savez(tmp_path / "model.npz", **{"mask/1.0.weight": np.zeros(1, np.bool_)})  # type: ignore[arg-type]
+    if isinstance(content, str):
+        name = {"shape": "mask/1.0.weight", "other": "mask/9.weight"}[content]
+        np.savez(tmp_path / "model.npz", **{name: np.zeros(1, np.bool_)})  # type: ignore[arg-type]
     elif content is not None:
         (tmp_path / "model.npz").write_bytes(content)  # type: ignore[arg-type]
     experiment = tiny_world.experiment(pretraining={"masks": str(tmp_path)})

@@ -76,9 +76,9 @@ def test_the_branch_without_which_features_change_least_goes_and_again() -> None
     assert left(it.act(model, {"branch0": {}}, 0)) == set(SHAPES)
 
 
-@pytest.mark.parametrize("remove", [0, 3])
-def test_more_branches_than_there_are_cannot_go(remove: int) -> None:
-    with pytest.raises(MethodError, match=f"remove {remove} is not 1 to 2, the model's branches"):
+@pytest.mark.parametrize(("remove", "why"), [(0, "below 1"), (3, "above 2, the model's branches")])
+def test_more_branches_than_there_are_cannot_go(remove: int, why: str) -> None:
+    with pytest.raises(MethodError, match=f"remove {remove} is {why}"):
         method(remove)
 
 

@@ -85,6 +85,7 @@ def test_gradients_or_inputs_turn_the_order() -> None:
         ({"macs": 4}, "macs 4 is less than the least net takes: 5, of one channel a group"),
         ({"macs": 4, "keep": 0.5}, "keep and macs are given; one budget is enough"),
         ({"flash_bytes": -1}, "flash_bytes -1 is below 0"),
+        ({"keep": 0.01}, r"keep 0.01 is less than the least net takes: 0\.\d+, of one channel a group"),
         ({"keep": 1.5}, r"keep 1.5 is outside \(0, 1\]"),
         ({"criterion": "size"}, "criterion 'size' is not one of magnitude, snip, wanda"),
         ({"cost": 1}, "method.cost: unknown key"),

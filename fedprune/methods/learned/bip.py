@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedprune.methods.layers import GRAD, Shapes, density_in_range, masked
+from fedprune.methods.layers import GRAD, Shapes, above_zero, density_in_range, from_to, masked
 from fedprune.methods.rewinding import named, unnamed
 from fedprune.pruning import masks
 from fedprune.pruning.allocation import ranked
@@ -25,8 +25,8 @@ def bip(layers: Shapes, *, density: float, beta: float = 0.01, gamma: float = 1e
     falls along a line; both levels see the same examples, not two disjoint batches; the L2 below is the experiment's
     weight decay, of kept weights, and ``gamma`` that of dℓ/dm alone, as in the authors' code (m). Not done: filters.
     """
-    if not beta > 0 or not gamma > 0 or stop < 1:
-        raise ValueError(f"beta {beta} or gamma {gamma} is not above 0, or stop {stop} below 1")
+    above_zero(beta=beta, gamma=gamma)
+    from_to("stop", stop, 1)
     best = prune(lambda score: score, constant(density_in_range(density)), allocate=ranked())
 
     def top(scores: Params) -> Masks:

@@ -19,7 +19,7 @@ from fedprune.methods.channels import (
     unpushed,
     whole,
 )
-from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.layers import Channels, Shapes, from_to
 from fedprune.pruning.topk import kept_count
 from fedprune.types import Ask, Found, Masks, Method, Model, Params
 
@@ -44,11 +44,10 @@ def hesso(
     of their mean over a group. (m): the order of cycles, and that x is the whole channel, wherever the gradient is.
     """
     keep_in_range(keep)
-    if not 0 <= begin < stop or not 1 <= periods <= stop - begin or cycles < 0:
-        raise ValueError(
-            f"begin {begin} is not from 0 to before stop {stop}, periods {periods} not from 1 to the rounds between, "
-            f"or cycles {cycles} below 0"
-        )
+    from_to("stop", stop, 1)
+    from_to("begin", begin, 0, stop - 1, "the round before stop")
+    from_to("periods", periods, 1, stop - begin, "the rounds from begin to stop")
+    from_to("cycles", cycles, 0)
     made = made_of(channels()[0])
     names = list(dict.fromkeys(m.name for members in made.values() for m in members))
     ends = [begin + (stop - begin) * period // periods for period in range(periods + 1)]

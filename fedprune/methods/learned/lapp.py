@@ -6,15 +6,15 @@ import numpy as np
 
 from fedprune.methods.channels import (
     best_within,
-    keep_in_range,
     last_of,
     made_of,
     narrower,
+    reached,
     rows,
     share_of_weights,
     whole,
 )
-from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.layers import Channels, Shapes, above_zero, from_to
 from fedprune.pruning.schedules import linear
 from fedprune.training.channel_gates import gated, there, weights_left
 from fedprune.training.losses import plain_loss
@@ -40,13 +40,12 @@ def lapp(
     weights are counted, where the paper counts multiply-adds; and nothing bypasses a pruned layer, which would be
     another net. One that has a bypass, such as a residual net, keeps it.
     """
-    keep_in_range(keep)
+    above_zero(penalty=penalty, temperature=temperature)
+    from_to("stop", stop, 1)
     ramp = ramp or -(-stop // 2)
-    if not penalty > 0 or not temperature > 0 or not 1 <= ramp <= stop:
-        raise ValueError(
-            f"penalty {penalty} or temperature {temperature} is not above 0, or ramp {ramp} not from 1 to stop {stop}"
-        )
+    from_to("ramp", ramp, 1, stop, "stop")
     groups, shapes = channels()
+    reached(keep, groups, shapes)
     weights = {name: [m for m in each if len(m.shape) > 1] for name, each in made_of(groups).items()}
     last, target = last_of(groups), linear(1.0, keep, end=ramp)
 

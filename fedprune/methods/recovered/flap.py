@@ -6,7 +6,7 @@ from math import prod
 import numpy as np
 
 from fedprune.graph.width import width_masks
-from fedprune.methods.channels import best_within, keep_in_range, share_of_weights
+from fedprune.methods.channels import best_within, reached, share_of_weights
 from fedprune.methods.layers import Channels, Shapes
 from fedprune.methods.reading import INPUTS
 from fedprune.pruning.parts import statistics
@@ -27,7 +27,7 @@ def flap(layers: Shapes, *, keep: float = 0.5, compensate: bool = True, channels
     groups, shapes = channels()
     if not groups:
         raise ValueError("the model has no channels that can be followed, so none can be pruned")
-    keep_in_range(keep)
+    reached(keep, groups, shapes)
     readers = {group.name: [member for member in group.members if not member.produces] for group in groups}
     names = list(dict.fromkeys(member.name for members in readers.values() for member in members))
     norms = {layer: norm for group in groups for layer, norm in group.norms.items()}

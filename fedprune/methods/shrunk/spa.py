@@ -7,7 +7,7 @@ import numpy as np
 
 from fedprune.graph.coupling import coupled
 from fedprune.graph.width import width_masks
-from fedprune.methods.channels import best_within, filled, keep_in_range, share_of_weights
+from fedprune.methods.channels import best_within, filled, reached, share_of_weights
 from fedprune.methods.layers import Channels, Cost, Shapes
 from fedprune.methods.reading import INPUTS, norms
 from fedprune.pruning import criteria, masks
@@ -41,6 +41,8 @@ def spa(
     groups, shapes = channels()
     if not groups:
         raise ValueError("the model has no channels that can be followed, so none can be pruned")
+    if target == "keep":
+        reached(most, groups, shapes)
     made = [m.name for group in groups for m in group.members if m.produces and len(m.shape) > 1]
     names, kind, pool = tuple(dict.fromkeys(made)), _KINDS[criterion], coupled(groups).pool
     takes = share_of_weights(groups, shapes) if cost is None or target == "keep" else partial(cost, target)
@@ -58,7 +60,7 @@ def spa(
             sums = pool(_scored(kind, {name: model.params[name] for name in names}, found))
             scores = {name: each / (each.mean() or 1.0) for name, each in sums.items()}
         kept = best_within(scores, takes, most)
-        if (least := takes(kept)) > most and target != "keep":
+        if (least := takes(kept)) > most:
             raise ValueError(f"{target} {most} is less than the least net takes: {least}, of one channel a group")
         units = filled(scores, kept, takes, most, _NEAR)
         return model._replace(parts={"narrow": Part(statistics(model.params), width_masks(groups, shapes, units))})
@@ -70,9 +72,9 @@ def _one_of(given: Mapping[str, float]) -> tuple[str, float]:
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} are given; one budget is enough")
     ((target, most),) = given.items()
-    if target != "keep" and most < 0:
+    if most < 0:
         raise ValueError(f"{target} {most} is below 0")
-    return target, keep_in_range(most) if target == "keep" else most
+    return target, most
 
 
 def _scored(kind: str, weights: Params, found: Found) -> Scores:

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedprune.graph.branches import branches
 from fedprune.measures.similarity import Without
-from fedprune.methods.layers import Channels, Shapes, dense, masked
+from fedprune.methods.layers import Channels, Shapes, dense, from_to, masked
 from fedprune.methods.rewinding import output_layer
 from fedprune.pruning import masks
 from fedprune.types import Ask, Found, Method, Model
@@ -24,10 +24,10 @@ def layer_lth(layers: Shapes, *, remove: int = 1, examples: int = 256, channels:
     """
     inside = {last: [name for name in names if name in layers] for last, names in branches(channels()[0]).items()}
     inside = {last: names for last, names in inside.items() if f"{last}.weight" in names}
-    if not 1 <= remove <= len(inside) or examples < 1:
-        raise ValueError(
-            f"remove {remove} is not 1 to {len(inside)}, the model's branches, or examples {examples} below 1"
-        )
+    if not inside:
+        raise ValueError("the model has no branch of two or more layers beside a shortcut that can be followed")
+    from_to("remove", remove, 1, len(inside), "the model's branches")
+    from_to("examples", examples, 1)
 
     def gone(found: Found) -> list[str]:
         lost: list[str] = []

@@ -150,8 +150,11 @@ def _scratch(result: Mapping[str, Any], metric: Metric) -> list[str]:
     said = (
         "The same net with the same weights left out, from fresh weights that are pretrained as the run's were "
         f"(|correlation| with them {found['correlation']:.3f}): for as many rounds, and for as much compute of the "
-        "devices as the run took, by formula. To either side: half of the 95 % interval over the fresh weights."
+        "devices as the run took, by formula. To either side: half of the 95 % interval over the fresh weights; the "
+        "run is one, and another seed of it would come out otherwise."
     )
+    if found.get("given_weights"):
+        said += " The run began with given weights: their own training is counted nowhere, and fresh ones lack it."
     names = {"E": "Scratch-E, equal rounds", "B": "Scratch-B, equal compute"}
     own = ("this run", result["rounds"], "1.00", metric.text(value_in(result, "float")), "")
     lines = [
