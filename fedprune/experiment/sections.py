@@ -141,7 +141,8 @@ class Pretraining(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: str = ""
     """A .safetensors, .pt or .npz file, or the folder of a run that has ended; empty for the seed's initial weights."""
     masks: str = ""
-    """The folder of a run that has ended, whose smaller model is trained from the first step on; empty: the whole."""
+    """The folder of a run that has ended, whose smaller model is pretrained; with the method ``as_pruned`` it is also
+    what devices train. Empty is the whole."""
     seed: Seed | None = None
     """Of the initial weights and of pretraining's order; where left out that of the experiment."""
     epochs: Natural | None = None

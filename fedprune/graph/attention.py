@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,9 +75,13 @@ def recount(module: nn.MultiheadAttention) -> None:
 
 
 @contextmanager
-def opened(model: nn.Module) -> Iterator[None]:
-    """Let all plain attentions call their projections as layers, so that what these read can be seen."""
-    found = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention) and plain(module)]
+def opened(model: nn.Module, layers: Collection[nn.Module]) -> Iterator[None]:
+    """Let plain attentions whose last projection is among ``layers`` call it as a layer, so that it can be seen.
+
+    They give no weights meanwhile.
+    """
+    whose = [module for module in model.modules() if isinstance(module, nn.MultiheadAttention) and plain(module)]
+    found = [module for module in whose if any(module.out_proj is layer for layer in layers)]
     kinds = [(module, type(module)) for module in found]
     before = torch.backends.mha.get_fastpath_enabled()
     try:

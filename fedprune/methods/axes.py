@@ -1,6 +1,6 @@
 """The axes by which surveys order pruning methods (Cheng, Zhang and Shi, TPAMI 2024, arXiv 2308.06767, fig. 2).
 
-Each follows from what a method does when it is rehearsed, so that none is said by hand, and none is forgotten.
+Each follows from a method's keys and from what it does when it is rehearsed: none is said by hand, none forgotten.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def above_zero(**values: float) -> None:
             raise ValueError(f"{key} {value} is not above 0")
 
 
-def from_to(key: str, value: int, least: int, most: int | None = None, of: str = "") -> None:
+def from_to(key: str, value: float, least: float, most: float | None = None, of: str = "") -> None:
     """ValueError where ``value`` is not from ``least`` to ``most``, which is ``of`` what; None is no limit."""
     if value < least:
         raise ValueError(f"{key} {value} is below {least}")

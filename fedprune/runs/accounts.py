@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 import numpy as np
@@ -16,6 +16,7 @@ from fedprune.methods.asking import rehearsed
 from fedprune.runs.setting import Setting
 
 _SWAPPED = 0.3  # of the kept weights, at most, in one adjustment: α of RigL, FedTiny and others
+_DENSE, _GROWS = {"gradients", "scaled_gradients"}, "top_gradients"
 _SEEN = 30  # rounds in which a method shows whether it grows
 
 
@@ -46,20 +47,24 @@ class Accounts:
             self._graph = trace(setting.model(), tasks.example(setting.task, setting.schema.input_shape))
         self._examples = training.epochs * max(parts["train"] for parts in setting.holds.values())
         acts = rehearsed(setting.method, self._params, min(setting.experiment.rounds, _SEEN))
-        kinds = {ask.kind for ask in setting.method.local.reports.values()}
-        kinds |= {ask.kind for each in acts if each.round for ask in each.asks.values()}
-        self._grows = "top_gradients" in kinds
-        self._dense = "gradients" in kinds  # along with training, as papers count it, also where it is asked apart
-        self._growing = self._examples if self._dense else (training.grow_batch or training.batch) * self._grows
+        self._reported = {ask.kind for ask in setting.method.local.reports.values()}
+        self._ever = self._reported | {ask.kind for each in acts if each.round for ask in each.asks.values()}
+        self._batch = training.grow_batch or training.batch
 
-    def of(self, kept: Mapping[str, float]) -> dict[str, float]:
-        """FLOPs and bytes of a round with so many weights of each layer; nothing of a model that cannot be traced."""
+    def of(self, kept: Mapping[str, float], asked: Iterable[str] | None = None) -> dict[str, float]:
+        """FLOPs and bytes of a round with so many weights of each layer; nothing of a model that cannot be traced.
+
+        ``asked`` are the kinds of evidence of that round; None is all that are ever asked after round 0. Gradients
+        count as taken along with training, as papers have it, also where they are asked apart.
+        """
         if self._graph is None:
             return {}
-        counts = {name: round(count) for name, count in kept.items()}
-        grown = round(_SWAPPED * sum(counts.values())) if self._grows else 0
+        kinds = self._ever if asked is None else self._reported | {*asked}
+        counts, dense, grows = {n: round(count) for n, count in kept.items()}, bool(kinds & _DENSE), _GROWS in kinds
+        grown = round(_SWAPPED * sum(counts.values())) if grows else 0
+        growing = self._examples if dense else self._batch * grows
         return {
-            "flops": accounted.training_flops(self._graph, counts, self._examples, dense=self._growing),
-            "training_bytes": accounted.training_bytes(self._params, counts, dense=self._dense, grown=grown),
+            "flops": accounted.training_flops(self._graph, counts, self._examples, dense=growing),
+            "training_bytes": accounted.training_bytes(self._params, counts, dense=dense, grown=grown),
             "link_bytes": accounted.link_bytes(self._params, counts),
         }

@@ -1,14 +1,16 @@
 """Whether pruning was worth it: a run's smaller net again, from fresh weights (Liu et al., ICLR 2019, §3).
 
-Scratch-E trains it for as many rounds, Scratch-B for as much compute of the devices as the run took, counted by
-`budgets.accounted`: a method that starts dense pays for more rounds of a small net. Each on the same devices, data and
-draws, three times, from other initial weights, which are pretrained on the server's public examples as the run's were.
+Scratch-E trains it for as many rounds, Scratch-B for as much compute of the devices as the run's training took, counted
+by `budgets.accounted`, without what was asked before it: a method that starts dense pays for more rounds of a small
+net. Each on the same devices, data and draws, three times, from other initial weights, which are pretrained on the
+server's public examples as the run's were.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +19,10 @@ from msgspec.structs import replace
 
 from fedprune import training
 from fedprune.experiment import Experiment, ExperimentError
+from fedprune.federated.rounds.phases.local_steps import ROUTE
+from fedprune.methods import catalogue
 from fedprune.methods.describing import described
-from fedprune.runs import accounts, outcome
+from fedprune.runs import outcome
 from fedprune.runs.accounts import Accounts
 from fedprune.runs.compare.summary import difference
 from fedprune.runs.folder import RunFolder, inside
@@ -50,7 +54,7 @@ def possible(experiment: Experiment, source: str) -> None:
     if experiment.fleet:
         raise ExperimentError(f"{source}: fleet: its tiers end in a net each; for --scratch leave [fleet] out")
     name = experiment.method["name"]
-    if name != "as_pruned" and described(name).axes.prunes == "nothing":
+    if name in catalogue() and name != "as_pruned" and described(name).axes.prunes == "nothing":
         raise ExperimentError(f"{source}: method.name: {name} prunes nothing, so --scratch has no smaller net to train")
     if not experiment.rounds:
         raise ExperimentError(f"{source}: rounds: with 0 no device trains, and --scratch compares training")
@@ -72,8 +76,14 @@ def scratch(path: Path, source: str, data_dir: str | None, run: Run) -> dict[str
     fresh = prepared(arms[0])
     fresh.given_masks(source)
     own, its = Accounts(setting), Accounts(fresh)
-    spent = [own.of(row["kept"]).get("flops", 0) for row in rows if row.get("kept")]
-    each = its.of(accounts.kept(state, setting)).get("flops", 0)
+    trained = [row for row in rows if row["phase"] == ROUTE]
+    if not all(row.get("kept") for row in trained):
+        raise ExperimentError(f"{path}/metrics.jsonl: does not say what devices kept; run it again with --fresh")
+    asked = {row["round"]: {other["phase"] for other in rows if other["round"] == row["round"]} for row in trained}
+    spent = [own.of(row["kept"], asked[row["round"]]).get("flops", 0) for row in trained]
+    # what arms train: of devices with masks of their own all that any has kept
+    left = {n: float(np.count_nonzero(kept[n]) if n in kept else prod(s)) for n, s in setting.layers.items()}
+    each = its.of(left).get("flops", 0)
     if not each:
         raise ExperimentError(f"{source}: model: {experiment.model} cannot be traced, so its compute is not known")
     if (value := value_in(result, "float")) is None:
@@ -87,8 +97,9 @@ def scratch(path: Path, source: str, data_dir: str | None, run: Run) -> dict[str
     alike = max(_correlation(setting, prepared(arm)) for arm in arms)
     given = bool(experiment.pretraining.weights)
     told = {"correlation": alike, "given_weights": given, "arms": {name: arm._asdict() for name, arm in found.items()}}
-    folder.write_result({**folder.read_result(), FOLDER: told})
-    outcome.report(folder)
+    with folder.held():
+        folder.write_result({**folder.read_result(), FOLDER: told})
+        outcome.report(folder)
     return found
 
 
@@ -116,7 +127,9 @@ def _value(arm: Experiment, path: Path, run: Run) -> float:
     """The metric of an arm's run, which may have ended before; both arms share those of equally many rounds."""
     to = RunFolder(inside(path, FOLDER) / f"{arm.rounds}_rounds_seed_{arm.pretraining.seed}")
     ended = to.result.exists() and to.experiment() == arm
-    return float(value_in(to.read_result() if ended else run(arm, to.path), "float") or 0.0)
+    if (value := value_in(to.read_result() if ended else run(arm, to.path), "float")) is None:
+        raise ExperimentError(f"{to.path}: its model was not tested to a finite value, so --scratch cannot compare")
+    return value
 
 
 def _correlation(one: Setting, other: Setting) -> float:

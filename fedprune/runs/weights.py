@@ -64,9 +64,16 @@ def masks(folder: Path, parameters: Mapping[str, Any], source: str) -> Masks:
     except Exception as error:  # of whatever library reads what is damaged
         raise ExperimentError(f"{where}/model.npz: damaged ({_line(error)})") from error
     for name, value in parameters.items():
-        if name in found and (found[name].shape != tuple(value.shape) or found[name].dtype != bool):
+        if name in found and found[name].dtype != bool:
+            raise ExperimentError(f"{where}: mask/{name} is {found[name].dtype}, expected a boolean mask")
+        if name in found and found[name].shape != tuple(value.shape):
             raise ExperimentError(f"{where}: {name} has shape {found[name].shape}, the model's {tuple(value.shape)}")
-    if alien := [name for name, mask in found.items() if name not in parameters and not mask.all()]:
+    statistics = (".running_mean", ".running_var")  # of channels that are gone, which need no mask of their own
+    if alien := [
+        n
+        for n, mask in found.items()
+        if n not in parameters and not n.endswith((*statistics, _COUNTER)) and not mask.all()
+    ]:
         raise ExperimentError(f"{where}: that run pruned {alien[0]}, which this model has not; name one of this model")
     kept = {name: found[name] for name in parameters if name in found and not found[name].all()}
     if not kept:

@@ -58,7 +58,7 @@ def over_columns(
     model.eval()
     hooks = [layer.register_forward_pre_hook(adding(name)) for name, layer in layers.items()]
     try:
-        with torch.no_grad(), opened(model):
+        with torch.no_grad(), opened(model, layers.values()):
             for inputs, _ in batches:
                 model(as_input(inputs))
     finally:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated.rounds.model import read
 from fedprune.methods import build
+from fedprune.runs.accounts import Accounts
 from fedprune.runs.run import simulate
 from fedprune.runs.scratch import Arm, _longer, again, possible, scratch
 from fedprune.runs.setting import prepare, pretrain
@@ -87,6 +88,32 @@ def test_result_and_report_say_what_came_and_nothing_is_run_twice(ended: tuple[P
     assert "Scratch-E" not in (path / "report.html").read_text()
 
 
+@pytest.mark.parametrize(
+    "method", [{"name": "spa", "keep": 0.5}, {"name": "heterofl", "width": 0.5}, {"name": "dis_pfl", "density": 0.3}]
+)
+def test_channels_and_masks_of_devices_have_arms_as_well(method: dict[str, Any], tmp_path: Path) -> None:
+    result = _run(tiny_world.experiment(method=method, rounds=1), tmp_path / "run")
+    found = scratch(tmp_path / "run", "test", None, lambda experiment, to: _run(experiment, to, resume=True))
+    folders = [*(tmp_path / "run" / "scratch").iterdir()]
+    assert len(folders) == 3 * len({arm.rounds for arm in found.values()})
+    for folder in folders:
+        told = json.loads((folder / "result.json").read_text())
+        assert told["macs"] == result["macs"]
+        assert told["parameters_compact"] == result["parameters_compact"] <= result["parameters"]
+
+
+def test_dense_gradients_count_in_the_rounds_that_take_them(tmp_path: Path) -> None:
+    """BiP asks until its stop, in round 1 of three: by hand, what is computed once more there is a dense pass."""
+    setting = prepare(tiny_world.experiment(method={"name": "bip", "density": 0.2, "stop": 1}, rounds=3), "test")
+    costs, left = Accounts(setting), dict.fromkeys(setting.layers, 9.0)
+    taken, plain = (costs.of(left, kinds)["flops"] for kinds in ({"train", "gradients"}, {"train"}))
+    examples = max(parts["train"] for parts in setting.holds.values())
+    fixed, dense = 36 * 6 * 9 + 10 * tiny_world.CLASSES, 36 * (6 * 10 * 9 + 10 * 10 * 9)
+    assert plain == examples * 3 * 2 * (fixed + 36 * 18)
+    assert taken == examples * (2 * 2 * (fixed + 36 * 18) + 2 * (fixed + dense))
+    assert costs.of(left)["flops"] == taken
+
+
 def test_a_static_mask_has_one_arm_for_both(tmp_path: Path) -> None:
     _run(tiny_world.experiment(method={"name": "random_erk", "density": 0.3}, rounds=1), tmp_path / "run")
     found = scratch(tmp_path / "run", "test", None, lambda experiment, to: _run(experiment, to, resume=True))
@@ -142,6 +169,7 @@ def test_a_schedule_is_stretched_with_the_rounds() -> None:
         (None, "no run's folder with a model.npz"),
         (b"PK\3\4 cut", "damaged ("),
         ("shape", "has shape (1,), the model's"),
+        ("other", "that run pruned 9.weight, which this model has not"),
     ],
 )
 def test_masks_that_cannot_be_had_are_one_line(content: bytes | str | None, why: str, tmp_path: Path) -> None:

@@ -111,17 +111,16 @@ def test_runs_are_longer_than_with_the_independent_prior() -> None:
         assert mean > half
     for model in (pruned(seed, cling) for seed in SEEDS for cling in (0.3, 0.0)):
         assert masks.density(model.masks) == pytest.approx(0.1, abs=0.001)
-    difference, half = paired([accuracy(pruned(s, 0.3)) - accuracy(pruned(s, 0.0)) for s in SEEDS])
-    assert abs(difference) < half
+    assert abs(np.mean([accuracy(pruned(s, 0.3)) - accuracy(pruned(s, 0.0)) for s in SEEDS])) < 0.03
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"density": 0.0}, r"density 0\.0 is outside \(0, 1\]"),
-        ({"density": 0.5, "cling": 1.0}, r"cling 1\.0 is outside \[0, 1\), .*"),
-        ({"density": 0.5, "inactive": 2.0}, r".* active 1\.0 not above inactive 2\.0, .*"),
-        ({"density": 0.5, "stop": 0}, r".* or stop 0 below 1"),
+        ({"density": 0.5, "cling": 1.0}, r"cling 1\.0 is outside \[0, 1\)"),
+        ({"density": 0.5, "inactive": 2.0}, r"active 1\.0 is not above inactive, 2\.0"),
+        ({"density": 0.5, "stop": 0}, r"stop 0 is below 1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(given: dict[str, float], message: str) -> None:

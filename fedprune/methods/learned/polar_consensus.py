@@ -6,7 +6,7 @@ import numpy as np
 
 from fedprune.counter_rng import uniforms
 from fedprune.methods.channels import best_channels, keep_in_range, last_of, narrower, whole
-from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.layers import Channels, Shapes, above_zero, from_to
 from fedprune.training.channel_gates import gated, there
 from fedprune.training.losses import plain_loss
 from fedprune.types import Found, Local, Method, Model, Params, Scores
@@ -33,8 +33,9 @@ def polar_consensus(
     there. (m): the weights of both terms; that a logit begins at 2 and is ten times what is trained is this file's.
     """
     keep_in_range(keep)
-    if not target > 0 or polar < 0 or stop < 1:
-        raise ValueError(f"target {target} is not above 0, polar {polar} below 0, or stop {stop} below 1")
+    above_zero(target=target)
+    from_to("polar", polar, 0)
+    from_to("stop", stop, 1)
     groups, _ = channels()
     last, names = last_of(groups), [group.name for group in groups]
 

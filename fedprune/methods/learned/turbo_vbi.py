@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedprune.aggregation import product_of_gaussians
-from fedprune.methods.layers import Shapes, dense, density_in_range, masked
+from fedprune.methods.layers import Shapes, above_zero, dense, density_in_range, from_to, masked
 from fedprune.pruning import masks
 from fedprune.pruning.allocation import ranked
 from fedprune.pruning.chains import extrinsic, sigmoid
@@ -34,13 +34,15 @@ def turbo_vbi(
     EM finds p01 and p10; q(ρ, s) is joint, which is a closer bound than q(ρ) q(s), whose weights stay kept or not as
     they begin; biases and layers that are not pruned are no Gaussians. ``examples`` is more than a small fleet has, a
     tempered posterior: at 1,000 of 1,300 digits all weights of a perceptron went to 0 here. Until masks are drawn the
-    product stands in for whatever `training.aggregate` says of those layers. (m): a = ā = 1, b and b̄.
+    product stands in for what `training.aggregate` and the server's optimiser say of those layers, and weight decay
+    adds to the prior. (m): a = ā = 1, b and b̄.
     """
-    if not 0 <= cling < 1 or not examples > 0 or not active > inactive > 0 or stop < 1:
-        raise ValueError(
-            f"cling {cling} is outside [0, 1), examples {examples} not above 0, active {active} not above inactive"
-            f" {inactive}, that not above 0, or stop {stop} below 1"
-        )
+    if not 0 <= cling < 1:
+        raise ValueError(f"cling {cling} is outside [0, 1)")
+    above_zero(examples=examples, inactive=inactive)
+    if not active > inactive:
+        raise ValueError(f"active {active} is not above inactive, {inactive}")
+    from_to("stop", stop, 1)
     best = prune(lambda odds: odds, constant(density_in_range(density)), allocate=ranked())
     share = min(density, 0.999)  # a prior that is sure hears nobody
 

@@ -26,6 +26,9 @@ def layer_lth(layers: Shapes, *, remove: int = 1, examples: int = 256, channels:
     inside = {last: names for last, names in inside.items() if f"{last}.weight" in names}
     if not inside:
         raise ValueError("the model has no branch of two or more layers beside a shortcut that can be followed")
+    *_, (last_layer, shape) = ((name, shape) for name, shape in channels()[1].items() if len(shape) > 1)
+    if len(shape) != 2:
+        raise ValueError(f"features are compared before a linear last layer, and {last_layer} is none")
     from_to("remove", remove, 1, len(inside), "the model's branches")
     from_to("examples", examples, 1)
 

@@ -149,9 +149,9 @@ def _scratch(result: Mapping[str, Any], metric: Metric) -> list[str]:
         return []
     said = (
         "The same net with the same weights left out, from fresh weights that are pretrained as the run's were "
-        f"(|correlation| with them {found['correlation']:.3f}): for as many rounds, and for as much compute of the "
-        "devices as the run took, by formula. To either side: half of the 95 % interval over the fresh weights; the "
-        "run is one, and another seed of it would come out otherwise."
+        f"(|correlation| of initial weights {found['correlation']:.3f}): for as many rounds, and for as much compute "
+        "of the devices as the run's training took, by formula. To either side: half of the 95 % interval over the "
+        "fresh weights; the run is one, and another seed of it would come out otherwise."
     )
     if found.get("given_weights"):
         said += " The run began with given weights: their own training is counted nowhere, and fresh ones lack it."
