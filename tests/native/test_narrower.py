@@ -82,9 +82,9 @@ def text_of(model: nn.Module, shape: tuple[int, ...]) -> str:
 
 
 def apart(one: Tensor, other: Tensor, before: Tensor) -> float:
-    """How far apart, of how far both have moved."""
-    moved = np.abs(other - before).max(initial=0)
-    return float(np.abs(one - other).max(initial=0) / max(moved, 1e-4, 1e-4 * np.abs(before).max(initial=0)))
+    """How far apart, of how far both have moved, in norms: a ReLU at 0 that goes the other way moves a few by much."""
+    away, moved, size = (float(np.linalg.norm(each)) for each in (one - other, other - before, before))
+    return away / max(moved, 1e-4 * np.sqrt(before.size), 1e-4 * size)
 
 
 def said(graph: Graph) -> list[tuple[object, ...]]:
