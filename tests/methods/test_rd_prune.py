@@ -86,7 +86,7 @@ def test_a_budget_shared_by_the_knapsack_distorts_less_than_by_any_other_rule(de
             found[name].append(float(np.log(distortion(params, theirs) / ours)))
     for name, each in found.items():
         mean, half = paired(each)
-        # how clear it is of the others the processor's rounding decides: 0.09 ± 0.13 over global on one, 0.16 on another
+        # how clear it is of the others, rounding decides: 0.09 ± 0.13 over global on one processor, 0.16 on another
         assert mean > (half if name == "uniform" or (density, name) == (0.3, "erk") else 0), name
 
 
