@@ -29,7 +29,7 @@ def test_with_all_heads_it_is_torchs(mask: str, batch_first: bool) -> None:
     query, key, value = torch.randn(3, *((3, 5, 8) if batch_first else (5, 3, 8)))
     for given in ((query, key, value), (query, query, query)):
         expected, _ = layer(*given, need_weights=False, **MASKS[mask])
-        with opened(layer):
+        with opened(layer, [layer.out_proj]):
             assert isinstance(layer, FewHeads)
             got, none = layer(*given, **MASKS[mask])
         assert none is None
@@ -67,3 +67,12 @@ def test_a_width_that_no_attention_has_is_refused() -> None:
     shapes = {name: tuple(value.shape) for name, value in layer.state_dict().items()}
     with pytest.raises(ValueError, match="in_proj_weight: shape"):
         width.fit(layer, {**shapes, "in_proj_weight": (24, 6)})
+
+
+def test_an_attention_whose_projection_nobody_asks_for_goes_on_giving_its_weights() -> None:
+    layer, inputs = nn.MultiheadAttention(8, 4), torch.randn(5, 2, 8)
+    with opened(layer, [nn.Linear(8, 8)]):
+        assert layer(inputs, inputs, inputs)[1] is not None
+    with opened(layer, [layer.out_proj]):
+        assert layer(inputs, inputs, inputs)[1] is None
+    assert type(layer) is nn.MultiheadAttention
