@@ -21,6 +21,11 @@ def view(model: Model, part: str) -> Model:
     return Model(masks.apply({**model.params, **own.params}, own.masks), own.masks, model.memory)
 
 
+def is_statistic(name: str) -> bool:
+    """Whether a tensor is a running statistic of a batch norm, by its name."""
+    return name.endswith(_STATISTICS)
+
+
 def statistics(params: Params) -> Params:
     """The running statistics of batch norms among a model's tensors.
 
@@ -29,4 +34,4 @@ def statistics(params: Params) -> Params:
     >>> list(statistics({"0.weight": None, "1.running_var": None}))
     ['1.running_var']
     """
-    return {name: value for name, value in params.items() if name.endswith(_STATISTICS)}
+    return {name: value for name, value in params.items() if is_statistic(name)}

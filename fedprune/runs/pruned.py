@@ -10,6 +10,7 @@ from fedprune.methods import parameters
 from fedprune.methods.building import Prunable
 from fedprune.models.as_is import shown
 from fedprune.pruning import masks
+from fedprune.pruning.parts import is_statistic
 from fedprune.types import Ask, Model
 
 _OFF = 0.01  # by how much what is left may differ from the density asked for, and nothing be said
@@ -30,7 +31,7 @@ def in_words(experiment: Experiment, what: Prunable) -> Iterator[str]:
                 f"density {asked:g} is that of the pruned layers: the others are dense, so {left:.3g} of all layers' "
                 f"weights is the least that is left{_remedy(experiment, what)}"
             )
-    names = [name for name in what.frozen if not _statistic(name)]
+    names = [name for name in what.frozen if not is_statistic(name)]
     if names:
         at_rest = "; their batch norms go by their running statistics" if len(names) < len(what.frozen) else ""
         yield f"frozen, neither trained nor pruned: {shown(names)}{at_rest}"
@@ -73,7 +74,3 @@ def _ends(experiment: Experiment, what: Prunable) -> Iterator[tuple[str, str, bo
 def _remedy(experiment: Experiment, what: Prunable) -> str:
     dense = [f"prune_{place} = true" for place, name, _ in _ends(experiment, what) if name in what.dense]
     return f"; with {' and '.join(dense)} it is less" if dense else ""
-
-
-def _statistic(name: str) -> bool:
-    return name.endswith((".running_mean", ".running_var", ".num_batches_tracked"))

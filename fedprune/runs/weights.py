@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fedprune.experiment import ExperimentError
+from fedprune.pruning.parts import is_statistic
 from fedprune.types import Masks, Params, Tensor
 
 _COUNTER = ".num_batches_tracked"  # which other libraries do not keep, and no forward pass reads
@@ -68,12 +69,9 @@ def masks(folder: Path, parameters: Mapping[str, Any], source: str) -> Masks:
             raise ExperimentError(f"{where}: mask/{name} is {found[name].dtype}, expected a boolean mask")
         if name in found and found[name].shape != tuple(value.shape):
             raise ExperimentError(f"{where}: {name} has shape {found[name].shape}, the model's {tuple(value.shape)}")
-    statistics = (".running_mean", ".running_var")  # of channels that are gone, which need no mask of their own
-    if alien := [
-        n
-        for n, mask in found.items()
-        if n not in parameters and not n.endswith((*statistics, _COUNTER)) and not mask.all()
-    ]:
+    # statistics of channels that are gone need no mask of their own
+    others = {name: mask for name, mask in found.items() if name not in parameters and not is_statistic(name)}
+    if alien := [name for name, mask in others.items() if not mask.all()]:
         raise ExperimentError(f"{where}: that run pruned {alien[0]}, which this model has not; name one of this model")
     kept = {name: found[name] for name in parameters if name in found and not found[name].all()}
     if not kept:
