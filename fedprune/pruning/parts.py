@@ -22,7 +22,11 @@ def view(model: Model, part: str) -> Model:
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a tensor is a running statistic of a batch norm, by its name."""
+    """Whether a tensor is a running statistic of a batch norm, by its name.
+
+    >>> is_statistic("1.running_var"), is_statistic("1.weight")
+    (True, False)
+    """
     return name.endswith(_STATISTICS)
 
 
