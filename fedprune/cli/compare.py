@@ -31,6 +31,10 @@ def compare(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="The file's quick part, within minutes.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder of the table.", show_default="runs/compare/NAME")] = None,
+    cells: Annotated[
+        Path | None,
+        typer.Option(help="File of cells that were run before, and are added.", show_default="OUT/cells.jsonl"),
+    ] = None,
     data_dir: DataDir = None,
     jobs: Annotated[int | None, typer.Option(help="Processes, each a cell.", min=1, show_default="one a core")] = None,
     ray: Annotated[
@@ -54,11 +58,12 @@ def compare(
             progress.console.print(escape(text), highlight=False, soft_wrap=True)
 
         try:
-            ran = run(file, asked, folder, str(data_dir) if data_dir else None, Where(jobs or cores(), ray or ""), say)
+            where = Where(jobs or cores(), ray or "")
+            ran = run(file, asked, folder, str(data_dir) if data_dir else None, where, say, cells)
         except KeyboardInterrupt:
             progress.stop()
             again = shlex.join(["fedprune", *sys.argv[1:]])
-            errors.print(f"\nStopped. What is complete lies in {folder}; go on with:\n  {again}", markup=False)
+            errors.print(f"\nStopped. What is complete lies in {cells or folder}; go on with:\n  {again}", markup=False)
             raise typer.Exit(130) from None
     written = result.write(folder, file.stem, asked, ran)
     if not written.lines:

@@ -1,8 +1,7 @@
-"""One run of a comparison, to its last round, and what is kept of it."""
+"""One run of a comparison, to its last round, and what it came to."""
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,11 @@ from fedprune.data.loading import federation
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.local_steps import ROUTE
-from fedprune.files import write_atomically
 from fedprune.runs import accounts
 from fedprune.runs.accounts import Accounts
-from fedprune.runs.drive import drive, rounds
+from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
+from fedprune.runs.outcome import finish
 from fedprune.runs.setting import Setting, prepare
 from fedprune.tasks import value_in
 
@@ -28,8 +27,9 @@ if TYPE_CHECKING:
     from flwr.serverapp import Grid
 
 _FILES = ("bytes", "arena_bytes", "c99_flash_bytes_predicted", "c99_arena_bytes")
-_LAST = 10  # tests that a run's end is averaged over
-CELL, CHECK = "cell.json", "check"
+LAST = 10
+"""Tests that a run's end is averaged over."""
+_DIGITS = 6  # of a metric: more tell nothing, and a table of a thousand cells is a file that one sends
 ACCOUNTED = ("flops", "training_bytes", "link_bytes")
 
 
@@ -46,31 +46,13 @@ class Work(NamedTuple):
     """Whether the model is exported too, and what a device and a chip take is measured."""
 
 
-def done(work: Work) -> dict[str, Any] | None:
-    """What was kept of a cell that is complete and was asked for in the same words; else None."""
-    try:
-        kept = json.loads((Path(work.folder) / CELL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    same = isinstance(kept, dict) and kept.get("experiment") == json.loads(work.experiment)
-    return kept if same and (not work.whole or "device" in kept) else None
-
-
 def late(told: Mapping[str, Any]) -> float:
     """The mean of a cell's last ten tests, which hangs less on luck than its last one."""
-    return float(statistics.mean(value for _, value in told["curve"][-_LAST:]))
-
-
-def keep(folder: Path, told: Mapping[str, Any]) -> None:
-    """Write what is kept of a cell."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / CELL, (json.dumps(told, indent=1) + "\n").encode())
+    return float(statistics.mean(value for _, value in told["curve"][-LAST:]))
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Run a cell, or go on with it, and keep what it came to. ExperimentError, RunStopped as for a simulation."""
-    if (kept := done(work)) is not None:
-        return kept
+    """Run a cell, or go on with it: what it came to. ExperimentError, RunStopped as for a simulation."""
     from fedprune.federated.link import engines
 
     experiment = _experiment.from_json(work.experiment, work.source)
@@ -82,8 +64,6 @@ def run(work: Work) -> dict[str, Any]:
 
     with folder.held():
         engines.local(len(setting.holds), work.data_dir, serve, workers=1)
-        found = {"experiment": json.loads(work.experiment), **found}
-        keep(folder.path, found)
         if not work.whole:  # so that hundreds of cells take no room
             for path in (folder.checkpoint, folder.before):
                 path.unlink(missing_ok=True)
@@ -113,7 +93,8 @@ def _served(grid: Grid, setting: Setting, folder: RunFolder, work: Work) -> dict
     if not work.whole:
         return found
     messages, dealt = dict(kept.messages), federation(experiment, work.data_dir).devices[index]
-    result = drive(link, setting, folder, folder.state(), lambda row: None)
+    # no device is asked how the files do: a table has torch's accuracy, and on many examples they take long
+    result = finish(setting, folder, folder.state(), lambda which, last: [{} for _ in which])
     return {
         **found,
         "device": _device(messages, setting.schema, dealt),
@@ -127,11 +108,10 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
     tested = [row for row in rows if row["phase"] == "evaluate" and value_in(row) is not None]
     trained = [row for row in rows if row["phase"] == ROUTE]
     last = tested[-1] if tested else {}
-    rows = [row for row in rows if row["phase"] != CHECK]
     costs = Accounts(setting)
     accounted = [costs.of(row["kept"]) for row in trained if row.get("kept")]
     return {
-        "curve": [[row["round"], value_in(row)] for row in tested],
+        "curve": [[row["round"], round(float(value_in(row) or 0), _DIGITS)] for row in tested],
         "worst": value_in(last["worst"]) if last.get("worst") else None,
         "mean_device": last.get("mean_device"),
         "density": _density(state, setting),

@@ -22,9 +22,13 @@ from fedprune.runs.compare import cell
 from fedprune.runs.compare.asked import Comparison
 from fedprune.runs.compare.cell import Work, late
 from fedprune.runs.compare.cells import Cell, cells, experiment, folder_of, trials
+from fedprune.runs.compare.store import Store
 
 Rates = Mapping[str, Mapping[str, Mapping[float, float]]]
 """Experiment -> method -> density -> learning rate."""
+
+CELLS = "cells.jsonl"
+"""Of a comparison's folder: what is complete."""
 
 FAILED = "failed"
 """Key of a cell that could not be run, and why."""
@@ -51,11 +55,15 @@ class Where(NamedTuple):
     """Address of a Ray cluster to run them on instead."""
 
 
-def run(file: Path, asked: Comparison, out: Path, data_dir: str | None, where: Where, say: Say) -> Ran:
+def run(
+    file: Path, asked: Comparison, out: Path, data_dir: str | None, where: Where, say: Say, known: Path | None = None
+) -> Ran:
     """Run what is missing of a comparison. ExperimentError, before anything is run, where a cell cannot be.
 
-    A cell that fails keeps none of the others from running.
+    ``known`` is the file of cells that are complete, read and added to: by default one in ``out``. A cell that fails
+    keeps none of the others from running.
     """
+    store = Store(known or out / CELLS)
     tried, wanted = list(trials(asked)), list(cells(asked))
     for each in {(one.experiment, one.method, one.density): one for one in [*tried, *wanted]}.values():
         experiment(file, asked, each)
@@ -69,10 +77,10 @@ def run(file: Path, asked: Comparison, out: Path, data_dir: str | None, where: W
         text = _experiment.to_json(settings)
         return Work(text, str(folder_of(out, each).absolute()), f"{file}, {each.name()}", data_dir, whole)
 
-    found = _all([(each, work(each)) for each in tried], where, say, 0, total)
+    found = _all([(each, work(each)) for each in tried], store, where, say, 0, total)
     rates = chosen(found)
     works = [(each, work(each, nearest(rates, each))) for each in wanted]
-    return Ran(rates, _all(works, where, say, len(tried), total))
+    return Ran(rates, _all(works, store, where, say, len(tried), total))
 
 
 def chosen(found: Mapping[Cell, Mapping[str, Any]]) -> Rates:
@@ -99,19 +107,14 @@ def nearest(rates: Rates, cell: Cell) -> float:
 
 
 def _all(
-    works: Sequence[tuple[Cell, Work]], where: Where, say: Say, before: int, total: int
+    works: Sequence[tuple[Cell, Work]], store: Store, where: Where, say: Say, before: int, total: int
 ) -> dict[Cell, Mapping[str, Any]]:
-    found: dict[Cell, Mapping[str, Any]] = {}
-    missing: list[tuple[Cell, Work]] = []
-    for each, work in works:
-        if (kept := cell.done(work)) is not None:
-            found[each] = kept
-        else:
-            missing.append((each, work))
+    found = {each: told for each, work in works if (told := store.found(work)) is not None}
+    missing = {each: work for each, work in works if each not in found}
     run_them = _over_ray if where.ray and missing else _here
-    for each, told in run_them(missing, where):
-        found[each] = told
+    for each, told in run_them(list(missing.items()), where):
         failed = told.get(FAILED)
+        found[each] = told if failed else store.add(each, missing[each], told)
         curve = told.get("curve") or [[0, None]]
         came = f"failed: {failed}" if failed else f"{100 * curve[-1][1]:.2f} %" if curve[-1][1] is not None else "–"
         say(f"{each.name()}: {came}", before + len(found), total)
@@ -176,14 +179,12 @@ def _over_ray(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tupl
 
     with cluster(where.ray, {}):
         task = ray.remote(num_cpus=1)(ran)
-        waiting = {task.remote(work): (each, work) for each, work in works}
+        waiting = {task.remote(work): each for each, work in works}
         while waiting:
             (ready,), _ = ray.wait(list(waiting), num_returns=1)
-            each, work = waiting.pop(ready)
+            each = waiting.pop(ready)
             try:
                 told = ray.get(ready)
             except ray.exceptions.RayError as error:
                 told = {FAILED: str(error).strip().splitlines()[0]}
-            if FAILED not in told and cell.done(work) is None:  # another machine's disk has it
-                cell.keep(Path(work.folder), told)
             yield each, told
