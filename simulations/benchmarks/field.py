@@ -1,6 +1,6 @@
 """FedTiny beside the field: figures of a comparison that is complete as far as it goes, and the cost model's ratios.
 
-    fedprune compare simulations/compare/laptop.toml --data-dir DATA      # about twelve hours, in pieces that resume
+    fedprune compare simulations/compare/laptop.toml --data-dir DATA      # about ten hours, in pieces that resume
     python -m simulations.benchmarks.field                                # reads runs/compare/laptop/comparison.json
     python -m simulations.benchmarks.field --quick                        # three methods on few digits; writes nothing
 

@@ -49,7 +49,7 @@ def trials(asked: Comparison) -> Iterator[Cell]:
     """The runs by which learning rates are chosen."""
     for name, each in asked.experiments.items():
         tuning = asked.tuning
-        for seed in range(tuning.first_seed, tuning.first_seed + tuning.seeds):
+        for seed in range(tuning.first_seed, tuning.first_seed + (each.trials or tuning.seeds)):
             for method in each.methods or asked.methods:
                 sized = size_of(asked, method) is not None
                 for density in (tuning.densities or each.densities or asked.densities) if sized else (1.0,):
