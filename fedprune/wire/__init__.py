@@ -10,6 +10,7 @@ A mask code is a byte that says its form, then:
     BITMAP        the bits, first position in the highest bit of a byte
     SEED          seed, name, number kept
     GAPS          see mask_code
+    PATTERN       see pattern_code
 Counts are LEB128 varints, names UTF-8 after their length. Nothing is pickled, and every value keeps its bits.
 """
 
@@ -25,17 +26,9 @@ from fedprune.counter_rng import uniforms
 from fedprune.lazy import Lazy, shrunk
 from fedprune.pruning.topk import top_k
 from fedprune.types import BoolTensor, Masks, Params, Tensor
-from fedprune.wire.mask_code import (
-    GAPS,
-    MAX_POSITIONS,
-    Reader,
-    WireError,
-    decode_gaps,
-    encode_gaps,
-    text,
-    unpack,
-    varint,
-)
+from fedprune.wire.mask_code import GAPS, MAX_POSITIONS, decode_gaps, encode_gaps
+from fedprune.wire.pattern_code import PATTERN, decode_pattern, encode_pattern
+from fedprune.wire.reading import Reader, WireError, text, unpack, varint
 
 __all__ = ["FRAME", "WireError", "decode", "decode_mask", "encode", "encode_mask", "opened", "seed_mask"]
 
@@ -88,8 +81,9 @@ def encode_mask(mask: BoolTensor, seed: tuple[int, str] | None = None) -> bytes:
         message = bytes([_SEED]) + varint(seed[0]) + text(seed[1]) + varint(kept)
         if len(message) <= shortest and np.array_equal(seed_mask(*seed, (size,), kept), flat):
             return message
-    gaps = encode_gaps(flat, kept)
-    return gaps if len(gaps) < shortest else bytes([_BITMAP]) + np.packbits(flat).tobytes()
+    forms = [encode_gaps(flat, kept), encode_pattern(mask, kept)]
+    message = min((form for form in forms if form is not None), key=len)
+    return message if len(message) < shortest else bytes([_BITMAP]) + np.packbits(flat).tobytes()
 
 
 def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], max_bytes: int = 2**31) -> BoolTensor:
@@ -107,9 +101,11 @@ def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], max_bytes: int
     form = tag & 7
     if size > MAX_POSITIONS or size * (8 if form == _SEED else 1) > max_bytes:
         raise WireError(f"a mask of {size} positions exceeds the limit of {max_bytes} bytes")
-    if tag > 7 and form < GAPS:
+    if tag > 7 and form < GAPS and tag != PATTERN:
         raise WireError(f"malformed: unknown mask form {tag}")
-    if form >= GAPS:
+    if tag == PATTERN:
+        flat = decode_pattern(reader, shape).reshape(-1)
+    elif form >= GAPS:
         flat = decode_gaps(tag, reader, size)
     elif form == _BITMAP:
         flat = unpack(reader.take(-(-size // 8)), size)
@@ -214,12 +210,12 @@ def _encode_tensor(tensor: Tensor, known: Tensor | None, seed: tuple[int, str] |
             raise WireError("a value outside the known mask is not 0 and would be lost")
         return _KNOWN, [_fingerprint(mask), encode_mask(kept) if flat.dtype == np.bool_ else _bytes(kept)]
     if flat.dtype == np.bool_:
-        return _DENSE, [encode_mask(flat, seed)]
+        return _DENSE, [encode_mask(flat.reshape(tensor.shape), seed)]
     # By their bits, since −0 must survive.
     filled = flat.view(f"<u{flat.itemsize}") != 0
     count = int(np.count_nonzero(filled))
     if count < flat.size:
-        code = encode_mask(filled)
+        code = encode_mask(filled.reshape(tensor.shape))
         head = varint(len(code)) + code
         if len(head) + count * flat.itemsize < flat.nbytes:
             return _SPARSE, [head, _bytes(flat[filled])]
@@ -243,7 +239,7 @@ def _read_tensor(reader: Reader, name: str, known: Masks, max_bytes: int, hold: 
     payload = Reader(reader.take(reader.varint()))
     size = math.prod(shape)
     if form == _DENSE:
-        values = _values(payload, dtype, size, max_bytes, hold)
+        values = _values(payload, dtype, shape, max_bytes, hold)
         return size * dtype.itemsize, lambda: values().reshape(shape)
     if form == _KNOWN:
         mask = known.get(name)
@@ -255,7 +251,7 @@ def _read_tensor(reader: Reader, name: str, known: Masks, max_bytes: int, hold: 
     else:
         mask = decode_mask(payload.take(payload.varint()), shape, max_bytes)
         where = hold(mask)
-    values = _values(payload, dtype, int(np.count_nonzero(mask)), max_bytes, hold)
+    values = _values(payload, dtype, (int(np.count_nonzero(mask)),), max_bytes, hold)
 
     def make() -> Tensor:
         flat = np.zeros(size, dtype=dtype.newbyteorder("="))
@@ -265,11 +261,11 @@ def _read_tensor(reader: Reader, name: str, known: Masks, max_bytes: int, hold: 
     return size * dtype.itemsize, make
 
 
-def _values(payload: Reader, dtype: np.dtype[Any], count: int, max_bytes: int, hold: _Hold) -> _Make:
-    """How to make ``count`` values, writable, of all that is left of ``payload``."""
+def _values(payload: Reader, dtype: np.dtype[Any], shape: tuple[int, ...], max_bytes: int, hold: _Hold) -> _Make:
+    """How to make the values of ``shape``, writable, of all that is left of ``payload``."""
     if dtype == np.bool_:
-        return hold(decode_mask(payload.rest(), (count,), max_bytes))
-    data = payload.rest()
+        return hold(decode_mask(payload.rest(), shape, max_bytes))
+    data, count = payload.rest(), math.prod(shape)
     if len(data) != count * dtype.itemsize:
         raise WireError(f"malformed: {len(data)} bytes for {count} values of {dtype.name}")
     return lambda: np.frombuffer(data, dtype).astype(dtype.newbyteorder("="))

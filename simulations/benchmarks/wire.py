@@ -13,7 +13,7 @@ from rich.table import Table
 from fedprune.counter_rng import uniforms
 from fedprune.types import BoolTensor
 from fedprune.wire import decode_mask, encode_mask
-from fedprune.wire.mask_code import Reader, varint
+from fedprune.wire.reading import Reader, varint
 from simulations.benchmarks._report import Figure, write
 
 try:

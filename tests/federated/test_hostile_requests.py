@@ -22,8 +22,8 @@ from fedprune.federated.link.records import from_records, to_records
 from fedprune.federated.link.requests import most_bytes
 from fedprune.federated.rounds.device import Device
 from fedprune.federated.rounds.jobs import Job
-from fedprune.wire.mask_code import varint
 from fedprune.wire.payload import Payload
+from fedprune.wire.reading import varint
 
 SIDE = 2**29
 SPARSE = b"\1\1\1w\x1a\1" + varint(SIDE) + b"\2\1\0"
@@ -189,7 +189,7 @@ def test_what_no_phase_asks_is_refused(whole: Any, say: Callable[[str, RecordDic
     assert say(route, to_records(request)) == ""
     said = say(route, to_records(change(request)))
     assert reason in said
-    assert said.startswith(("ValueError: ", "fedprune.wire.mask_code.WireError", "fedprune.models.ModelError"))
+    assert said.startswith(("ValueError: ", "fedprune.wire.reading.WireError", "fedprune.models.ModelError"))
 
 
 def test_a_part_of_a_bundle_that_no_device_knows_is_refused_alone(whole: Any, recorder: Any) -> None:

@@ -28,6 +28,12 @@ def marked(size: int, *places: int) -> np.ndarray:
         (marked(64, 5, 40), "24 02 98 90"),
         # the same gaps of False: form 5
         (~marked(64, 5, 40), "25 02 98 90"),
+        # 1:4, so form 8, then 4 − 1 | 0 << 4; of fours with one the first is choice 0; 2 bits each, from the lowest:
+        # 1 2 0 3, 3 3 0 0
+        (np.array([[*map(int, "0100001010000001")], [*map(int, "0001000110001000")]], bool), "08 03 c9 0f"),
+        # 2:4 in rows of nine; the ninth alone is filled up to 1100. Of 1100 1010 0110 1001 0101 0011 choices 0 2 0, in
+        # base 6 three to a byte: 0 + 2 · 6 + 0 · 36
+        (np.array([[*map(int, "110001101")]] * 20, bool), "08 13" + "0c" * 20),
     ],
 )
 def test_masks_worked_by_hand(mask: np.ndarray, message: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 
 from fedprune.counter_rng import generator, uniforms
+from fedprune.pruning.patterns import n_of_m
 from fedprune.wire import WireError, decode, decode_mask, encode, encode_mask, opened, seed_mask
 
 TYPES = ["?", *(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)), "f2", "f4", "f8"]
@@ -52,6 +53,42 @@ def test_any_mask_returns(mask: np.ndarray) -> None:
     back = decode_mask(encode_mask(mask), mask.shape)
     assert same(back, mask)
     assert back.flags.writeable
+
+
+@settings(deadline=None)
+@given(hnp.array_shapes(min_dims=2, max_dims=4, min_side=1, max_side=40), st.data())
+def test_patterns_travel_at_their_own_entropy(shape: tuple[int, ...], data: st.DataObject) -> None:
+    m = data.draw(st.integers(2, 16))
+    n = data.draw(st.integers(1, m - 1))
+    mask = n_of_m(uniforms(data.draw(st.integers(0, 99)), "scores", shape), n, m)
+    message = encode_mask(mask)
+    assert same(decode_mask(message, shape), mask)
+    groups = math.prod(shape) // shape[1] * -(-shape[1] // m)
+    if shape[1] >= m:
+        assert len(message) <= 1.034 * groups * math.log2(math.comb(m, n)) / 8 + 10
+
+
+@pytest.mark.parametrize(("n", "m", "saved"), [(2, 4, 0.33), (1, 8, 0.3), (1, 16, 0.25)])
+def test_a_pattern_takes_less_than_its_density(n: int, m: int, saved: float) -> None:
+    mask = n_of_m(uniforms(0, "scores", (64, 64, 3, 3)), n, m)
+    assert len(encode_mask(mask)) < (1 - saved) * entropy_bytes(mask)
+
+
+def test_a_pattern_that_says_nonsense_is_an_error() -> None:
+    rows = np.array([[*map(int, "110001101")]] * 20, bool)
+    good = encode_mask(rows)
+    for wrong, said in {
+        good[:-1]: "bytes for 60 choices",
+        good + b"\0": "bytes for 60 choices",
+        good[:2] + bytes([216]) + good[3:]: "more than its choices",  # 6³
+        good[:2] + bytes([5 * 36 + 12]) + good[3:]: "outside",  # the ninth's filling is 0011
+        good[:1] + b"\x33" + good[2:]: "no 4:4 mask",
+        good[:1] + b"\x1f" + good[2:]: "no 2:16 mask",
+    }.items():
+        with pytest.raises(WireError, match=said):
+            decode_mask(wrong, rows.shape)
+    with pytest.raises(WireError, match="no 2:4 mask"):
+        decode_mask(good, (180,))
 
 
 @settings(max_examples=60, deadline=None)
@@ -188,6 +225,7 @@ MESSAGES = [
             "b": random_mask(30_000, 0.38),
             "d": random_mask(30_000, 0.05),
             "s": np.eye(9),
+            "p": n_of_m(uniforms(0, "p", (30, 20)), 2, 8),
         }
     ),
     encode({"k": random_mask(500, 0.5) * 1, "c": np.int8(3)}, known={"k": random_mask(500, 0.5)}),
@@ -222,7 +260,8 @@ def test_damaged_messages_never_crash(data: st.DataObject) -> None:
 @settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=80), st.integers(0, 255), st.sampled_from([0, 1, 8, 300, 70_000]))
 def test_random_bytes_never_crash(data: bytes, first: int, size: int) -> None:
-    assert "\n" not in complaint(lambda: decode_mask(bytes([first]) + data, (size,), CAP))
+    for shape in ((size,), (size // 8, 8)):
+        assert "\n" not in complaint(lambda shape=shape: decode_mask(bytes([first]) + data, shape, CAP))
     assert "\n" not in complaint(lambda: decode(b"\1" + data, max_bytes=CAP))
 
 

@@ -24,6 +24,7 @@ from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.link.records import from_records, size, stamp, to_records
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Reply, agree, check
+from fedprune.pruning import patterns
 from fedprune.runs import forms
 from fedprune.types import Masks, Params
 from fedprune.wire.payload import Payload
@@ -51,6 +52,7 @@ def _tensors() -> Params:
         "sparse": np.where(long < 0.03, long, 0).astype(np.float16),
         "bytes": np.frombuffer(b"a file of bytes" * 20, np.uint8),
         "drawn": wire.seed_mask(3, "drawn", (900,), 300),
+        "patterned": patterns.n_of_m(uniforms(4, "patterned", (12, 20, 3, 3)), 1, 8),
     }
 
 

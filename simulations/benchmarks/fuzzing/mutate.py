@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fedprune.wire.mask_code import varint
+from fedprune.wire.reading import varint
 
 SEPARATOR = b"\n\x00--part--\x00\n"
 """Between the parts of an input that comes in several; one of them is spoilt."""

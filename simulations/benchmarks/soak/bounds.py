@@ -22,7 +22,7 @@ from fedprune.deployment.device.app import device_app
 from fedprune.experiment import load, to_json
 from fedprune.federated.link.client import ROUTES
 from fedprune.federated.link.local_grid import LocalGrid
-from fedprune.wire.mask_code import varint
+from fedprune.wire.reading import varint
 from simulations.benchmarks.soak.outcome import FAILED, HELD, Failed, Hazard, Outcome
 from simulations.benchmarks.soak.stage import CLI, DIGITS, ROOT, last_line
 
