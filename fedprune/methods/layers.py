@@ -75,12 +75,13 @@ def dense(layers: Shapes) -> Callable[[Params], Model]:
 def narrowed(channels: Channels, units: Callable[[Sequence[Group]], Mapping[str, Tensor]]) -> Callable[[Params], Model]:
     """A start whose devices hold the channels of ``units(groups)`` alone; the server keeps the weights beyond them."""
     groups, shapes = channels()
-    kept = width_masks(groups, shapes, units(groups))
+    which = units(groups)
+    return lambda params: held(Model(params), groups, shapes, which)
 
-    def start(params: Params) -> Model:
-        return Model(params, parts={"narrow": Part(statistics(params), kept)})
 
-    return start
+def held(model: Model, groups: Sequence[Group], shapes: Shapes, units: Mapping[str, Tensor]) -> Model:
+    """``model``, of which devices hold these channels of each group alone, (channels,) booleans."""
+    return model._replace(parts={"narrow": Part(statistics(model.params), width_masks(groups, shapes, units))})
 
 
 def pruned_once(layers: Shapes, rule: Pruner, seed: int = 0) -> Method:

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from fedprune.graph.width import first_channels, width_masks
+from fedprune.graph.width import first_channels
 from fedprune.measures.filter_moments import Filters
-from fedprune.methods.layers import Channels, Shapes
+from fedprune.methods.layers import Channels, Shapes, held
 from fedprune.methods.rewinding import output_layer
-from fedprune.pruning.parts import statistics
 from fedprune.pruning.topk import top_k
-from fedprune.types import Ask, Found, Method, Model, Part, Tensor
+from fedprune.types import Ask, Found, Method, Model, Tensor
 
 _CLASSES, _MOMENTS = "classes", "moments"
 
@@ -45,7 +44,7 @@ def beta_rank(layers: Shapes, *, width: float, balanced: bool = True, channels: 
         for name, units in first.items() if moments else ():
             scores = [beta(model.params[m.name], moments, m.name)[m.positions].mean(1) for m in made[name]]
             best[name] = top_k(np.mean(scores, axis=0), int(units.sum()))
-        return model._replace(parts={"narrow": Part(statistics(model.params), width_masks(groups, shapes, best))})
+        return held(model, groups, shapes, best)
 
     return Method(Model, asks=asks, act=act)
 

@@ -1,21 +1,17 @@
 """PreCrop: widths from the layer densities of pruning at initialisation (Cai et al., 2022, arXiv 2202.13526)."""
 
 from collections.abc import Mapping
-from math import prod
 
 import numpy as np
 
-from fedprune.graph.cropping import cropped
-from fedprune.graph.width import width_masks
+from fedprune.graph.cropping import at_density, cropped
 from fedprune.measures.flow import Thinned
-from fedprune.methods.layers import Channels, Shapes, density_in_range, evidence
+from fedprune.methods.layers import Channels, Shapes, density_in_range, evidence, held
 from fedprune.pruning import criteria, masks
 from fedprune.pruning.allocation import ranked
-from fedprune.pruning.parts import statistics
 from fedprune.pruning.pruners import prune
 from fedprune.pruning.schedules import constant, exponential
-from fedprune.pruning.topk import kept_count
-from fedprune.types import Ask, Found, Method, Model, Part
+from fedprune.types import Ask, Found, Method, Model
 
 
 def precrop(layers: Shapes, *, density: float, iterations: int = 100, channels: Channels) -> Method:
@@ -25,8 +21,8 @@ def precrop(layers: Shapes, *, density: float, iterations: int = 100, channels: 
     about √d of its outputs and of its inputs, coupled ones alike (§3.2 (m): `graph.cropping`). In all, the narrow net
     has as many weights, biases and batch norms left out, as the sparse one would keep; it is dense, stored and computed
     as such. The first channels stay, since a choice among weights that are drawn alike says nothing; so do those of a
-    pretrained net, of which that is not so. Where nobody answers, all layers have the same density. Not done:
-    PreConfig, widths optimised by themselves; and other methods' densities.
+    pretrained net, of which that is not so. Where nobody answers, all layers have the same density. Not done: other
+    methods' densities. `preconfig` optimises widths by themselves.
     """
     if not 1 <= iterations <= 1000:
         raise ValueError(f"iterations {iterations} is outside 1 to 1000")
@@ -36,9 +32,7 @@ def precrop(layers: Shapes, *, density: float, iterations: int = 100, channels: 
     groups, shapes = channels()
     if not groups:
         raise ValueError("the model has no channels that can be followed, so it has no width")
-    sizes = {name: prod(shape) for name, shape in shapes.items() if len(shape) > 1}
-    pruned = sum(sizes[name] for name in layers)
-    total = sum(sizes.values()) - pruned + kept_count(density, pruned)
+    total = at_density(shapes, layers, density)
 
     def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:
         return {} if round else {"grad": Ask("flow", thinned)}
@@ -51,6 +45,6 @@ def precrop(layers: Shapes, *, density: float, iterations: int = 100, channels: 
         densities = masks.densities(sparse) or dict.fromkeys(layers, density)
         counts = cropped(groups, shapes, densities, total)
         units = {group.name: np.arange(group.size) < counts[group.name] for group in groups}
-        return model._replace(parts={"narrow": Part(statistics(model.params), width_masks(groups, shapes, units))})
+        return held(model, groups, shapes, units)
 
     return Method(Model, asks=asks, act=act)

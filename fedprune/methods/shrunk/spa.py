@@ -6,13 +6,11 @@ from functools import partial
 import numpy as np
 
 from fedprune.graph.coupling import coupled
-from fedprune.graph.width import width_masks
 from fedprune.methods.channels import best_within, filled, reached, share_of_weights
-from fedprune.methods.layers import Channels, Cost, Shapes
+from fedprune.methods.layers import Channels, Cost, Shapes, held
 from fedprune.methods.reading import INPUTS, norms
 from fedprune.pruning import criteria, masks
-from fedprune.pruning.parts import statistics
-from fedprune.types import Ask, Found, Method, Model, Params, Part, Scores
+from fedprune.types import Ask, Found, Method, Model, Params, Scores
 
 _KINDS = {"magnitude": "", "snip": "gradients", "wanda": "input_moments"}
 """Criterion -> the evidence that it reads besides weights."""
@@ -63,7 +61,7 @@ def spa(
         if (least := takes(kept)) > most:
             raise ValueError(f"{target} {most} is less than the least net takes: {least}, of one channel a group")
         units = filled(scores, kept, takes, most, _NEAR)
-        return model._replace(parts={"narrow": Part(statistics(model.params), width_masks(groups, shapes, units))})
+        return held(model, groups, shapes, units)
 
     return Method(Model, asks=asks, act=act)
 
