@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -55,6 +55,18 @@ def drawn(device: Measurer, kind: str, most: int) -> Examples:
     examples = device.parts.train
     order = generator(device.experiment.seed, "device", device.who, kind).permutation(len(examples))
     return examples.take(np.sort(order[:most]))
+
+
+def noise(device: Measurer, kind: str, most: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """So many inputs, the same on every device, in batches: uniform, with the mean 0 and variance 1 of normalised data.
+
+    They say nothing of anybody's examples; so do their labels, 0.
+    """
+    rng, end = generator(device.experiment.seed, kind), np.sqrt(3)
+    for begin in range(0, most, size):
+        many = min(size, most - begin)
+        inputs = rng.uniform(-end, end, (many, *device.schema.input_shape)).astype(np.float32)
+        yield inputs, np.zeros(many, np.int64)
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ behind it. Outputs are those of evaluation. Two numbers a layer and fraction tra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Annotated, NamedTuple
 
@@ -20,11 +20,12 @@ from fedprune.measures import Kind, Measurer, _layers, finite
 from fedprune.models import draws
 from fedprune.pruning.topk import kept_count, top_k
 from fedprune.training import native
+from fedprune.training.batches import Batches
 from fedprune.types import Model, Params, Tensor
 from fedprune.wire import FRAME
 from fedprune.wire.payload import Payload, count, number
 
-_SUM, _WORST = "distortion/sum", "distortion/worst"
+SUM, WORST = "distortion/sum", "distortion/worst"
 _SLACK = 1e-9  # what sums of float64 may be off, of themselves
 
 
@@ -54,30 +55,33 @@ def _request(model: Model, args: Curves) -> Payload:
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
-    layers, fractions = request.values["layers"], request.values["fractions"]
     some, batch = _layers.drawn(device, "distortion", request.values["most"]), min(most or _layers.BATCH, _layers.BATCH)
+    return measured(device, request, lambda: device.batches(some, batch), batch, len(some))
 
+
+def measured(device: Measurer, request: Payload, batches: Callable[[], Batches], batch: int, examples: int) -> Payload:
+    """The answer of a device over so many ``examples``, which come anew each time, in batches of at most ``batch``."""
+    layers, fractions = request.values["layers"], request.values["fractions"]
     own = device.native(request, request.tensors)
     load = native.loading(own, batch) if own is not None else None
 
     def outputs(params: Params) -> Tensor:
-        batches = device.batches(some, batch)
         if load is not None:
             run = load(params)
-            return np.concatenate([run(inputs, labels)[0] for inputs, labels in batches])
+            return np.concatenate([run(inputs, labels)[0] for inputs, labels in batches()])
         with draws.seeded(device.number("distortion")):
-            return training.predict(device.model(params), batches)
+            return training.predict(device.model(params), batches())
 
     found = np.zeros((2, len(layers), len(fractions)))
-    whole = outputs(request.tensors) if len(some) else np.zeros((0, 1))
-    for row, name in enumerate(layers if len(some) else ()):
+    whole = outputs(request.tensors) if examples else np.zeros((0, 1))
+    for row, name in enumerate(layers if examples else ()):
         weight = request.tensors[name]
         for column, fraction in enumerate(fractions):
             kept = top_k(np.abs(weight), kept_of(weight, fraction))
             apart = outputs({**request.tensors, name: np.where(kept, weight, np.float32(0))}) - whole
-            each = np.square(apart, dtype=np.float64).reshape(len(some), -1).sum(1)
+            each = np.square(apart, dtype=np.float64).reshape(examples, -1).sum(1)
             found[:, row, column] = each.sum(), each.max()
-    return Payload({"examples": len(some)}, {_SUM: found[0], _WORST: found[1]})
+    return Payload({"examples": examples}, {SUM: found[0], WORST: found[1]})
 
 
 def _merge(answers: Sequence[Payload], args: Curves) -> dict[str, Tensor]:
@@ -85,18 +89,23 @@ def _merge(answers: Sequence[Payload], args: Curves) -> dict[str, Tensor]:
     if not total:
         return {}
     return {
-        "mean": np.sum([answer.tensors[_SUM] for answer in answers], axis=0) / total,
-        "worst": np.max([answer.tensors[_WORST] for answer in answers], axis=0),
+        "mean": np.sum([answer.tensors[SUM] for answer in answers], axis=0) / total,
+        "worst": np.max([answer.tensors[WORST] for answer in answers], axis=0),
         "examples": np.asarray(int(total)),
     }
 
 
 def _check(answer: Payload, args: Curves, model: Model) -> None:
-    examples, shape = count(answer, "examples", most=args.examples), (len(args.layers), len(args.fractions))
-    finite(answer, {_SUM: shape, _WORST: shape}, "float64")
-    total, worst = answer.tensors[_SUM], answer.tensors[_WORST]
-    if np.any(worst < 0) or np.any(total < worst * (1 - _SLACK)) or np.any(total > examples * worst * (1 + _SLACK)):
-        raise ValueError(f"a sum of distances is none of {examples} examples with that greatest one")
+    bounded(answer, args, count(answer, "examples", most=args.examples))
+
+
+def bounded(answer: Payload, args: Curves, inputs: int) -> None:
+    """ValueError where an answer's numbers are none that so many ``inputs`` can have."""
+    shape = len(args.layers), len(args.fractions)
+    finite(answer, {SUM: shape, WORST: shape}, "float64")
+    total, worst = answer.tensors[SUM], answer.tensors[WORST]
+    if np.any(worst < 0) or np.any(total < worst * (1 - _SLACK)) or np.any(total > inputs * worst * (1 + _SLACK)):
+        raise ValueError(f"a sum of distances is none of {inputs} inputs with that greatest one")
 
 
 def _memory(shapes: Mapping[str, tuple[int, ...]]) -> int:
@@ -105,7 +114,7 @@ def _memory(shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _answers(args: Curves, model: Model) -> int:
-    return 2 * (8 * len(args.layers) * len(args.fractions) + len(_WORST) + FRAME)
+    return 2 * (8 * len(args.layers) * len(args.fractions) + len(WORST) + FRAME)
 
 
 KIND = Kind(

@@ -1,34 +1,23 @@
 """Gram matrices of what layers read where the inputs are noise: they say nothing of anybody's examples.
 
-Asked as ``gram``, and evidence as it is, of the same `_COUNT` inputs whoever answers: uniform, with the mean 0 and the
-variance 1 of normalised data.
+Asked as ``gram``, and evidence as it is, of the same `_COUNT` inputs of `_layers.noise` whoever answers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-
-from fedprune.counter_rng import generator
 from fedprune.measures import Measurer, _layers, gram
 from fedprune.types import Tensor
 from fedprune.wire.payload import Payload
 
-_COUNT, _END = 512, np.sqrt(3)
+_COUNT = 512
 
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     size = min(most or _layers.BATCH, _layers.BATCH)
-    return gram.measured(device, request, _noise(device, size), size, len(device.parts.train))
-
-
-def _noise(device: Measurer, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    rng = generator(device.experiment.seed, "gram_of_noise")
-    for begin in range(0, _COUNT, size):
-        count = min(size, _COUNT - begin)
-        inputs = rng.uniform(-_END, _END, (count, *device.schema.input_shape)).astype(np.float32)
-        yield inputs, np.zeros(count, np.int64)
+    noise = _layers.noise(device, "gram_of_noise", _COUNT, size)
+    return gram.measured(device, request, noise, size, len(device.parts.train))
 
 
 def _merge(answers: Sequence[Payload], args: Sequence[str]) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ def asking(route: str) -> dict[str, Any]:
         "query.probes": {"layers": ["w"], "epsilon": 0.1, "probes": 1, "seed": 0, "most": 1},
         "query.gradient_squares": {"layers": ["w"], "most": 1},
         "query.distortion": {"layers": ["w"], "fractions": [0.5], "most": 1},
+        "query.distortion_of_noise": {"layers": ["w"], "fractions": [0.5], "most": 1},
         "query.filter_moments": {"layers": ["w"], "weights": []},
         "query.scaled_gradients": {"layers": ["w"], "densities": []},
         "query.similarity": {"candidates": [["w"]], "last": "w", "most": 1},

@@ -200,6 +200,21 @@ _CANDIDATES = {
     "more weights than there are": with_values(candidates={"0": {"1.weight": 10**6}, "1": None}),
     "weights of no layer": with_values(candidates={"0": {"9.weight": 1}, "1": None}),
 }
+_DISTORTION = Case(
+    lambda model: Curves(_weights(model), (0.0, 0.4, 0.8)),
+    damages={
+        "a distance below 0": with_tensor("distortion/worst", _set((0, 0), -1.0)),
+        "a sum below its greatest part": with_tensor("distortion/sum", lambda found: found / 99),
+        "a sum that so many cannot have": with_tensor("distortion/sum", lambda found: found * 99),
+        "more examples than were asked for": with_values(examples=257),
+    },
+    requests={
+        **_UNKNOWN,
+        "a fraction above 1": with_values(fractions=[1.5]),
+        "no fraction": with_values(fractions=[]),
+        "of no examples": with_values(most=0),
+    },
+)
 _GRAM = Case(
     _weights,
     damages={
@@ -244,20 +259,9 @@ CASES: Mapping[str, Case] = {
             "a direction that is not finite": with_tensor("along/0.weight", _set(0, np.nan)),
         },
     ),
-    "distortion": Case(
-        lambda model: Curves(_weights(model), (0.0, 0.4, 0.8)),
-        damages={
-            "a distance below 0": with_tensor("distortion/worst", _set((0, 0), -1.0)),
-            "a sum below its greatest part": with_tensor("distortion/sum", lambda found: found / 99),
-            "a sum that so many cannot have": with_tensor("distortion/sum", lambda found: found * 99),
-            "more examples than were asked for": with_values(examples=257),
-        },
-        requests={
-            **_UNKNOWN,
-            "a fraction above 1": with_values(fractions=[1.5]),
-            "no fraction": with_values(fractions=[]),
-            "of no examples": with_values(most=0),
-        },
+    "distortion": _DISTORTION,
+    "distortion_of_noise": _DISTORTION._replace(
+        damages={key: how for key, how in _DISTORTION.damages.items() if key != "more examples than were asked for"}
     ),
     "filter_moments": Case(
         lambda model: Filters(_weights(model), (1.0, 0.25, 3.0)),

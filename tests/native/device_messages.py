@@ -60,6 +60,7 @@ def phases(setting: Setting, state: State) -> list[Phase[Any]]:
         measure.measure(Ask("gram", sorted(state.masks)[:2]), 1),
         measure.measure(Ask("gram_of_noise", sorted(state.masks)[:2]), 1),
         measure.measure(Ask("distortion", Curves(sorted(state.masks)[:2], (0.5,), 20)), 1),
+        measure.measure(Ask("distortion_of_noise", Curves(sorted(state.masks)[:2], (0.5,), 20)), 1),
         measure.measure(Ask("input_moments", sorted(state.masks)[:2]), 1),
         measure.measure(Ask("probes", Probes(sorted(state.masks)[:2], examples=20)), 1),
         check.check({"float": litert.write_float(graph)}, 1.0, setting.task),

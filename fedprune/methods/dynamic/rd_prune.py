@@ -14,16 +14,16 @@ from fedprune.types import Ask, Found, Method, Model
 
 def rd_prune(
     layers: Shapes, *, density: float, levels: int = 5, period: int = 2, grid: int = 20, examples: int = 256,
-    worst: bool = False,
+    worst: bool = False, noise: bool = False,
 ) -> Method:  # fmt: skip
     """Every ``period`` rounds from 0 on, ``levels`` times, keep the largest |θ| of layers, shared out by a knapsack.
 
     Devices measure δ_l, the squared distance of outputs when layer l alone keeps a share of what it has left, 1 to
     ``grid`` ``grid``ths of it, in the mean over at most so many ``examples`` of each; or, ``worst``, the largest of all
-    (the worst case variant). Taken that they add up (§3 (m)), the least Σ δ_l within the budget is found exactly
-    (`pruning.knapsack`); what the grid leaves over goes to the layers that gave most. Density falls by the same factor
-    a level, as 20 % there, to ``density``. Where nobody measures, every layer loses the same share. (m): 100 points,
-    1,024 examples. Not done: noise in the place of examples.
+    (the worst case variant); with ``noise``, of inputs that are nobody's (the one without data). Taken that they add up
+    (§3 (m)), the least Σ δ_l within the budget is found exactly (`pruning.knapsack`); what the grid leaves over goes to
+    the layers that gave most. Density falls by the same factor a level, as 20 % there, to ``density``. Where nobody
+    measures, every layer loses the same share. (m): 100 points, 1,024 examples.
     """
     for key, value in (("levels", levels), ("period", period), ("grid", grid), ("examples", examples)):
         if value < 1:
@@ -35,7 +35,7 @@ def rd_prune(
         return round % period == 0 and round // period < levels
 
     def asks(model: Model, round: int, found: Found) -> Mapping[str, Ask]:
-        return {"curves": Ask("distortion", curves)} if due(round) and steps else {}
+        return {"curves": Ask("distortion_of_noise" if noise else "distortion", curves)} if due(round) and steps else {}
 
     def act(model: Model, found: Found, round: int) -> Model:
         if not due(round):
