@@ -21,10 +21,19 @@ def in_words(experiment: Experiment, what: Prunable) -> Iterator[str]:
     sizes = {name: prod(shape) for name, shape in what.every.items()}
     total = sum(sizes.values())
     pruned = sum(sizes[name] for name in what.layers)
-    share = f"{len(what.layers)} of {len(sizes)} layers, {pruned / total:.1%} of their weights"
-    yield f"pruned: {share}; {'; '.join(_why(experiment, what))}"
+    takes = parameters(experiment.method["name"])
+    whole = "channels" in takes
     asked = experiment.method.get("density")
-    if isinstance(asked, int | float) and not isinstance(asked, bool):
+    if "remove" in takes:
+        yield "pruned: whole branches of layers, before training"
+    elif whole:
+        groups, _ = what.channels()
+        among = {member.name for group in groups for member in group.members} & sizes.keys()
+        yield f"pruned: whole channels, in {len(among)} of {len(sizes)} layers; coupled groups of them: {len(groups)}"
+    else:
+        share = f"{len(what.layers)} of {len(sizes)} layers, {pruned / total:.1%} of their weights"
+        yield f"pruned: {share}; {'; '.join(_why(experiment, what))}"
+    if isinstance(asked, int | float) and not isinstance(asked, bool) and not whole:
         left = 1 - (1 - asked) * pruned / total
         if left > asked + _OFF:
             yield (

@@ -163,7 +163,6 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     layers = prunable.layers
     if not layers:
         raise ExperimentError(f"{source}: model: {experiment.model} has no layer to prune: {_without_layers(prunable)}")
-    remarks = (*remarks, *fitting.returned(experiment, model, schema, task), *pruned.in_words(experiment, prunable))
     try:
         sized_by = size_parameter(experiment.method["name"]) if experiment.fleet else None
         cost = cutting.cost_of(experiment, schema, model, prunable.channels)
@@ -200,6 +199,8 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         *notices,
         *([f"model: {remark}"] if remark else []),
         *remarks,
+        *fitting.returned(experiment, model, schema, task),
+        *pruned.in_words(experiment, prunable),
         *pruned.too_late(experiment, model_begun, first_asks),
         *([on_devices.said] if on_devices.said else []),
     )
@@ -215,7 +216,6 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         raise ExperimentError(
             f"{source}: fleet: {experiment.method['name']} has no density and no width by which tiers could differ"
         )
-
     if why := why_not_shared(method, empty):
         raise ExperimentError(f"{source}: fleet: {experiment.method['name']} {why}; leave [fleet] out")
     asked = float(experiment.method.get(*sized_by))

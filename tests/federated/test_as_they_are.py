@@ -91,6 +91,12 @@ def test_a_net_of_two_layers_is_pruned(tmp_path: Path) -> None:
     assert any("0.262 of all layers' weights is the least that is left" in text for text in dense.notices)
 
 
+def test_what_goes_as_channels_is_said_so() -> None:
+    said = prepare(tiny_world.experiment(model="odd_nets:mlp", method={"name": "fedrolex", "width": 0.5}), "test")
+    assert said.notices[0] == "pruned: whole channels, in 2 of 2 layers; coupled groups of them: 1"
+    assert not any("prune_first" in text or "density" in text for text in said.notices)
+
+
 def test_recurrent_and_attention_weights_are_pruned_and_what_no_file_holds_is_said_in_a_line(tmp_path: Path) -> None:
     result, model, said = run("recurrent", tmp_path / "run")
     pruned = {name.removeprefix("mask/") for name in model if name.startswith("mask/")}
