@@ -177,13 +177,19 @@ def _sizes(groups: Mapping[str, _Group], costs: Costs, inner: Mapping[str, int],
 
 def _size(costs: Costs, group: _Group, most: float, inner: int, source: str) -> float:
     """The largest size of a tier. ExperimentError naming the budget that nothing fits, and the least that would do."""
+
+    def fits(size: float) -> bool:
+        return all(need.met for need in _needs(costs, group, size, inner))
+
+    if costs.drawn(most) is not None and fits(most):  # as in most plans, of which a search would try many smaller sizes
+        return most
     grid = widths(most) if costs.structured else densities(most)
     # below some density a method may have nothing to offer, as where layers would be left without a weight
     too_small = largest(grid, lambda size: costs.drawn(size) is None)
     grid = tuple(size for size in grid if too_small is None or size > too_small)
     if not grid:
         raise ExperimentError(f"{source}: fleet.{group.name}.density: the method has no masks of {most:g} or below")
-    found = largest(grid, lambda size: all(need.met for need in _needs(costs, group, size, inner)))
+    found = largest(grid, fits)
     if found is not None:
         return found
     short = next(need for need in _needs(costs, group, grid[0], inner) if not need.met)
@@ -197,10 +203,11 @@ def _needs(costs: Costs, group: _Group, size: float, inner: int) -> list[Need]:
     training, own = 0, group.own
     if own.trains and own.train_memory_bytes:
         # not the last way's: where weights outweigh activations, the gradients that micro-batches add up cost more
-        training = min(
-            _with_margin(costs.memory(size, way, group.examples, inner, way.micro_batch or costs.batch))
-            for way in costs.ways()
-        )
+        for way in costs.ways():
+            needs = _with_margin(costs.memory(size, way, group.examples, inner, way.micro_batch or costs.batch))
+            training = min(training or needs, needs)
+            if needs <= own.train_memory_bytes:  # one that fits will do
+                break
     return [
         Need("train_memory_bytes", training, own.train_memory_bytes),
         Need("flash_bytes", costs.flash_bytes(size, own), own.flash_bytes),
