@@ -80,6 +80,13 @@ def test_digits() -> None:
     assert constants_fit(dataset, 0.02)
 
 
+def test_digits_are_those_of_scikit_learns_own_loader() -> None:
+    stored, dataset = pytest.importorskip("sklearn.datasets").load_digits(), load("digits")
+    assert np.array_equal(dataset.train.inputs, stored.images[:, None])
+    assert np.array_equal(dataset.train.labels, stored.target)
+    assert (dataset.train.labels.dtype, dataset.train.inputs.flags.c_contiguous) == (np.int64, True)
+
+
 def test_shapes() -> None:
     dataset = load("shapes", task=tasks.named("segmentation"))
     assert (dataset.train.inputs.shape, dataset.train.inputs.dtype) == ((1800, 3, 32, 32), np.uint8)
@@ -319,6 +326,7 @@ def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_cifar10(tmp_path)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     for module, extra, name, folder in (
         ("sklearn.datasets", "simulation", "digits", None),
         ("pyarrow.parquet", "simulation", "cifar10", tmp_path),
