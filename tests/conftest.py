@@ -3,6 +3,8 @@
 ``--hypothesis-profile=deep`` tries ten times harder.
 """
 
+from collections.abc import Generator
+
 import pytest
 from hypothesis import settings
 
@@ -10,6 +12,13 @@ from hypothesis import settings
 settings.register_profile("fedprune", deadline=None, max_examples=40)
 settings.register_profile("deep", deadline=None, max_examples=400)
 settings.load_profile("fedprune")
+
+
+@pytest.hookimpl(wrapper=True, optionalhook=True)
+def pytest_xdist_auto_num_workers() -> Generator[None, int, int]:
+    """One more for ``-n auto`` than there are cores: tests of real fleets mostly wait for processes of their own."""
+    return (yield) + 1
+
 
 _LONG = ("tests/cli", "tests/deployment", "tests/federated", "tests/nets", "tests/test_pages.py")
 

@@ -73,12 +73,12 @@ def test_what_is_done_is_not_run_again(whole: tuple[Path, Path, asked.Comparison
     table, again, said = go(file, out)
     assert not said
     assert again == ran
-    # one that was asked for otherwise is, and no other
-    assert asked.read(file, seeds=1).seeds == 1
+    assert [each.name() for each in cells.cells(asked.read(file, seeds=1, only=["magnitude"]))] == [
+        "small-magnitude-0.1-seed0"
+    ]
+    # what is asked for otherwise is not done
     (file.parent / "small.toml").write_text(comparisons.EXPERIMENT.replace("batch = 16", "batch = 17"))
     try:
-        _, _, said = go(file, out.parent / "other", seeds=1, only=["magnitude"])
-        assert len(said) == 1
         known = store.Store(out / "cells.jsonl")
         asked_for = [cells.experiment(file, table, each) for each in cells.cells(table)]
         assert not any(known.found(cell.Work(to_json(each), "x", "x", None)) for each in asked_for)
@@ -129,21 +129,26 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
     assert again["curve"]
 
 
-def test_a_cell_that_fails_keeps_no_other_from_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_fails_keeps_no_other_from_running(
+    whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-    failing = '[methods]\nfails = { name = "comparisons:failing" }\nmagnitude = {}\n'
-    text = (
-        comparisons.COMPARISON.partition("[methods]")[0].replace('against = "rigl"', "").replace("[0.3, 0.1]", "[0.1]")
-    )
-    file = comparisons.write(tmp_path, text + failing)
-    done = run_command("compare", str(file), "--out", str(tmp_path / "out"), "--jobs", "2")
+    head, methods = comparisons.COMPARISON.replace("[0.3, 0.1]", "[0.1]").split("[methods]")
+    failing = '[methods]\nfails = { name = "comparisons:failing" }'
+    file, out = comparisons.write(tmp_path, head + failing + methods), tmp_path / "out"
+    (missing,) = [each for each in cells.cells(whole[2]) if each.name() == "small-magnitude-0.1-seed1"]
+    kept = (whole[1] / "cells.jsonl").read_bytes().splitlines(keepends=True)
+    out.mkdir()  # what comes after the one that fails is run; the others are there
+    (out / "cells.jsonl").write_bytes(b"".join(line for line in kept if json.loads(line)["cell"] != missing.name()))
+    done = run_command("compare", str(file), "--out", str(out), "--jobs", "1")
     assert done.returncode == 1
-    assert "1 of 4 cells failed, such as small-fails-0.1-seed1" in done.stderr
+    assert "1 of 8 cells failed, such as small-fails-0.1-seed1" in done.stderr
     assert "not with this seed" in done.stderr
-    told = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    told = json.loads((out / "comparison.json").read_text())
     assert [name for name, each in told["cells"].items() if FAILED in each] == ["small-fails-0.1-seed1"]
-    assert {line["method"] for line in told["lines"]} == {"fails", "magnitude"}
+    assert {line["method"] for line in told["lines"]} == {"fails", "rigl", "magnitude", "fedavg"}
+    assert told["cells"][missing.name()]["curve"] == json.loads(json.dumps(whole[3].cells[missing]["curve"]))
 
 
 def test_two_nodes_of_a_cluster_give_the_same(whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path) -> None:
