@@ -157,22 +157,30 @@ def training_memory(
     # as it came; one tensor of it at a time is whole
     request = encoded + (1 + inner) * codes + _WHOLE * max(sizes.values())
     example = _FLOAT * prod(graph.shapes[graph.input])
-    stored = 2 * examples * example_bytes  # the data set, and the copy of the device's own part
-    common = Memory(link=request, data=stored, runtime=runtime)
+    common = Memory(link=request, runtime=runtime)
     moments = []
     if batch:
         arena = training(model, masks, batch, way, [Inner(masks, {})] * inner)  # each at most as large
-        moments.append(_moment(common, arena, stored + 2 * batch * example, "train"))
-        moments.append(_moment(common._replace(link=request + encoded), arena, stored, "reply"))
+        moments.append(_moment(common, arena, 2 * batch * example, "train"))
+        moments.append(_moment(common._replace(link=request + encoded), arena, 0, "reply"))
     if evaluate_batch:
         arena = resting(model, masks, evaluate_batch)
-        moments.append(_moment(common, arena, stored + 2 * evaluate_batch * example, "evaluate"))
+        moments.append(_moment(common, arena, 2 * evaluate_batch * example, "evaluate"))
     if grow_batch and grown:
         arena = growth(model, masks, grow_batch, grown)
         lists = sum((_FLOAT + 8) * count for count in grown.values())
-        moment = _moment(common, arena, stored + 2 * grow_batch * example, "grow")
+        moment = _moment(common, arena, 2 * grow_batch * example, "grow")
         moments.append(moment._replace(top_k=lists))
-    return max(moments, key=lambda memory: memory.total)
+    return holding(max(moments, key=lambda memory: memory.total), examples, example_bytes)
+
+
+def holding(memory: Memory, examples: int, example_bytes: int) -> Memory:
+    """The same of a device that holds so many examples more: the data set, and the copy of the device's own part.
+
+    >>> holding(Memory(data=5), examples=10, example_bytes=64).data
+    1285
+    """
+    return memory._replace(data=memory.data + 2 * examples * example_bytes)
 
 
 def _moment(common: Memory, arena: Arena, data: int, phase: str) -> Memory:

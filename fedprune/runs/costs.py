@@ -82,6 +82,7 @@ class Costs:
         self.grow_batch = experiment.training.grow_batch
         self._traced = functools.cache(self._trace)
         self._drawn = functools.cache(self._draw)
+        self._natively_taken = functools.cache(self._take_natively)
 
     def ways(self, *, torch: bool = False) -> tuple[Lean, ...]:
         """Ways to train, each in less memory than the one before; natively pruned weights have no room in any."""
@@ -146,21 +147,11 @@ class Costs:
         The device holds ``examples`` examples, and takes gradients of pruned weights over ``grow_batch``; one that
         trains with ``torch`` has no compiled trainer.
         """
-        traced, kept = self.traced(size), self.drawn(size) or {}
-        grown = {name: int(_MOST_SWAPPED * count) for name, count in kept.items()}
         grow_batch = grow_batch if self.grows else 0
         if self.native and not torch:
-            return natively.training_memory(
-                self._native_model(size),
-                batch=self.batch,
-                way=way,
-                kept=kept,
-                examples=examples,
-                example_bytes=self._schema.example_bytes,
-                grow_batch=grow_batch,
-                grown=grown,
-                inner=inner,
-            )
+            taken = self._natively_taken(size, way, inner, grow_batch)
+            return natively.holding(taken, examples, self._schema.example_bytes)
+        traced, (kept, grown) = self.traced(size), self._kept_and_grown(size)
         return budgets.training_memory(
             traced.training,
             batch=self.batch,
@@ -176,6 +167,18 @@ class Costs:
             extra=self._extra,
             runtime=RUNTIME_BYTES,
         )
+
+    def _take_natively(self, size: float, way: Lean, inner: int, grow_batch: int) -> Memory:
+        """As ``memory``, but for the examples, in which tiers differ."""
+        kept, grown = self._kept_and_grown(size)
+        return natively.training_memory(
+            self._native_model(size), batch=self.batch, way=way, kept=kept,
+            grow_batch=grow_batch, grown=grown, inner=inner,
+        )  # fmt: skip
+
+    def _kept_and_grown(self, size: float) -> tuple[dict[str, int], dict[str, int]]:
+        kept = self.drawn(size) or {}
+        return kept, {name: int(_MOST_SWAPPED * count) for name, count in kept.items()}
 
     def natively(self, size: float) -> tuple[native.Model, Masks]:
         """The untrained model at a size as the native trainer has it, and masks of as many weights as it would keep."""
