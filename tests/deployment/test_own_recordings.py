@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 from fleet_commands import CLI, free_port, running
 from PIL import Image
 
-from fedprune.deployment import flower
+from fedprune.deployment import devices, flower
 from fedprune.deployment.fleet_folder import create
 from fedprune.experiment import load
 from fedprune.federated.link.engines import local
@@ -50,10 +50,17 @@ def _record(folder: Path, labels: Sequence[str], rng: np.random.Generator) -> No
             Image.fromarray(shade.astype(np.uint8)).save(f"{at}.png")
 
 
-def _joined(stack: ExitStack, fleet: Path, name: str, people: Path, root: Path, python: str) -> None:
-    (root / name).mkdir(exist_ok=True)
-    words = ["join", str(fleet / "devices" / f"{name}.join"), "--data", str(people / name)]
-    stack.enter_context(running(words, root / name, root / f"{name}.log", "connected to", python))
+def _joined(stack: ExitStack, fleet: Path, people: Path, root: Path, python: Mapping[str, str]) -> None:
+    """Start all devices, then wait until each is connected."""
+    logs = [root / f"{name}.log" for name in HELD]
+    for name, log in zip(HELD, logs, strict=True):
+        (root / name).mkdir(exist_ok=True)
+        words = ["join", str(fleet / "devices" / f"{name}.join"), "--data", str(people / name)]
+        stack.enter_context(running(words, root / name, log, "", python.get(name, sys.executable)))
+    until = time.monotonic() + _WAIT_S
+    while not all("connected to" in log.read_text() for log in logs):
+        assert time.monotonic() < until, [log.read_text() for log in logs]
+        time.sleep(0.2)
 
 
 def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_path: Path) -> None:
@@ -71,13 +78,12 @@ def test_recordings_of_devices_behind_tls_end_in_the_models_of_a_simulation(tmp_
     data = '[data]\nname = "sounds"\npartition = "own"\n' + _SOUNDS
     file.write_text(f'model = "dscnn"\nrounds = 2\n{data}[training]\nbatch = 16\nengine = "auto"\n{_METHOD}')
     for name in HELD:
-        subprocess.run([*CLI, "server", "enrol", str(fleet.path), name], check=True, stdout=subprocess.DEVNULL)
+        devices.enrol(fleet, name)
 
     start = ["server", "start", str(fleet.path)]
     with ExitStack() as stack:
         stack.enter_context(running(start, tmp_path, tmp_path / "server.log", "is ready at"))
-        for name in HELD:
-            _joined(stack, fleet.path, name, people, tmp_path, python.get(name, sys.executable))
+        _joined(stack, fleet.path, people, tmp_path, python)
         # cut off in round 2, and gone on with
         submitted = subprocess.Popen(
             [*CLI, "run", str(file), "--fleet", str(fleet.path)],
