@@ -1,5 +1,6 @@
 """The app over Flower's own deployment: a SuperLink, two SuperNodes, real messages on loopback."""
 
+import functools
 import json
 import os
 import signal
@@ -13,6 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from fedprune.experiment import load
+from fedprune.federated.link.engines import local
+from fedprune.runs.run import simulate
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -97,9 +102,8 @@ def test_a_run_over_real_nodes_gives_the_model_of_the_local_engine(
     assert result.exists(), done.stdout[-2000:] + done.stderr[-2000:]
     assert json.loads(result.read_text())["devices"] == 2
 
-    local = [sys.executable, "-m", "fedprune.cli", "simulate", str(_ROOT / "simulations/digits.toml"), "--out", "local"]
-    words = [word for setting in settings for word in ("--set", setting)]
-    subprocess.run([*local, "--workers", "1", *words], cwd=tmp_path, check=True, capture_output=True)
+    asked = load(_ROOT / "simulations" / "digits.toml", settings)
+    simulate(asked, tmp_path / "local", engine=functools.partial(local, workers=1))
     with np.load(tmp_path / "runs/digits/model.npz") as there, np.load(tmp_path / "local/model.npz") as here:
         assert there.files == here.files
         assert all(np.array_equal(there[name], here[name]) for name in here.files)
