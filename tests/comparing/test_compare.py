@@ -104,6 +104,16 @@ def test_pieces_of_a_table_are_kept_in_a_file_that_is_sent(
     }
 
 
+def test_a_file_of_something_else_is_not_added_to(tmp_path: Path) -> None:
+    file = comparisons.write(tmp_path)
+    before = file.read_bytes()
+    done = run_command("compare", str(file), "--out", str(tmp_path / "out"), "--cells", str(file))
+    assert done.returncode == 2
+    assert f"{file}: no file of a comparison's cells" in done.stderr
+    assert file.read_bytes() == before
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
     whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path
 ) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedprune.experiment import ExperimentError
 from fedprune.runs.compare.cell import LAST, Work
 from fedprune.runs.compare.cells import Cell
 
+_BEGINS = b'{"cell":'
 Told = Mapping[str, Any]
 """What a cell came to: its curve, costs, and of a whole one what was measured."""
 
@@ -20,10 +22,18 @@ class Store:
     """A file of complete cells, which is only added to: of two lines about the same run the later one counts."""
 
     def __init__(self, file: Path) -> None:
-        """Read what ``file`` has, where there is one; a line that is damaged counts as none."""
+        """Read what ``file`` has, where there is one; a line that is damaged counts as none.
+
+        ExperimentError where it is a file of something else, which is not to be added to.
+        """
         self._file = file
         self._told: dict[str, Told] = {}
-        for line in file.read_bytes().splitlines() if file.exists() else ():
+        content = file.read_bytes() if file.exists() else b""
+        if content and not content.startswith(_BEGINS):
+            raise ExperimentError(
+                f"{file}: no file of a comparison's cells; name one, or a new one"
+            )
+        for line in content.splitlines():
             try:
                 told = json.loads(line)
                 self._told[told["asked"]] = told
