@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fedprune.counter_rng import uniforms
-from fedprune.training.losses import plain_loss
+from fedprune.training.losses import Tensors, plain_loss
 from fedprune.training.net import Net
 from fedprune.types import Loss, Now
 
@@ -27,12 +26,7 @@ def through_gaussians(
     """
 
     def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
+        net: Net, params: Tensors, inputs: torch.Tensor, labels: torch.Tensor, memory: Tensors, now: Now
     ) -> torch.Tensor:
         import torch
 

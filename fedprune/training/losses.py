@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from fedprune.tasks import CLASSIFICATION, Task
@@ -12,17 +12,33 @@ from fedprune.types import Loss, Now
 if TYPE_CHECKING:
     import torch
 
+Tensors = Mapping[str, "torch.Tensor"]
+
 
 def plain_loss(
-    net: Net,
-    params: Mapping[str, torch.Tensor],
-    inputs: torch.Tensor,
-    labels: torch.Tensor,
-    memory: Mapping[str, torch.Tensor],
-    now: Now,
+    net: Net, params: Tensors, inputs: torch.Tensor, labels: torch.Tensor, memory: Tensors, now: Now
 ) -> torch.Tensor:
     """The task's loss, a mean over the examples."""
     return _task(net).loss(net(params, inputs), labels)
+
+
+def computed_with(
+    seen: Callable[[Tensors, Tensors, Now], Tensors],
+    beside: Callable[[Tensors], torch.Tensor] | None = None,
+) -> Loss:
+    """The task's loss of the net with ``seen(params, memory, now)`` as its parameters, plus ``beside(memory)``.
+
+    Gradients go through what was made of parameters and memory, wherever it carries them.
+    """
+
+    def loss(
+        net: Net, params: Tensors, inputs: torch.Tensor, labels: torch.Tensor, memory: Tensors, now: Now
+    ) -> torch.Tensor:
+        tried, more = seen(params, memory, now), beside(memory) if beside is not None else None
+        found = plain_loss(net, tried, inputs, labels, memory, now)
+        return found if more is None else found + more
+
+    return loss
 
 
 def _task(net: Net) -> Task:
@@ -40,12 +56,7 @@ def distilled(teacher: str = "teacher/", alpha: float = 0.5, temperature: float 
         raise ValueError(f"alpha {alpha} is outside [0, 1], or temperature {temperature} not positive")
 
     def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
+        net: Net, params: Tensors, inputs: torch.Tensor, labels: torch.Tensor, memory: Tensors, now: Now
     ) -> torch.Tensor:
         from torch.nn import functional
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fedprune.pruning.patterns import n_of_m
-from fedprune.training.losses import plain_loss
-from fedprune.training.net import Net
+from fedprune.training.losses import Tensors, computed_with
 from fedprune.training.straight_through import straight_through
 from fedprune.types import Loss, Now
 
@@ -26,14 +25,7 @@ def through_pattern(layers: tuple[str, ...], pattern: Pattern) -> Loss:
     Straight through: no weight's gradient is less for what the mask, or D, makes of it.
     """
 
-    def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
-    ) -> torch.Tensor:
+    def seen(params: Tensors, memory: Tensors, now: Now) -> Tensors:
         n, m, left = pattern(now.round)
 
         def cut(values: torch.Tensor) -> torch.Tensor:
@@ -42,7 +34,7 @@ def through_pattern(layers: tuple[str, ...], pattern: Pattern) -> Loss:
             kept = n_of_m(np.abs(values.detach().numpy()), n, m)
             return values * torch.from_numpy(np.where(kept, np.float32(1), np.float32(left)))
 
-        seen = {name: straight_through(params[name], cut) for name in layers} if left < 1 else {}
-        return plain_loss(net, {**params, **seen}, inputs, labels, memory, now)
+        tried = {name: straight_through(params[name], cut) for name in layers} if left < 1 else {}
+        return {**params, **tried}
 
-    return loss
+    return computed_with(seen)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fedprune.training.losses import plain_loss
-from fedprune.training.net import Net
+from fedprune.training.losses import Tensors, computed_with
 from fedprune.types import Loss, Now, Tensor
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 Threshold = Callable[[str, Tensor, int], Tensor | float]
 """(layer, sizes, round) -> the size whose mask is a half, of a shape that goes with sizes; 0 where nothing goes."""
@@ -25,14 +24,7 @@ def through_soft_masks(
     which reaches what it prunes as well.
     """
 
-    def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
-    ) -> torch.Tensor:
+    def seen(params: Tensors, memory: Tensors, now: Now) -> Tensors:
         import torch
 
         soft = dict(params)
@@ -47,6 +39,6 @@ def through_soft_masks(
             ratio = sizes / torch.where(some, middle, 1.0)
             mask = torch.sigmoid((ratio.square() - 1) / temperature)
             soft[name] = weight * torch.where(some, mask, 1.0)
-        return plain_loss(net, soft, inputs, labels, memory, now)
+        return soft
 
-    return loss
+    return computed_with(seen)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedprune.pruning.topk import top_k
-from fedprune.training.losses import plain_loss
-from fedprune.training.net import Net
+from fedprune.training.losses import Tensors, computed_with
 from fedprune.types import Loss, Now
 
 if TYPE_CHECKING:
@@ -43,20 +42,13 @@ def through_largest(kept: Mapping[str, int], weights: str) -> Loss:
     out has the gradient of what is computed in its place, 0 (SWAT; Raihan and Aamodt, NeurIPS 2020, alg. 1).
     """
 
-    def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
-    ) -> torch.Tensor:
+    def seen(params: Tensors, memory: Tensors, now: Now) -> Tensors:
         sparse = {
             name: straight_through(memory[weights + name], functools.partial(_largest, k)) for name, k in kept.items()
         }
-        return plain_loss(net, {**params, **sparse}, inputs, labels, memory, now)
+        return {**params, **sparse}
 
-    return loss
+    return computed_with(seen)
 
 
 def _largest(k: int, values: torch.Tensor) -> torch.Tensor:
@@ -72,22 +64,15 @@ def through_scores(kept: Mapping[str, int], weights: str, scores: str, *, until:
     and after round ``until`` that of the scores is 0.
     """
 
-    def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
-    ) -> torch.Tensor:
+    def seen(params: Tensors, memory: Tensors, now: Now) -> Tensors:
         tried = {name: value.detach() for name, value in params.items()}
         for name, k in kept.items():
             score = memory[scores + name]
             mask = top_k_mask(score if now.round <= until else score.detach() + 0 * score, k)
             tried[name] = memory[weights + name] * mask
-        return plain_loss(net, tried, inputs, labels, memory, now)
+        return tried
 
-    return loss
+    return computed_with(seen)
 
 
 @functools.cache

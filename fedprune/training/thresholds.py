@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedprune.training.losses import plain_loss
-from fedprune.training.net import Net
+from fedprune.training.losses import Tensors, computed_with
 from fedprune.training.straight_through import straight_through
 from fedprune.types import BoolTensor, Loss, Now, Tensor
 
@@ -34,14 +33,7 @@ def through_thresholds(layers: Sequence[str], prefix: str, pull: float) -> Loss:
     weights of pruned filters have a gradient of 0 (SpaFL, §3.2).
     """
 
-    def loss(
-        net: Net,
-        params: Mapping[str, torch.Tensor],
-        inputs: torch.Tensor,
-        labels: torch.Tensor,
-        memory: Mapping[str, torch.Tensor],
-        now: Now,
-    ) -> torch.Tensor:
+    def seen(params: Tensors, memory: Tensors, now: Now) -> Tensors:
         import torch
 
         tried = dict(params)
@@ -57,7 +49,11 @@ def through_thresholds(layers: Sequence[str], prefix: str, pull: float) -> Loss:
 
             kept = straight_through(-threshold, there)
             tried[name] = weight * kept.reshape(-1, *[1] * (weight.ndim - 1))
-        pulls = sum(torch.exp(-memory[prefix + name]).sum() for name in layers)
-        return plain_loss(net, tried, inputs, labels, memory, now) + pull * pulls
+        return tried
 
-    return loss
+    def pulls(memory: Tensors) -> torch.Tensor:
+        import torch
+
+        return pull * sum((torch.exp(-memory[prefix + name]).sum() for name in layers), torch.zeros(()))
+
+    return computed_with(seen, pulls)

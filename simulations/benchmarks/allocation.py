@@ -1,6 +1,6 @@
 """Who shares a budget best: RD-prune beside uniform, ERK and global magnitude, each with the flash that it takes.
 
-    python -m simulations.benchmarks.allocation --data-dir DATA    # three nets, five seeds: half an hour on two cores
+    python -m simulations.benchmarks.allocation --data-dir DATA    # three nets, five seeds, three of CIFAR-10: half an hour
     python -m simulations.benchmarks.allocation --quick            # the digits, four rounds, two seeds
 
 All keep the largest weights of a layer and prune at the same rounds, by the same factor; they differ in how many each
@@ -53,14 +53,15 @@ class Net(NamedTuple):
     """RD-prune's."""
     levels: int
     changes: tuple[str, ...] = ()
+    seeds: int = 5
 
 
 NETS = {
     "digits": Net("rd_prune", 0.02, 6),
     "ucihar": Net("ucihar", 0.02, 5),
-    "cifar10": Net("cifar10", 0.05, 4, ("data.examples=10000", "rounds=12", "evaluate_every=1")),
+    "cifar10": Net("cifar10", 0.05, 4, ("data.examples=10000", "rounds=12", "evaluate_every=1"), seeds=3),
 }
-QUICK = {"digits": Net("rd_prune", 0.1, 2, ("rounds=4", "data.examples=600"))}
+QUICK = {"digits": Net("rd_prune", 0.1, 2, ("rounds=4", "data.examples=600"), seeds=2)}
 
 
 def along(layers: Shapes, *, density: float, rule: str, levels: int, period: int = 2) -> Method:
@@ -81,20 +82,19 @@ def main() -> None:
     """Run what is missing, then print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data-dir")
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="the digits, four rounds, two seeds: within a minute")
     given = parser.parse_args()
     if lacking := boards.missing("cortex-m4"):
         sys.exit(f"not measured: {lacking}")
-    nets, seeds = (QUICK, 2) if given.quick else (NETS, given.seeds)
+    nets = QUICK if given.quick else NETS
     found: dict[str, dict[str, list[Told]]] = {}
     with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
-        first = {name: pool.submit(_runs, name, net, seeds, given.data_dir) for name, net in nets.items()}
+        first = {name: pool.submit(_runs, name, net, given.data_dir) for name, net in nets.items()}
         for name, net in nets.items():
             found[name] = {OURS: first[name].result()}
             target = _flash(found[name][OURS][0])
-            jobs = {rule: pool.submit(_matched, name, net, rule, target, seeds, given.data_dir) for rule in RULES}
+            jobs = {rule: pool.submit(_matched, name, net, rule, target, given.data_dir) for rule in RULES}
             found[name] |= {rule: job.result() for rule, job in jobs.items()}
             print(f"{name}: {FOLDER}", flush=True)
     Console(width=120).print(_table(found))
@@ -103,12 +103,12 @@ def main() -> None:
     print(f"written to results/{name}.json")
 
 
-def _runs(name: str, net: Net, seeds: int, data_dir: str | None, rule: str = OURS, density: float = 0) -> list[Told]:
+def _runs(name: str, net: Net, data_dir: str | None, rule: str = OURS, density: float = 0) -> list[Told]:
     """The runs of a rule, in order of their seeds."""
-    return [_run(name, net, seed, data_dir, rule, density or net.density) for seed in range(seeds)]
+    return [_run(name, net, seed, data_dir, rule, density or net.density) for seed in range(net.seeds)]
 
 
-def _matched(name: str, net: Net, rule: str, target: float, seeds: int, data_dir: str | None) -> list[Told]:
+def _matched(name: str, net: Net, rule: str, target: float, data_dir: str | None) -> list[Told]:
     """The runs of a rule at the density at which seed 0 takes the ``target``'s bytes of flash."""
     tried: list[tuple[float, float, float]] = []  # (how far off, density, flash)
     density = net.density
@@ -121,7 +121,7 @@ def _matched(name: str, net: Net, rule: str, target: float, seeds: int, data_dir
         if tried[-1][0] <= NEAR:
             break
         density = min(2 * density, max(density / 2, density + (target - flash) / slope))
-    return _runs(name, net, seeds, data_dir, rule, min(tried)[1])
+    return _runs(name, net, data_dir, rule, min(tried)[1])
 
 
 def _run(name: str, net: Net, seed: int, data_dir: str | None, rule: str, density: float) -> Told:

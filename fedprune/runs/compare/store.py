@@ -30,9 +30,7 @@ class Store:
         self._told: dict[str, Told] = {}
         content = file.read_bytes() if file.exists() else b""
         if content and not content.startswith(_BEGINS):
-            raise ExperimentError(
-                f"{file}: no file of a comparison's cells; name one, or a new one"
-            )
+            raise ExperimentError(f"{file}: no file of a comparison's cells; name one, or a new one")
         for line in content.splitlines():
             try:
                 told = json.loads(line)
