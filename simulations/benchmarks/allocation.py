@@ -1,6 +1,6 @@
 """Who shares a budget best: RD-prune beside uniform, ERK and global magnitude, each with the flash that it takes.
 
-    python -m simulations.benchmarks.allocation --data-dir DATA    # three nets, five seeds, three of CIFAR-10: half an hour
+    python -m simulations.benchmarks.allocation --data-dir DATA    # three nets, half an hour on two cores
     python -m simulations.benchmarks.allocation --quick            # the digits, four rounds, two seeds
 
 All keep the largest weights of a layer and prune at the same rounds, by the same factor; they differ in how many each
