@@ -67,6 +67,8 @@ class Group:
     """Producers first, each in order of execution."""
     norms: Mapping[str, str] = field(default_factory=dict)
     """Of its members' layers: the batch norm that alone reads one's output."""
+    beside: tuple[Member, ...] = ()
+    """Parameters of no layer that lose a channel's places with it, such as what is added to scores by head."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,7 @@ def coupled(groups: Iterable[Group]) -> Granularity:
 
 
 def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
-    """Return groups, lone batch norms and whether all operations are per channel; the model is not touched.
-
-    A net that cannot be followed has no groups.
-    """
+    """Return groups, of a net that can be followed, lone batch norms and whether all operations are per channel."""
     from torch import nn
 
     net = copy.deepcopy(model).eval().requires_grad_(True)
@@ -153,7 +152,6 @@ def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
         if group and not places & claimed:
             groups.append(group)
             claimed |= places
-    order = list(calls)
     norms = {
         names[node.module]: names[node.outputs[0].module]
         for node in nodes
@@ -165,7 +163,7 @@ def couple(model: nn.Module, example: torch.Tensor) -> Coupling:
     groups = [replace(g, norms={m.layer: norms[m.layer] for m in g.members if m.layer in norms}) for g in groups]
     # What stands at the very end reads no further: a softmax there does no harm.
     inner = {node.module for node in nodes if node.outputs}
-    return Coupling(tuple(sorted(groups, key=lambda group: order.index(group.name))), norms, inner <= safe)
+    return Coupling(tuple(sorted(groups, key=lambda group: [*calls].index(group.name))), norms, inner <= safe)
 
 
 def _dependencies(net: nn.Module, example: torch.Tensor) -> tuple[list[Any], list[Any]]:

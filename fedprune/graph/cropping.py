@@ -28,7 +28,7 @@ def matrices(groups: Sequence[Group], shapes: Mapping[str, tuple[int, ...]], cou
     """How many weights of two dimensions or more a net has with so many channels."""
     left: dict[str, list[float]] = {name: list(shape) for name, shape in shapes.items() if len(shape) > 1}
     for group in groups:
-        for member in group.members:
+        for member in (*group.members, *group.beside):
             if member.name in left:
                 left[member.name][member.dim] -= (group.size - counts[group.name]) * member.positions.shape[1]
     return sum(map(prod, left.values()))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fedprune.graph import width
+from fedprune.graph.activations import Constant
 from fedprune.graph.compaction import noise
 from fedprune.graph.coupling import Group, Member, coupled_channels
 from fedprune.graph.cutting import is_depthwise
@@ -69,6 +70,7 @@ def all_groups(model: nn.Module, example: torch.Tensor) -> tuple[Group, ...]:
 def _told(told: Units, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Group]:
     """Units that layers make by their rows and others read by columns: those that one layer makes are a group."""
     lines = [line for op in told.graph.operations for line in _lines(told, op)]
+    constants = [line for op in told.graph.operations for line in _constants(told, op, shapes)]
     made: dict[frozenset[int], _Line] = {}
     for line in lines:
         if line.makes:
@@ -79,18 +81,28 @@ def _told(told: Units, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[Group]
         if FIXED in labels or len(labels) < 2 or any(many[label] > 1 for label in labels):
             continue
         order = list(dict.fromkeys(first.units.tolist()))
-        touched = [line for line in lines if not labels.isdisjoint(line.units.tolist())]
-        at = [_positions(line.units, order) for line in touched]
-        if any(each is None for each in at) or any(line.name not in shapes for line in touched):
+        members, beside = (_members(each, order, shapes) for each in (lines, constants))
+        if members is None or beside is None:
             continue
-        members = [
-            Member(line.name, shapes[line.name], line.dim, each, not line.dim, line.groups)
-            for line, each in zip(touched, at, strict=True)
-            if each is not None
-        ]
         if any(not member.produces for member in members):
             own = {member.layer: norms[member.layer] for member in members if member.layer in norms}
-            yield Group(_layer(first.name), len(order), tuple(sorted(members, key=lambda m: m.dim)), own)
+            ordered = tuple(sorted(members, key=lambda m: m.dim))
+            yield Group(_layer(first.name), len(order), ordered, own, tuple(beside))
+
+
+def _members(
+    lines: Sequence[_Line], order: Sequence[int], shapes: Mapping[str, tuple[int, ...]]
+) -> list[Member] | None:
+    """Of the lines that these units touch; None where one of them cannot be cut along them."""
+    touched = [line for line in lines if not set(order).isdisjoint(line.units.tolist())]
+    at = [_positions(line.units, order) for line in touched]
+    if any(each is None for each in at) or any(line.name not in shapes for line in touched):
+        return None
+    return [
+        Member(line.name, shapes[line.name], line.dim, each, not line.dim, line.groups)
+        for line, each in zip(touched, at, strict=True)
+        if each is not None
+    ]
 
 
 def _layer(parameter: str) -> str:
@@ -125,6 +137,20 @@ def _lines(told: Units, op: Operation) -> Iterator[_Line]:
         yield _Line(op.bias.name, 0, rows)
     if not scales:
         yield _Line(op.weight.name, 1, read[: op.weight.value.shape[1]], getattr(op, "groups", 1))
+
+
+def _constants(told: Units, op: Operation, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[_Line]:
+    """What a parameter that one operation reads as a constant, such as what is added to scores by head, has of units.
+
+    It may be computed from: an axis of the parameter is taken to be the one of its length in the constant.
+    """
+    if not isinstance(op, Constant) or op.output not in told.wild or op.value.name not in shapes:
+        return
+    (reader,) = consumers(told.graph)[op.output]
+    for axis, size in enumerate(told.graph.shapes[op.output]):
+        rows, dims = told.of(reader.output, axis), [d for d, own in enumerate(shapes[op.value.name]) if own == size]
+        if len(rows) == size > 1 and len(dims) == 1:
+            yield _Line(op.value.name, dims[0], rows)
 
 
 def _positions(labels: Tensor, order: Sequence[int]) -> Tensor | None:

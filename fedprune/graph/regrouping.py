@@ -72,9 +72,9 @@ def _finest(made: Units, name: str, whole: Tensor, axes: Sequence[int], long: Se
     if not long:
         return 0
     apart = {place: _distinct(np.moveaxis(whole, place, 0)) for place in long}
-    heads = _batch_axis(made.graph, name)
+    heads = _batch_axes(made.graph, name)
     for place in long:
-        if axes[place] == heads and apart[place] == whole.shape[place]:
+        if axes[place] in heads and apart[place] == whole.shape[place]:
             return place
     return max(long, key=lambda place: (apart[place], -place))
 
@@ -83,26 +83,24 @@ def _distinct(lines: Tensor) -> int:
     return len({tuple(sorted(set(line.ravel().tolist()))) for line in lines})
 
 
-def _batch_axis(graph: Graph, name: str) -> int | None:
-    """The axis of a tensor that is the batch of a product of matrices further on."""
+def _batch_axes(graph: Graph, name: str) -> set[int]:
+    """The axes of a tensor that are the batch of a product of matrices further on, or of which it is made."""
     readers = consumers(graph)
-    held: list[tuple[str, int]] = [(name, axis) for axis in range(len(graph.shapes[name]))]
-    seen = set(held)
-    origin = {place: place[1] for place in held}
-    while held:
-        place = held.pop(0)
-        tensor, axis = place
-        for op in readers[tensor]:
-            if isinstance(op, MatMul):
-                if axis == 1 and graph.shapes[tensor][1] > 1:
-                    return origin[place]
+    found = set[int]()
+    for axis in range(len(graph.shapes[name])):
+        held, seen = [(name, axis)], set[tuple[str, int]]()
+        while held and axis not in found:
+            place = held.pop()
+            if place in seen:
                 continue
-            after = _followed(graph, op, tensor, axis)
-            if after is not None and (op.output, after) not in seen:
-                seen.add((op.output, after))
-                origin[op.output, after] = origin[place]
-                held.append((op.output, after))
-    return None
+            seen.add(place)
+            for op in readers[place[0]]:
+                if isinstance(op, MatMul):
+                    if place[1] == 1 and graph.shapes[place[0]][1] > 1:
+                        found.add(axis)
+                elif (after := _followed(graph, op, *place)) is not None:
+                    held.append((op.output, after))
+    return found
 
 
 def _followed(graph: Graph, op: Operation, name: str, axis: int) -> int | None:
@@ -112,7 +110,8 @@ def _followed(graph: Graph, op: Operation, name: str, axis: int) -> int | None:
         return axis
     if isinstance(op, Reshape):
         for ours, theirs in blocks(graph.shapes[name], graph.shapes[op.output]):
-            long = [a for a in ours if graph.shapes[name][a] > 1]
-            if long == [axis] and len(after := [a for a in theirs if graph.shapes[op.output][a] > 1]) == 1:
+            # alone, or in one with others, such as windows
+            after = [a for a in theirs if graph.shapes[op.output][a] > 1]
+            if axis in ours and graph.shapes[name][axis] > 1 and len(after) == 1:
                 return after[0]
     return None

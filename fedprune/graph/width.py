@@ -87,7 +87,7 @@ def width_masks(
         alive = units.get(name, np.ones(group.size, dtype=np.bool_))
         if alive.dtype != np.bool_ or alive.shape != (group.size,) or not alive.any():
             raise ValueError(f"units {name}: expected ({group.size},) booleans, at least one of them True")
-        for member in group.members:
+        for member in (*group.members, *group.beside):
             if (shape := shapes.get(member.name)) != member.shape:
                 raise ValueError(f"{member.name}: shape {shape}, its group has {member.shape}")
             mask = masks.setdefault(member.name, np.ones(member.shape, dtype=np.bool_))
@@ -160,7 +160,8 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
 
     Raises:
         ValueError: names that are not the model's; a shape that is larger, of another rank, or smaller anywhere but
-            in the channels of a convolution, a linear layer, a batch norm or the heads of an attention.
+            in the channels of a convolution, a linear layer, a batch norm, the heads of an attention or what a module
+            of one's own computes with.
 
     >>> from torch import nn
     >>> fit(nn.Linear(8, 4), {"weight": (2, 8), "bias": (2,)})
@@ -174,7 +175,6 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
     named = {name for name, tensor in state.items() if tensor.ndim}
     if wrong := (named - shapes.keys()) | (shapes.keys() - state.keys() - second.keys()):
         raise ValueError(f"not the model's names: {sorted(wrong)[:3]}")
-    resizable = nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._BatchNorm
     for prefix, module in net.named_modules():
         tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for key, tensor in tensors:
@@ -183,7 +183,7 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
             if name not in state:  # a buffer that no state holds is the model's own constant
                 continue
             own, wanted = tuple(tensor.shape), tuple(shapes.get(name, ()))
-            channels = 2 if isinstance(module, resizable) else int(isinstance(module, nn.MultiheadAttention))
+            channels = _channels(module, len(own))
             larger = len(own) != len(wanted) or any(a < b for a, b in zip(own, wanted, strict=True))
             if larger or own[channels:] != wanted[channels:]:
                 raise ValueError(f"{name}: shape {own} cannot be made {wanted}")
@@ -196,6 +196,19 @@ def fit(model: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
             setattr(module, key, nn.Parameter(zeros, requires_grad=tensor.requires_grad) if trained else zeros)
         recount(module)
     return net
+
+
+def _channels(module: nn.Module, rank: int) -> int:
+    """Along how many of the first axes a module's own tensors of that rank may be cut."""
+    from torch import nn
+
+    if isinstance(module, nn.modules.conv._ConvNd | nn.Linear | nn.modules.batchnorm._BatchNorm):
+        return 2
+    if isinstance(module, nn.MultiheadAttention):
+        return 1
+    # any other kind of torch's has counts that nothing puts right
+    own = all(kind is nn.Module or not kind.__module__.startswith("torch.") for kind in type(module).__mro__)
+    return rank if own else 0
 
 
 def fitted(graph: Graph) -> Graph:
