@@ -28,6 +28,7 @@ from fedprune.graph.operations import (
 )
 from fedprune.graph.reading_moves import MOVES
 from fedprune.graph.reading_values import VALUES
+from fedprune.graph.rewrites import HIDDEN
 
 
 def conv(call: Call) -> Operation:
@@ -134,10 +135,6 @@ def attention(call: Call) -> tuple[Step, ...]:
     )
 
 
-_HIDDEN = -16.0
-"""Added to what a position must not see: its share is then below an int8 step, whatever the other scores are."""
-
-
 def _mask(call: Call, rows: int, columns: int) -> Any:
     given = call.arguments.get("attn_mask")
     if call.arguments.get("is_causal"):
@@ -149,7 +146,7 @@ def _mask(call: Call, rows: int, columns: int) -> Any:
             raise call.unsupported("has a mask that depends on the input")
         value = call.constants[given.name][1].detach().cpu().numpy()
         mask = np.where(value, 0.0, -np.inf) if value.dtype == np.bool_ else value
-    return np.maximum(mask, _HIDDEN).astype(np.float32).reshape((1,) * (4 - mask.ndim) + mask.shape)
+    return np.maximum(mask, HIDDEN).astype(np.float32).reshape((1,) * (4 - mask.ndim) + mask.shape)
 
 
 def embedding(call: Call) -> Operation:

@@ -205,6 +205,26 @@ def softmax(kind: type[Softmax] | type[LogSoftmax]) -> Read:
     return lambda call: kind((call.tensor("self"),), call.output, canonical_axis(call.arguments["dim"], call.rank))
 
 
+def masked_fill(call: Call) -> tuple[Step, ...]:
+    """Constant places given a value; one of minus infinity, or nearly, is added, as what a softmax must not see is."""
+    rank = len(call.plain_shape)
+    mask, value = (call.constant(call.arguments[key]) for key in ("mask", "value"))
+    if mask is None or value is None:
+        raise call.unsupported("fills places that depend on the input")
+    source, before = call.operand("self", rank)
+    there = mask.value.reshape(canonical((1,) * (rank - mask.value.ndim) + mask.value.shape)) != 0
+    names, steps = (f"{call.output}.kept", f"{call.output}.filled", f"{call.output}.others"), [*before]
+    if float(value.value) > _BELOW_ALL:
+        kept = Parameter(mask.name, (~there).astype(np.float32))
+        steps += [(Constant((), names[0], kept), there.shape), Multiply((source, names[0]), names[2])]
+        source = names[2]
+    filled = Parameter(mask.name, np.where(there, value.value, 0).astype(np.float32))
+    return (*steps, (Constant((), names[1], filled), there.shape), Add((source, names[1]), call.output))
+
+
+_BELOW_ALL = -1e4
+
+
 def unary(kind: type[Operation]) -> Read:
     return lambda call: kind((call.first(),), call.output)
 
@@ -234,6 +254,7 @@ VALUES: dict[str, Read] = {
     **dict.fromkeys(("elu", "celu", "selu"), elu),
     "linalg_vector_norm": vector_norm,
     "softmax": softmax(Softmax),
+    "masked_fill": masked_fill,
     "log_softmax": softmax(LogSoftmax),
     "sigmoid": unary(Sigmoid),
     "tanh": unary(Tanh),

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedprune.graph.activations import Add, Bounded, Clip, Constant, Narrow
-from fedprune.graph.moving import Concat, Pad, Reshape, Slice
+from fedprune.graph.activations import Add, Bounded, Clip, Constant, Narrow, Softmax
+from fedprune.graph.moving import Concat, Pad, Permute, Reshape, Slice
 from fedprune.graph.norms import spelled
 from fedprune.graph.operations import (
     FREE,
@@ -29,8 +29,8 @@ from fedprune.types import FloatTensor
 
 
 def inference(graph: Graph) -> Graph:
-    """Return the graph as it is deployed: batch norms folded, other norms spelled out, and fused."""
-    return fuse(spelled(fold_batch_norm(graph)))
+    """Return the graph as it is deployed: masks bounded, batch norms folded, other norms spelled out, and fused."""
+    return fuse(spelled(fold_batch_norm(hide(graph))))
 
 
 def without_dropout(graph: Graph) -> Graph:
@@ -47,6 +47,29 @@ def without_dropout(graph: Graph) -> Graph:
     shapes = {name: shape for name, shape in graph.shapes.items() if name not in source}
     modules = {name: module for name, module in graph.modules.items() if name not in source}
     return Graph(graph.input, outputs, tuple(kept), shapes, modules)
+
+
+def hide(graph: Graph) -> Graph:
+    """Return the graph with no less than ``HIDDEN`` added to the scores of a softmax.
+
+    That hides a place as well as minus infinity does, and leaves the others steps of their 8 bits.
+    """
+    made, readers = producers(graph), consumers(graph)
+    masks = dict[str, Constant]()
+    for op in graph.operations:
+        before = op.inputs[0] if isinstance(op, Softmax) else ""
+        while isinstance(made.get(before), Reshape | Permute | Add):
+            found = [each for each in (made.get(name) for name in made[before].inputs) if isinstance(each, Constant)]
+            masks |= {mask.output: mask for mask in found if len(readers[mask.output]) == 1}
+            before = next((name for name in made[before].inputs if not isinstance(made.get(name), Constant)), "")
+    for mask in masks.values():
+        value = Parameter(mask.value.name, np.maximum(mask.value.value, HIDDEN))
+        graph = _rebuilt(graph, {mask.output: (replace(mask, value=value),)}, {})
+    return graph
+
+
+HIDDEN = np.float32(-16.0)
+"""Added to what a position must not see: its share is then below an int8 step, whatever the other scores are."""
 
 
 def fold_batch_norm(graph: Graph) -> Graph:

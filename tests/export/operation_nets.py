@@ -64,6 +64,27 @@ class Patches(nn.Module):
         return result
 
 
+class Windows(nn.Module):
+    """Heads in windows of 2 x 2 places that were moved, some hidden from others; then squares of places, normed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out, self.norm, self.last = nn.Linear(8, 24), nn.Linear(8, 8), nn.LayerNorm(32), nn.Linear(32, 5)
+        hidden = torch.zeros(4, 1, 4, 4)
+        hidden[1:, :, :2, 2:] = -torch.inf
+        self.register_buffer("hidden", hidden)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x.movedim(1, -1)
+        windows = x.roll((-1, -1), (1, 2)).reshape(-1, 2, 2, 2, 16).transpose(2, 3).reshape(-1, 4, 4, 8)
+        q, k, v = self.qkv(windows).unflatten(-1, (3, 2, 4)).permute(3, 0, 1, 4, 2, 5)
+        read = ((q @ k.mT / 2 + self.hidden).softmax(-1) @ v).transpose(2, 3).reshape(-1, 2, 2, 2, 16)
+        x = x + self.out(read.transpose(2, 3).reshape(x.shape).roll((1, 1), (1, 2)))
+        squares = x.reshape(-1, 2, 2, 2, 16).transpose(2, 3).flatten(3)
+        result: torch.Tensor = self.last(self.norm(squares)).flatten(1)
+        return result
+
+
 class Shuffled(nn.Module):
     """Convolutions of groups with their channels shuffled between them, and a residual."""
 
@@ -129,6 +150,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "encoder": (_encoder, SEQUENCE),
     "encoder, norms first": (lambda: _encoder(norm_first=True, activation="gelu"), SEQUENCE),
     "patches": (Patches, MAP),
+    "windows": (Windows, MAP),
     "shuffled groups": (Shuffled, MAP),
     "split": (Split, MAP),
     "gated": (Gated, MAP),
@@ -166,6 +188,9 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "gate": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(), "twice": lambda x: torch.add(x, x, alpha=2),
     "positions": lambda x: x.flatten(2) + torch.arange(16.0), "unit length": lambda x: F.normalize(x.flatten(1)),
     "shuffle by hand": lambda x: x.view(len(x), 2, 4, 4, 4).transpose(1, 2).reshape(x.shape),
+    "later places hidden": lambda x: (x @ x / 8).masked_fill(torch.ones(4, 4).triu(1) > 0, -torch.inf).softmax(-1),
+    "hidden by much": lambda x: (x @ x / 8 + torch.ones(4, 4).triu(1) * -1e9).softmax(-1),
+    "filled": lambda x: x.masked_fill(torch.arange(4) > 2, 0.5),
     "joined with a sigmoid": lambda x: torch.cat([x.sigmoid(), x], 1),
 }  # fmt: skip
 

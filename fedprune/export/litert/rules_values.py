@@ -1,6 +1,7 @@
 """The .tflite operators of arithmetic, reductions and functions of one value, in whatever order values lie."""
 
 from collections.abc import Callable, Mapping
+from itertools import groupby
 from math import prod
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from fedprune.export.litert import layout
 from fedprune.export.litert.layout import Dims, Shape
-from fedprune.export.litert.lowering import Lowering
+from fedprune.export.litert.lowering import Lowering, Seen
 from fedprune.export.litert.rules_reduce import reduce, rsqrt
 from fedprune.graph import (
     RELU,
@@ -202,8 +203,20 @@ def _rows(dims: Dims, size: int) -> Shape:
     return (1, 1, prod(layout.sizes(dims)) // size, size)
 
 
+def _gather(made: Lowering, op: Widen | Narrow) -> None:
+    """Put in order what a mean is taken over next, where it lies in more pieces than kernels on a chip take."""
+    name, over = op.inputs[0], [each for each in made.graph.operations if each.inputs[:1] == (op.output,)]
+    axes = next((each.axes for each in over if isinstance(each, Reduce)), ())
+    pieces = [there for there, _ in groupby(made.seen[name].dims, key=lambda dim: dim.axis in axes)]
+    if axes and len(pieces) > 3:
+        shape = made.shape(name)
+        dims = layout.plain(shape, range(len(shape)))
+        made.seen[name] = Seen(made.arranged(name, dims, (*[1] * (4 - len(dims)), *layout.sizes(dims))), dims)
+
+
 def _widen(made: Lowering, op: Widen | Narrow) -> None:
     if made.numbers.integer:
+        _gather(made, op)
         _alone(made, op, "QUANTIZE", made.options("Quantize"))
     else:
         made.seen[op.output] = made.seen[op.inputs[0]]
