@@ -23,6 +23,9 @@ def imported(name: str) -> Any:
     ValueError for a name that is none.
     """
     module, _, attribute = name.partition(":")
+    if module.endswith(".py"):
+        named = module.removesuffix(".py").removeprefix("./").replace("/", ".")
+        raise ImportError(f'name the module, not its file: "{named}:{attribute}"')
     return getattr(importlib.import_module(module), attribute)
 
 

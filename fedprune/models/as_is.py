@@ -23,9 +23,11 @@ def made_plain(model: nn.Module) -> tuple[str, ...]:
     Parametrisations of torch.nn.utils (weight and spectral norm, orthogonality, pruning masks) become the weights that
     they compute now. Parameters that share memory become one. A batch norm whose part of the net is frozen normalises
     by its running statistics, and does not move them. Of several outputs the first tensor is taken, or that under
-    "logits" or "out". An embedding takes tokens that are floats, as every input travels.
+    "logits" or "out". An embedding takes tokens that are floats, as every input travels. A buffer with an infinity in
+    it, such as what hides places from attention, is the code's own constant, and no part of a state.
     """
     _tie(model)
+    _without_infinities(model)
     folded = list(_folded(model))
     for module in list(_frozen_norms(model)):
         vars(module)["train"] = _stays
@@ -124,6 +126,14 @@ def _tie(model: nn.Module) -> None:
             where = parameter.untyped_storage()._cdata, parameter.storage_offset(), parameter.shape, parameter.stride()
             if (first := places.setdefault(where, parameter)) is not parameter:
                 setattr(module, key, first)
+
+
+def _without_infinities(model: nn.Module) -> None:
+    for module in model.modules():
+        own = [] if type(module).__module__.startswith("torch.") else list(module.named_buffers(recurse=False))
+        for key, value in own:
+            if value.is_floating_point() and not bool(value.isfinite().all()):
+                module._non_persistent_buffers_set.add(key)
 
 
 def _frozen_norms(model: nn.Module) -> Iterator[nn.Module]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
+from fedprune import models
 from fedprune.graph.coupling import couple, coupled_channels
 from fedprune.graph.layers import Layers, dense_ends, layers
 from fedprune.graph.shared import second_names, unique_state
@@ -119,6 +120,29 @@ def test_the_first_of_several_outputs_is_the_models(given: object) -> None:
 
 def all_frozen(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(4, classes)).requires_grad_(False)
+
+
+def masked(input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(input_shape[0], classes)
+            self.register_buffer("mask", torch.full((classes, classes), -torch.inf).triu(1))
+            self.register_buffer("finite", torch.zeros(classes))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.softmax(self.linear(x)[:, None] + self.mask, -1).sum(1) + self.finite
+
+    return Masked()
+
+
+def test_a_mask_with_infinities_is_the_codes_own_and_no_part_of_a_state() -> None:
+    name = f"{__name__}:masked"
+    assert (
+        {*models.slots(name, (4,), 3)}
+        == {*build(name, (4,), 3).state_dict()}
+        == {"linear.weight", "linear.bias", "finite"}
+    )
 
 
 def test_a_net_with_nothing_to_train_is_refused() -> None:
