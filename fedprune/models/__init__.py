@@ -27,7 +27,9 @@ CATALOGUE: Mapping[str, str] = {
     "resnet18": "fedprune.models.resnet:resnet18",
     "resnet20": "fedprune.models.resnet:resnet20",
     "shapes_unet": "fedprune.models.unet:shapes_unet",
+    "swin": "fedprune.models.swin:swin",
     "vgg11": "fedprune.models.vgg:vgg11",
+    "vit": "fedprune.models.transformer:vit",
 }
 """Name -> "module:function"; each function takes (input_shape, classes) and returns a torch.nn.Module."""
 

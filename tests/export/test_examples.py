@@ -24,6 +24,8 @@ EXAMPLES = {
     "keywords_transformer": ((1, 49, 10), 40, 3),
     "shapes": ((3, 32, 32), 4, 0),
     "plays": ((64,), len(VOCABULARY), 0),
+    "vit": ((3, 32, 32), 10, 3),
+    "swin": ((3, 32, 32), 10, 3),
 }
 """Experiment -> shape of an example, outputs, and how far levels of C may be from those of LiteRT's reference kernels.
 

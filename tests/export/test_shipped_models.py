@@ -12,7 +12,7 @@ from fedprune.graph import inference, trace
 
 def test_no_shipped_model_is_left_out() -> None:
     # what TensorFlow Lite Micro runs to the last step otherwise than LiteRT, or not at all, is in test_examples
-    assert SHIPPED.keys() | {"char_gru", "har_gru", "keyword_transformer"} == models.CATALOGUE.keys()
+    assert SHIPPED.keys() | {"char_gru", "har_gru", "keyword_transformer", "swin", "vit"} == models.CATALOGUE.keys()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

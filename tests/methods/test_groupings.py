@@ -107,6 +107,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "heads, places first": (TurnedAttention, TOKENS, 1),
     "an attention of its own": (OwnAttention, TOKENS, 1),
     "heads of windows": (Windows, TOKENS, 1),
+    "swin": (lambda: models.build("swin", (3, 32, 32), 3), (3, 32, 32), 12),
     "keyword_transformer": (lambda: models.build("keyword_transformer", (1, 9, 10), 3), (1, 9, 10), 4),
 }
 

@@ -36,6 +36,17 @@ OF_STEPS = [
         "keyword_transformer", (1, 49, 10), 40, 42_384, 43_672,
         25 * (48 * 10 * 5 + 2 * (4 * 48 * 48 + 2 * 48 * 96)) + 2 * 2 * 25 * 25 * 48 + 48 * 40,
     ),
+    (
+        "vit", (3, 32, 32), 10, 138_880, 141_834,
+        64 * (48 * 64 + 4 * (4 * 64 * 64 + 2 * 64 * 128)) + 4 * 2 * 64 * 64 * 64 + 64 * 10,
+    ),
+    (
+        "swin", (3, 32, 32), 10, 219_196, 223_670,
+        256 * 12 * 24 + sum(
+            2 * (tokens * (4 * width * width + 2 * width * 2 * width) + 2 * tokens * 16 * width)
+            for tokens, width in ((256, 24), (64, 48), (16, 96))
+        ) + 64 * 96 * 48 + 16 * 192 * 96 + 96 * 10,
+    ),
 ]  # fmt: skip
 
 
@@ -97,7 +108,9 @@ def test_top_level_children_are_the_blocks_and_only_their_convolutions_lack_a_bi
             assert module.bias is None, parameter
 
 
-@pytest.mark.parametrize("name", ["resnet8", "mobilenet", "dscnn", "har_gru", "keyword_transformer", "shapes_unet"])
+@pytest.mark.parametrize(
+    "name", ["resnet8", "mobilenet", "dscnn", "har_gru", "keyword_transformer", "shapes_unet", "swin", "vit"]
+)
 def test_gradients_reach_every_parameter(name: str) -> None:
     _, shape, classes, *_ = next(net for net in (*NETS, *OF_STEPS) if net[0] == name)
     model = build(name, shape, classes)
@@ -115,6 +128,31 @@ def test_a_u_net_takes_what_can_be_halved_twice() -> None:
     assert build("shapes_unet", (1, 12, 20), 2)(torch.zeros(2, 1, 12, 20)).shape == (2, 2, 12, 20)
     with pytest.raises(ModelError, match=r"^shapes_unet: image 8x10 cannot be halved twice, expected multiples of 4$"):
         build("shapes_unet", (1, 8, 10), 2)
+
+
+@pytest.mark.parametrize(("name", "size", "of"), [("vit", 30, 4), ("swin", 48, 32)])
+def test_a_picture_is_cut_into_whole_patches_and_windows(name: str, size: int, of: int) -> None:
+    assert build(name, (1, 64, 32), 2)(torch.zeros(2, 1, 64, 32)).shape == (2, 2)
+    with pytest.raises(ModelError, match=rf"^{name}: image {size}x{size}, expected multiples of {of}$"):
+        build(name, (1, size, size), 2)
+
+
+def test_a_token_of_a_moved_window_sees_its_neighbours_of_the_picture_alone() -> None:
+    layer = build("swin", (1, 64, 64), 2).eval().stage1.layer2
+    place, found = (0, 31), torch.zeros(1, 32, 32, 24, requires_grad=True)
+    with torch.no_grad():
+        layer.attention.bias.zero_()
+        for norm in (layer.norm1, layer.norm2):
+            norm.bias.normal_(generator=torch.Generator().manual_seed(0))
+    layer(found + torch.randn(found.shape, generator=torch.Generator().manual_seed(1)))[0, *place].sum().backward()
+    moved = found.grad[0].abs().amax(-1)
+    near = moved[:2, 30:]  # its window begins two tokens further, so that a quarter of it lies at this corner
+    others = moved.clone()
+    others[:2, 30:] = 0
+    assert float(near.min()) > 1e3 * float(others.max()) > 0
+    assert sorted(map(tuple, others.nonzero().tolist())) == [
+        (row, column) for row in (0, 1, 30, 31) for column in (0, 1, 30, 31) if row > 1 or column < 2
+    ]
 
 
 def test_same_padding_is_tensorflows() -> None:
@@ -168,6 +206,7 @@ def test_a_net_of_ones_own_is_built_by_its_dotted_name() -> None:
     [
         ("resnet9", "resnet9: no such model; known are char_gru, .*resnet8"),
         ("no_such_package.nets:tiny", "no_such_package.nets does not import"),
+        ("./my/nets.py:tiny", r'does not import: name the module, not its file: "my\.nets:tiny"'),
         (f"{HERE}:missing", r"has no function missing\(input_shape, classes\)"),
         (f"{HERE}:NUMBER", r"has no function NUMBER"),
         (f"{HERE}:one_logit_too_many", r"logits have shape \(2, 11\), expected \(2, 10\)"),
