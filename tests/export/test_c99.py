@@ -25,11 +25,12 @@ from fedprune.types import Tensor
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
 
-Optimise = Callable[[Sequence[Tensor]], list[Code]]
+Optimise = Callable[[Sequence[Tensor], Sequence[str]], list[Code]]
+_ANY = [each for each in ENCODINGS if not each.kept]  # those of any weights; test_c99_patterns has the others
 
 
-def each_in_turn(layers: Sequence[Tensor]) -> list[Code]:
-    return [encode(filters, ENCODINGS[at % len(ENCODINGS)]) for at, filters in enumerate(layers)]
+def each_in_turn(layers: Sequence[Tensor], kernels: Sequence[str]) -> list[Code]:
+    return [encode(filters, _ANY[at % len(_ANY)]) for at, filters in enumerate(layers)]
 
 
 def agree(model: bytes, folder: Path, optimise: Optimise = c99.smallest, count: int = 9) -> np.ndarray:
@@ -181,8 +182,8 @@ def test_linear_layers(single: bool, tmp_path: Path) -> None:
         )
     model = draft.file(joined(draft, results))
     source = c99.generate(model, each_in_turn).source
-    assert all(f"static void tile_{each.name}(" in source for each in ENCODINGS[1:])
-    assert all(f"static int32_t linear_{each.name}(" in source for each in ENCODINGS[1:])
+    assert all(f"static void tile_{each.name}(" in source for each in _ANY[1:])
+    assert all(f"static int32_t linear_{each.name}(" in source for each in _ANY[1:])
     assert all(f"static void {name}(" in source for name in ("dense", "vector"))
     agree(model, tmp_path, each_in_turn)
 
@@ -198,7 +199,7 @@ def test_sums_that_need_segments(tmp_path: Path) -> None:
     each[5:] = [draft.reshape(at, (1, 1, 1, 9)) for at in each[5:]]
     model = draft.file(joined(draft, each))
     layers = [layer.filters.levels for layer in lower(model).layers if layer.filters is not None]
-    assert min(code.segments for code in each_in_turn(layers)) > 6
+    assert min(code.segments for code in each_in_turn(layers, [])) > 6
     assert np.ptp(agree(model, tmp_path, each_in_turn)) > 200
 
 
@@ -263,7 +264,7 @@ def test_more_steps_than_a_byte_counts(tmp_path: Path) -> None:
     streams = [stream(program, at, at) for at in range(260)] + [stream(program, 260, 262)]
     plan = _laid_out(program, [each for each in streams if each is not None])
     filters = {at: layer.filters.levels for at, layer in enumerate(program.layers) if layer.filters is not None}
-    codes = dict(zip(filters, c99.smallest([*filters.values()]), strict=True))
+    codes = dict(zip(filters, c99.smallest([*filters.values()], ["conv"] * len(filters)), strict=True))
     given = inputs(model, 3)
     np.testing.assert_array_equal(computed(sources(program, plan, codes), given, tmp_path), tflm(model, given))
 

@@ -20,7 +20,7 @@ pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter 
 GRID = (0.04, -11)
 
 
-def whole(layers: Sequence[Tensor]) -> list[Code]:
+def whole(layers: Sequence[Tensor], kernels: Sequence[str]) -> list[Code]:
     return [encode(filters, DENSE) for filters in layers]
 
 

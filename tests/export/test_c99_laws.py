@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from math import exp, floor
 from random import Random
 
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fedprune.export import c99
-from fedprune.export.c99.encoding import _TILE_BYTES, DENSE, ENCODINGS, Code, Encoding, encode
+from fedprune.export.c99.encoding import ENCODINGS, PATTERNS, Code, Encoding, code_bytes, encode
 from fedprune.export.c99.exponentials import exponentials
 from fedprune.export.c99.numbers import Factor, clipping, factor, scaled
 from fedprune.export.c99.plan import _laid_out, plan
@@ -22,6 +23,7 @@ from fedprune.export.c99.program import Program
 from fedprune.export.c99.rules import lower
 from fedprune.export.c99.streams import Stream, stream
 from fedprune.export.litert import Affine
+from fedprune.pruning.patterns import n_of_m
 
 Byte = Callable[[], int]
 
@@ -64,13 +66,24 @@ def bitmap(byte: Byte, row: np.ndarray, place: int) -> int:
     return place + 8
 
 
-DECODERS = {each.__name__: each for each in (dense, gap4, gap5, gap8, bitmap)}
+def places(kept: int, width: int, byte: Byte, row: np.ndarray, place: int) -> int:
+    bits = 2 if width == 4 else 4
+    number = sum(byte() << 8 * at for at in range(bits // 2))
+    for at in range(4):
+        row[place + at // kept * width + (number >> bits * at) % width] = signed(byte())
+    return place + 4 // kept * width
+
+
+DECODERS: dict[str, Callable[[Byte, np.ndarray, int], int]] = {
+    each.__name__: each for each in (dense, gap4, gap5, gap8, bitmap)
+}
+DECODERS |= {each.name: partial(places, each.kept, each.width) for each in PATTERNS}
 
 
 def decoded(code: Code, filters: int, weights: int) -> np.ndarray:
     """Return the filters of a code, decoded as the comments of the kernels say; every segment is one that they bear."""
     content = iter(code.content)
-    found = np.zeros((filters, weights + 8), np.int64)
+    found = np.zeros((filters, weights + 64), np.int64)
     for row in found:
         place = 0
         for _ in range(code.segments):
@@ -81,7 +94,8 @@ def decoded(code: Code, filters: int, weights: int) -> np.ndarray:
             # two positions share a word: a sum of inputs of -128 to 127 must fit into 23 bits with its sign
             assert 128 * np.abs(inside).sum() < 2**22
         assert not row[weights:].any()
-        assert place <= weights + 2 or code.encoding.name == "bitmap"  # what is read past the end: a pair, a triple
+        # what is read past the end: a pair, a triple, or none of a unit's groups
+        assert place <= weights + 2 or code.encoding.name == "bitmap" or code.encoding.kept
     assert next(content, None) is None
     return found[:, :weights]
 
@@ -102,6 +116,20 @@ def layers(draw: st.DrawFn) -> np.ndarray:
     return np.where(kept, random.integers(low, high + 1, found.shape), 0).astype(np.int8)
 
 
+KERNELS = ("conv", "linear", "wide")
+ENCODING = {each.name: each for each in ENCODINGS}
+
+
+def thinned(filters: np.ndarray, encoding: Encoding) -> np.ndarray:
+    """The filters, of every group as many weights as an encoding of patterns tells of."""
+    if not encoding.kept:
+        return filters
+    padded = np.pad(filters, ((0, 0), (0, -filters.shape[1] % encoding.width)))
+    groups = padded.reshape(len(filters), -1, encoding.width)
+    before = np.cumsum(groups != 0, 2)
+    return np.where(before <= encoding.kept, groups, 0).reshape(padded.shape)[:, : filters.shape[1]]
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda each: each.name)
 @given(filters=layers())
 @example(filters=np.zeros((3, 1), np.int8))
@@ -109,10 +137,17 @@ def layers(draw: st.DrawFn) -> np.ndarray:
 @example(filters=np.pad(np.int8([[127]]), ((0, 1), (599, 0))))
 @example(filters=np.tile(np.int8([[1] + [0] * 16]), (1, 30)))
 def test_a_code_gives_its_weights_back(encoding: Encoding, filters: np.ndarray) -> None:
+    filters = thinned(filters, encoding)
     code = encode(filters, encoding)
     np.testing.assert_array_equal(decoded(code, *filters.shape), filters)
     fits = 128 * np.abs(filters.astype(np.int64)).sum(1).max() < 2**22
     assert code.segments == 1 or not fits or filters.shape[1] > 255
+
+
+@st.composite
+def patterned(draw: st.DrawFn) -> np.ndarray:
+    """Filters of a pattern."""
+    return thinned(draw(layers()), draw(st.sampled_from(PATTERNS)))
 
 
 def test_codes_by_hand() -> None:
@@ -124,27 +159,87 @@ def test_codes_by_hand() -> None:
         "gap8": [2, 1, 5, 2, 255, 0],
         "bitmap": [1, 0b01001000, 5, 255, 1, 0],
     }
-    assert {each.name: [*encode(filters, each).content] for each in ENCODINGS} == wanted
+    assert {name: [*encode(filters, each).content] for name, each in ENCODING.items() if not each.kept} == wanted
     far = np.zeros((1, 20), np.int8)
     far[0, 18] = 7
-    content = {each.name: [*encode(far, each).content] for each in ENCODINGS}
+    content = {name: [*encode(far, ENCODING[name]).content] for name in ("gap4", "gap5")}
     assert content["gap4"] == [1, 0x2F, 0, 7]  # fifteen zeros, one as a weight, two more
     assert content["gap5"] == [1, 18, 0, 7, 0, 0]
 
 
-@given(st.lists(layers(), min_size=1, max_size=4))
-def test_the_smallest_codes_take_no_more_than_one_for_all(made: list[np.ndarray]) -> None:
-    chosen = c99.smallest(made)
+def test_codes_of_patterns_by_hand() -> None:
+    # of 18 weights in groups of four, of which the last has two: the second of the first, the last of the second,
+    # none of the third, the first of the fourth, the second of the fifth
+    one = np.zeros((1, 18), np.int8)
+    one[0, [1, 7, 12, 17]] = 5, -1, 9, 7
+    four = [0b00_00_11_01, 5, 255, 0, 9]
+    assert [*encode(one, ENCODING["1of4"]).content] == [2, *four, 0b00_00_00_01, 7, 0, 0, 0]
+    # two a group, in rising order: 1 and 3, then 2 with a zero before it, whose place is the first that is free
+    two = np.int8([[0, 5, 0, -1, 0, 0, 9, 0]])
+    assert [*encode(two, ENCODING["2of4"]).content] == [1, 0b10_00_11_01, 5, 255, 0, 9]
+    wide = np.zeros((2, 64), np.int8)
+    wide[0, [13, 16, 47, 50]] = 1, 2, 3, 4
+    assert [*encode(wide, ENCODING["1of16"]).content] == [1, 0x0D, 0x2F, 1, 2, 3, 4, 1, 0, 0, 0, 0, 0, 0]
+
+
+def test_what_is_of_no_pattern_is_not_written_as_one() -> None:
+    within = np.int8([[0, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]])
+    assert [each.name for each in PATTERNS if each.holds(within)] == ["1of4", "2of4"]
+    across = np.roll(within, 3, 1)  # 2, 4 and 7: two are in the second group of four, none in the third
+    assert [each.name for each in PATTERNS if each.holds(across)] == ["2of4"]
+    assert not any(each.holds(np.ones((2, 3), np.int8)) for each in PATTERNS)
+    for choose in (c99.smallest, c99.fastest):  # every fifth weight, and of eighths
+        every = np.tile(np.int8([1, 0, 0, 0, 0]), (32, 100))
+        assert not any(code.encoding.kept for code in choose([every, random_pattern(1, 8)], ["conv", "conv"]))
+
+
+def random_pattern(kept: int, width: int, shape: tuple[int, int] = (32, 576)) -> np.ndarray:
+    random = np.random.default_rng(kept * width)
+    levels = random.integers(1, 128, shape) * random.choice([-1, 1], shape)
+    return np.where(n_of_m(random.random(shape), kept, width), levels, 0).astype(np.int8)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names", "bytes_each"),
+    [
+        # how the smallest, the fastest of windows and the fastest of one position are written, and bytes a weight
+        ((1, 4), ("1of4", "1of4", "dense"), 1.25), ((2, 4), ("bitmap", "2of4", "dense"), 1.25),
+        ((1, 8), ("gap4", "gap5", "gap5"), 1.5), ((2, 8), ("bitmap", "gap5", "dense"), 1.5),
+        ((1, 16), ("1of16", "gap5", "1of16"), 1.5),
+    ],
+)  # fmt: skip
+def test_patterns_are_written_by_place_where_that_is_better(
+    pattern: tuple[int, int], names: tuple[str, ...], bytes_each: float
+) -> None:
+    filters = random_pattern(*pattern)
+    (smallest,), (fastest,) = c99.smallest([filters], ["conv"]), c99.fastest([filters], ["conv"])
+    (linear,) = c99.fastest([filters], ["linear"])
+    assert tuple(code.encoding.name for code in (smallest, fastest, linear)) == names
+    assert len(smallest.content) <= bytes_each * np.count_nonzero(filters) + len(filters)
+
+
+@given(st.lists(layers() | patterned(), min_size=1, max_size=4), st.lists(st.sampled_from(KERNELS), min_size=4))
+def test_the_smallest_codes_take_no_more_than_one_for_all(made: list[np.ndarray], kernels: list[str]) -> None:
+    kernels = kernels[: len(made)]
+    chosen = c99.smallest(made, kernels)
     for code, filters in zip(chosen, made, strict=True):
         np.testing.assert_array_equal(decoded(code, *filters.shape), filters)
-    decoders = {code.encoding for code in chosen}
-    total = sum(len(code.content) for code in chosen) + sum(each.code_bytes for each in decoders)
-    total += _TILE_BYTES if decoders != {DENSE} else 0
+
+    def total(codes: list[Code]) -> int:
+        return sum(len(code.content) for code in codes) + code_bytes(codes, kernels)
+
     for each in ENCODINGS:
-        shared = 0 if each == DENSE else _TILE_BYTES
-        assert total <= sum(len(encode(filters, each).content) for filters in made) + each.code_bytes + shared
-    for code, filters in zip(c99.fastest(made), made, strict=True):
+        if all(map(each.holds, made)):
+            assert total(chosen) <= total([encode(filters, each) for filters in made])
+    for code, filters in zip(c99.fastest(made, kernels), made, strict=True):
         np.testing.assert_array_equal(decoded(code, *filters.shape), filters)
+
+
+def test_what_a_decoder_takes_is_counted_by_kernel() -> None:
+    filters = np.tile(np.int8([1, 0, 1, 1, 0, 1, 1, 1, 0, 1]), (4, 5))
+    # of 200 weights 140: 204 bytes, or 30 or so fewer as a bitmap, where a tile and conv take 64 more than dense
+    chosen = [c99.smallest([filters], [kernel])[0].encoding.name for kernel in KERNELS]
+    assert chosen == ["dense", "bitmap", "bitmap"]
 
 
 def cut(program: Program, seed: int) -> list[Stream]:

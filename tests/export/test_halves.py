@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from brought_runs import same
-from c99_files import Draft
+from c99_files import FINER, Draft, wide
 from c99_runs import CHECKS, compiler
 
 from fedprune.export import litert, tflm
@@ -18,22 +18,6 @@ from fedprune.export.litert.flatbuffer import FileTensor
 from fedprune.export.litert.reader import ModelError, read
 
 pytest.importorskip("tflite_micro", reason="TensorFlow Lite Micro's interpreter has wheels for x86-64 Linux only")
-
-_FINER = 256
-
-
-def wide(draft: Draft, *outputs: int, kept: tuple[int, ...] = ()) -> bytes:
-    """Return the file of a draft with activations of int16, 256 times as fine, around zero, but for those ``kept``."""
-    for at, tensor in enumerate(draft.tensors):
-        if tensor.scales is None or at in kept:
-            continue
-        if tensor.dtype == np.int8 and tensor.data is None:
-            scales = (tensor.scales / _FINER).astype(np.float32)
-            draft.tensors[at] = replace(tensor, dtype=np.dtype(np.int16), scales=scales, zero_point=0)
-        elif tensor.dtype == np.int32 and tensor.data is not None:
-            data = tensor.data.astype(np.int64) * _FINER
-            draft.tensors[at] = replace(tensor, dtype=data.dtype, data=data, scales=tensor.scales / _FINER)
-    return draft.file(*outputs)
 
 
 def convolutions(draft: Draft) -> int:
@@ -63,7 +47,7 @@ def both(draft: Draft) -> int:
 
 
 def curves(draft: Draft) -> int:
-    unit = (_FINER / 2**15, 0)
+    unit = (FINER / 2**15, 0)
     gate = draft.unary("LOGISTIC", draft.conv(draft.input, 2), unit, 3)
     return draft.both("MUL", gate, draft.unary("TANH", draft.input, unit, 3))
 
@@ -103,13 +87,13 @@ def test_rectifiers(scale: float, into: float) -> None:
 @pytest.mark.parametrize("scale", [1e-5, 3e-4, 0.004, 0.1])
 @pytest.mark.parametrize(("channels", "beta"), [(2, 1.0), (7, 0.5), (700, 1.0)])
 def test_softmax(scale: float, channels: int, beta: float) -> None:
-    draft = Draft((1, 3, 2, channels), grid=(scale * _FINER, 0))
-    same(wide(draft, draft.unary("SOFTMAX", draft.input, (_FINER / 2**15, 0), beta=beta)))
+    draft = Draft((1, 3, 2, channels), grid=(scale * FINER, 0))
+    same(wide(draft, draft.unary("SOFTMAX", draft.input, (FINER / 2**15, 0), beta=beta)))
 
 
 def test_ends_of_both_types() -> None:
     draft = Draft((1, 8, 8, 2))
-    other = draft.activation((1, 8, 8, 2), (0.05 / _FINER, 0))
+    other = draft.activation((1, 8, 8, 2), (0.05 / FINER, 0))
     draft.add("QUANTIZE", (draft.input,), other)
     last = draft.conv(other, 3)
     narrow = draft.activation((1, 8, 8, 3), (draft.grid(last)[0], 4))

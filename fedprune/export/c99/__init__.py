@@ -13,8 +13,8 @@ from fedprune.types import Tensor
 
 __all__ = ["Sources", "fastest", "generate", "smallest"]
 
-Optimise = Callable[[Sequence[Tensor]], list[Code]]
-"""What chooses an encoding for the weights of each layer."""
+Optimise = Callable[[Sequence[Tensor], Sequence[str]], list[Code]]
+"""What chooses an encoding for the weights of each layer, given their kernels."""
 
 
 def generate(model: bytes, optimise: Optimise = smallest, extra: str = "") -> Sources:
@@ -30,7 +30,8 @@ def generate(model: bytes, optimise: Optimise = smallest, extra: str = "") -> So
     """
     program = lower(model)
     filters = {number: layer.filters.levels for number, layer in enumerate(program.layers) if layer.filters is not None}
-    codes = dict(zip(filters, optimise([*filters.values()]), strict=True))
+    kernels = [program.layers[number].kernel for number in filters]
+    codes = dict(zip(filters, optimise([*filters.values()], kernels), strict=True))
     if max((code.segments for code in codes.values()), default=0) > MOST_SEGMENTS:
         raise ModelError("a layer has filters of so many weights that their sums would take more than 255 parts")
     layers = [*program.layers]

@@ -1,19 +1,15 @@
 """Weights as bytes: every one, or those that are not zero with a bitmap or gaps; the shortest or fastest of them."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
+from fedprune.export.c99.flash import kernel_bytes
+from fedprune.export.c99.units import Unit, bitmap, dense, gap4, gap5, gap8, holds, places
 from fedprune.types import Tensor
-
-
-class Unit(NamedTuple):
-    """The least piece of a code that a decoder takes at once: its bytes, and the weights in it."""
-
-    code: bytes
-    weights: tuple[int, ...]
 
 
 class Encoding(NamedTuple):
@@ -21,12 +17,19 @@ class Encoding(NamedTuple):
 
     name: str
     units: Callable[[Tensor], Iterator[Unit]]
-    code_bytes: int
-    """Of the decoder, about, on a Cortex-M4; for every weight, of the kernel that takes the place of a tile's."""
     per_unit: float
     """Instructions for a unit and a tile of eight positions, measured on a Cortex-M4."""
     per_kept: float
     """Further instructions for each weight in a unit that is not zero."""
+    per_linear: float
+    """Instructions for a unit in a layer of one position, of which there is no tile."""
+    kept: int = 0
+    """Of every ``width`` neighbours, at most: of others it cannot be told. 0 where it is told of any weights."""
+    width: int = 1
+
+    def holds(self, filters: Tensor) -> bool:
+        """Whether ``filters`` (filters, weights) can be written so."""
+        return not self.kept or holds(filters, self.kept, self.width)
 
 
 class Code(NamedTuple):
@@ -39,66 +42,21 @@ class Code(NamedTuple):
     """Of every filter: so many parts that the sums of none can leave 23 bits, nor its units a byte."""
 
 
-def _dense(filter_: Tensor) -> Iterator[Unit]:
-    values = [*map(int, filter_)] + [0] * (len(filter_) % 2)
-    for first, second in zip(values[::2], values[1::2], strict=True):
-        yield Unit(_bytes(first, second), (first, second))
+DENSE = Encoding("dense", dense, 12.8, 0, 2.3)
+GAP4 = Encoding("gap4", gap4, 22, 0, 17)
+GAP5 = Encoding("gap5", gap5, 31, 0, 22)
+GAP8 = Encoding("gap8", gap8, 11, 0, 8)
+BITMAP = Encoding("bitmap", bitmap, 13, 12, 30)
 
 
-def _gaps(filter_: Tensor, most: int) -> list[tuple[int, int]]:
-    # (zeros before, weight) of every weight; a gap that is too long goes by way of a weight of zero.
-    found: list[tuple[int, int]] = []
-    before = -1
-    for position in map(int, np.flatnonzero(filter_)):
-        gap = position - before - 1
-        while gap > most:
-            found.append((most, 0))
-            gap -= most + 1
-        found.append((gap, int(filter_[position])))
-        before = position
-    return found
+def _places(kept: int, width: int, per_unit: float, per_linear: float) -> Encoding:
+    units = partial(places, kept=kept, width=width)
+    return Encoding(f"{kept}of{width}", units, per_unit, 0, per_linear, kept, width)
 
 
-def _gap4(filter_: Tensor) -> Iterator[Unit]:
-    pairs = _gaps(filter_, 15)
-    pairs += [(0, 0)] * (len(pairs) % 2)
-    for (gap, first), (gap2, second) in zip(pairs[::2], pairs[1::2], strict=True):
-        yield Unit(bytes([gap | gap2 << 4]) + _bytes(first, second), (first, second))
-
-
-def _gap5(filter_: Tensor) -> Iterator[Unit]:
-    triples = _gaps(filter_, 31)
-    triples += [(0, 0)] * (-len(triples) % 3)
-    for at in range(0, len(triples), 3):
-        gaps, weights = zip(*triples[at : at + 3], strict=True)
-        bits = gaps[0] | gaps[1] << 5 | gaps[2] << 10
-        yield Unit(bits.to_bytes(2, "little") + _bytes(*weights), weights)
-
-
-def _gap8(filter_: Tensor) -> Iterator[Unit]:
-    for gap, weight in _gaps(filter_, 255):
-        yield Unit(bytes([gap]) + _bytes(weight), (weight,))
-
-
-def _bitmap(filter_: Tensor) -> Iterator[Unit]:
-    for start in range(0, len(filter_), 8):
-        part = filter_[start : start + 8]
-        kept = tuple(int(weight) for weight in part if weight)
-        yield Unit(np.packbits(part != 0).tobytes() + _bytes(*kept), kept)
-
-
-def _bytes(*weights: int) -> bytes:
-    return np.array(weights, np.int8).tobytes()
-
-
-DENSE = Encoding("dense", _dense, 1280, 12.8, 0)
-GAP4 = Encoding("gap4", _gap4, 130, 22, 0)
-GAP5 = Encoding("gap5", _gap5, 170, 31, 0)
-GAP8 = Encoding("gap8", _gap8, 90, 11, 0)
-BITMAP = Encoding("bitmap", _bitmap, 110, 13, 12)
-_TILE_BYTES = 1190
-"""Of what all decoders but the first share, about."""
-ENCODINGS = (DENSE, GAP4, GAP5, GAP8, BITMAP)
+PATTERNS = (_places(1, 4, 40, 23.5), _places(2, 4, 40, 22.5), _places(1, 16, 45, 25))
+"""Of N:M masks. 1:8 and 2:8 are gaps of four bits: places of three take a twelfth less, and decoders of 400 bytes."""
+ENCODINGS = (DENSE, GAP4, GAP5, GAP8, BITMAP, *PATTERNS)
 
 _SUM_LIMIT = (2**22 - 1) // 128
 """Of a segment's weights, whatever their signs, since an input is at most 128."""
@@ -143,26 +101,67 @@ def _sums(units: list[Unit]) -> int:
     return sum(abs(weight) for unit in units for weight in unit.weights)
 
 
-def smallest(layers: Sequence[Tensor]) -> list[Code]:
-    """Return every layer in an encoding, such that the layers and the decoders they need take the fewest bytes."""
-    codes = [[encode(filters, encoding) for encoding in ENCODINGS] for filters in layers]
+def smallest(layers: Sequence[Tensor], kernels: Sequence[str]) -> list[Code]:
+    """Return every layer in an encoding, such that the layers and the kernels they need take the fewest bytes.
+
+    ``kernels``: those of the layers, ``conv``, ``linear`` or ``wide``.
+    """
+    codes = [{each: encode(filters, each) for each in ENCODINGS if each.holds(filters)} for filters in layers]
+    offered = [each for each in ENCODINGS if any(each in row for row in codes)]
     best: list[Code] = []
     least = float("inf")
-    for chosen in range(1, 1 << len(ENCODINGS)):
-        allowed = [at for at in range(len(ENCODINGS)) if chosen >> at & 1]
-        picked = [min((row[at] for at in allowed), key=lambda code: len(code.content)) for row in codes]
-        total = sum(len(code.content) for code in picked) + sum(ENCODINGS[at].code_bytes for at in allowed)
-        total += _TILE_BYTES if chosen > 1 else 0
+    for chosen in range(1, 1 << len(offered)):
+        allowed = [each for at, each in enumerate(offered) if chosen >> at & 1]
+        rows = [[row[each] for each in allowed if each in row] for row in codes]
+        if not all(rows):
+            continue
+        picked = [min(row, key=lambda code: len(code.content)) for row in rows]
+        total = sum(len(code.content) for code in picked) + code_bytes(picked, kernels)
         if total < least:
             best, least = picked, total
     return best
 
 
-def fastest(layers: Sequence[Tensor]) -> list[Code]:
-    """Return every layer in the encoding that takes the fewest instructions, as far as can be told beforehand."""
-    return [encode(filters, min(ENCODINGS, key=lambda each: _instructions(filters, each))) for filters in layers]
+def code_bytes(codes: Sequence[Code], kernels: Sequence[str]) -> int:
+    """Return about what the kernels of layers and their decoders take on a Cortex-M4."""
+    files = set[str]()
+    for code, kernel in zip(codes, kernels, strict=True):
+        whole = _WHOLE.get(kernel) if code.encoding == DENSE else None
+        files |= {whole} if whole else {kernel, *_SHARED.get(kernel, ()), decoder(kernel, code)}
+    return kernel_bytes(files)
 
 
-def _instructions(filters: Tensor, encoding: Encoding) -> float:
+def decoder(kernel: str, code: Code) -> str:
+    """Return the name of the file of kernels that reads a code."""
+    return f"{_DECODERS[kernel]}_{code.encoding.name}"
+
+
+_DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
+_SHARED = {"conv": ("tile",)}
+_WHOLE = {"conv": "dense", "linear": "vector"}
+"""What takes the place of a kernel where every weight is there."""
+
+
+def fastest(layers: Sequence[Tensor], kernels: Sequence[str]) -> list[Code]:
+    """Return every layer in the encoding that takes the fewest instructions, as far as can be told beforehand.
+
+    ``kernels``: those of the layers, ``conv``, ``linear`` or ``wide``.
+    """
+    return [_fastest(filters, kernel) for filters, kernel in zip(layers, kernels, strict=True)]
+
+
+def _fastest(filters: Tensor, kernel: str) -> Code:
+    offered = [each for each in ENCODINGS if each.holds(filters)]
+    return encode(filters, min(offered, key=lambda each: _instructions(filters, each, kernel)))
+
+
+_WIDE_DENSE = 12
+"""Instructions for a unit: there is no kernel of pairs for int16."""
+
+
+def _instructions(filters: Tensor, encoding: Encoding, kernel: str) -> float:
     units = sum(1 for filter_ in filters for _ in encoding.units(filter_))
-    return encoding.per_unit * units + encoding.per_kept * int(np.count_nonzero(filters))
+    per_unit = encoding.per_unit if kernel == "conv" else encoding.per_linear
+    if kernel == "wide" and encoding == DENSE:
+        per_unit = _WIDE_DENSE
+    return per_unit * units + encoding.per_kept * int(np.count_nonzero(filters))

@@ -1,5 +1,6 @@
 """Where the C files of this package lie."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -23,9 +24,17 @@ def folder(name: str) -> Path:
 
 
 def kernel(name: str) -> str:
-    """Return the text of a kernel's file; ``wide_KIND`` is ``linear_KIND`` for vectors of int16."""
-    kind = name.removeprefix("wide_")
-    if kind == name:
+    """Return the text of a kernel's file.
+
+    ``wide_KIND`` is ``linear_KIND`` for vectors of int16, and ``tile_NofM`` and ``linear_NofM`` are ``tile_places`` and
+    ``linear_places`` for groups of M columns of which N are kept.
+    """
+    if name.startswith("wide_"):
+        kind = "linear" + name.removeprefix("wide")
+        return kernel(kind).replace(kind, name).replace("const int8_t *", "const int16_t *")
+    pattern = re.fullmatch(r"(\w+)_(\d+)of(\d+)", name)
+    if pattern is None:
         return (folder("kernels") / f"{name}.c").read_text("utf-8")
-    text = (folder("kernels") / f"linear_{kind}.c").read_text("utf-8")
-    return text.replace(f"linear_{kind}", name).replace("const int8_t *", "const int16_t *")
+    kind, kept, width = pattern.groups()
+    text = (folder("kernels") / f"{kind}_places.c").read_text("utf-8").replace(f"{kind}_places", name)
+    return text.replace("KEPT", kept).replace("WIDTH", width).replace("BITS", str(int(width).bit_length() - 1))

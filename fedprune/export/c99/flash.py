@@ -25,6 +25,8 @@ _CODE: Mapping[str, int] = {
     "difference_of": 110, "square_of": 110, "product_of": 68, "larger_of": 10, "smaller_of": 10, "leak_of": 140,
     "quotient_of": 220, "inverse_root": 240, "rescale": 244, "rsqrt": 332, "l2_norm": 278, "matmul": 422,
     "log_softmax": 706, "wide_dense": 78, "wide_gap4": 106, "wide_gap5": 112, "wide_gap8": 68, "wide_bitmap": 76,
+    "tile_1of4": 202, "tile_2of4": 202, "tile_1of16": 224, "linear_1of4": 156, "linear_2of4": 148, "linear_1of16": 172,
+    "wide_1of4": 156, "wide_2of4": 148, "wide_1of16": 172,
     "wide": 222, "curved": 0, "curve": 220, "copy": 72, "svdf": 516, "lstm": 1152,
     "filter16": 0, "conv16": 470, "pool16": 324, "softmax16": 556,
 }  # fmt: skip
@@ -49,4 +51,9 @@ def code_bytes_predicted(kernels: Collection[str], streams: int, loops: int = 0)
     ``streams``: how many of them `model_run` runs, one after the other, some of them in ``loops``.
     """
     shared = _MEMSET if _SETS & {*kernels} else 0
-    return _STARTUP + shared + _STREAM * streams + _LOOP * loops + sum(_CODE[name] for name in kernels)
+    return _STARTUP + shared + _STREAM * streams + _LOOP * loops + kernel_bytes(kernels)
+
+
+def kernel_bytes(kernels: Collection[str]) -> int:
+    """Return about what the code of these files of kernels takes by itself."""
+    return sum(_CODE[name] for name in kernels)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from fedprune.export.c99.encoding import Code
+from fedprune.export.c99.encoding import ENCODINGS, Code, decoder
 from fedprune.export.c99.files import kernel
 from fedprune.export.c99.flash import code_bytes_predicted, constant_bytes
 from fedprune.export.c99.header import accessors, header_of
@@ -12,6 +12,7 @@ from fedprune.export.c99.options import LARGE_BIASES, options
 from fedprune.export.c99.plan import Plan
 from fedprune.export.c99.program import Array, At, Fields, Fixed, Layer, Name, Program, Structs
 from fedprune.export.c99.streams import band
+from fedprune.export.c99.units import span
 
 _PER_LINE = 24
 
@@ -36,13 +37,14 @@ class Sources(NamedTuple):
 
 def sources(program: Program, plan: Plan, codes: Mapping[int, Code], extra: str = "") -> Sources:
     """Return the C99 text of a program whose layer ``n`` has its weights in ``codes[n]``; ``extra`` ends the header."""
-    arena_bytes = plan.arena_bytes + _PAST_END
+    arena_bytes = max(plan.arena_bytes + _PAST_END, *_ends(program, plan, codes))
     text = _Text(program, plan, codes)
     layers = [text.layer(number, layer) for number, layer in enumerate(program.layers)]
     table = ",\n".join(text.steps())
     names = text.kernels()
     start = plan.offsets[program.maps[program.outputs[0]].storage]
     body = _SOURCE.format(
+        aligned=_aligned(program, codes),
         steps=len(program.layers),
         options="\n".join(options(program)),
         kernels="\n".join(map(kernel, names)),
@@ -73,6 +75,26 @@ def _runs(program: Program, plan: Plan) -> Iterable[str]:
 
 
 _PAST_END = 8  # a decoder may look at the byte after a vector
+_COLUMN = 16  # bytes, of a tile's
+
+
+def _ends(program: Program, plan: Plan, codes: Mapping[int, Code]) -> Iterable[int]:
+    """How far decoders of places look: to the end of a unit's groups, the last of which may lie past its filter's."""
+    yield 0
+    for number, (encoding, *_) in codes.items():
+        layer = program.layers[number]
+        if not encoding.kept or layer.filters is None:
+            continue
+        weights, every = layer.filters.levels.shape[1], span(encoding.kept, encoding.width)
+        whole = -(-weights // every) * every
+        start = plan.offsets[program.maps[layer.inputs[0]].storage]
+        yield {"conv": _COLUMN * whole, "linear": start + whole, "wide": start + 2 * whole}[layer.kernel]
+
+
+def _aligned(program: Program, codes: Mapping[int, Code]) -> str:
+    """Where groups of four columns begin at multiples of their size, since a decoder by hand reckons by it."""
+    tiles = (code for number, code in codes.items() if program.layers[number].kernel == "conv")
+    return f" __attribute__((aligned({4 * _COLUMN})))" if any(code.encoding.width == 4 for code in tiles) else ""
 
 
 class _Text:
@@ -92,7 +114,7 @@ class _Text:
         for number, layer in enumerate(self.program.layers):
             wanted |= {layer.kernel, *layer.helpers}
             if number in self.codes:
-                wanted.add(_decoder(layer, self.codes[number]))
+                wanted.add(decoder(layer.kernel, self.codes[number]))
         return [name for name in _ORDER if name in wanted]
 
     def maps(self) -> Iterable[str]:
@@ -122,7 +144,7 @@ class _Text:
             fields |= {"code": Array("uint8_t", [*code.content]), "segments": code.segments}
         said = [f".{name} = {self._value(value)}" for name, value in fields.items()]
         if number in self.codes:
-            said.append(f".decode = {_decoder(layer, self.codes[number])}")
+            said.append(f".decode = {decoder(layer.kernel, self.codes[number])}")
         return f"static const struct {layer.kernel} layer{number} = {{{', '.join(said)}}};"
 
     def steps(self) -> Iterable[str]:
@@ -188,12 +210,7 @@ def _literal(value: int) -> str:
     return "(-2147483647 - 1)" if value == -(2**31) else str(value)
 
 
-def _decoder(layer: Layer, code: Code) -> str:
-    return f"{_DECODERS[layer.kernel]}_{code.encoding.name}"
-
-
-_DECODERS = {"conv": "tile", "linear": "linear", "wide": "wide"}
-_KINDS = ("dense", "gap4", "gap5", "gap8", "bitmap")
+_KINDS = tuple(each.name for each in ENCODINGS)
 _ORDER = (
     "base", "steps", "dense_helium", "dense", "vector", "tile", *(f"tile_{kind}" for kind in _KINDS), "conv",
     *(f"linear_{kind}" for kind in _KINDS), "linear",
@@ -213,7 +230,7 @@ static union {{
   int8_t bytes[MODEL_ARENA_BYTES];
   int64_t aligned;
   void *address;
-}} memory;
+}} memory{aligned};
 #define arena (memory.bytes)
 #define MODEL_SCRATCH (memory.bytes)
 #define STEPS {steps}

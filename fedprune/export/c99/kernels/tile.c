@@ -33,6 +33,13 @@ typedef void decoder(struct cursor *cursor, int32_t *sums);
 #define MULTIPLY                                                          \
   "ldrd r3, r12, [r0], #8\n\tsmlal r4, r5, r2, r3\n\tsmlal r6, r7, r2, r12\n\t" \
   "ldrd r3, r12, [r0], #8\n\tsmlal r8, r9, r2, r3\n\tsmlal r10, r11, r2, r12\n\t"
+#define MULTIPLY_AT(ahead) /* of r0, where it stays */                                                  \
+  "ldrd r3, r12, [r0, #(" ahead ")]\n\tsmlal r4, r5, r2, r3\n\tsmlal r6, r7, r2, r12\n\t"              \
+  "ldrd r3, r12, [r0, #(" ahead " + 8)]\n\tsmlal r8, r9, r2, r3\n\tsmlal r10, r11, r2, r12\n\t"
+#define MULTIPLY_PLACE(ahead) /* of r0, so many columns on as r3 says */                                \
+  "add r3, r0, r3, lsl #4\n\tldr r12, [r3, #(" ahead ")]\n\tsmlal r4, r5, r2, r12\n\t"                \
+  "ldr r12, [r3, #(" ahead " + 4)]\n\tsmlal r6, r7, r2, r12\n\t"                                      \
+  "ldrd r12, r3, [r3, #(" ahead " + 8)]\n\tsmlal r8, r9, r2, r12\n\tsmlal r10, r11, r2, r3\n\t"
 #define APART(low, high)                                                                              \
   "ubfx r0, " low ", #0, #23\n\tsub r0, r0, #0x400000\n\tlsr r1, " low ", #23\n\torr r1, r1, " high ", lsl #9\n\t" \
   "stmia r3!, {r0, r1}\n\t"
