@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,10 +46,6 @@ class Engine(NamedTuple):
     """To be said of it; nothing where all is as one expects."""
 
 
-_MOST_SEEN = 8
-_seen: dict[Hashable, tuple[str, str]] = {}
-"""What was found of the last nets, and how they are to be trained."""
-
 WITH_TORCH = Engine()
 """As an experiment may ask for."""
 
@@ -67,7 +62,7 @@ def of(
     asked = experiment.training.engine
     if asked == "torch":
         return WITH_TORCH
-    found, why = _known(experiment, model, schema, task)
+    found, why = _covered(experiment, model, schema, task)
     if not why and channels is not None:
         why = _narrowed(experiment, model, schema, found, channels)
     name = experiment.method["name"]
@@ -88,23 +83,6 @@ def of(
 def alone(engine: Engine, local: Local, kinds: Iterable[str]) -> bool:
     """Whether a device with the compiled trainer needs no torch, where it is asked for these kinds of evidence."""
     return engine.trains and local == Local() and all(measures.find(kind).natively for kind in kinds)
-
-
-def _known(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, str]:
-    """As `_covered`, which is the same for all methods on a net: a recommendation or a comparison asks for each."""
-    digest = hashlib.blake2b()
-    for name, value in training.state_of(model).items():
-        digest.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())
-    function = own_code.imported(models.CATALOGUE.get(experiment.model, experiment.model))
-    trained = tuple(parameter.requires_grad for parameter in model.parameters())
-    net = experiment.model, function, str(model), trained, digest.digest()
-    data = schema.input_shape, len(schema.classes), schema.target_mean, schema.target_std
-    key = net, data, experiment.seed, experiment.task, repr(experiment.training), native.installed()
-    if key not in _seen:
-        if len(_seen) == _MOST_SEEN:
-            del _seen[next(iter(_seen))]
-        _seen[key] = _covered(experiment, model, schema, task)
-    return _seen[key]
 
 
 def _covered(experiment: Experiment, model: nn.Module, schema: Schema, task: Task) -> tuple[str, str]:

@@ -123,18 +123,6 @@ def test_what_is_not_covered_trains_with_torch_and_says_why(net: Any, why: str, 
         prepare(asked("native", model=model, method={"name": "fedavg"}), "test")
 
 
-def test_what_was_found_of_a_net_is_not_taken_for_another_of_its_name_and_weights(monkeypatch: Any) -> None:
-    def plain(input_shape: tuple[int, ...], classes: int) -> nn.Module:
-        return _then(lambda x, training: x, classes)
-
-    covered = []
-    for net in (plain, noisy, plain):
-        monkeypatch.setattr(tiny_world, "changing", net, raising=False)
-        found = prepare(asked("auto", model="tiny_world:changing", method={"name": "fedavg"}), "test")
-        covered.append(bool(found.engine.net))
-    assert covered == [True, False, True]
-
-
 def test_a_method_with_steps_of_its_own_trains_them_with_torch() -> None:
     own = {"name": "lottery_jackpots", "density": 0.5}
     setting = prepare(asked("auto", method=own, rounds=3), "test")
