@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from math import exp, log, prod, sqrt
+from math import exp, inf, log, prod, sqrt
 
 from fedprune.graph.coupling import Group
 from fedprune.pruning.topk import kept_count
@@ -15,6 +15,7 @@ Counts = Mapping[str, float]
 
 _HALVINGS = 60
 _STEPS = 60
+_FAR = (1, 2, 3)
 
 
 def at_density(shapes: Mapping[str, tuple[int, ...]], layers: Collection[str], density: float) -> int:
@@ -54,8 +55,7 @@ def cropped(
         logs = [log(max(densities[n], 1 / size)) / sides[n] for n, size in zip(told, sizes, strict=True)]
         mean = sum(each * size for each, size in zip(logs, sizes, strict=True)) / max(1, sum(sizes))
         shares[group.name] = group.size * exp(mean)
-    scaled = _scaled(groups, shapes, shares, total, int)
-    return _filled(groups, shapes, scaled, total, lambda counts: matrices(groups, shapes, counts))
+    return _filled(groups, shapes, _scaled(groups, shapes, shares, total, int), total)
 
 
 def configured(
@@ -63,18 +63,50 @@ def configured(
 ) -> dict[str, int]:
     """Group -> channels of the net of at most ``total`` weights in which Σ worth · ln channels is the most.
 
-    In logarithms of widths that is linear, and the weights a sum of exponentials, so there is one optimum: where worth
-    is to ∂weights / ∂ln channels as everywhere else, but for groups that are whole or at one channel. It is come to by
-    steps towards that, of fractions of channels; then single channels come, go or change groups while it pays.
+    Where one channel of each group takes more, it is those. In logarithms of widths that is linear, and the weights a
+    sum of exponentials, so there is one optimum: where worth is to ∂weights / ∂ln channels as everywhere else, but for
+    groups that are whole or at one channel. It is come to by steps towards that, of fractions of channels; then single
+    channels are added, and others taken that are worth the least of what they free, as long as it pays. ValueError
+    where a worth is not a number above 0.
     """
+    if wrong := [f"{name} is worth {each}" for name, each in worth.items() if not 0 < each < inf]:
+        raise ValueError(f"{wrong[0]}, and not more than 0")
     shares = {group.name: float(group.size) for group in groups}
     for _ in range(_STEPS):
         counts = _scaled(groups, shapes, shares, total)
         size = matrices(groups, shapes, counts)
         takes = {name: matrices(groups, shapes, {**counts, name: 1.001 * n}) - size for name, n in counts.items()}
-        shares = {name: n * sqrt(worth[name] / (1000 * takes[name])) for name, n in counts.items()}
-    scaled = _scaled(groups, shapes, shares, total)
-    return _filled(groups, shapes, scaled, total, lambda counts: sum(worth[n] * log(counts[n]) for n in counts), 3)
+        shares = {name: n * sqrt(worth[name] / max(1000 * takes[name], 1e-9)) for name, n in counts.items()}
+    return _climbed(groups, shapes, _scaled(groups, shapes, shares, total), worth, total)
+
+
+def _climbed(
+    groups: Sequence[Group], shapes: Mapping[str, tuple[int, ...]], near: Counts, worth: Mapping[str, float], total: int
+) -> dict[str, int]:
+    """Whole counts after the best of additions of a channel or a few, paid for by others, while one pays."""
+    most = {group.name: group.size for group in groups}
+    counts = {name: int(count) for name, count in near.items()}
+
+    def value(of: Mapping[str, int]) -> float:
+        return sum(worth[name] * log(count) for name, count in of.items())
+
+    def paid(changed: dict[str, int], for_: str) -> dict[str, int]:
+        while (size := matrices(groups, shapes, changed)) > total:
+            less = [{**changed, n: count - 1} for n, count in changed.items() if n != for_ and count > 1]
+            if not less:
+                return counts
+            now, over = value(changed), size - total
+            freed = [max(1e-9, min(over, size - matrices(groups, shapes, each))) for each in less]
+            changed = min(zip(less, freed, strict=True), key=lambda each: (now - value(each[0])) / each[1])[0]
+        return changed
+
+    while True:
+        more = [{**counts, n: count + up} for n, count in counts.items() for up in _FAR if count + up <= most[n]]
+        ways = [paid(each, next(n for n in each if each[n] != counts[n])) for each in more]
+        best = max(ways, key=value, default=counts)
+        if value(best) <= value(counts):
+            return counts
+        counts = best
 
 
 def _scaled(
@@ -94,24 +126,19 @@ def _scaled(
     return by(low)
 
 
-def _filled(
-    groups: Sequence[Group], shapes: Mapping[str, tuple[int, ...]], near: Counts, total: int,
-    worth: Callable[[dict[str, int]], float], far: int = 1,
-) -> dict[str, int]:  # fmt: skip
-    """Counts after the best of changes by up to ``far`` channels of one or of two groups, while one is worth more."""
+def _filled(groups: Sequence[Group], shapes: Mapping[str, tuple[int, ...]], near: Counts, total: int) -> dict[str, int]:
+    """Counts after the best of changes by a channel of one or of two groups, as long as one comes nearer."""
     most = {group.name: group.size for group in groups}
     counts = {name: int(count) for name, count in near.items()}
-    steps = range(1, far + 1)
     while True:
-        ways = []
-        for more, less, up, down in itertools.product(counts, ("", *counts), steps, steps):
-            changed = {**counts, more: counts[more] + up}
+        size, ways = matrices(groups, shapes, counts), []
+        for more, less in itertools.product(counts, ("", *counts)):
+            changed = {**counts, more: counts[more] + 1}
             if less:
-                changed[less] -= down
-            possible = less != more and changed[more] <= most[more] and changed.get(less, 1) >= 1
-            if possible and matrices(groups, shapes, changed) <= total:
-                ways.append((worth(changed), changed))
-        best = max(ways, key=lambda way: way[0], default=None)
-        if best is None or best[0] <= worth(counts):
+                changed[less] -= 1
+            if less != more and changed[more] <= most[more] and changed.get(less, 1) >= 1:
+                ways.append((matrices(groups, shapes, changed), changed))
+        best = max((way for way in ways if size < way[0] <= total), key=lambda way: way[0], default=None)
+        if best is None:
             return counts
         counts = best[1]

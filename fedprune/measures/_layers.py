@@ -60,13 +60,19 @@ def drawn(device: Measurer, kind: str, most: int) -> Examples:
 def noise(device: Measurer, kind: str, most: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """So many inputs, the same on every device, in batches: uniform, with the mean 0 and variance 1 of normalised data.
 
-    They say nothing of anybody's examples; so do their labels, 0.
+    Tokens are any of the classes. They say nothing of anybody's examples; so do their labels, of the model's kind.
     """
     rng, end = generator(device.experiment.seed, kind), np.sqrt(3)
+    targets = len(device.schema.target_mean)
     for begin in range(0, most, size):
         many = min(size, most - begin)
-        inputs = rng.uniform(-end, end, (many, *device.schema.input_shape)).astype(np.float32)
-        yield inputs, np.zeros(many, np.int64)
+        shape = many, *device.schema.input_shape
+        if device.task.tokens:
+            tokens = rng.integers(0, len(device.schema.classes), shape)
+            yield tokens, tokens
+        else:
+            inputs = rng.uniform(-end, end, shape).astype(np.float32)
+            yield inputs, np.zeros((many, targets), np.float32) if targets else np.zeros(many, np.int64)
 
 
 def named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -56,11 +56,16 @@ def _request(model: Model, args: Curves) -> Payload:
 
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     some, batch = _layers.drawn(device, "distortion", request.values["most"]), min(most or _layers.BATCH, _layers.BATCH)
-    return measured(device, request, lambda: device.batches(some, batch), batch, len(some))
+    return measured(device, request, lambda: device.batches(some, batch), batch, len(some), device.number("distortion"))
 
 
-def measured(device: Measurer, request: Payload, batches: Callable[[], Batches], batch: int, examples: int) -> Payload:
-    """The answer of a device over so many ``examples``, which come anew each time, in batches of at most ``batch``."""
+def measured(
+    device: Measurer, request: Payload, batches: Callable[[], Batches], batch: int, examples: int, draw: int
+) -> Payload:
+    """The answer of a device over so many ``examples``, which come anew each time, in batches of at most ``batch``.
+
+    A net that draws does so by ``draw``.
+    """
     layers, fractions = request.values["layers"], request.values["fractions"]
     own = device.native(request, request.tensors)
     load = native.loading(own, batch) if own is not None else None
@@ -69,7 +74,7 @@ def measured(device: Measurer, request: Payload, batches: Callable[[], Batches],
         if load is not None:
             run = load(params)
             return np.concatenate([run(inputs, labels)[0] for inputs, labels in batches()])
-        with draws.seeded(device.number("distortion")):
+        with draws.seeded(draw):
             return training.predict(device.model(params), batches())
 
     found = np.zeros((2, len(layers), len(fractions)))

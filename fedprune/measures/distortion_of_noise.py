@@ -1,7 +1,8 @@
 """How far outputs move when the smallest weights of a layer are 0, where the inputs are noise, of nobody's examples.
 
-Asked with `fedprune.measures.distortion.Curves`, and evidence as of ``distortion``, over so many ``examples`` of
-`_layers.noise`, the same whoever answers (RD-prune without data).
+Asked with `fedprune.measures.distortion.Curves`, over so many ``examples`` of `_layers.noise`, the same whoever answers
+(RD-prune without data). Evidence are ``mean`` and ``worst`` as of ``distortion``; ``examples`` are those that the
+devices that answered hold, none of which is behind it.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from fedprune.wire.payload import Payload, count
 def _measure(device: Measurer, request: Payload, most: int) -> Payload:
     batch, inputs = min(most or _layers.BATCH, _layers.BATCH), request.values["most"]
     noise = functools.partial(_layers.noise, device, "distortion_of_noise", inputs, batch)
-    found = distortion.measured(device, request, noise, batch, inputs)
+    found = distortion.measured(device, request, noise, batch, inputs, device.experiment.seed)
     return found._replace(values={"examples": len(device.parts.train)})
 
 
 def _merge(answers: Sequence[Payload], args: Curves) -> dict[str, Tensor]:
     if not answers:
         return {}
-    # all say the same
+    # all say the same, but for the rounding of trainers
     return {
         "mean": np.mean([answer.tensors[distortion.SUM] for answer in answers], axis=0) / args.examples,
         "worst": np.max([answer.tensors[distortion.WORST] for answer in answers], axis=0),

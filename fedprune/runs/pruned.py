@@ -16,13 +16,16 @@ from fedprune.types import Ask, Model
 _OFF = 0.01  # by how much what is left may differ from the density asked for, and nothing be said
 
 
-def in_words(experiment: Experiment, what: Prunable) -> Iterator[str]:
-    """Lines for whoever starts a run: which layers are pruned and by which keys, and a density that cannot be met."""
+def in_words(experiment: Experiment, what: Prunable, begun: Model) -> Iterator[str]:
+    """Lines for whoever starts a run: which layers are pruned and by which keys, and a density that cannot be met.
+
+    ``begun`` is what the method starts from.
+    """
     sizes = {name: prod(shape) for name, shape in what.every.items()}
     total = sum(sizes.values())
     pruned = sum(sizes[name] for name in what.layers)
     takes = parameters(experiment.method["name"])
-    whole = "channels" in takes
+    whole = "channels" in takes and not begun.masks  # who has masks of weights wants channels for something else
     asked = experiment.method.get("density")
     if "remove" in takes:
         yield "pruned: whole branches of layers, before training"

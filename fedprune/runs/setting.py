@@ -200,7 +200,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         *([f"model: {remark}"] if remark else []),
         *remarks,
         *fitting.returned(experiment, model, schema, task),
-        *pruned.in_words(experiment, prunable),
+        *pruned.in_words(experiment, prunable, model_begun),
         *pruned.too_late(experiment, model_begun, first_asks),
         *([on_devices.said] if on_devices.said else []),
     )

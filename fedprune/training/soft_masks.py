@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from fedprune.training.losses import Tensors, computed_with
 from fedprune.types import Loss, Now, Tensor
-
-if TYPE_CHECKING:
-    pass
 
 Threshold = Callable[[str, Tensor, int], Tensor | float]
 """(layer, sizes, round) -> the size whose mask is a half, of a shape that goes with sizes; 0 where nothing goes."""

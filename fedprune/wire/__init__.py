@@ -90,7 +90,7 @@ def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], max_bytes: int
     """The mask of ``shape`` that encode_mask turned into ``data``, writable.
 
     Raises WireError on bytes that no mask of this shape gives, and, before allocating, where the mask (or the eight
-    bytes a position that drawing it from a seed takes) exceeds ``max_bytes``.
+    bytes a position that drawing it from a seed takes, the sixteen that a pattern may) exceeds ``max_bytes``.
 
     >>> decode_mask(encode_mask(np.array([[True, False], [False, False]])), (2, 2)).tolist()
     [[True, False], [False, False]]
@@ -99,7 +99,8 @@ def decode_mask(data: bytes | memoryview, shape: tuple[int, ...], max_bytes: int
     reader = Reader(data)
     tag = reader.byte()
     form = tag & 7
-    if size > MAX_POSITIONS or size * (8 if form == _SEED else 1) > max_bytes:
+    each = 16 if tag == PATTERN else 8 if form == _SEED else 1
+    if size > MAX_POSITIONS or size * each > max_bytes:
         raise WireError(f"a mask of {size} positions exceeds the limit of {max_bytes} bytes")
     if tag > 7 and form < GAPS and tag != PATTERN:
         raise WireError(f"malformed: unknown mask form {tag}")

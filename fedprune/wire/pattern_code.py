@@ -1,4 +1,6 @@
-"""The code of N:M masks: which of the C(M, N) choices each group made, at log₂ C(M, N) bits a group and little more.
+"""The code of N:M masks: which of the C(M, N) choices each group made, at log₂ C(M, N) bits a group and a little more.
+
+For 2:4, 1:4, 1:8 and 1:16 that is 3 % at most, for 3:13, the worst, 12 %.
 
 A message is the byte PATTERN, the byte M − 1 | (N − 1) << 4, then the groups' choices in words. Groups are those of
 `fedprune.pruning.patterns`: M neighbours along the second axis, the inputs, at each place of a kernel; one that is cut
@@ -9,6 +11,7 @@ bytes, little-endian, that waste the least of it. The last word has the bytes th
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +23,7 @@ PATTERN = 8
 """First byte of a message; no other form of a mask begins with it."""
 _MOST = 16  # of M: choices then have a table, and a group's bits a word of 16
 
-_Digits = npt.NDArray[np.uint64]
+_Digits = npt.NDArray[np.unsignedinteger[Any]]
 
 
 def encode_pattern(mask: BoolTensor, kept: int) -> bytes | None:
@@ -35,22 +38,21 @@ def encode_pattern(mask: BoolTensor, kept: int) -> bytes | None:
     rows = np.ascontiguousarray(np.moveaxis(mask, 1, -1)).reshape(outer, inputs)
     for m in range(2, min(_MOST, inputs) + 1):
         n, (whole, rest) = int(np.count_nonzero(rows[0, :m])), divmod(inputs, m)
-        if n < m and outer * (n * whole + min(n, rest)) == kept and (_filled(rows, n, m).sum(1) == n).all():
+        if 0 < n < m and outer * (n * whole + min(n, rest)) == kept and (_filled(rows, n, m).sum(1) == n).all():
             break
     else:
         return None
-    bits = np.packbits(_filled(rows, n, m), axis=1, bitorder="little")
-    words = np.zeros(len(bits), np.intp)
-    for at in range(bits.shape[1]):
-        words |= bits[:, at].astype(np.intp) << 8 * at
-    digits = np.searchsorted(_choices(n, m), words).astype(np.uint64)
+    words = np.zeros((outer * -(-inputs // m), 2), np.uint8)
+    words[:, : -(-m // 8)] = np.packbits(_filled(rows, n, m), axis=1, bitorder="little")
+    digits = np.searchsorted(_choices(n, m), words.view("<u2").reshape(-1)).astype(np.uint64)
     return bytes([PATTERN, m - 1 | (n - 1) << 4]) + _packed(digits, math.comb(m, n))
 
 
 def decode_pattern(reader: Reader, shape: tuple[int, ...]) -> BoolTensor:
     """The mask of ``shape`` whose message, after its first byte, is all that ``reader`` has left.
 
-    Raises WireError on bytes that encode_pattern does not write. Allocates some tens of bytes a position at most.
+    Raises WireError on bytes that encode_pattern does not write. Allocates four bytes a position, sixteen at most where
+    groups are cut short.
 
     >>> decode_pattern(Reader(bytes([0x03, 0b1001])), (2, 4)).tolist()  # 1:4, choices 1 and 2
     [[False, True, False, False], [False, False, True, False]]
@@ -64,10 +66,10 @@ def decode_pattern(reader: Reader, shape: tuple[int, ...]) -> BoolTensor:
     digits = _unpacked(reader.rest(), count, base)
     if (digits >= base).any():
         raise WireError(f"malformed: a choice beyond the {base} of {n}:{m}")
-    words = _choices(n, m)[digits.astype(np.intp)]
-    groups = (words[:, None] >> np.arange(m) & 1).astype(np.bool_)
+    words = _choices(n, m)[digits].view(np.uint8).reshape(-1, 2)
+    groups = np.unpackbits(words, axis=1, count=m, bitorder="little").view(np.bool_)
     rows = groups.reshape(outer, -1)[:, :inputs]
-    if not np.array_equal(_filled(rows, n, m), groups):
+    if inputs % m and not np.array_equal(_filled(rows, n, m), groups):
         raise WireError(f"malformed: {n}:{m} choices outside {shape}")
     return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1))
 
@@ -89,10 +91,10 @@ def _filled(rows: BoolTensor, n: int, m: int) -> BoolTensor:
 
 
 @functools.cache
-def _choices(n: int, m: int) -> npt.NDArray[np.intp]:
+def _choices(n: int, m: int) -> npt.NDArray[np.uint16]:
     words = np.arange(1 << m)
     ones = (words[:, None] >> np.arange(m) & 1).sum(1)
-    found: npt.NDArray[np.intp] = words[ones == n]
+    found: npt.NDArray[np.uint16] = words[ones == n].astype("<u2")
     return found
 
 
@@ -136,9 +138,10 @@ def _unpacked(data: memoryview, count: int, base: int) -> _Digits:
     words = np.zeros((len(content) // size, 8), np.uint8)
     words[:, :size] = content.reshape(-1, size)
     left = words.view("<u8").reshape(-1).astype(np.uint64)
-    digits = np.zeros((len(left), each), np.uint64)
+    digits = np.zeros((len(left), each), np.uint16)  # C(16, 8) is below 2¹⁴
     for at in range(each):
-        left, digits[:, at] = np.divmod(left, np.uint64(base))
+        digits[:, at] = left % np.uint64(base)
+        left //= np.uint64(base)
     if left.any() or digits.reshape(-1)[count:].any():
         raise WireError("malformed: a word holds more than its choices")
     return digits.reshape(-1)[:count]

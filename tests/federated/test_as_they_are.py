@@ -95,6 +95,10 @@ def test_what_goes_as_channels_is_said_so() -> None:
     said = prepare(tiny_world.experiment(model="odd_nets:mlp", method={"name": "fedrolex", "width": 0.5}), "test")
     assert said.notices[0] == "pruned: whole channels, in 2 of 2 layers; coupled groups of them: 1"
     assert not any("prune_first" in text or "density" in text for text in said.notices)
+    weights = prepare(tiny_world.experiment(model="odd_nets:mlp", method={"name": "kd_dp", "density": 0.5}), "test")
+    assert weights.notices[0].startswith(
+        "pruned: 2 of 2 layers, 100.0% of their weights; the first, 1.weight, is pruned"
+    )
 
 
 def test_recurrent_and_attention_weights_are_pruned_and_what_no_file_holds_is_said_in_a_line(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ def rd_prune(
 
     Devices measure δ_l, the squared distance of outputs when layer l alone keeps a share of what it has left, 1 to
     ``grid`` ``grid``ths of it, in the mean over at most so many ``examples`` of each; or, ``worst``, the largest of all
-    (the worst case variant); with ``noise``, of inputs that are nobody's (the one without data). Taken that they add up
-    (§3 (m)), the least Σ δ_l within the budget is found exactly (`pruning.knapsack`); what the grid leaves over goes to
-    the layers that gave most. Density falls by the same factor a level, as 20 % there, to ``density``. Where nobody
-    measures, every layer loses the same share. (m): 100 points, 1,024 examples.
+    (the worst case variant); with ``noise``, of so many inputs that are nobody's (the one without data). Taken that
+    they add up (§3 (m)), the least Σ δ_l within the budget is found exactly (`pruning.knapsack`); what the grid leaves
+    over goes to the layers that gave most. Density falls by the same factor a level, as 20 % there, to ``density``.
+    Where nobody measures, every layer loses the same share. (m): 100 points, 1,024 examples.
     """
     for key, value in (("levels", levels), ("period", period), ("grid", grid), ("examples", examples)):
         if value < 1:

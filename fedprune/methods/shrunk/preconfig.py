@@ -9,6 +9,9 @@ from fedprune.measures.flow import Thinned
 from fedprune.methods.layers import Channels, Shapes, density_in_range, held
 from fedprune.types import Ask, Found, Method, Model
 
+_LEAST = 1e-3
+"""What a group is worth at least, in R, through which next to nothing flows."""
+
 
 def preconfig(layers: Shapes, *, density: float, channels: Channels) -> Method:
     """Narrow every group of channels before round 1 so that R is largest with the weights that ``density`` leaves.
@@ -18,7 +21,7 @@ def preconfig(layers: Shapes, *, density: float, channels: Channels) -> Method:
     Σ |θ · ∂R/∂θ| over the layers that read a group, in R, of the whole net; the widths are those of the largest
     Σ often · ln width (§3.3 (m): `graph.cropping.configured`), ours in place of the paper's gradient steps on relaxed
     widths. In a chain wide layers and bottlenecks come to take turns. Biases and batch norms are left out of the
-    budget. The first channels stay, as in `precrop`. Where nobody answers, each group is read once.
+    budget. The first channels stay, as in `precrop`. Where nobody answers, each counts once.
     """
     groups, shapes = channels()
     if not groups:
@@ -35,8 +38,11 @@ def preconfig(layers: Shapes, *, density: float, channels: Channels) -> Method:
             return model
         flow = found.get("grad") or {}
         passed = {name: float(np.abs(model.params[name] * each).sum()) for name, each in flow.items()}
-        whole = max(passed.values(), default=0.0) or 1.0
-        often = {name: sum(passed.get(each, whole) for each in of) / whole or 1.0 for name, of in read.items()}
+        whole = max(passed.values(), default=0.0)
+        # of a net through which nothing flows each is as good as the other
+        alike = not 0 < whole < np.inf
+        often = {name: 1.0 if alike else sum(map(passed.__getitem__, of)) / whole for name, of in read.items()}
+        often = {name: max(each, _LEAST) for name, each in often.items()}
         counts = configured(groups, shapes, often, total)
         units = {group.name: np.arange(group.size) < counts[group.name] for group in groups}
         return held(model, groups, shapes, units)

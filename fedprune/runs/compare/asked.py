@@ -48,7 +48,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which; all where none is named."""
     densities: tuple[Density, ...] = ()
     """Which; the comparison's where none is named."""
-    trials: int = 0
+    trials: Seed = 0
     """Seeds in which each learning rate is tried; 0 is the tuning's."""
     target: float = 0.0
     """An accuracy, of which the table says the round that reaches it first; 0 is none."""

@@ -43,4 +43,8 @@ def _plain(line: Line) -> dict[str, Any]:
 
 
 def _short(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {"kept" if key == "density" else key: value for key, value in told.items() if key not in ("cell", "asked")}
+    return {
+        "kept" if key == "density" else key: value
+        for key, value in told.items()
+        if key not in ("cell", "asked", "version")
+    }

@@ -67,6 +67,7 @@ def run(
     tried, wanted = list(trials(asked)), list(cells(asked))
     for each in {(one.experiment, one.method, one.density): one for one in [*tried, *wanted]}.values():
         experiment(file, asked, each)
+    store.open()
     total = len(tried) + len(wanted)
 
     def work(each: Cell, rate: float = 0.0) -> Work:

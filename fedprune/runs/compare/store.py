@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -10,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fedprune.experiment import ExperimentError
-from fedprune.runs.compare.cell import LAST, Work
+from fedprune.runs.compare.cell import LAST, Work, answers, asked
 from fedprune.runs.compare.cells import Cell
 
-_BEGINS = b'{"cell":'
 Told = Mapping[str, Any]
 """What a cell came to: its curve, costs, and of a whole one what was measured."""
+
+_BEGINS = b'{"cell":'
 
 
 class Store:
@@ -29,27 +29,32 @@ class Store:
         self._file = file
         self._told: dict[str, Told] = {}
         content = file.read_bytes() if file.exists() else b""
-        if content and not content.startswith(_BEGINS):
+        if content.strip() and _BEGINS not in content:
             raise ExperimentError(f"{file}: no file of a comparison's cells; name one, or a new one")
         for line in content.splitlines():
+            # what stands before it was cut short, by a power cut, say, before files were joined
+            start = max(0, line.rfind(_BEGINS))
             try:
-                told = json.loads(line)
+                told = json.loads(line[start:])
                 self._told[told["asked"]] = told
-            except (ValueError, TypeError, KeyError):  # cut short by a power cut, say
+            except (ValueError, TypeError, KeyError, RecursionError):
                 continue
+
+    def open(self) -> None:
+        """Make the file, before anything is run whose outcome it could not take. OSError where that cannot be."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.open("ab").close()
 
     def found(self, work: Work) -> Told | None:
         """What is known of a cell that was asked for in the same words; None where it is to be run."""
-        told = self._told.get(_digest(work))
-        return told if told and (not work.whole or "device" in told) else None
+        told = self._told.get(asked(work))
+        return told if answers(told, work) else None
 
     def add(self, cell: Cell, work: Work, told: Told) -> Told:
         """Add a cell; returns what is kept of it."""
         if cell.rate:  # of a trial nothing else is asked
-            told = {"curve": told["curve"][-LAST:]}
-        asked = _digest(work)
-        self._told[asked] = told = {"cell": cell.name(), "asked": asked, **told}
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+            told = {"asked": told["asked"], "version": told["version"], "curve": told["curve"][-LAST:]}
+        self._told[asked(work)] = told = {"cell": cell.name(), **told}
         with self._file.open("ab") as file:
             start = b"\n" if file.tell() and not _ends_in_a_line(self._file) else b""
             file.write(start + json.dumps(told, separators=(",", ":")).encode() + b"\n")
@@ -62,8 +67,3 @@ def _ends_in_a_line(file: Path) -> bool:
     with file.open("rb") as read:
         read.seek(-1, os.SEEK_END)
         return read.read() == b"\n"
-
-
-def _digest(work: Work) -> str:
-    """Of everything that a run hangs on: its experiment with the seed and the method, as written."""
-    return hashlib.sha256(work.experiment.encode()).hexdigest()[:16]
