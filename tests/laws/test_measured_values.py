@@ -1,6 +1,7 @@
 """What is measured, against torch and by hand: gradients, the flow, distortions, Gram matrices, hits and counts."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from fedprune import measures, training
+from fedprune.measures import _layers
 from fedprune.measures.distortion import Curves
 from fedprune.measures.flow import Thinned
 from fedprune.measures.probes import Probes
@@ -143,6 +145,30 @@ def test_outputs_move_by_what_the_pruned_weights_gave() -> None:
     some = kind.measure(device, kind.request(it.model, args._replace(examples=7)), 0)
     assert some.values["examples"] == 7
     assert np.all(some.tensors["distortion/sum"] <= answer.tensors["distortion/sum"])
+
+
+def test_noise_is_what_a_net_takes_and_the_same_on_every_device() -> None:
+    device = measured_world.world(measured_world.plain).devices[0]
+
+    def drawn(size: int, tokens: bool = False, targets: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        means = {"target_mean": (0.5,) * targets, "target_std": (2.0,) * targets}
+        schema = SimpleNamespace(input_shape=(7, 5), classes=("a", "b", "c"), **means)
+        given = SimpleNamespace(experiment=device.experiment, schema=schema, task=SimpleNamespace(tokens=tokens))
+        batches = [*_layers.noise(given, "some", 200, size)]
+        assert {len(inputs) for inputs, _ in batches} <= {size, 200 % size}
+        return tuple(np.concatenate(each) for each in zip(*batches, strict=True))  # type: ignore[return-value]
+
+    inputs, labels = drawn(64)
+    assert np.array_equal(inputs, drawn(200)[0])
+    assert (inputs.dtype, labels.shape) == (np.float32, (200,))
+    assert abs(inputs.mean()) < 0.05
+    assert inputs.var() == pytest.approx(1, abs=0.05)
+    tokens, next_ones = drawn(64, tokens=True)
+    assert tokens.dtype == np.int64
+    assert {*tokens.flat} == {0, 1, 2}
+    assert next_ones.shape == tokens.shape
+    numbers = drawn(64, targets=3)[1]
+    assert (numbers.shape, numbers.dtype) == ((200, 3), np.float32)
 
 
 # -- Gram matrices
