@@ -133,7 +133,9 @@ def _figures(
         for arm in ("E", "B"):
             if fresh := [each.result["scratch"]["arms"][arm]["values"] for each in rows if each.result.get("scratch")]:
                 worth = [100 * statistics.mean(each) for each in fresh]
-                made[f"{key}_scratch_{arm.lower()}"] = Figure(statistics.mean(worth), "%", "higher")
+                spread = statistics.stdev(worth) if len(worth) > 1 else 0.0
+                beside = {"standard deviation over seeds": spread, "pruned": made[f"{key}_accuracy"].value}
+                made[f"{key}_scratch_{arm.lower()}"] = Figure(statistics.mean(worth), "%", "higher", None, beside)
         made[f"{key}_latency"] = Figure(milliseconds[name, share], "ms, this computer", "lower")
     return made
 
