@@ -101,8 +101,8 @@ def _climbed(
         return changed
 
     while True:
-        more = [{**counts, n: count + up} for n, count in counts.items() for up in _FAR if count + up <= most[n]]
-        ways = [paid(each, next(n for n in each if each[n] != counts[n])) for each in more]
+        more = [(n, count + up) for n, count in counts.items() for up in _FAR if count + up <= most[n]]
+        ways = [paid({**counts, n: count}, n) for n, count in more]
         best = max(ways, key=value, default=counts)
         if value(best) <= value(counts):
             return counts

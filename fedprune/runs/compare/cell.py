@@ -75,8 +75,7 @@ def run(work: Work) -> dict[str, Any]:
 
     It is kept in the cell's folder as well, since whoever asked may be gone when it ends.
     """
-    ended = Path(work.folder) / _ENDED
-    if (kept := _read(ended)) is not None and answers(kept, work):
+    if (kept := _kept(work)) is not None:
         return kept
     from fedprune.federated.link import engines
 
@@ -88,23 +87,22 @@ def run(work: Work) -> dict[str, Any]:
         found.update(_served(grid, setting, folder, work))
 
     with folder.held():
-        if (kept := _read(ended)) is not None and answers(kept, work):  # another process had it until now
-            return kept
         engines.local(len(setting.holds), work.data_dir, serve, workers=1)
         found = {"asked": asked(work), "version": __version__, **found}
-        write_atomically(ended, json.dumps(found).encode())
+        write_atomically(folder.path / _ENDED, json.dumps(found).encode())
         if not work.whole:  # so that hundreds of cells take no room
             for path in (folder.checkpoint, folder.before):
                 path.unlink(missing_ok=True)
     return found
 
 
-def _read(file: Path) -> dict[str, Any] | None:
+def _kept(work: Work) -> dict[str, Any] | None:
+    """What a cell came to that has ended in its folder; None where it is to be run."""
     try:
-        found = json.loads(file.read_bytes())
+        found: dict[str, Any] = json.loads((Path(work.folder) / _ENDED).read_bytes())
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if answers(found, work) else None
 
 
 def _served(grid: Grid, setting: Setting, folder: RunFolder, work: Work) -> dict[str, Any]:
