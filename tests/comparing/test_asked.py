@@ -68,6 +68,18 @@ def test_quick_and_only_and_seeds(tmp_path: Path) -> None:
         asked.read(file, experiments=["large"])
 
 
+def test_only_narrows_what_an_experiment_names_itself(tmp_path: Path) -> None:
+    more = '[experiments.costly]\nfile = "small.toml"\nmethods = ["rigl", "fedavg"]\n[methods]'
+    file = comparisons.write(tmp_path, comparisons.COMPARISON.replace("[methods]", more))
+    assert {(each.experiment, each.method) for each in cells.cells(asked.read(file, only=["rigl"]))} == {
+        ("small", "rigl"),
+        ("costly", "rigl"),
+    }
+    assert {each.experiment for each in cells.cells(asked.read(file, only=["magnitude"]))} == {"small"}
+    with pytest.raises(ExperimentError, match="--only: none of magnitude is a method of costly"):
+        asked.read(file, only=["magnitude"], experiments=["costly"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [

@@ -113,9 +113,15 @@ def read(
         chosen = {name: msgspec.structs.replace(each, seeds=0) for name, each in asked.experiments.items()}
         asked = msgspec.structs.replace(asked, seeds=seeds, experiments=chosen)
     methods = _chosen(file, "--only", only, asked.methods)
-    return msgspec.structs.replace(
-        asked, methods=methods, experiments=_chosen(file, "--experiments", experiments, asked.experiments)
-    )
+    tables = {
+        name: msgspec.structs.replace(each, methods=tuple(one for one in each.methods if one in methods))
+        for name, each in _chosen(file, "--experiments", experiments, asked.experiments).items()
+        if not each.methods or methods.keys() & set(each.methods)
+    }
+    if not tables:
+        names = ", ".join(experiments or asked.experiments)
+        raise ExperimentError(f"{file}: --only: none of {', '.join(methods)} is a method of {names}")
+    return msgspec.structs.replace(asked, methods=methods, experiments=tables)
 
 
 def _chosen(file: Path, option: str, names: Collection[str], of: Mapping[str, _Table]) -> dict[str, _Table]:
