@@ -245,4 +245,7 @@ class Method(NamedTuple):
     asks: Callable[[Model, int, Found], Mapping[str, Ask]] = lambda model, round, found: {}
     """(model, round, found) -> what is to be measured, by name; repeated until it asks nothing new."""
     act: Callable[[Model, Found, int], Model] = lambda model, found, round: model
-    """(model, found, round) -> new masks, weights, memory. Round 0 comes before any training."""
+    """(model, found, round) -> new masks, weights, memory. Round 0 comes before any training on devices."""
+    pretraining: Callable[[Params, int, int], Masks] = lambda params, epoch, epochs: {}
+    """(params, epoch, of how many) -> what the server's training on its public examples keeps from that epoch on,
+    which is ahead and counted from 0; layers left out keep all that they have."""

@@ -24,7 +24,8 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
 
     Round 0 is the parts' own, one after the other, each within the masks of the next larger. Later rounds are those of
     the largest; the smaller are drawn again within it, each keeping as many weights of a layer as its own method says:
-    the best by ``order``, else by magnitude. Parts of whole channels nest by themselves.
+    the best by ``order``, else by magnitude. Parts of whole channels nest by themselves. What the server's pretraining
+    prunes is the largest's.
     """
     largest = next(iter(methods))
     main = methods[largest]
@@ -66,7 +67,7 @@ def nested(methods: Mapping[str, Method], order: Order | None = None) -> Method:
         }
         return model._replace(memory={**model.memory, **orders})
 
-    return Method(start, part, main.local, join, asks, act)
+    return Method(start, part, main.local, join, asks, act, main.pretraining)
 
 
 def why_not_shared(method: Method, zeros: Params) -> str:

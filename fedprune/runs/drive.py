@@ -17,7 +17,8 @@ from fedprune.runs import forms as _forms
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.forms import Forms
 from fedprune.runs.outcome import finish
-from fedprune.runs.setting import Setting, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import Setting
 from fedprune.types import DeviceId
 
 Progress = Callable[[dict[str, Any]], None]

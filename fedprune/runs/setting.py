@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from msgspec.structs import replace as replaced
 
 from fedprune import measures, models, own_code, tasks, training
-from fedprune.counter_rng import generator, number
 from fedprune.data import DataError, Examples, Schema
 from fedprune.data.agreement import Agreed
-from fedprune.data.loading import agreed_here, in_order, known, known_of, shuffled
+from fedprune.data.loading import agreed_here, known, known_of
 from fedprune.experiment import Experiment, ExperimentError, training_devices
-from fedprune.federated.rounds.asking import Diverged
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import standing_of
 from fedprune.federated.rounds.tiers import Tiers, one_part
@@ -28,23 +26,17 @@ from fedprune.methods.asking import asked_kinds, begun
 from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
-from fedprune.models import ModelError, draws
-from fedprune.pruning import masks
+from fedprune.models import ModelError
 from fedprune.runs import cutting, engine, fitting, planning, private, pruned, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.engine import WITH_TORCH, Engine
 from fedprune.runs.planning import FleetPlan
-from fedprune.tasks import Task, TaskError, entry
-from fedprune.training import divergence, native
-from fedprune.training.optimisers import steps_of
-from fedprune.types import DeviceId, Masks, Method, Params, Sgd
+from fedprune.tasks import Task, TaskError
+from fedprune.training import native
+from fedprune.types import DeviceId, Masks, Method, Params
 
 if TYPE_CHECKING:
     from torch import nn
-
-_EPOCHS = 10
-"""Of pretraining from the seed's weights, where the experiment says no number."""
-_SOME = 250  # public examples that tell whether pretraining has diverged
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +68,12 @@ class Setting:
         """What the model is for, with weights of classes by the server's own examples."""
         return tasks.of(self.experiment, self.schema, self.public.labels)
 
+    @property
+    def first_seed(self) -> int:
+        """Seed of the initial weights and of pretraining's order."""
+        own = self.experiment.pretraining.seed
+        return self.experiment.seed if own is None else own
+
     def more(self) -> dict[str, str]:
         """What every request to devices carries besides the experiment."""
         return {native.NET: self.engine.net} if self.engine.net else {}
@@ -93,7 +91,7 @@ class Setting:
     def model(self, params: Params | None = None) -> nn.Module:
         """The experiment's model with these parameters, or with the initial ones that the seed gives."""
         what = self.experiment.model, self.schema.input_shape, len(self.schema.classes)
-        model = models.build(*what, _first_seed(self.experiment), tasks.named(self.experiment.task))
+        model = models.build(*what, self.first_seed, tasks.named(self.experiment.task))
         if params is not None:
             training.load_state(model, params)
         return model.eval()
@@ -240,61 +238,3 @@ def zeros(experiment: Experiment, schema: Schema) -> Params:
     """Every parameter and buffer of the experiment's model, all 0."""
     slots = models.slots(experiment.model, schema.input_shape, len(schema.classes))
     return {name: np.zeros(slot.shape, slot.dtype) for name, slot in slots.items()}
-
-
-def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
-    """The state before round 0: given weights, or the seed's initial ones, trained on the server's public examples.
-
-    ExperimentError where weights are given that are not the model's; Diverged where training comes to nothing.
-    """
-    settings, seed = setting.experiment.pretraining, _first_seed(setting.experiment)
-    model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
-    kept = setting.given_masks(setting.experiment.name)
-    if kept:
-        training.load_state(model, masks.apply(training.state_of(model), kept))
-    task = setting.task
-    epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
-    own = setting.experiment.training
-    steps = steps_of(own.optimiser, own.clip_gradients)
-    first: float | None = None
-    epochs = epochs if len(public) else 0
-    for epoch in range(epochs):
-        rate = settings.learning_rate * (1 + np.cos(np.pi * epoch / epochs)) / 2
-        batches = shuffled(
-            setting.schema,
-            public,
-            settings.batch,
-            generator(seed, "pretraining", epoch),
-            augment=own.augment,
-        )
-        sgd = Sgd(float(rate), weight_decay=own.weight_decay)
-        before_step = functools.partial(_draw_anew, seed, epoch)
-        try:
-            with draws.seeded(number(seed, "pretraining", epoch)):
-                outcome = training.train(
-                    model, batches, sgd, kept, steps=steps, before_step=before_step, first_loss=first, task=task
-                )
-                first = outcome.loss / outcome.examples if first is None else first
-                if epoch == epochs - 1:
-                    _still_learns(setting, model, first)
-        except divergence.Diverged as error:
-            raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
-        progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
-    return State(-1, training.state_of(model))
-
-
-def _first_seed(experiment: Experiment) -> int:
-    own = experiment.pretraining.seed
-    return experiment.seed if own is None else own
-
-
-def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:
-    """divergence.Diverged where the last step of pretraining has made the loss explode, which no later one tells."""
-    some = setting.public.take(np.arange(min(_SOME, len(setting.public))))
-    outcome = training.evaluate(model, in_order(setting.schema, some, _SOME), setting.task)
-    if divergence.exploded(loss := outcome.loss / outcome.examples, first_loss):
-        raise divergence.Diverged(loss, *divergence.largest(model.state_dict()))
-
-
-def _draw_anew(seed: int, epoch: int, step: int) -> None:
-    draws.begin(number(seed, "pretraining", epoch, step))

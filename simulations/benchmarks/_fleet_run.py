@@ -19,7 +19,8 @@ from fedprune.federated.rounds.rounds import run
 from fedprune.graph import width
 from fedprune.graph.coupling import coupled_channels
 from fedprune.runs.folder import RunFolder
-from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import Setting, prepare
 from fedprune.types import DeviceId
 
 WIDTHS = ("heterofl", "fjord", "fedrolex")

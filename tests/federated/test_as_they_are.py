@@ -12,8 +12,9 @@ import tiny_world
 
 from fedprune.experiment import ExperimentError
 from fedprune.runs.outcome import export
+from fedprune.runs.pretraining import pretrain
 from fedprune.runs.run import simulate, train
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.setting import prepare
 
 MEDIAN = {"training": {"batch": 8, "aggregate": "median", "clip_norm": 1.0}}
 NOISE = {"privacy": {"epsilon": 0.9}, "method": {"name": "magnitude", "density": 0.3}}

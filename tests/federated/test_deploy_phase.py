@@ -28,7 +28,8 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.standing import Step
 from fedprune.graph import inference, trace
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import prepare
 from fedprune.wire.payload import Payload
 
 _ASKED = tiny_world.experiment()

@@ -17,7 +17,8 @@ from fedprune.federated.rounds.phases import divergence, evaluate
 from fedprune.runs.central import central, here
 from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import prepare
 from fedprune.wire.payload import Payload
 
 SAID = r"diverged in step \d+: the loss is (?:[\d.e+]+|nan|inf); largest value: .* in \d\.[\w.]+"

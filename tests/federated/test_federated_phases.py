@@ -17,8 +17,9 @@ from fedprune.federated.link.records import from_records, size
 from fedprune.federated.rounds.rounds import SELECTED, participants
 from fedprune.pruning import masks
 from fedprune.pruning.candidates import candidate_masks
+from fedprune.runs.pretraining import pretrain
 from fedprune.runs.run import simulate
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.setting import prepare
 from fedprune.types import Moments
 from fedprune.wire.payload import Payload
 

@@ -15,7 +15,8 @@ from fedprune.experiment import ExperimentError
 from fedprune.federated.link import engines
 from fedprune.federated.rounds.model import State, read, save
 from fedprune.runs.folder import RunFolder
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import prepare
 
 
 def assert_same(one: State, other: State) -> None:

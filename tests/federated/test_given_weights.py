@@ -11,8 +11,9 @@ import torch
 
 from fedprune.experiment import ExperimentError, load, to_json
 from fedprune.experiment import for_devices as carried
+from fedprune.runs.pretraining import pretrain
 from fedprune.runs.run import simulate
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.setting import prepare
 from fedprune.types import Params
 
 

@@ -15,9 +15,10 @@ from fedprune.experiment import Experiment, ExperimentError
 from fedprune.federated.rounds.model import read
 from fedprune.methods import build
 from fedprune.runs.accounts import Accounts
+from fedprune.runs.pretraining import pretrain
 from fedprune.runs.run import simulate
 from fedprune.runs.scratch import Arm, _longer, again, possible, scratch
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.setting import prepare
 
 _run = functools.partial(simulate, engine=tiny_world.HERE)
 GMP = {"name": "gmp", "density": 0.1, "stop": 4}  # dense at first, so that a small net trains longer for as much

@@ -13,7 +13,8 @@ from fedprune.federated.link.client import client_app
 from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run as run_rounds
-from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import Setting, prepare
 
 
 class Ran(NamedTuple):

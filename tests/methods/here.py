@@ -24,7 +24,8 @@ from fedprune.federated.rounds.phases.profile import profile
 from fedprune.federated.rounds.rounds import run
 from fedprune.federated.rounds.standing import Step
 from fedprune.federated.rounds.tiers import Tiers
-from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import Setting, prepare
 from fedprune.tasks import CLASSIFICATION
 from fedprune.wire.payload import MEMORY, Payload
 

@@ -18,7 +18,8 @@ from fedprune.federated.link.local_grid import LocalGrid
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.rounds import run
 from fedprune.graph import width
-from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import Setting, prepare
 from fedprune.types import Tensor
 
 CLASSES, SHAPE = 6, (1, 8, 8)

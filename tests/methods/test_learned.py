@@ -26,7 +26,8 @@ from fedprune.methods.building import prunable_of
 from fedprune.methods.channels import made_of, rows
 from fedprune.pruning import masks as _masks
 from fedprune.pruning.parts import statistics
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import prepare
 from fedprune.training.losses import plain_loss
 from fedprune.training.net import Net
 from fedprune.types import Now, Sgd, Tensor

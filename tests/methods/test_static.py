@@ -14,7 +14,8 @@ from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.measure import measure
 from fedprune.methods.static.synflow import synflow
 from fedprune.pruning import masks
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import prepare
 from fedprune.types import Masks
 
 

@@ -24,8 +24,9 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases import Reply
 from fedprune.graph import inference, trace
+from fedprune.runs.pretraining import pretrain
 from fedprune.runs.run import train
-from fedprune.runs.setting import prepare, pretrain
+from fedprune.runs.setting import prepare
 from fedprune.tasks import named
 
 _PRICES = Data("tables", partition="own", classes=("price",), tables=Tables(("area", "rooms"), window=2, step=1,

@@ -1,6 +1,6 @@
 """FedTiny: adaptive batch-norm selection, then progressive pruning (Huang et al., ICDCS 2023, arXiv 2212.01977)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from fedprune.aggregation import mean_of_variances, pooled
@@ -38,22 +38,17 @@ def fedtiny(
     block, layer or entire; ``order`` backward (from the output) or forward.
     """
     density_in_range(density)
-    for key, value, least in (("pool", pool, 0), ("stop", stop, 0), ("blocks", blocks, 1)):
-        if value < least:
-            raise ValueError(f"{key} {value} is below {least}")
-    names = tuple(layers)
+    if pool < 0:
+        raise ValueError(f"pool {pool} is below 0")
     draw = _named("noise", noise, {"uniform": candidates.around_uniform(), "erk": candidates.around_erk()})
     merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
-    cut = {"block": blocks_by_name(names, blocks), "layer": by_layer(names), "entire": entire(names)}
-    turns = _named("granularity", granularity, cut)
-    order_of = _named("order", order, {"backward": backward(turns), "forward": turns})
+    swaps, swapped = progressive(
+        layers, period=period, stop=stop, fraction=fraction, blocks=blocks, granularity=granularity, order=order
+    )
 
     # Drawn here, so that a density that no candidate meets is refused before anything is trained.
     size = pool or candidates.pool_size(density)
     drawn = candidates.candidate_counts(dict(layers), density, size, seed=seed, noise=draw)
-    fractions_in_range(fraction=fraction)
-    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
-    swaps, swapped = adjusted(in_turn(order_of, period, swap, until=stop), seed)
 
     def coarse(model: Model) -> list[Masks]:
         weights = {name: model.params[name] for name in layers}
@@ -75,6 +70,23 @@ def fedtiny(
         return masked(model._replace(params={**model.params, **own}), coarse(model)[best])
 
     return Method(dense(layers), asks=asks, act=act)
+
+
+def progressive(
+    layers: Shapes, *, period: int, stop: int, fraction: float, blocks: int, granularity: str = "block",
+    order: str = "backward",
+) -> tuple[Callable[..., Mapping[str, Ask]], Callable[..., Model]]:  # fmt: skip
+    """``asks`` and ``act`` of FedTiny's progressive pruning; ValueError names a parameter that is out of its range."""
+    for key, value, least in (("stop", stop, 0), ("blocks", blocks, 1)):
+        if value < least:
+            raise ValueError(f"{key} {value} is below {least}")
+    fractions_in_range(fraction=fraction)
+    names = tuple(layers)
+    cut = {"block": blocks_by_name(names, blocks), "layer": by_layer(names), "entire": entire(names)}
+    turns = _named("granularity", granularity, cut)
+    order_of = _named("order", order, {"backward": backward(turns), "forward": turns})
+    swap = regrow(criteria.magnitude, criteria.gradient, cosine(fraction, end=stop))
+    return adjusted(in_turn(order_of, period, swap, until=stop))
 
 
 def _named(key: str, name: str, choices: Mapping[str, Choice]) -> Choice:

@@ -21,7 +21,8 @@ from fedprune.federated.rounds.jobs import Job
 from fedprune.federated.rounds.model import State, read
 from fedprune.federated.rounds.phases.train import train
 from fedprune.runs.folder import RunFolder
-from fedprune.runs.setting import Setting, prepare, pretrain
+from fedprune.runs.pretraining import pretrain
+from fedprune.runs.setting import Setting, prepare
 from fedprune.types import Tensor
 from fedprune.wire.payload import Payload
 from simulations.benchmarks._rounds import drive
