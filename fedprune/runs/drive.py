@@ -17,7 +17,7 @@ from fedprune.runs import forms as _forms
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.forms import Forms
 from fedprune.runs.outcome import finish
-from fedprune.runs.pretraining import pretrain
+from fedprune.runs.pretraining import missed, pretrain
 from fedprune.runs.setting import Setting
 from fedprune.types import DeviceId
 
@@ -33,8 +33,8 @@ def rounds(
     ``state`` is what a resumed run goes on from.
     """
     if state is None:
-        if setting.experiment.pretraining.epochs and not len(setting.public):
-            progress({"notice": "pretraining.epochs: the server has no example of its own, so nothing is pretrained"})
+        if notice := missed(setting):
+            progress({"notice": notice})
         state = pretrain(setting, progress)
         folder.save(state)
     ended: list[Fleet] = []

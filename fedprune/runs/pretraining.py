@@ -19,7 +19,7 @@ from fedprune.runs.setting import Setting
 from fedprune.tasks import entry
 from fedprune.training import divergence
 from fedprune.training.optimisers import steps_of
-from fedprune.types import Sgd
+from fedprune.types import Method, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,11 +40,10 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
     if kept:
         training.load_state(model, masks.apply(training.state_of(model), kept))
     task = setting.task
-    epochs = (0 if settings.weights else _EPOCHS) if settings.epochs is None else settings.epochs
     own = setting.experiment.training
     steps = steps_of(own.optimiser, own.clip_gradients)
     first: float | None = None
-    epochs = epochs if len(public) else 0
+    epochs = _epochs(setting)
     for epoch in range(epochs):
         if new := setting.method.pretraining(training.state_of(model), epoch, epochs):
             kept = masks.intersect(new, kept)
@@ -71,6 +70,26 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
             raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
         progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
+
+
+def missed(setting: Setting) -> str:
+    """What an experiment or its method wants of pretraining and does not get, in one line; empty where that is none."""
+    own = setting.experiment.pretraining
+    if own.epochs and not len(setting.public):
+        return "pretraining.epochs: the server has no example of its own, so nothing is pretrained"
+    if _epochs(setting) or setting.method.pretraining is Method._field_defaults["pretraining"]:
+        return ""
+    name, why = (
+        setting.experiment.method["name"],
+        "no example of its own" if not len(setting.public) else "no epoch of it",
+    )
+    return f"method.name: {name} prunes while the server pretrains, which has {why}: it prunes at once"
+
+
+def _epochs(setting: Setting) -> int:
+    own = setting.experiment.pretraining
+    asked = (0 if own.weights else _EPOCHS) if own.epochs is None else own.epochs
+    return asked if len(setting.public) else 0
 
 
 def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:

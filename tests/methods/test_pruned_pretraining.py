@@ -8,7 +8,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from fedprune.experiment import Experiment
-from fedprune.runs.pretraining import pretrain
+from fedprune.runs.pretraining import missed, pretrain
 from fedprune.runs.setting import prepare
 
 
@@ -30,11 +30,21 @@ def test_the_server_trains_on_what_it_has_left() -> None:
         assert np.array_equal(model.params[name], state.params[name])
         assert np.count_nonzero(dense.params[name]) == size
     # without pretraining the largest of the seed's weights are kept
-    none = replace(asked, pretraining=replace(asked.pretraining, epochs=0))
-    fresh = pretrain(prepare(none, "test")).params
+    none = prepare(replace(asked, pretraining=replace(asked.pretraining, epochs=0)), "test")
+    fresh = pretrain(none).params
     for name, shape in setting.layers.items():
         assert np.count_nonzero(fresh[name]) == np.prod(shape)
         assert setting.method.start(fresh).masks[name].sum() == model.masks[name].sum()
+    # which is said
+    assert not missed(setting)
+    assert missed(none) == (
+        "method.name: fedtiny_plus prunes while the server pretrains, which has no epoch of it: it prunes at once"
+    )
+    alone = prepare(replace(asked, data=replace(asked.data, public=0.0)), "test")
+    assert missed(alone) == "pretraining.epochs: the server has no example of its own, so nothing is pretrained"
+    unsaid = replace(alone.experiment, pretraining=replace(asked.pretraining, epochs=None))
+    assert "which has no example of its own: it prunes at once" in missed(prepare(unsaid, "test"))
+    assert not missed(prepare(replace(unsaid, method={"name": "fedavg"}), "test"))
 
 
 def test_at_a_hundredth_what_was_pruned_while_it_trained_learns_where_what_was_cut_at_once_does_not() -> None:
