@@ -69,18 +69,27 @@ def compare(
     if not written.lines:
         failed = next(told[FAILED] for told in ran.cells.values())
         raise ExperimentError(f"{file}: no cell could be run: {failed}")
-    from fedprune.runs.compare.page import interval, spread
+    from fedprune.runs.compare.page import interval, ranked, spread
 
+    metrics = {line.metric for line in written.lines}
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("experiment", "density", "method", "accuracy, %", f"against {files.reference(asked)}", "seeds"):
+    for head in (
+        "experiment",
+        "density",
+        "method",
+        next(iter(metrics)).label if len(metrics) == 1 else "result",
+        f"against {files.reference(asked)}",
+        "seeds",
+    ):
         table.add_column(head, justify="left" if head in ("experiment", "method") else "right")
-    for line in sorted(written.lines, key=lambda line: (line.experiment, -line.density, -line.final.mean)):
+    for line in sorted(ranked(written.lines), key=lambda line: (line.experiment, -line.density)):
+        name = f"{line.metric.label} " * (len(metrics) > 1)
         table.add_row(
             line.experiment,
             f"{line.density:g}",
             line.method,
-            spread(line.final),
-            interval(line.against),
+            name + spread(line.final, line.metric),
+            interval(line.against, line.metric),
             str(line.final.seeds),
         )
     console.print(table)

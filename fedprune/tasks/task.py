@@ -36,6 +36,11 @@ class Metric(NamedTuple):
         """The name as it begins a line."""
         return self.name[:1].upper() + self.name[1:]
 
+    @property
+    def label(self) -> str:
+        """Name and unit, as over a column or beside an axis."""
+        return ", ".join(filter(None, (self.name, self.unit)))
+
     def scaled(self, value: float) -> float:
         """As it is drawn: a share in percent."""
         return 100 * value if self.unit == "%" else value

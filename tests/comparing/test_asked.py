@@ -96,6 +96,8 @@ def test_only_narrows_what_an_experiment_names_itself(tmp_path: Path) -> None:
             "magnitude = {flor = 1}",
             "methods.magnitude.flor: unknown key; magnitude takes density, floor",
         ),
+        ("densities = [0.3, 0.1]", "densities = [0.3, 0.3]", "densities: 0.3 is there twice; name it once"),
+        ("target = 0.05", 'methods = ["rigl", "rigl"]', "experiments.small.methods: rigl is there twice"),
         ("target = 0.05", "targets = 0.05", "unknown key; did you mean target?"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import comparisons
 import pytest
 
-from fedprune.experiment import to_json
+from fedprune.experiment import load, to_json
 from fedprune.runs.compare import asked, cell, cells, result, store
 from fedprune.runs.compare.running import FAILED, Ran, Where, run
 
@@ -137,6 +137,14 @@ def test_a_cell_that_was_cut_short_goes_on_to_the_same_bits(
     again = cell.run(work)
     assert {**again, "seconds": 0} == {**{key: ran.cells[each][key] for key in again}, "seconds": 0}
     assert again["curve"]
+
+
+def test_a_cell_says_what_it_is_judged_by_where_that_is_not_accuracy(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "simulations/regression.toml"
+    asked_for = load(file, ["rounds=1", "evaluate_every=1", 'method={name="magnitude", density=0.5}'])
+    told = cell.run(cell.Work(to_json(asked_for), str(tmp_path / "cell"), str(file), None))
+    assert told["metric"] == {"name": "mean absolute error", "unit": "", "higher": False}
+    assert told["curve"][-1][1] > 1
 
 
 def test_a_cell_that_fails_keeps_no_other_from_running(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedprune.runs.compare import charts, summary
+from fedprune.runs.compare import charts, page, summary
 from fedprune.runs.compare.asked import Asked, Comparison
 from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED, chosen, nearest
@@ -54,6 +54,32 @@ def test_lines_by_hand() -> None:
     assert a.curve == [(1, pytest.approx(0.3)), (2, pytest.approx(0.4)), (3, pytest.approx(0.5))]
     assert b.against is None
     assert b.failed == ["seed 1: no power"]
+
+
+def test_where_less_is_better_all_is_turned_round() -> None:
+    error = {"metric": {"name": "mean absolute error", "unit": "kg", "higher": False}}
+    table = Comparison(
+        {"x": Asked("x.toml", target=45.0)}, {"a": {"name": "gmp"}, "b": {"name": "rigl"}}, (0.1,), against="b"
+    )
+    cells = {
+        Cell("x", "b", 0.1, 0): {**told(60, 47, 52), **error}, Cell("x", "b", 0.1, 1): {**told(60, 47, 56), **error},
+        Cell("x", "a", 0.1, 0): {**told(50, 45, 50), **error}, Cell("x", "a", 0.1, 1): {**told(50, 44, 48), **error},
+    }  # fmt: skip
+    b, a = summary.lines(table, cells)
+    assert (a.best.mean, b.best.mean) == (44.5, 47)
+    assert (a.reached, b.reached) == ((2, 0, 2), None)
+    assert a.against is not None
+    assert a.against.mean == 5  # 2 and 8 kg better
+    shown = page.page("it", table, [b, a], {})
+    assert "mean absolute error, kg" in shown
+    assert "accuracy" not in shown.lower()
+    assert "rounds to 45 kg" in shown
+    assert "<td>49 ± 1.414</td>" in shown.replace(' class="number"', "")
+    assert [line.method for line in page.ranked([b, a])] == ["a", "b"]
+    rates = chosen(
+        {Cell("x", "a", 0.1, 0, 0.1): {**told(3), **error}, Cell("x", "a", 0.1, 0, 0.2): {**told(2), **error}}
+    )
+    assert rates == {"x": {"a": {0.1: 0.2}}}
 
 
 def test_the_rate_that_does_best_late_on_development_parts_over_seeds() -> None:

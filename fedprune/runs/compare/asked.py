@@ -51,7 +51,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trials: Seed = 0
     """Seeds in which each learning rate is tried; 0 is the tuning's."""
     target: float = 0.0
-    """An accuracy, of which the table says the round that reaches it first; 0 is none."""
+    """A value of the metric, of which the table says the round that reaches it first: 0.9 of accuracy; 0 is none."""
 
 
 class Quick(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -141,6 +141,17 @@ def _known(file: Path, asked: Comparison) -> None:
     for key, names, of in named:
         if unknown := [name for name in names if name not in of]:
             raise ExperimentError(f"{file}: {key}: {unknown[0]!r} is none of {', '.join(of)}")
+    repeated: list[tuple[str, Sequence[Any]]] = [
+        ("densities", asked.densities),
+        ("tuning.densities", asked.tuning.densities),
+        ("tuning.learning_rate", asked.tuning.learning_rate),
+        ("quick.densities", asked.quick.densities),
+        *((f"experiments.{name}.densities", each.densities) for name, each in asked.experiments.items()),
+        *((f"experiments.{name}.methods", each.methods) for name, each in asked.experiments.items()),
+    ]
+    for key, values in repeated:
+        if twice := [value for index, value in enumerate(values) if value in values[:index]]:
+            raise ExperimentError(f"{file}: {key}: {twice[0]} is there twice; name it once")
     for key, tables in (("methods", asked.methods), ("experiments", asked.experiments), ("densities", asked.densities)):
         if not tables:
             raise ExperimentError(f"{file}: {key}: expected one at least")

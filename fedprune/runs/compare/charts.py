@@ -7,6 +7,7 @@ from typing import Any
 
 from fedprune.runs.compare.summary import Line
 from fedprune.runs.report.charts import axes_of
+from fedprune.tasks import Metric
 
 _COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#0891b2", "#ca8a04", "#db2777", "#1f2937")
 _PALE = "#cbd5e1"
@@ -15,11 +16,12 @@ _MOST = len(_COLOURS)  # methods that are told apart by colour; all others are p
 
 def by_density(lines: Sequence[Line], first: Sequence[str]) -> str:
     """The metric by density, of each method its mean and a standard deviation either way; ``first`` are coloured."""
-    with axes_of("density", "%", width=8.0, height=4.2) as (axes, svg):
+    metric = lines[0].metric
+    with axes_of("density", metric.label, width=8.0, height=4.2) as (axes, svg):
         for method in _pale_first(lines, first):
             own = sorted((line for line in lines if line.method == method), key=lambda line: line.density)
-            x, y = [line.density for line in own], [100 * line.final.mean for line in own]
-            spread = [100 * line.final.spread for line in own]
+            x, y = [line.density for line in own], [metric.scaled(line.final.mean) for line in own]
+            spread = [metric.scaled(line.final.spread) for line in own]
             if method in first[:_MOST]:
                 colour = _COLOURS[first.index(method)]
                 axes.errorbar(x, y, spread, marker="o", markersize=4, capsize=2, color=colour, label=method)
@@ -36,11 +38,12 @@ def by_density(lines: Sequence[Line], first: Sequence[str]) -> str:
 
 def curves(lines: Sequence[Line], first: Sequence[str]) -> str:
     """The metric by round at one density, each method's mean."""
-    with axes_of("round", "%", width=8.0, height=3.6) as (axes, svg):
+    metric = lines[0].metric
+    with axes_of("round", metric.label, width=8.0, height=3.6) as (axes, svg):
         for method in _pale_first(lines, first):
             for line in lines:
                 if line.method == method:
-                    x, y = [round for round, _ in line.curve], [100 * value for _, value in line.curve]
+                    x, y = [round for round, _ in line.curve], [metric.scaled(value) for _, value in line.curve]
                     if method in first[:_MOST]:
                         axes.plot(x, y, color=_COLOURS[first.index(method)], label=method, linewidth=1.4)
                     else:
@@ -49,10 +52,10 @@ def curves(lines: Sequence[Line], first: Sequence[str]) -> str:
     return svg[0]
 
 
-def pareto(points: Sequence[tuple[str, float, float]], cost: str) -> str:
-    """(name, cost, metric in %) of every method and density; those that none beats in both are named."""
-    best = front([(at, value) for _, at, value in points])
-    with axes_of(cost, "%", width=8.0, height=3.6) as (axes, svg):
+def pareto(points: Sequence[tuple[str, float, float]], cost: str, metric: Metric) -> str:
+    """(name, cost, value as it is drawn) of every method and density; those that none beats in both are named."""
+    best = front([(at, value if metric.higher else -value) for _, at, value in points])
+    with axes_of(cost, metric.label, width=8.0, height=3.6) as (axes, svg):
         axes.scatter([at for _, at, _ in points], [value for *_, value in points], s=12, color=_PALE)
         on = sorted(point for point in ((points[i][1], points[i][2], points[i][0]) for i in best))
         axes.step([at for at, _, _ in on], [value for _, value, _ in on], where="post", color=_COLOURS[0], linewidth=1)

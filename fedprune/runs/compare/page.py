@@ -11,6 +11,7 @@ from fedprune.runs.compare.asked import Comparison, reference
 from fedprune.runs.compare.running import Rates
 from fedprune.runs.compare.summary import Difference, Line, Mean
 from fedprune.runs.report.style import STYLE, figure, table
+from fedprune.tasks import Metric
 
 ACCOUNTED = {
     "flops": "training FLOPs a round",
@@ -28,6 +29,7 @@ MEASURED = {
     "m4_ram_bytes": "RAM",
     "m4_instructions": "instructions",
 }
+_FORMATS = {"train_seconds": ",.3g"}
 
 
 def page(name: str, asked: Comparison, lines: Sequence[Line], rates: Rates) -> str:
@@ -46,9 +48,9 @@ def page(name: str, asked: Comparison, lines: Sequence[Line], rates: Rates) -> s
 def _subtitle(asked: Comparison, lines: Sequence[Line]) -> str:
     methods, seeds = {line.method for line in lines}, max((line.final.seeds for line in lines), default=0)
     return (
-        f"{len(methods)} methods; mean ± standard deviation over {seeds} seeds at most. Accuracy is of the last round, "
-        f"on test parts that nothing is trained on or chosen by. Differences are against {reference(asked)} on the same"
-        " seeds, with their 95 % interval (Student's t)."
+        f"{len(methods)} methods; mean ± standard deviation over {seeds} seeds at most. All is of the last round, on "
+        "test parts that nothing is trained on or chosen by. Differences are how much better a method is than "
+        f"{reference(asked)} on the same seeds, with their 95 % interval (Student's t)."
     )
 
 
@@ -58,7 +60,7 @@ def _experiment(
     densities = sorted({line.density for line in lines}, reverse=True)
     body = [f"<h2>{escape(name)}</h2>"]
     least = [line for line in lines if line.density == min(densities)]
-    first = [line.method for line in _ranked(least)[:7]]
+    first = [line.method for line in ranked(least)[:7]]
     base = reference(asked)
     first = [*first, *([base] if base not in first else [])]
     if len(densities) > 1:
@@ -67,25 +69,26 @@ def _experiment(
         )
     target = asked.experiments[name].target
     for density in densities:
-        own = _ranked([line for line in lines if line.density == density])
+        own = ranked([line for line in lines if line.density == density])
         body += [f"<h3>density {density:g}</h3>", _accuracies(own, target)]
-        body.append(figure(charts.curves(own, first), "Test accuracy by round, mean over seeds."))
+        body.append(figure(charts.curves(own, first), f"Test {own[0].metric.name} by round, mean over seeds."))
     body += ["<h3>Accounted</h3>", f"<p class=dim>{escape(_HOW)}</p>", _costs(lines, ACCOUNTED)]
     body += [_pareto(lines, key, label, "accounted") for key, label in ACCOUNTED.items()]
     body += ["<h3>Measured</h3>", f"<p class=dim>{escape(_MEASURED_HOW)}</p>", _costs(lines, MEASURED)]
     body += [_pareto(lines, key, label, "measured") for key, label in MEASURED.items()]
     if rates:
-        body += ["<h3>Learning rates</h3>", _tuned(asked, rates)]
+        body += ["<h3>Learning rates</h3>", _tuned(asked, name, rates)]
     failed = [f"{line.method}, density {line.density:g}, {why}" for line in lines for why in line.failed]
     return body + ([f"<p class=warning>{escape('; '.join(failed))}</p>"] if failed else [])
 
 
-def _tuned(asked: Comparison, rates: Mapping[str, Mapping[float, float]]) -> str:
+def _tuned(asked: Comparison, name: str, rates: Mapping[str, Mapping[float, float]]) -> str:
     tuning = asked.tuning
+    runs = asked.experiments[name].trials or tuning.seeds
     how = (
         f"Of {', '.join(f'{rate:g}' for rate in tuning.learning_rate)} the one whose last ten tests on development "
-        f"parts are best in the mean of {tuning.seeds} runs; their seeds are none of the table's. A density that was "
-        "not tried has what the nearest one chose."
+        f"parts are best{f' in the mean of {runs} runs' * (runs > 1)}; their seeds are none of the table's. A density "
+        "that was not tried has what the nearest one chose."
     )
     tried = sorted({density for each in rates.values() for density in each if density < 1}, reverse=True) or [1.0]
     head = ["method", *(f"density {density:g}" for density in tried)]
@@ -108,12 +111,14 @@ _MEASURED_HOW = (
 
 
 def _accuracies(lines: Sequence[Line], target: float) -> str:
-    head = ["method", "kept", "accuracy, %", "seeds", "difference", "last ten", "best", "worst device", "mean device"]
-    head += [f"rounds to {100 * target:g} %"] if target else []
+    metric = lines[0].metric
+    head = ["method", "kept", metric.label, "seeds", "difference", "last ten", "best", "worst device", "mean device"]
+    head += [f"rounds to {metric.scaled(target):g} {metric.unit}".rstrip()] if target else []
     body = [
         [
-            line.method, f"{line.kept.mean:.4f}", spread(line.final), line.final.seeds, interval(line.against),
-            f"{100 * line.late.mean:.2f}", f"{100 * line.best.mean:.2f}", spread(line.worst), spread(line.device),
+            line.method, f"{line.kept.mean:.4f}", spread(line.final, metric), line.final.seeds,
+            interval(line.against, metric), metric.plain(line.late.mean), metric.plain(line.best.mean),
+            spread(line.worst, metric), spread(line.device, metric),
             *([_rounds(line)] if target else []),
         ]
         for line in lines
@@ -121,18 +126,19 @@ def _accuracies(lines: Sequence[Line], target: float) -> str:
     return f'<div class="wide">{table(head, body)}</div>'
 
 
-def spread(value: Mean | None) -> str:
-    """In percent, with a standard deviation where there are several seeds."""
+def spread(value: Mean | None, metric: Metric) -> str:
+    """A mean, in percent where it is a share, with a standard deviation where there are several seeds."""
     if value is None:
         return "–"
-    return f"{100 * value.mean:.2f}" + (f" ± {100 * value.spread:.2f}" if value.seeds > 1 else "")
+    return metric.plain(value.mean) + (f" ± {metric.plain(value.spread)}" if value.seeds > 1 else "")
 
 
-def interval(value: Difference | None) -> str:
-    """In points, with its interval."""
+def interval(value: Difference | None, metric: Metric) -> str:
+    """How much better, in points where it is a share, with its interval."""
     if value is None:
         return ""
-    return f"{100 * value.mean:+.2f}" + (f" ± {100 * value.half:.2f}" if value.seeds > 1 else "")
+    sign = "-" if value.mean < 0 else "+"
+    return sign + metric.plain(abs(value.mean)) + (f" ± {metric.plain(value.half)}" if value.seeds > 1 else "")
 
 
 def _rounds(line: Line) -> str:
@@ -142,25 +148,28 @@ def _rounds(line: Line) -> str:
     return f"{line.reached.mean:.0f}" + (f" ({line.reached.seeds} of {line.final.seeds})" if few else "")
 
 
-def _costs(lines: Iterable[Line], keys: Mapping[str, str]) -> str:
+def _costs(lines: Sequence[Line], keys: Mapping[str, str]) -> str:
     body = []
     for line in sorted(lines, key=lambda line: (-line.density, line.method)):
         values = {**line.accounted, **line.measured}
-        cells = [
-            f"{values[key]:,.3g}" if key == "train_seconds" else f"{values[key]:,.0f}" if key in values else "–"
-            for key in keys
-        ]
-        body.append([line.method, f"{line.density:g}", f"{100 * line.final.mean:.2f}", *cells])
-    return f'<div class="wide">{table(["method", "density", "accuracy, %", *keys.values()], body)}</div>'
+        cells = [f"{values[key]:{_FORMATS.get(key, ',.0f')}}" if key in values else "–" for key in keys]
+        body.append([line.method, f"{line.density:g}", line.metric.plain(line.final.mean), *cells])
+    return f'<div class="wide">{table(["method", "density", lines[0].metric.label, *keys.values()], body)}</div>'
 
 
 def _pareto(lines: Sequence[Line], key: str, label: str, kind: str) -> str:
+    metric = lines[0].metric
     values = [(line, {**line.accounted, **line.measured}.get(key)) for line in lines]
-    points = [(f"{line.method} {line.density:g}", float(at), 100 * line.final.mean) for line, at in values if at]
+    points = [
+        (f"{line.method} {line.density:g}", float(at), metric.scaled(line.final.mean)) for line, at in values if at
+    ]
     if len(points) < 2:
         return ""
-    return figure(charts.pareto(points, label), f"Accuracy against what is {kind}; the blue ones are beaten by none.")
+    return figure(
+        charts.pareto(points, label, metric),
+        f"{metric.title} against what is {kind}; the blue ones are beaten by none.",
+    )
 
 
-def _ranked(lines: Iterable[Line]) -> list[Line]:
-    return sorted(lines, key=lambda line: -line.final.mean)
+def ranked(lines: Iterable[Line]) -> list[Line]:
+    return sorted(lines, key=lambda line: -line.final.mean if line.metric.higher else line.final.mean)

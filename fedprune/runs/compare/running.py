@@ -23,6 +23,7 @@ from fedprune.runs.compare.asked import Comparison
 from fedprune.runs.compare.cell import Work, late
 from fedprune.runs.compare.cells import Cell, cells, experiment, folder_of, trials
 from fedprune.runs.compare.store import Store
+from fedprune.tasks import metric_in
 
 Rates = Mapping[str, Mapping[str, Mapping[float, float]]]
 """Experiment -> method -> density -> learning rate."""
@@ -92,7 +93,8 @@ def chosen(found: Mapping[Cell, Mapping[str, Any]]) -> Rates:
     tried: dict[tuple[str, str, float], dict[float, list[float]]] = {}
     for each, told in found.items():
         key = each.experiment, each.method, each.density
-        tried.setdefault(key, {}).setdefault(each.rate, []).append(late(told) if told.get("curve") else -inf)
+        sign = 1 if metric_in(told).higher else -1
+        tried.setdefault(key, {}).setdefault(each.rate, []).append(sign * late(told) if told.get("curve") else -inf)
     rates: dict[str, dict[str, dict[float, float]]] = {}
     for (name, method, density), values in tried.items():
         value, rate = max((statistics.mean(several), -rate) for rate, several in values.items())
@@ -116,8 +118,8 @@ def _all(
     for each, told in run_them(list(missing.items()), where):
         failed = told.get(FAILED)
         found[each] = told if failed else store.add(each, missing[each], told)
-        curve = told.get("curve") or [[0, None]]
-        came = f"failed: {failed}" if failed else f"{100 * curve[-1][1]:.2f} %" if curve[-1][1] is not None else "–"
+        *_, (_, value) = told.get("curve") or [[0, None]]
+        came = f"failed: {failed}" if failed else metric_in(told).text(value)
         say(f"{each.name()}: {came}", before + len(found), total)
     return {each: found[each] for each, _ in works}
 

@@ -11,6 +11,7 @@ from fedprune.runs.compare.asked import Comparison, reference
 from fedprune.runs.compare.cell import ACCOUNTED, late
 from fedprune.runs.compare.cells import Cell
 from fedprune.runs.compare.running import FAILED
+from fedprune.tasks import Metric, metric_in
 
 
 class Mean(NamedTuple):
@@ -37,6 +38,7 @@ class Line(NamedTuple):
     experiment: str
     method: str
     density: float
+    metric: Metric
     kept: Mean
     """Density that the models ended with."""
     final: Mean
@@ -49,7 +51,7 @@ class Line(NamedTuple):
     device: Mean | None
     """Mean over devices, each alike."""
     against: Difference | None
-    """``final`` against the reference; None of the reference itself, and where it has no cell beside this one."""
+    """How much better ``final`` is than the reference's; None of the reference, and where it has no cell beside."""
     reached: Mean | None
     """The first round whose test reaches the experiment's target, of the seeds that do."""
     accounted: Mapping[str, float]
@@ -78,19 +80,21 @@ def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Li
         others = finals.get((experiment, base, density), {}) if method != base else {}
         target = asked.experiments[experiment].target
         seeds = [good[seed] for seed in sorted(good)]
+        metric = metric_in(seeds[0])
         made.append(
             Line(
                 experiment,
                 method,
                 density,
+                metric,
                 mean([one["density"] for one in seeds]),
                 mean([_final(one) for one in seeds]),
                 mean([late(one) for one in seeds]),
-                mean([max(value for _, value in one["curve"]) for one in seeds]),
+                mean([(max if metric.higher else min)(value for _, value in one["curve"]) for one in seeds]),
                 _known([one.get("worst") for one in seeds]),
                 _known([one.get("mean_device") for one in seeds]),
-                difference({seed: _final(one) for seed, one in good.items()}, others),
-                _known([_reached(one["curve"], target) for one in seeds]) if target else None,
+                _gain(metric, {seed: _final(one) for seed, one in good.items()}, others),
+                _known([_reached(one["curve"], target, metric) for one in seeds]) if target else None,
                 {
                     key: statistics.mean(one[key] for one in seeds)
                     for key in ACCOUNTED
@@ -122,6 +126,11 @@ def difference(own: Mapping[int, float], others: Mapping[int, float]) -> Differe
     return Difference(statistics.mean(apart), half, len(apart))
 
 
+def _gain(metric: Metric, own: Mapping[int, float], others: Mapping[int, float]) -> Difference | None:
+    apart = difference(own, others)
+    return apart if apart is None or metric.higher else apart._replace(mean=-apart.mean)
+
+
 def _final(told: Mapping[str, Any]) -> float:
     return float(told["curve"][-1][1])
 
@@ -131,8 +140,8 @@ def _known(values: Sequence[float | None]) -> Mean | None:
     return mean(known) if known else None
 
 
-def _reached(curve: Sequence[Sequence[float]], target: float) -> float | None:
-    return next((round for round, value in curve if value >= target), None)
+def _reached(curve: Sequence[Sequence[float]], target: float, metric: Metric) -> float | None:
+    return next((round for round, value in curve if value == target or metric.better(value, target)), None)
 
 
 def _curve(told: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:

@@ -23,7 +23,7 @@ _WORDS = {
 
 def judged(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
     """The metric in tests of the global model or of each of its parts, and on devices while they train, by round."""
-    with axes_of("round", ", ".join(filter(None, (metric.name, metric.unit)))) as (axes, svg):
+    with axes_of("round", metric.label) as (axes, svg):
         parts = list(dict.fromkeys(row.get("part", "") for row in rows if row["phase"] == "evaluate"))
         lines = [("train", "", "devices, while training", _PALE, "-")]
         lines += [
