@@ -36,6 +36,7 @@ _OURS = (
     "fedtiny", "one_candidate", "progressive_alone", "selection_alone", "vanilla_selection", "pooled_variance",
     "erk_noise", "by_layer", "entire", "forward", "fedtiny_halving",
 )  # fmt: skip
+_PLUS = ("fedtiny_plus", "plus_unmoved")
 _DENSITIES = {"d020": 0.2, "d005": 0.05, "d002": 0.02, "d001": 0.01}
 
 
@@ -89,20 +90,24 @@ def of_table(table: Mapping[str, Any]) -> dict[str, Figure]:
             for each in cells.values():
                 if (each["experiment"], each["density"]) == (experiment, density):
                     found.setdefault(each["method"], {})[each["seed"]] = 100 * each["curve"][-1][1]
-            if "fedtiny" in found:
-                figures |= _against_fedtiny(f"{experiment}_", key, found)
+            figures |= _ours(f"{experiment}_", key, found)
     return figures
 
 
-def _against_fedtiny(prefix: str, key: str, found: Mapping[str, Mapping[int, float]]) -> dict[str, Figure]:
-    fedtiny, figures = found["fedtiny"], dict[str, Figure]()
-    for name, group, sign in (
-        ("fedtiny_over_best_static", _STATIC, 1),
-        ("fedtiny_over_best_ablation", _OURS[1:], 1),
-        ("best_method_over_fedtiny", [method for method in found if method not in _OURS], -1),
+def _ours(prefix: str, key: str, found: Mapping[str, Mapping[int, float]]) -> dict[str, Figure]:
+    """How FedTiny, and what the server prunes while it pretrains, do against the best of a group each."""
+    figures = dict[str, Figure]()
+    field = [method for method in found if method not in (*_OURS, *_PLUS)]
+    for name, own, group, sign in (
+        ("fedtiny_over_best_static", "fedtiny", _STATIC, 1),
+        ("fedtiny_over_best_ablation", "fedtiny", _OURS[1:], 1),
+        ("best_method_over_fedtiny", "fedtiny", field, -1),
+        ("fedtiny_plus_over_fedtiny", "fedtiny_plus", ["fedtiny"], 1),
+        ("fedtiny_plus_over_best_static", "fedtiny_plus", _STATIC, 1),
+        ("best_method_over_fedtiny_plus", "fedtiny_plus", field, -1),
     ):
-        if best := _best(found, group):
-            apart = difference(fedtiny, found[best])
+        if own in found and (best := _best(found, group)):
+            apart = difference(found[own], found[best])
             if apart is not None:
                 beside = {
                     "half of its interval": apart.half,

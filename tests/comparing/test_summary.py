@@ -113,10 +113,13 @@ def test_figures_of_a_table_by_hand() -> None:
         return {"experiment": "x", "method": method, "density": 0.01, "seed": seed, "curve": [[1, 0.1], [2, value]]}
 
     values = {"fedtiny": (0.5, 0.7), "magnitude": (0.4, 0.4), "snip": (0.1, 0.2), "rigl": (0.6, 0.9)}
+    values["fedtiny_plus"] = (0.6, 0.9)
     cells = {f"{name}{seed}": cell(name, seed, values[name][seed]) for name in values for seed in range(2)}
     found = field.of_table({"cells": {**cells, "lost": {FAILED: "no power"}}})
-    assert found["cells"].value == 8
-    assert found["methods_compared"].value == 4
+    assert found["cells"].value == 10
+    assert found["methods_compared"].value == 5
+    assert found["x_fedtiny_plus_over_fedtiny_d001"].value == pytest.approx(15)
+    assert found["x_best_method_over_fedtiny_plus_d001"].value == 0
     static = found["x_fedtiny_over_best_static_d001"]
     assert static.value == pytest.approx(20)  # over magnitude: 10 and 30 points
     assert static.against["magnitude"] == pytest.approx(40)
