@@ -81,11 +81,7 @@ def described(name: str) -> Described:
         inspect.getdoc(function) or "",
         parameters,
         axes({each.name: each for each in parameters}, *_from_two(method, weights), acts, method.local),
-        "sparse"
-        if not _all(model.masks)
-        else "narrow"
-        if any(not _all(p.masks) for p in model.parts.values())
-        else "dense",
+        _starts(method, model),
         _when(acts),
         {kind: cost(kind) for kind in dict.fromkeys(kinds)},
         (*_own(method.local), *_parts(method, model)),
@@ -95,6 +91,14 @@ def described(name: str) -> Described:
 def _from_two(method: Method, weights: Params) -> tuple[Model, Model]:
     """What it begins with from these weights, and from others."""
     return begun(method, weights)[0], begun(method, {name: np.flip(value) for name, value in weights.items()})[0]
+
+
+def _starts(method: Method, model: Model) -> str:
+    if method.pretraining is not Method._field_defaults["pretraining"]:
+        return "sparse, pruned while the server pretrains"
+    if not _all(model.masks):
+        return "sparse"
+    return "dense" if all(_all(part.masks) for part in model.parts.values()) else "narrow"
 
 
 def _all(kept: Masks) -> bool:

@@ -102,6 +102,10 @@ def test_what_a_method_starts_with_and_how_devices_train(name: str, starts: str,
     assert (found.starts, found.trains, found.asks, found.acts) == (starts, trains, {}, {})
 
 
+def test_what_the_server_prunes_while_it_pretrains_is_said() -> None:
+    assert described("fedtiny_plus").starts == "sparse, pruned while the server pretrains"
+
+
 @pytest.mark.parametrize(
     ("name", "axes"),
     [
