@@ -48,8 +48,8 @@ def page(name: str, asked: Comparison, lines: Sequence[Line], rates: Rates) -> s
 def _subtitle(asked: Comparison, lines: Sequence[Line]) -> str:
     methods, seeds = {line.method for line in lines}, max((line.final.seeds for line in lines), default=0)
     return (
-        f"{len(methods)} methods; mean ± standard deviation over {seeds} seeds at most. All is of the last round, on "
-        "test parts that nothing is trained on or chosen by. Differences are how much better a method is than "
+        f"{len(methods)} methods; mean ± standard deviation over {seeds} seeds at most. Results are of the last round, "
+        "on test parts that nothing is trained on or chosen by. Differences are how much better a method is than "
         f"{reference(asked)} on the same seeds, with their 95 % interval (Student's t)."
     )
 
