@@ -52,11 +52,22 @@ def in_words(experiment: Experiment, what: Prunable, begun: Model) -> Iterator[s
 
 
 def too_late(experiment: Experiment, begun: Model, asks: Iterable[Ask]) -> Iterator[str]:
-    """A line where training ends before the method's ``stop``, and so before it prunes; ``asks`` are the first ones."""
+    """A line where training ends before the method has pruned all, or with that; ``asks`` are the first ones."""
     takes = parameters(experiment.method["name"])
+    given = {key: experiment.method.get(key, each.default) for key, each in takes.items()}
+    if takes.keys() >= {"levels", "period"}:
+        last = given["levels"] * given["period"] + given.get("rewind", 0)
+        if last >= experiment.rounds:
+            then = (
+                "nothing trains what it leaves" if last == experiment.rounds else "training ends before all is pruned"
+            )
+            yield (
+                f"method.levels: the last of {given['levels']} is after round {last}, of {experiment.rounds}: {then}; "
+                f"lower levels or method.period"
+            )
     if "stop" not in takes or any(ask.kind == "losses" for ask in asks):  # who chooses a candidate has pruned by then
         return
-    stop = experiment.method.get("stop", takes["stop"].default)
+    stop = given["stop"]
     asked = float(experiment.method.get("density", 0))
     whole = all(mask.all() for part in begun.parts.values() for mask in part.masks.values())
     if stop > experiment.rounds and whole and masks.density(begun.masks) > asked * (1 + _OFF):

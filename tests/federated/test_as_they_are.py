@@ -150,3 +150,18 @@ def test_weights_saved_under_all_names_of_a_shared_tensor_are_taken(tmp_path: Pa
 def test_training_that_ends_before_all_is_pruned_is_told(method: dict[str, Any], rounds: int, late: bool) -> None:
     said = prepare(tiny_world.experiment(method=method, rounds=rounds), "test").notices
     assert any(text.startswith(f"method.stop: {method.get('stop', 100)} is after") for text in said) is late
+
+
+@pytest.mark.parametrize(
+    ("levels", "said"),
+    [
+        (4, ""),
+        (6, "method.levels: the last of 6 is after round 12, of 12: nothing trains what it leaves"),
+        (7, "method.levels: the last of 7 is after round 14, of 12: training ends before all is pruned"),
+    ],
+)
+def test_levels_that_end_with_training_are_said(levels: int, said: str) -> None:
+    method = {"name": "lth", "density": 0.2, "levels": levels, "period": 2}
+    setting = prepare(tiny_world.experiment(method=method, rounds=12), "test")
+    found = [text for text in setting.notices if text.startswith("method.levels")]
+    assert [text.partition(";")[0] for text in found] == ([said] if said else [])
