@@ -79,10 +79,8 @@ def missed(setting: Setting) -> str:
         return "pretraining.epochs: the server has no example of its own, so nothing is pretrained"
     if _epochs(setting) or setting.method.pretraining is Method._field_defaults["pretraining"]:
         return ""
-    name, why = (
-        setting.experiment.method["name"],
-        "no example of its own" if not len(setting.public) else "no epoch of it",
-    )
+    name = setting.experiment.method["name"]
+    why = "no epoch of it" if len(setting.public) else "no example of its own"
     return f"method.name: {name} prunes while the server pretrains, which has {why}: it prunes at once"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from fedprune.aggregation import mean_of_variances, pooled
-from fedprune.methods.layers import Shapes, adjusted, dense, density_in_range, fractions_in_range, masked
+from fedprune.methods.layers import Shapes, adjusted, dense, density_in_range, fractions_in_range, from_to, masked
 from fedprune.pruning import candidates, criteria, masks
 from fedprune.pruning.candidates import Pool
 from fedprune.pruning.pruners import regrow
@@ -38,8 +38,7 @@ def fedtiny(
     block, layer or entire; ``order`` backward (from the output) or forward.
     """
     density_in_range(density)
-    if pool < 0:
-        raise ValueError(f"pool {pool} is below 0")
+    from_to("pool", pool, 0)
     draw = _named("noise", noise, {"uniform": candidates.around_uniform(), "erk": candidates.around_erk()})
     merge = _named("statistics", statistics, {"mean": mean_of_variances, "pooled": pooled, "vanilla": None})
     swaps, swapped = progressive(
@@ -77,9 +76,8 @@ def progressive(
     order: str = "backward",
 ) -> tuple[Callable[..., Mapping[str, Ask]], Callable[..., Model]]:  # fmt: skip
     """``asks`` and ``act`` of FedTiny's progressive pruning; ValueError names a parameter that is out of its range."""
-    for key, value, least in (("stop", stop, 0), ("blocks", blocks, 1)):
-        if value < least:
-            raise ValueError(f"{key} {value} is below {least}")
+    from_to("stop", stop, 0)
+    from_to("blocks", blocks, 1)
     fractions_in_range(fraction=fraction)
     names = tuple(layers)
     cut = {"block": blocks_by_name(names, blocks), "layer": by_layer(names), "entire": entire(names)}

@@ -167,8 +167,7 @@ def _scratch(result: Mapping[str, Any], metric: Metric) -> list[str]:
 
 
 def _rounds(rows: Sequence[Mapping[str, Any]], metric: Metric) -> str:
-    named = metric.label
-    head = ("round", "phase", named, "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
+    head = ("round", "phase", metric.label, "loss", "density", "KB up", "KB down", "seconds", "devices", "faults")
     return f'<div class="wide">{table(head, (_line(row, metric) for row in rows))}</div>'
 
 
