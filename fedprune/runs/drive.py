@@ -17,7 +17,7 @@ from fedprune.runs import forms as _forms
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.forms import Forms
 from fedprune.runs.outcome import finish
-from fedprune.runs.pretraining import missed, pretrain
+from fedprune.runs.pretraining import missed, pretrain, unfinished
 from fedprune.runs.setting import Setting
 from fedprune.types import DeviceId
 
@@ -28,14 +28,14 @@ Progress = Callable[[dict[str, Any]], None]
 def rounds(
     asking: Asking, setting: Setting, folder: RunFolder, state: State | None, progress: Progress
 ) -> tuple[State, Fleet]:
-    """Run to the last round, saving the state after every phase: (the last state, the fleet as it is then).
+    """Run to the last round: (the last state, the fleet as it is then).
 
-    ``state`` is what a resumed run goes on from.
+    The state is saved after every epoch of pretraining and every phase; ``state`` is what a resumed run goes on from.
     """
-    if state is None:
-        if notice := missed(setting):
-            progress({"notice": notice})
-        state = pretrain(setting, progress)
+    if state is None and (notice := missed(setting)):
+        progress({"notice": notice})
+    if state is None or unfinished(state):
+        state = pretrain(setting, progress, state, folder.save)
         folder.save(state)
     ended: list[Fleet] = []
     keeps = functools.partial(accounts.kept, setting=setting)

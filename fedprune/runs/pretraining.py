@@ -19,32 +19,48 @@ from fedprune.runs.setting import Setting
 from fedprune.tasks import entry
 from fedprune.training import divergence
 from fedprune.training.optimisers import steps_of
-from fedprune.types import Method, Sgd
+from fedprune.types import Masks, Method, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
 
 _EPOCHS = 10  # from the seed's weights, where the experiment says no number
+_SO_FAR, _FIRST_LOSS = "pretraining epochs", "pretraining loss"  # notes: how many are done, the first one's mean loss
 _SOME = 250  # public examples that tell whether pretraining has diverged
 
 
-def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lambda row: None) -> State:
+def unfinished(state: State) -> bool:
+    """Whether a state is of the middle of pretraining, which `pretrain` goes on with."""
+    return _SO_FAR in state.notes
+
+
+def pretrain(
+    setting: Setting,
+    progress: Callable[[dict[str, Any]], None] = lambda row: None,
+    so_far: State | None = None,
+    keep: Callable[[State], None] = lambda state: None,
+) -> State:
     """The state before round 0: given weights, or the seed's initial ones, trained on the server's public examples.
 
-    Where the method has a say in that training, what it prunes is 0.
+    Where the method has a say in that training, what it prunes is 0. ``keep`` gets an `unfinished` state after each
+    epoch but the last; with one of them as ``so_far`` the rest is trained, to the same bits.
     ExperimentError where weights are given that are not the model's; Diverged where training comes to nothing.
     """
     settings, seed = setting.experiment.pretraining, setting.first_seed
-    model, public = setting.model(setting.given_weights(setting.experiment.name)), setting.public
-    kept = setting.given_masks(setting.experiment.name)
-    if kept:
-        training.load_state(model, masks.apply(training.state_of(model), kept))
-    task = setting.task
+    begun, first = 0, None
+    kept: Masks
+    if so_far is not None:
+        model, kept = setting.model(so_far.params), so_far.masks
+        begun, first = int(so_far.notes[_SO_FAR]), float(so_far.notes[_FIRST_LOSS])
+    else:
+        model = setting.model(setting.given_weights(setting.experiment.name))
+        if kept := setting.given_masks(setting.experiment.name):
+            training.load_state(model, masks.apply(training.state_of(model), kept))
+    public, task = setting.public, setting.task
     own = setting.experiment.training
     steps = steps_of(own.optimiser, own.clip_gradients)
-    first: float | None = None
     epochs = _epochs(setting)
-    for epoch in range(epochs):
+    for epoch in range(begun, epochs):
         if new := setting.method.pretraining(training.state_of(model), epoch, epochs):
             kept = masks.intersect(new, kept)
             training.load_state(model, masks.apply(training.state_of(model), kept))
@@ -68,6 +84,9 @@ def pretrain(setting: Setting, progress: Callable[[dict[str, Any]], None] = lamb
                     _still_learns(setting, model, first)
         except divergence.Diverged as error:
             raise Diverged(f"pretraining, epoch {epoch + 1}: {error}", setting.experiment, 0) from error
+        if epoch + 1 < epochs:
+            notes = {_SO_FAR: np.asarray(epoch + 1), _FIRST_LOSS: np.asarray(first)}
+            keep(State(-1, training.state_of(model), kept, notes=notes))
         progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
 

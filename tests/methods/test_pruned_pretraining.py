@@ -1,14 +1,18 @@
 """A method that has a say in the server's pretraining, over real runs: FedTiny plus."""
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 import digits_runs
 import numpy as np
+import pytest
 from msgspec.structs import replace
 
-from fedprune.experiment import Experiment
-from fedprune.runs.pretraining import missed, pretrain
+from fedprune.experiment import Experiment, ExperimentError
+from fedprune.runs.folder import RunFolder
+from fedprune.runs.pretraining import missed, pretrain, unfinished
+from fedprune.runs.run import train
 from fedprune.runs.setting import prepare
 
 
@@ -45,6 +49,32 @@ def test_the_server_trains_on_what_it_has_left() -> None:
     unsaid = replace(alone.experiment, pretraining=replace(asked.pretraining, epochs=None))
     assert "which has no example of its own: it prunes at once" in missed(prepare(unsaid, "test"))
     assert not missed(prepare(replace(unsaid, method={"name": "fedavg"}), "test"))
+
+
+def test_stopped_between_two_epochs_of_pretraining_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    asked = replace(experiment(epochs=5, name="fedtiny_plus", density=0.05, stop=0), rounds=1)
+    whole, cut, told = tmp_path / "whole", tmp_path / "cut", list[dict[str, Any]]()
+    train(asked, whole)
+
+    class Stop(Exception):
+        pass
+
+    def stop(row: dict[str, Any]) -> None:
+        if row.get("epoch") == 3:
+            raise Stop
+
+    with pytest.raises(Stop):
+        train(asked, cut, progress=stop)
+    with pytest.raises(ExperimentError, match="holds an unfinished run"):
+        train(asked, cut)
+    state = RunFolder(cut).state()
+    assert unfinished(state)
+    assert 0 < state.density() < 1  # the method had begun to prune
+    RunFolder(cut).checkpoint.write_bytes(b"cut short")  # so that it is the epoch before
+    train(asked, cut, resume=True, progress=told.append)
+    assert [row["epoch"] for row in told if "epoch" in row] == [3, 4, 5]
+    assert not unfinished(RunFolder(whole).state())
+    assert (whole / "model.npz").read_bytes() == (cut / "model.npz").read_bytes()
 
 
 def test_at_a_hundredth_what_was_pruned_while_it_trained_learns_where_what_was_cut_at_once_does_not() -> None:
