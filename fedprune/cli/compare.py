@@ -70,6 +70,7 @@ def compare(
         failed = next(told[FAILED] for told in ran.cells.values())
         raise ExperimentError(f"{file}: no cell could be run: {failed}")
     from fedprune.runs.compare.page import interval, ranked, spread
+    from fedprune.runs.compare.summary import unmet
 
     metrics = {line.metric for line in written.lines}
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -93,6 +94,8 @@ def compare(
             str(line.final.seeds),
         )
     console.print(table)
+    for text in unmet(written.lines):
+        console.print(text, markup=False, soft_wrap=True)
     for path in (written.page, written.table):
         console.print(str(path), markup=False, soft_wrap=True)
     if lost := [(cell, told[FAILED]) for cell, told in ran.cells.items() if FAILED in told]:

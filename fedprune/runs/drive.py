@@ -17,7 +17,7 @@ from fedprune.runs import forms as _forms
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.forms import Forms
 from fedprune.runs.outcome import finish
-from fedprune.runs.pretraining import missed, pretrain, unfinished
+from fedprune.runs.pretraining import pretrain, unfinished
 from fedprune.runs.setting import Setting
 from fedprune.types import DeviceId
 
@@ -32,8 +32,6 @@ def rounds(
 
     The state is saved after every epoch of pretraining and every phase; ``state`` is what a resumed run goes on from.
     """
-    if state is None and (notice := missed(setting)):
-        progress({"notice": notice})
     if state is None or unfinished(state):
         state = pretrain(setting, progress, state, folder.save)
         folder.save(state)

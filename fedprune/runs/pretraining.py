@@ -16,15 +16,15 @@ from fedprune.federated.rounds.model import State
 from fedprune.models import draws
 from fedprune.pruning import masks
 from fedprune.runs.setting import Setting
+from fedprune.runs.spans import pretraining_epochs
 from fedprune.tasks import entry
 from fedprune.training import divergence
 from fedprune.training.optimisers import steps_of
-from fedprune.types import Masks, Method, Sgd
+from fedprune.types import Masks, Sgd
 
 if TYPE_CHECKING:
     from torch import nn
 
-_EPOCHS = 10  # from the seed's weights, where the experiment says no number
 _SO_FAR, _FIRST_LOSS = "pretraining epochs", "pretraining loss"  # notes: how many are done, the first one's mean loss
 _SOME = 250  # public examples that tell whether pretraining has diverged
 
@@ -59,7 +59,7 @@ def pretrain(
     public, task = setting.public, setting.task
     own = setting.experiment.training
     steps = steps_of(own.optimiser, own.clip_gradients)
-    epochs = _epochs(setting)
+    epochs = pretraining_epochs(setting.experiment, len(public))
     for epoch in range(begun, epochs):
         if new := setting.method.pretraining(training.state_of(model), epoch, epochs):
             kept = masks.intersect(new, kept)
@@ -89,24 +89,6 @@ def pretrain(
             keep(State(-1, training.state_of(model), kept, notes=notes))
         progress({"epoch": epoch + 1, "epochs": epochs, **entry(task.metric, value=outcome.value(task))})
     return State(-1, training.state_of(model))
-
-
-def missed(setting: Setting) -> str:
-    """What an experiment or its method wants of pretraining and does not get, in one line; empty where that is none."""
-    own = setting.experiment.pretraining
-    if own.epochs and not len(setting.public):
-        return "pretraining.epochs: the server has no example of its own, so nothing is pretrained"
-    if _epochs(setting) or setting.method.pretraining is Method._field_defaults["pretraining"]:
-        return ""
-    name = setting.experiment.method["name"]
-    why = "no epoch of it" if len(setting.public) else "no example of its own"
-    return f"method.name: {name} prunes while the server pretrains, which has {why}: it prunes at once"
-
-
-def _epochs(setting: Setting) -> int:
-    own = setting.experiment.pretraining
-    asked = (0 if own.weights else _EPOCHS) if own.epochs is None else own.epochs
-    return asked if len(setting.public) else 0
 
 
 def _still_learns(setting: Setting, model: nn.Module, first_loss: float) -> None:

@@ -1,17 +1,16 @@
-"""In words, before anything is trained: what of a model is pruned, what stays as it is, what that leaves, and when."""
+"""In words, before anything is trained: what of a model is pruned, what stays as it is, and what that leaves."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
 
 from fedprune.experiment import Experiment
 from fedprune.methods import parameters
 from fedprune.methods.building import Prunable
 from fedprune.models.as_is import shown
-from fedprune.pruning import masks
 from fedprune.pruning.parts import is_statistic
-from fedprune.types import Ask, Model
+from fedprune.types import Model
 
 _OFF = 0.01  # by how much what is left may differ from the density asked for, and nothing be said
 
@@ -49,29 +48,6 @@ def in_words(experiment: Experiment, what: Prunable, begun: Model) -> Iterator[s
         yield f"frozen, neither trained nor pruned: {shown(names)}{at_rest}"
     if what.unread:
         yield f"without a part in the output, left as they are: {shown(what.unread)}"
-
-
-def too_late(experiment: Experiment, begun: Model, asks: Iterable[Ask]) -> Iterator[str]:
-    """A line where training ends before the method has pruned all, or with that; ``asks`` are the first ones."""
-    takes = parameters(experiment.method["name"])
-    given = {key: experiment.method.get(key, each.default) for key, each in takes.items()}
-    if takes.keys() >= {"levels", "period"}:
-        last = given["levels"] * given["period"] + given.get("rewind", 0)
-        if last >= experiment.rounds:
-            then = (
-                "nothing trains what it leaves" if last == experiment.rounds else "training ends before all is pruned"
-            )
-            yield (
-                f"method.levels: the last of {given['levels']} is after round {last}, of {experiment.rounds}: {then}; "
-                f"lower levels or method.period"
-            )
-    if "stop" not in takes or any(ask.kind == "losses" for ask in asks):  # who chooses a candidate has pruned by then
-        return
-    stop = given["stop"]
-    asked = float(experiment.method.get("density", 0))
-    whole = all(mask.all() for part in begun.parts.values() for mask in part.masks.values())
-    if stop > experiment.rounds and whole and masks.density(begun.masks) > asked * (1 + _OFF):
-        yield f"method.stop: {stop} is after the last round, {experiment.rounds}: training ends before all is pruned"
 
 
 def _why(experiment: Experiment, what: Prunable) -> Iterator[str]:

@@ -27,7 +27,7 @@ from fedprune.methods.building import Prunable, at_size, prunable_of
 from fedprune.methods.nested import nested, why_not_shared
 from fedprune.methods.ordering import by_scores, by_votes
 from fedprune.models import ModelError
-from fedprune.runs import cutting, engine, fitting, planning, private, pruned, weights
+from fedprune.runs import cutting, engine, fitting, planning, private, pruned, spans, weights
 from fedprune.runs.costs import Costs
 from fedprune.runs.engine import WITH_TORCH, Engine
 from fedprune.runs.planning import FleetPlan
@@ -62,6 +62,8 @@ class Setting:
     """What devices compute with."""
     notices: tuple[str, ...] = ()
     """What is to be said before anything is trained, each in one line."""
+    unmet: tuple[str, ...] = ()
+    """Those of them that say what experiment or method ask for and do not get."""
 
     @functools.cached_property
     def task(self) -> Task:
@@ -193,19 +195,21 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
     channels = prunable.channels if model_begun.parts else None
     on_devices = engine.of(experiment, model, schema, task, method.local, channels, source)
+    unmet = tuple(spans.unmet(experiment, method, model_begun, first_asks, len(found.public)))
     notices = (
         *notices,
         *([f"model: {remark}"] if remark else []),
         *remarks,
         *fitting.returned(experiment, model, schema, task),
         *pruned.in_words(experiment, prunable, model_begun),
-        *pruned.too_late(experiment, model_begun, first_asks),
+        *unmet,
         *([on_devices.said] if on_devices.said else []),
     )
     part = next(iter(model_begun.parts), "")
     setting = Setting(
-        experiment, schema, found.holds, found.public, layers, method, part, engine=on_devices, notices=notices
-    )
+        experiment, schema, found.holds, found.public, layers, method, part,
+        engine=on_devices, notices=notices, unmet=unmet,
+    )  # fmt: skip
     if not experiment.fleet:
         return setting
     if agreed is None and (trained := training_devices(experiment.fleet)) != devices:

@@ -169,6 +169,16 @@ def test_a_cell_that_fails_keeps_no_other_from_running(
     assert told["cells"][missing.name()]["curve"] == json.loads(json.dumps(whole[3].cells[missing]["curve"]))
 
 
+def test_what_a_method_asks_for_and_does_not_get_is_told_with_its_table(tmp_path: Path) -> None:
+    head = comparisons.COMPARISON.replace("[0.3, 0.1]", "[0.2, 0.1]").partition("[methods]")[0]
+    file, out = comparisons.write(tmp_path, head.replace("rigl", "gmp") + "[methods]\ngmp = {}\n"), tmp_path / "out"
+    done = run_command("compare", str(file), "--out", str(out), "--jobs", "2", "--seeds", "1")
+    said = "small, gmp: method.stop: 3 is after the last round, 2: training ends before all is pruned"
+    assert done.returncode == 0
+    assert done.stdout.count(said) == 1  # not once a density
+    assert (out / "comparison.html").read_text().count(said) == 1
+
+
 def test_two_nodes_of_a_cluster_give_the_same(whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 

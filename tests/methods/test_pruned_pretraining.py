@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from fedprune.experiment import Experiment, ExperimentError
 from fedprune.runs.folder import RunFolder
-from fedprune.runs.pretraining import missed, pretrain, unfinished
+from fedprune.runs.pretraining import pretrain, unfinished
 from fedprune.runs.run import train
 from fedprune.runs.setting import prepare
 
@@ -40,15 +40,16 @@ def test_the_server_trains_on_what_it_has_left() -> None:
         assert np.count_nonzero(fresh[name]) == np.prod(shape)
         assert setting.method.start(fresh).masks[name].sum() == model.masks[name].sum()
     # which is said
-    assert not missed(setting)
-    assert missed(none) == (
-        "method.name: fedtiny_plus prunes while the server pretrains, which has no epoch of it: it prunes at once"
+    assert not setting.unmet
+    assert none.unmet == (
+        "method.name: fedtiny_plus prunes while the server pretrains, which has no epoch of it: it prunes at once",
     )
     alone = prepare(replace(asked, data=replace(asked.data, public=0.0)), "test")
-    assert missed(alone) == "pretraining.epochs: the server has no example of its own, so nothing is pretrained"
+    assert alone.unmet == ("pretraining.epochs: the server has no example of its own, so nothing is pretrained",)
     unsaid = replace(alone.experiment, pretraining=replace(asked.pretraining, epochs=None))
-    assert "which has no example of its own: it prunes at once" in missed(prepare(unsaid, "test"))
-    assert not missed(prepare(replace(unsaid, method={"name": "fedavg"}), "test"))
+    (line,) = prepare(unsaid, "test").unmet
+    assert "which has no example of its own: it prunes at once" in line
+    assert not prepare(replace(unsaid, method={"name": "fedavg"}), "test").unmet
 
 
 def test_stopped_between_two_epochs_of_pretraining_it_goes_on_to_the_same_bits(tmp_path: Path) -> None:

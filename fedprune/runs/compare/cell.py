@@ -147,6 +147,7 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
     accounted = [costs.of(row["kept"]) for row in trained if row.get("kept")]
     return {
         **({"metric": last["metric"]} if last.get("metric") else {}),
+        **({"unmet": list(setting.unmet)} if setting.unmet else {}),
         "curve": [[row["round"], _rounded(value_in(row))] for row in tested],
         "worst": value_in(last["worst"]) if last.get("worst") else None,
         "mean_device": last.get("mean_device"),

@@ -9,7 +9,7 @@ from math import nan
 from fedprune.runs.compare import charts
 from fedprune.runs.compare.asked import Comparison, reference
 from fedprune.runs.compare.running import Rates
-from fedprune.runs.compare.summary import Difference, Line, Mean
+from fedprune.runs.compare.summary import Difference, Line, Mean, unmet
 from fedprune.runs.report.style import STYLE, figure, table
 from fedprune.tasks import Metric
 
@@ -79,7 +79,7 @@ def _experiment(
     if rates:
         body += ["<h3>Learning rates</h3>", _tuned(asked, name, rates)]
     failed = [f"{line.method}, density {line.density:g}, {why}" for line in lines for why in line.failed]
-    return body + ([f"<p class=warning>{escape('; '.join(failed))}</p>"] if failed else [])
+    return body + [f"<p class=warning>{escape('; '.join(said))}</p>" for said in (failed, unmet(lines)) if said]
 
 
 def _tuned(asked: Comparison, name: str, rates: Mapping[str, Mapping[float, float]]) -> str:

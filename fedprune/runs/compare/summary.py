@@ -62,6 +62,8 @@ class Line(NamedTuple):
     """Mean by round."""
     failed: Sequence[str]
     """Why seeds are missing."""
+    unmet: Sequence[str]
+    """What experiment or method ask for and do not get."""
 
 
 def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Line]:
@@ -103,9 +105,15 @@ def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Li
                 _measured(seeds),
                 _curve(seeds),
                 [f"seed {seed}: {one[FAILED]}" for seed, one in each.items() if FAILED in one],
+                list(dict.fromkeys(text for one in seeds for text in one.get("unmet", ()))),
             )
         )
     return made
+
+
+def unmet(lines: Sequence[Line]) -> list[str]:
+    """What is asked for and not had, each once, with the method that asks."""
+    return list(dict.fromkeys(f"{line.experiment}, {line.method}: {text}" for line in lines for text in line.unmet))
 
 
 def mean(values: Sequence[float]) -> Mean:
