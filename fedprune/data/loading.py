@@ -105,6 +105,14 @@ def agreed_here(settings: Data, people: str | None) -> Agreed:
     return agree(settings, told)
 
 
+def device_parts(experiment: Experiment, index: int, data_dir: str | None = None) -> DeviceData:
+    """What a device of a simulation has, by its place among those that hold data. DataError as for `federation`."""
+    if experiment.data.partition != "own":
+        return federation(experiment, data_dir).devices[index]
+    folder = own_folders(data_dir)[index]
+    return opened(experiment.data, folder, folder.name).parts
+
+
 def all_parts(experiment: Experiment, data_dir: str | None = None) -> DeviceData:
     """What all devices have, part by part, as one holder of all has it."""
     if experiment.data.partition != "own":

@@ -52,9 +52,13 @@ def asked_kinds(method: Method, zeros: Params, rounds: int) -> tuple[str, ...]:
 
 def begun(method: Method, zeros: Params) -> tuple[Model, list[Ask]]:
     """(the model that training begins with, what is asked before), where nobody answers."""
-    model = method.start(zeros)
-    asked = _asked(method, model, 0)
-    return method.act(model, _unanswered(asked), 0), list(asked.values())
+    return acted(method, method.start(zeros), 0)
+
+
+def acted(method: Method, model: Model, round: int) -> tuple[Model, list[Ask]]:
+    """(what a round makes of the model, what is asked before), where nobody answers."""
+    asked = _asked(method, model, round)
+    return method.act(model, _unanswered(asked), round), list(asked.values())
 
 
 def _asked(method: Method, model: Model, round: int) -> dict[str, Ask]:

@@ -170,7 +170,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
         empty = zeros(experiment, schema)
         # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first
-        model_begun, first_asks = begun(method, empty)
+        model_begun, _ = begun(method, empty)
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     except Exception as error:  # a method of one's own may fail in any way
@@ -195,7 +195,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
     notices = () if fitting.embeds(model) else found.notices  # what is looked up by its number needs no scale
     channels = prunable.channels if model_begun.parts else None
     on_devices = engine.of(experiment, model, schema, task, method.local, channels, source)
-    unmet = tuple(spans.unmet(experiment, method, model_begun, first_asks, len(found.public)))
+    unmet = tuple(spans.unmet(experiment, method, model_begun, len(found.public)))
     notices = (
         *notices,
         *([f"model: {remark}"] if remark else []),

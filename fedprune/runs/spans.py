@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from fedprune.experiment import Experiment
 from fedprune.methods import parameters
+from fedprune.methods.asking import acted
 from fedprune.pruning import masks
-from fedprune.types import Ask, Method, Model
+from fedprune.types import Method, Model
 
 _EPOCHS = 10  # from the seed's weights, where the experiment says no number
-_OFF = 0.01  # by how much what a method begins with may be denser than what is asked for, and nothing be said
+_OFF = 0.01  # share of its weights that a method may lose in its rounds, and nothing be said
 
 
 def pretraining_epochs(experiment: Experiment, public: int) -> int:
@@ -20,14 +21,13 @@ def pretraining_epochs(experiment: Experiment, public: int) -> int:
     return asked if public else 0
 
 
-def unmet(experiment: Experiment, method: Method, begun: Model, asks: Iterable[Ask], public: int) -> Iterator[str]:
+def unmet(experiment: Experiment, method: Method, begun: Model, public: int) -> Iterator[str]:
     """A line for each time that an experiment or its method asks for and does not get.
 
-    ``begun`` is what the method starts from, ``asks`` are its first ones, ``public`` is how many examples the server
-    has.
+    ``begun`` is what the method starts from, ``public`` is how many examples the server has.
     """
     yield from _in_pretraining(experiment, method, public)
-    yield from _too_late(experiment, begun, asks)
+    yield from _too_late(experiment, method, begun)
 
 
 def _in_pretraining(experiment: Experiment, method: Method, public: int) -> Iterator[str]:
@@ -39,7 +39,7 @@ def _in_pretraining(experiment: Experiment, method: Method, public: int) -> Iter
         yield f"method.name: {name} prunes while the server pretrains, which has {why}: it prunes at once"
 
 
-def _too_late(experiment: Experiment, begun: Model, asks: Iterable[Ask]) -> Iterator[str]:
+def _too_late(experiment: Experiment, method: Method, begun: Model) -> Iterator[str]:
     takes = parameters(experiment.method["name"])
     given = {key: experiment.method.get(key, each.default) for key, each in takes.items()}
     if takes.keys() >= {"levels", "period"}:
@@ -52,10 +52,16 @@ def _too_late(experiment: Experiment, begun: Model, asks: Iterable[Ask]) -> Iter
                 f"method.levels: the last of {given['levels']} is after round {last}, of {experiment.rounds}: {then}; "
                 f"lower levels or method.period"
             )
-    if "stop" not in takes or any(ask.kind == "losses" for ask in asks):  # who chooses a candidate has pruned by then
-        return
-    stop = given["stop"]
-    asked = float(experiment.method.get("density", 0))
-    whole = all(mask.all() for part in begun.parts.values() for mask in part.masks.values())
-    if stop > experiment.rounds and whole and masks.density(begun.masks) > asked * (1 + _OFF):
+    stop = given.get("stop", 0)
+    if stop > experiment.rounds and _prunes_until(method, begun, stop, given.get("period", 1)):
         yield f"method.stop: {stop} is after the last round, {experiment.rounds}: training ends before all is pruned"
+
+
+def _prunes_until(method: Method, begun: Model, stop: int, period: int) -> bool:
+    """Whether less is left after round ``stop`` than the method starts with: it need not be those that it swaps."""
+    if begun.parts:
+        return all(mask.all() for part in begun.parts.values() for mask in part.masks.values())
+    model = begun
+    for round in range(max(1, stop - period + 1), stop + 1):
+        model, _ = acted(method, model, round)
+    return masks.density(model.masks) < masks.density(begun.masks) * (1 - _OFF)

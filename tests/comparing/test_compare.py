@@ -147,6 +147,29 @@ def test_a_cell_says_what_it_is_judged_by_where_that_is_not_accuracy(tmp_path: P
     assert told["curve"][-1][1] > 1
 
 
+def test_devices_with_their_own_folders_are_compared_on(tmp_path: Path) -> None:
+    people, experiment = tmp_path / "people", Path(__file__).parents[2] / "simulations/own_digits.toml"
+    split = ["--devices", "3", "--partition", "dirichlet", "--as", "pictures", "--out", str(people)]
+    assert run_command("data", "split", "digits", *split).returncode == 0
+    asked_for = load(experiment, ["rounds=3", "evaluate_every=1", 'method={name="magnitude", density=0.5}'])
+    work = cell.Work(to_json(asked_for), str(tmp_path / "cell"), str(experiment), str(people), whole=True)
+    told = cell.run(work)
+    assert told["curve"][-1][1] > 0.8
+    assert 40e6 < told["device"]["peak_bytes"] < 200e6
+
+
+def test_a_fleets_cell_is_the_mean_of_its_tiers(tmp_path: Path) -> None:
+    experiment = Path(__file__).parents[2] / "simulations/fleet_digits.toml"
+    changes = ["rounds=1", "evaluate_every=1", "pretraining.epochs=2", 'method={name="random_erk", density=0.3}']
+    work = cell.Work(to_json(load(experiment, changes)), str(tmp_path / "cell"), str(experiment), None, whole=True)
+    told = cell.run(work)
+    assert list(told["tiers"]) == ["phone", "pi", "zero", "mcu"]
+    assert [round for round, _ in told["curve"]] == [0, 1]
+    assert told["curve"][-1][1] == pytest.approx(sum(told["tiers"].values()) / 4, abs=1e-5)
+    assert told["worst"] <= min(told["tiers"].values())
+    assert 40e6 < told["device"]["peak_bytes"] < 200e6
+
+
 def test_a_cell_that_fails_keeps_no_other_from_running(
     whole: tuple[Path, Path, asked.Comparison, Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,9 @@ def test_weights_saved_under_all_names_of_a_shared_tensor_are_taken(tmp_path: Pa
         ({"name": "rigl", "density": 0.3}, 3, False),
         ({"name": "magnitude", "density": 0.3}, 0, False),
         (tiny_world.FEDTINY, 3, False),
+        ({"name": "fedtiny", "density": 0.21, "pool": 1, "stop": 4}, 3, False),  # what it swaps is no denser
+        ({"name": "fedrts", "density": 0.1, "stop": 8}, 3, False),
+        ({"name": "gmp", "density": 0.3, "stop": 5, "period": 2}, 3, True),
     ],
 )
 def test_training_that_ends_before_all_is_pruned_is_told(method: dict[str, Any], rounds: int, late: bool) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from fedprune import __version__
 from fedprune import experiment as _experiment
 from fedprune.data import DeviceData, Schema
-from fedprune.data.loading import federation
+from fedprune.data.loading import device_parts
 from fedprune.experiment import ExperimentError
 from fedprune.federated.rounds.model import State
 from fedprune.federated.rounds.phases.local_steps import ROUTE
@@ -25,7 +25,7 @@ from fedprune.runs.drive import rounds
 from fedprune.runs.folder import RunFolder
 from fedprune.runs.outcome import finish
 from fedprune.runs.setting import Setting, prepare
-from fedprune.tasks import value_in
+from fedprune.tasks import metric_in, value_in
 
 if TYPE_CHECKING:
     from flwr.serverapp import Grid
@@ -112,7 +112,8 @@ def _served(grid: Grid, setting: Setting, folder: RunFolder, work: Work) -> dict
 
     assert isinstance(grid, LocalGrid)
     experiment = setting.experiment
-    index = max(range(len(setting.holds)), key=lambda each: setting.holds[each]["train"])
+    sizes = [parts["train"] for parts in setting.holds.values()]
+    index = sizes.index(max(sizes))
     kept = replay.Kept(grid.get_node_ids()[index])
     grid.heard = kept if work.whole else grid.heard
     link = over_flower.link(grid, experiment, lambda row: None, gives=setting.holds, more=setting.more())
@@ -127,30 +128,42 @@ def _served(grid: Grid, setting: Setting, folder: RunFolder, work: Work) -> dict
     found = outcome(setting, folder.rows(), last)
     if not work.whole:
         return found
-    messages, dealt = dict(kept.messages), federation(experiment, work.data_dir).devices[index]
+    messages, parts = dict(kept.messages), device_parts(experiment, index, work.data_dir)
     # no device is asked how the files do: a table has torch's accuracy, and on many examples they take long
     result = finish(setting, folder, folder.state(), lambda which, last: [{} for _ in which])
     return {
         **found,
-        "device": _device(messages, setting.schema, dealt),
+        "device": _device(messages, setting.schema, parts),
         "files": {key: result.get(key) for key in _FILES},
         "chip": _chip(folder.path),
     }
 
 
 def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -> dict[str, Any]:
-    """What a run's lines come to: its metric by round, its worst device, bytes, seconds, and accounted costs."""
-    tested = [row for row in rows if row["phase"] == "evaluate" and value_in(row) is not None]
+    """What a run's lines come to: its metric by round, its worst device, bytes, seconds, and accounted costs.
+
+    Where tiers have models of their own, the metric is the mean of all of them.
+    """
+    tests: dict[int, list[float]] = {}
+    last: list[Mapping[str, Any]] = []
+    for row in rows:
+        if row["phase"] == "evaluate" and (value := value_in(row)) is not None:
+            tests.setdefault(row["round"], []).append(value)
+            last = [*(each for each in last if each["round"] == row["round"]), row]
     trained = [row for row in rows if row["phase"] == ROUTE]
-    last = tested[-1] if tested else {}
+    higher = not last or metric_in(last[0]).higher
+    worst = [value for row in last if row.get("worst") and (value := value_in(row["worst"])) is not None]
+    parts = [row.get("part", "") for row in last]
+    devices = [row["mean_device"] for row in last if row.get("mean_device") is not None]
     costs = Accounts(setting)
     accounted = [costs.of(row["kept"]) for row in trained if row.get("kept")]
     return {
-        **({"metric": last["metric"]} if last.get("metric") else {}),
+        **({"metric": last[0]["metric"]} if last and last[0].get("metric") else {}),
         **({"unmet": list(setting.unmet)} if setting.unmet else {}),
-        "curve": [[row["round"], _rounded(value_in(row))] for row in tested],
-        "worst": value_in(last["worst"]) if last.get("worst") else None,
-        "mean_device": last.get("mean_device"),
+        **({"tiers": dict(zip(parts, map(_rounded, tests[last[0]["round"]]), strict=True))} if len(parts) > 1 else {}),
+        "curve": [[round, _rounded(statistics.mean(values))] for round, values in tests.items()],
+        "worst": (min if higher else max)(worst, default=None),
+        "mean_device": statistics.mean(devices) if devices else None,
         "density": _density(state, setting),
         "bytes_up": sum(row.get("bytes_up") or 0 for row in rows),
         "bytes_down": sum(row.get("bytes_down") or 0 for row in rows),
@@ -160,7 +173,7 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
     }
 
 
-def _rounded(value: float | None) -> float:
+def _rounded(value: float) -> float:
     return float(f"{value:.{_DIGITS}g}")
 
 

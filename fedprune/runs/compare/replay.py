@@ -99,7 +99,7 @@ def main() -> None:
         for route, (group, records) in messages.items():
             request = from_records(records)
             text = request.values["experiment"]
-            asked = replace(_experiment.from_json(text), data=data)
+            asked = replace(_experiment.from_json(text), data=data, fleet={})
             records = to_records(request._replace(values={**request.values, "experiment": _experiment.to_json(asked)}))
             del request
             started = time.process_time()

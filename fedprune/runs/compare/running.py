@@ -170,8 +170,10 @@ def ran(work: Work) -> dict[str, Any]:
     """A cell, or why it could not be run."""
     try:
         return cell.run(work)
-    except (ExperimentError, RunStopped, RuntimeError, ValueError) as error:
+    except (ExperimentError, RunStopped) as error:
         return {FAILED: str(error)}
+    except Exception as error:  # whatever it is, the other cells can be run
+        return {FAILED: f"{type(error).__name__}: {error}"}
 
 
 def _over_ray(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
