@@ -168,6 +168,12 @@ def test_a_fleets_cell_is_the_mean_of_its_tiers(tmp_path: Path) -> None:
     assert told["curve"][-1][1] == pytest.approx(sum(told["tiers"].values()) / 4, abs=1e-5)
     assert told["worst"] <= min(told["tiers"].values())
     assert 40e6 < told["device"]["peak_bytes"] < 200e6
+    text = f'densities = [0.3]\nseeds = 1\n[experiments.fleet]\nfile = "{experiment}"\n[methods]\nrandom_erk = {{}}\n'
+    (tmp_path / "table.toml").write_text(text)
+    table = asked.read(tmp_path / "table.toml")
+    written = result.write(tmp_path, "table", table, Ran({}, {next(cells.cells(table)): told}))
+    assert json.loads(written.table.read_text())["lines"][0]["tiers"]["mcu"]["mean"] == told["tiers"]["mcu"]
+    assert "of mcu" in written.page.read_text()
 
 
 def test_a_cell_that_fails_keeps_no_other_from_running(

@@ -112,13 +112,16 @@ _MEASURED_HOW = (
 
 def _accuracies(lines: Sequence[Line], target: float) -> str:
     metric = lines[0].metric
+    tiers = list(dict.fromkeys(tier for line in lines for tier in line.tiers))
     head = ["method", "kept", metric.label, "seeds", "difference", "last ten", "best", "worst device", "mean device"]
+    head += [f"of {tier}" for tier in tiers]
     head += [f"rounds to {metric.scaled(target):g} {metric.unit}".rstrip()] if target else []
     body = [
         [
             line.method, f"{line.kept.mean:.4f}", spread(line.final, metric), line.final.seeds,
             interval(line.against, metric), metric.plain(line.late.mean), metric.plain(line.best.mean),
             spread(line.worst, metric), spread(line.device, metric),
+            *(spread(line.tiers.get(tier), metric) for tier in tiers),
             *([_rounds(line)] if target else []),
         ]
         for line in lines

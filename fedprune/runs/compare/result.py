@@ -38,8 +38,9 @@ def write(out: Path, name: str, asked: Comparison, ran: Ran) -> Written:
     return Written(html, table, found)
 
 
-def _plain(line: Line) -> dict[str, Any]:
-    return {key: value._asdict() if hasattr(value, "_asdict") else value for key, value in line._asdict().items()}
+def _plain(value: Any) -> Any:
+    table = value._asdict() if hasattr(value, "_asdict") else value
+    return {key: _plain(each) for key, each in table.items()} if isinstance(table, Mapping) else table
 
 
 def _short(told: Mapping[str, Any]) -> dict[str, Any]:

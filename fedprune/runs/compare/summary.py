@@ -60,6 +60,8 @@ class Line(NamedTuple):
     """bytes_up and bytes_down of all messages; of seed 0: train_seconds, peak_bytes, and sizes of files and chips."""
     curve: Sequence[tuple[int, float]]
     """Mean by round."""
+    tiers: Mapping[str, Mean]
+    """Of an experiment with a fleet, ``final`` of each tier's model."""
     failed: Sequence[str]
     """Why seeds are missing."""
     unmet: Sequence[str]
@@ -104,6 +106,7 @@ def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Li
                 },
                 _measured(seeds),
                 _curve(seeds),
+                {tier: mean([one["tiers"][tier] for one in seeds]) for tier in seeds[0].get("tiers", {})},
                 [f"seed {seed}: {one[FAILED]}" for seed, one in each.items() if FAILED in one],
                 list(dict.fromkeys(text for one in seeds for text in one.get("unmet", ()))),
             )
