@@ -26,7 +26,12 @@ def imported(name: str) -> Any:
     if module.endswith(".py"):
         named = module.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise ImportError(f'name the module, not its file: "{named}:{attribute}"')
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if not error.name or not f"{module}.".startswith(f"{error.name}."):
+            raise  # one that it imports
+        raise ModuleNotFoundError(f"{error}; is it installed, or its folder on PYTHONPATH?", name=error.name) from None
 
 
 def raised(error: BaseException, name: str = "") -> str:

@@ -54,9 +54,7 @@ def _load_own(name: str, data_dir: Path | None) -> Dataset:
     except Exception as error:  # somebody else's code: it may fail in any way
         if own_code.place(error, name):
             raise DataError(f"{name}: {own_code.raised(error, name)}") from error
-        raise DataError(
-            f"{name}: {module_name!r} cannot be imported ({error}); is it installed or on PYTHONPATH?"
-        ) from error
+        raise DataError(f"{name}: {module_name!r} cannot be imported: {error}") from error
     if not callable(loader):
         raise DataError(f"{name} is a {type(loader).__name__}, expected a function that takes data_dir")
     if wrong := own_code.misfit(loader, data_dir=data_dir):

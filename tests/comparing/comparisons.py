@@ -55,7 +55,7 @@ def failing(layers: Shapes, *, density: float, seed: int = 0) -> Method:
 
     def act(model: Model, found: Any, round: int) -> Model:
         if round and seed:
-            raise ValueError("not with this seed")
+            raise KeyError("not with this seed")  # which nobody expects of it
         return model
 
     return magnitude(layers, density=density)._replace(act=act)

@@ -109,4 +109,5 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, old: str, new: str, said: str
     with pytest.raises(ExperimentError, match=re.escape(said)) as raised:
         run(file, asked.read(file), tmp_path / "out", None, Where(1), lambda *told: None)
     assert "\n" not in str(raised.value)
+    assert str(raised.value).startswith(str(tmp_path))
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from fedprune import experiment as _experiment
+from fedprune import own_code
 from fedprune.experiment import ExperimentError
 from fedprune.federated.link.local_grid import end_with_parent
 from fedprune.federated.rounds.asking import RunStopped
@@ -65,7 +66,10 @@ def run(
     keeps none of the others from running.
     """
     store = Store(known or out / CELLS)
-    tried, wanted = list(trials(asked)), list(cells(asked))
+    try:
+        tried, wanted = list(trials(asked)), list(cells(asked))
+    except ExperimentError as error:
+        raise ExperimentError(f"{file}: {error}") from error
     for each in {(one.experiment, one.method, one.density): one for one in [*tried, *wanted]}.values():
         experiment(file, asked, each)
     store.open()
@@ -173,7 +177,7 @@ def ran(work: Work) -> dict[str, Any]:
     except (ExperimentError, RunStopped) as error:
         return {FAILED: str(error)}
     except Exception as error:  # whatever it is, the other cells can be run
-        return {FAILED: f"{type(error).__name__}: {error}"}
+        return {FAILED: own_code.raised(error)}
 
 
 def _over_ray(works: Sequence[tuple[Cell, Work]], where: Where) -> Iterator[tuple[Cell, Mapping[str, Any]]]:
