@@ -89,7 +89,8 @@ class RunFolder:
                 state = read(self.before)
             except (OSError, ValueError):
                 raise ExperimentError(f"{why}, and so is the one before; start over with --fresh") from None
-            say(f"{why}; going on from the one before, of round {state.round}")
+            when = f"of round {state.round}" if state.round >= 0 else "of before round 0"
+            say(f"{why}; going on from the one before, {when}")
         rows = [row for row in self.rows() if _saved(row, state)]
         write_atomically(self.metrics, "".join(json.dumps(row) + "\n" for row in rows).encode())
         return state

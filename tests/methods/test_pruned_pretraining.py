@@ -73,6 +73,7 @@ def test_stopped_between_two_epochs_of_pretraining_it_goes_on_to_the_same_bits(t
     assert 0 < state.density() < 1  # the method had begun to prune
     RunFolder(cut).checkpoint.write_bytes(b"cut short")  # so that it is the epoch before
     train(asked, cut, resume=True, progress=told.append)
+    assert any("going on from the one before, of before round 0" in row.get("notice", "") for row in told)
     assert [row["epoch"] for row in told if "epoch" in row] == [3, 4, 5]
     assert not unfinished(RunFolder(whole).state())
     assert (whole / "model.npz").read_bytes() == (cut / "model.npz").read_bytes()
