@@ -2,6 +2,7 @@
 
     fedprune compare simulations/compare/laptop.toml --data-dir DATA      # about ten hours, in pieces that resume
     python -m simulations.benchmarks.field                                # reads runs/compare/laptop/comparison.json
+    python -m simulations.benchmarks.field --table A/comparison.json B/comparison.json     # experiment by experiment
     python -m simulations.benchmarks.field --quick                        # three methods on few digits; writes nothing
 
 Differences are means over seeds that both have, with half of their 95 % interval beside them. What a table lacks has no
@@ -22,7 +23,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from fedprune import models, training
 from fedprune.budgets import accounted
@@ -43,7 +44,8 @@ _DENSITIES = {"d020": 0.2, "d005": 0.05, "d002": 0.02, "d001": 0.01}
 def main() -> None:
     """Read the table, print the figures and write them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--table", type=Path, default=_TABLE, help="comparison.json of a comparison")
+    tables = "comparison.json of a comparison, or several of other experiments each"
+    parser.add_argument("--table", type=Path, nargs="+", default=[_TABLE], help=tables)
     parser.add_argument("--quick", action="store_true", help="a comparison of a minute instead; nothing is written")
     options = parser.parse_args()
     if options.quick:
@@ -60,9 +62,9 @@ def main() -> None:
             subprocess.run(command, check=True)
             table = json.loads((Path(name) / "comparison.json").read_text())
     else:
-        table = json.loads(options.table.read_text())
+        table = joined([json.loads(path.read_text()) for path in options.table])
     figures = {**of_table(table), **published()}
-    console, shown = Console(), Table("figure", "value", "unit", "beside", box=None)
+    console, shown = Console(), Table(Column("figure", no_wrap=True), "value", "unit", "beside", box=None)
     for name, figure in figures.items():
         beside = ", ".join(f"{key} {value:.4g}" for key, value in figure.against.items())
         shown.add_row(name, f"{figure.value:.4g}", figure.unit, beside)
@@ -75,6 +77,14 @@ def main() -> None:
     more = {"rates": table["rates"], "lines": lines, "finals": finals}
     path.write_text(json.dumps({**json.loads(path.read_text()), **more}, indent=1, ensure_ascii=False) + "\n")
     console.print(f"written to {path.parent.name}/{path.name}")
+
+
+def joined(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Comparisons of different experiments as one."""
+    return {
+        "lines": [line for each in tables for line in each["lines"]],
+        **{key: {name: value for each in tables for name, value in each[key].items()} for key in ("cells", "rates")},
+    }
 
 
 def of_table(table: Mapping[str, Any]) -> dict[str, Figure]:
