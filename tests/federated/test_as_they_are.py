@@ -11,10 +11,13 @@ import pytest
 import tiny_world
 
 from fedprune.experiment import ExperimentError
+from fedprune.methods.layers import Shapes
+from fedprune.pruning.masks import ones_like
 from fedprune.runs.outcome import export
 from fedprune.runs.pretraining import pretrain
 from fedprune.runs.run import simulate, train
 from fedprune.runs.setting import prepare
+from fedprune.types import Found, Method, Model
 
 MEDIAN = {"training": {"batch": 8, "aggregate": "median", "clip_norm": 1.0}}
 NOISE = {"privacy": {"epsilon": 0.9}, "method": {"name": "magnitude", "density": 0.3}}
@@ -153,6 +156,20 @@ def test_weights_saved_under_all_names_of_a_shared_tensor_are_taken(tmp_path: Pa
 def test_training_that_ends_before_all_is_pruned_is_told(method: dict[str, Any], rounds: int, late: bool) -> None:
     said = prepare(tiny_world.experiment(method=method, rounds=rounds), "test").notices
     assert any(text.startswith(f"method.stop: {method.get('stop', 100)} is after") for text in said) is late
+
+
+def counts_on_answers(layers: Shapes, *, stop: int) -> Method:
+    """Somebody's own: from round 1 on it reads what devices bring, and is not to be asked without."""
+
+    def act(model: Model, found: Found, round: int) -> Model:
+        return model if not round else model._replace(memory={"best": found["losses"][0]["loss"]})
+
+    return Method(lambda params: Model(params, ones_like(layers)), act=act)
+
+
+def test_a_method_that_counts_on_answers_begins_all_the_same() -> None:
+    method = {"name": "test_as_they_are:counts_on_answers", "stop": 9}
+    assert prepare(tiny_world.experiment(method=method, rounds=3), "test").unmet == ()
 
 
 @pytest.mark.parametrize(
