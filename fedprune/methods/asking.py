@@ -22,10 +22,9 @@ def rehearsed(method: Method, zeros: Params, rounds: int) -> list[Acts]:
     """A method's rounds from 0 to ``rounds`` over ``zeros``, every parameter and buffer, with no answer to any ask."""
     model, found = method.start(zeros), list[Acts]()
     for round in range(rounds + 1):
-        asked = _asked(method, model, round)
-        acted = method.act(model, _unanswered(asked), round)
-        found.append(Acts(round, asked, not _same(acted, model)))
-        model = acted
+        new, asked = acted(method, model, round)
+        found.append(Acts(round, asked, not _same(new, model)))
+        model = new
     return found
 
 
@@ -52,13 +51,14 @@ def asked_kinds(method: Method, zeros: Params, rounds: int) -> tuple[str, ...]:
 
 def begun(method: Method, zeros: Params) -> tuple[Model, list[Ask]]:
     """(the model that training begins with, what is asked before), where nobody answers."""
-    return acted(method, method.start(zeros), 0)
+    model, asked = acted(method, method.start(zeros), 0)
+    return model, list(asked.values())
 
 
-def acted(method: Method, model: Model, round: int) -> tuple[Model, list[Ask]]:
+def acted(method: Method, model: Model, round: int) -> tuple[Model, dict[str, Ask]]:
     """(what a round makes of the model, what is asked before), where nobody answers."""
     asked = _asked(method, model, round)
-    return method.act(model, _unanswered(asked), round), list(asked.values())
+    return method.act(model, _unanswered(asked), round), asked
 
 
 def _asked(method: Method, model: Model, round: int) -> dict[str, Ask]:

@@ -170,7 +170,7 @@ def prepare(experiment: Experiment, source: str, data_dir: str | None = None, ag
         method = sized(sized_by[1] if sized_by and sized_by[0] not in experiment.method else 0)
         empty = zeros(experiment, schema)
         # what cannot begin is said before anything is trained; what devices hold may be chosen by what is asked first
-        model_begun, _ = begun(method, empty)
+        model_begun = begun(method, empty)[0]
     except MethodError as error:
         raise ExperimentError(f"{source}: {error}") from error
     except Exception as error:  # a method of one's own may fail in any way

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -144,25 +144,22 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
 
     Where tiers have models of their own, the metric is the mean of all of them.
     """
-    tests: dict[int, list[float]] = {}
-    last: list[Mapping[str, Any]] = []
+    tests: dict[int, list[Mapping[str, Any]]] = {}
     for row in rows:
-        if row["phase"] == "evaluate" and (value := value_in(row)) is not None:
-            tests.setdefault(row["round"], []).append(value)
-            last = [*(each for each in last if each["round"] == row["round"]), row]
+        if row["phase"] == "evaluate" and _values([row]):
+            tests.setdefault(row["round"], []).append(row)
     trained = [row for row in rows if row["phase"] == ROUTE]
-    higher = not last or metric_in(last[0]).higher
-    worst = [value for row in last if row.get("worst") and (value := value_in(row["worst"])) is not None]
-    parts = [row.get("part", "") for row in last]
+    last = list(tests.values())[-1] if tests else []
+    worst = _values(row["worst"] for row in last if row.get("worst"))
     devices = [row["mean_device"] for row in last if row.get("mean_device") is not None]
     costs = Accounts(setting)
     accounted = [costs.of(row["kept"]) for row in trained if row.get("kept")]
     return {
         **({"metric": last[0]["metric"]} if last and last[0].get("metric") else {}),
         **({"unmet": list(setting.unmet)} if setting.unmet else {}),
-        **({"tiers": dict(zip(parts, map(_rounded, tests[last[0]["round"]]), strict=True))} if len(parts) > 1 else {}),
-        "curve": [[round, _rounded(statistics.mean(values))] for round, values in tests.items()],
-        "worst": (min if higher else max)(worst, default=None),
+        **({"tiers": {row["part"]: _rounded(*_values([row])) for row in last}} if len(last) > 1 else {}),
+        "curve": [[round, _rounded(statistics.mean(_values(each)))] for round, each in tests.items()],
+        "worst": (min if not last or metric_in(last[0]).higher else max)(worst, default=None),
         "mean_device": statistics.mean(devices) if devices else None,
         "density": _density(state, setting),
         "bytes_up": sum(row.get("bytes_up") or 0 for row in rows),
@@ -171,6 +168,10 @@ def outcome(setting: Setting, rows: Sequence[Mapping[str, Any]], state: State) -
         "seconds": sum(row.get("seconds") or 0 for row in rows),
         **{key: max(found) for key in ACCOUNTED if (found := [each[key] for each in accounted if key in each])},
     }
+
+
+def _values(rows: Iterable[Mapping[str, Any]]) -> list[float]:
+    return [value for row in rows if (value := value_in(row)) is not None]
 
 
 def _rounded(value: float) -> float:

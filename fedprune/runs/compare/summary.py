@@ -106,7 +106,7 @@ def lines(asked: Comparison, found: Mapping[Cell, Mapping[str, Any]]) -> list[Li
                 },
                 _measured(seeds),
                 _curve(seeds),
-                {tier: mean([one["tiers"][tier] for one in seeds]) for tier in seeds[0].get("tiers", {})},
+                _tiers(seeds),
                 [f"seed {seed}: {one[FAILED]}" for seed, one in each.items() if FAILED in one],
                 list(dict.fromkeys(text for one in seeds for text in one.get("unmet", ()))),
             )
@@ -161,6 +161,14 @@ def _curve(told: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
         for round, value in one["curve"]:
             by_round.setdefault(round, []).append(value)
     return [(round, statistics.mean(values)) for round, values in sorted(by_round.items())]
+
+
+def _tiers(told: Sequence[Mapping[str, Any]]) -> dict[str, Mean]:
+    by_tier: dict[str, list[float]] = {}
+    for one in told:
+        for tier, value in one.get("tiers", {}).items():
+            by_tier.setdefault(tier, []).append(value)
+    return {tier: mean(values) for tier, values in by_tier.items()}
 
 
 def _measured(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
