@@ -22,7 +22,7 @@ from fedprune.types import DeviceId
 _Value = TypeVar("_Value")
 _STALE = (
     "tiers", "microcontroller", "tensorboard", "model.npz", "model.tflite", "model_float.tflite", "report.html",
-    "deployed.json", "devices.json", "agreed.json", "data_dir.txt", "scratch",
+    "deployed.json", "devices.json", "agreed.json", "data_dir.txt", "scratch", "answers",
 )  # fmt: skip
 
 
@@ -35,6 +35,8 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.fedprune"
         self.before = path / "checkpoint.before.fedprune"
         """The checkpoint before the last."""
+        self.answers = path / "answers"
+        """What simulated devices answered of a phase that takes long, until it is saved."""
         self.metrics = path / "metrics.jsonl"
         self.result = path / "result.json"
         self._asked = path / "experiment.json"
@@ -196,6 +198,7 @@ class RunFolder:
                 shutil.copyfile(self.checkpoint, other)
             other.replace(self.before)
         save(state, self.checkpoint)
+        self._answered()
 
     def read_result(self) -> dict[str, Any]:
         """The outcome. ExperimentError where there is none yet, or a damaged one, or where this is no run's folder."""
@@ -214,6 +217,11 @@ class RunFolder:
         """The outcome."""
         self.still_there()
         write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())
+        self._answered()
+
+    def _answered(self) -> None:
+        if self.answers.is_dir():
+            shutil.rmtree(self.answers)
 
 
 class _Parts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

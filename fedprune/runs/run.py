@@ -64,6 +64,7 @@ def simulate(
     written any more: then what is complete is there.
     """
     from fedprune.federated.link import engines
+    from fedprune.federated.link.kept_answers import KeptAnswers
     from fedprune.runs import over_flower
 
     data_dir = data_dir or (RunFolder(out).data_dir() if resume else None)
@@ -71,7 +72,8 @@ def simulate(
     def connect(devices: int, use: Callable[[Holders], None]) -> None:
         def serve(grid: Grid) -> None:
             def asking(setting: Setting) -> Asking:
-                return over_flower.link(grid, setting.experiment, progress, real, setting.holds, setting.more())
+                answers = KeptAnswers(grid, RunFolder(out).answers) if real is None else grid
+                return over_flower.link(answers, setting.experiment, progress, real, setting.holds, setting.more())
 
             use(Holders(lambda asked: over_flower.link(grid, asked, progress, real).agree(), asking))
 

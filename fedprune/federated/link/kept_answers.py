@@ -1,0 +1,119 @@
+"""Answers of simulated devices, kept until their phase is complete: a round of hours goes on where it was killed."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fedprune.files import write_atomically
+
+_EVERY_S = 60.0
+"""What a killed phase loses of its work at most, but for what devices are at; a shorter phase writes nothing."""
+
+
+class KeptAnswers(Grid):
+    """A grid whose answers lie in a folder once they took long, by what was asked of whom; asked again, they are read.
+
+    That is the same answer wherever a device keeps nothing between messages, as simulated ones do. Whoever keeps what
+    a phase led to removes the folder.
+    """
+
+    def __init__(self, grid: Grid, folder: Path) -> None:
+        """``folder`` need not exist; the one that it lies in must, once devices are asked."""
+        self._grid, self._folder = grid, folder
+
+    def set_run(self, run: Run) -> None:
+        """As the grid's."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """As the grid's."""
+        return self._grid.run
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """As the grid's."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """As the grid's."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """As the grid's: of these nothing is kept."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """As the grid's."""
+        return self._grid.pull_messages(message_ids)
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """Yield what is kept, then each reply when it is there; errors are not kept."""
+        asked = {message.metadata.dst_node_id: message for message in messages}
+        if self._folder.is_dir():
+            for node, message in list(asked.items()):
+                if (found := self._read(message)) is not None:
+                    del asked[node]
+                    yield Message(found, reply_to=message)
+        new, since = dict[int, RecordDict](), time.monotonic()
+        for reply in self._grid.send_and_receive(asked.values(), timeout=timeout):
+            if not reply.has_error():
+                new[reply.metadata.src_node_id] = reply.content
+            if time.monotonic() - since >= _EVERY_S:
+                self._folder.mkdir(exist_ok=True)
+                for node, content in new.items():
+                    write_atomically(self._path(asked[node]), _to_bytes(content))
+                new, since = {}, time.monotonic()
+            yield reply
+
+    def _read(self, message: Message) -> RecordDict | None:
+        try:
+            return _from_bytes(self._path(message).read_bytes())
+        except (OSError, ValueError, TypeError):  # never written, or damaged: the device is asked
+            return None
+
+    def _path(self, message: Message) -> Path:
+        says = message.metadata
+        digest = hashlib.sha256(f"{says.dst_node_id} {says.message_type} {says.group_id}".encode())
+        digest.update(_to_bytes(message.content))
+        return self._folder / digest.hexdigest()
+
+
+class _Array(msgspec.Struct, frozen=True, array_like=True):
+    dtype: str
+    shape: tuple[int, ...]
+    stype: str
+    data: bytes
+
+
+class _Content(msgspec.Struct, frozen=True, array_like=True):
+    arrays: dict[str, dict[str, _Array]]
+    values: dict[str, dict[str, Any]]
+
+
+def _to_bytes(records: RecordDict) -> bytes:
+    arrays = {
+        name: {key: _Array(a.dtype, tuple(a.shape), a.stype, a.data) for key, a in record.items()}
+        for name, record in records.array_records.items()
+    }
+    return msgspec.msgpack.encode((arrays, {name: dict(record) for name, record in records.config_records.items()}))
+
+
+def _from_bytes(data: bytes) -> RecordDict:
+    """The records of ``_to_bytes``. ValueError where they are none."""
+    found = msgspec.msgpack.decode(data, type=_Content)
+    arrays = {
+        name: ArrayRecord({key: Array(a.dtype, a.shape, a.stype, a.data) for key, a in record.items()})
+        for name, record in found.arrays.items()
+    }
+    return RecordDict({**arrays, **{name: ConfigRecord(dict(record)) for name, record in found.values.items()}})
