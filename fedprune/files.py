@@ -1,8 +1,9 @@
-"""Writing a file whole or not at all, and never through a link that lies where it should be."""
+"""Writing a file whole or not at all, and removing it, never through a link that lies where it should be."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 
@@ -23,3 +24,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         draft.unlink(missing_ok=True)  # where the disk is full, it must not be fuller after each try
         error.filename = str(path)
         raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with what is in it, or a link alone; where there is nothing, nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from fedprune import experiment as _experiment
 from fedprune.data.agreement import AGREED, Agreed, is_agreed
 from fedprune.experiment import Data, Experiment, ExperimentError
 from fedprune.federated.rounds.model import State, read, save, step_name
-from fedprune.files import write_atomically
+from fedprune.files import remove, write_atomically
 from fedprune.runs import folder_files, one_writer
 from fedprune.types import DeviceId
 
@@ -67,10 +67,7 @@ class RunFolder:
         """Start afresh. What an earlier run left under the same names goes, so that old and new are never mixed."""
         self.path.mkdir(parents=True, exist_ok=True)
         for stale in (self.checkpoint, self.before, self.result, *(self.path / name for name in _STALE)):
-            if stale.is_dir() and not stale.is_symlink():
-                shutil.rmtree(stale)
-            else:
-                stale.unlink(missing_ok=True)
+            remove(stale)
         write_atomically(self._asked, (_experiment.to_json(experiment) + "\n").encode())
         write_atomically(self.metrics, b"")
 
@@ -198,7 +195,7 @@ class RunFolder:
                 shutil.copyfile(self.checkpoint, other)
             other.replace(self.before)
         save(state, self.checkpoint)
-        self._answered()
+        remove(self.answers)
 
     def read_result(self) -> dict[str, Any]:
         """The outcome. ExperimentError where there is none yet, or a damaged one, or where this is no run's folder."""
@@ -217,11 +214,7 @@ class RunFolder:
         """The outcome."""
         self.still_there()
         write_atomically(self.result, (json.dumps(result, indent=2) + "\n").encode())
-        self._answered()
-
-    def _answered(self) -> None:
-        if self.answers.is_dir():
-            shutil.rmtree(self.answers)
+        remove(self.answers)
 
 
 class _Parts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

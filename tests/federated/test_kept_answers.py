@@ -76,3 +76,26 @@ def test_what_a_killed_run_kept_is_no_part_of_one_that_starts_over(
         simulate(tiny_world.experiment(), tmp_path / "run", engine=engine([], 3))
     simulate(tiny_world.experiment(), tmp_path / "run", engine=engine(asked, 99), fresh=True)
     assert len([node for round, node in asked if round == "2"]) == 4
+
+
+def test_a_link_to_elsewhere_takes_no_answers_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kept_answers, "_EVERY_S", 0.0)
+    folder, elsewhere = RunFolder(tmp_path / "run"), tmp_path / "elsewhere"
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tiny_world.experiment(), folder.path, engine=engine([], 3))
+    folder.answers.rename(elsewhere)
+    folder.answers.symlink_to(elsewhere)
+    before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
+    asked: list[tuple[str, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        simulate(tiny_world.experiment(), folder.path, engine=engine(asked, 2), resume=True)
+    assert len(asked) == 4
+    assert len(list(folder.answers.iterdir())) == 4 + 2  # who they are, and two that trained
+    assert not folder.answers.is_symlink()
+    folder.answers.rename(tmp_path / "other")
+    folder.answers.symlink_to(elsewhere)
+    simulate(tiny_world.experiment(), folder.path, engine=engine([], 99), resume=True)
+    assert not folder.answers.is_symlink()
+    assert before == {path.name: path.read_bytes() for path in elsewhere.iterdir()}

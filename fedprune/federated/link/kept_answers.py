@@ -13,7 +13,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
-from fedprune.files import write_atomically
+from fedprune.files import remove, write_atomically
 
 _EVERY_S = 60.0
 """What a killed phase loses of its work at most, but for what devices are at; a shorter phase writes nothing."""
@@ -60,7 +60,7 @@ class KeptAnswers(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Yield what is kept, then each reply when it is there; errors are not kept."""
         asked = {message.metadata.dst_node_id: message for message in messages}
-        if self._folder.is_dir():
+        if self._there():
             for node, message in list(asked.items()):
                 if (found := self._read(message)) is not None:
                     del asked[node]
@@ -70,11 +70,16 @@ class KeptAnswers(Grid):
             if not reply.has_error():
                 new[reply.metadata.src_node_id] = reply.content
             if time.monotonic() - since >= _EVERY_S:
-                self._folder.mkdir(exist_ok=True)
+                if not self._there():
+                    remove(self._folder)
+                    self._folder.mkdir()
                 for node, content in new.items():
                     write_atomically(self._path(asked[node]), _to_bytes(content))
                 new, since = {}, time.monotonic()
             yield reply
+
+    def _there(self) -> bool:
+        return self._folder.is_dir() and not self._folder.is_symlink()  # one that leads elsewhere is none of a run's
 
     def _read(self, message: Message) -> RecordDict | None:
         try:
