@@ -194,7 +194,9 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _lay_out(page: Path, folder: Path) -> None:
     """The repository's experiments and makefiles, and the files that a page shows."""
-    shutil.copytree(ROOT / "simulations", folder / "simulations", ignore=lambda _, names: {*names} - _tomls(names))
+    shutil.copytree(
+        ROOT / "simulations", folder / "simulations", ignore=lambda _, names: {*names} - {"compare"} - _tomls(names)
+    )
     makefile = Path("clients", "microcontroller", "Makefile")
     (folder / makefile).parent.mkdir(parents=True)
     shutil.copy(ROOT / makefile, folder / makefile)
