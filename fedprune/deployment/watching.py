@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
 from fedprune.deployment import fleet_files
 from fedprune.federated.link import bundle
+from fedprune.federated.link.passed_on import PassedOn
 from fedprune.federated.link.records import values_of
 from fedprune.files import write_atomically
 from fedprune.wire.payload import COMPILED, MEMORY, TRAINER, TRAINERS
@@ -27,7 +28,7 @@ _LETTERS = 300
 _LEAST_PAUSE_S, _MOST_PAUSE_S = 0.3, 3.0
 
 
-class Watched(Grid):
+class Watched(PassedOn):
     """Passes everything on to ``grid``, and writes what it sees to ``file`` after each exchange.
 
     ``file`` holds a table for each node id: ``last_reply`` (UTC), ``rounds`` answered, the last of them ``round``,
@@ -37,7 +38,8 @@ class Watched(Grid):
 
     def __init__(self, grid: Grid, file: Path) -> None:
         """What ``file`` holds, of the same run before it was cut off, is gone on from."""
-        self._grid, self._file = grid, file
+        super().__init__(grid)
+        self._file = file
         self._nodes = {int(node): told for node, told in fleet_files.seen(file).items() if node.isdecimal()}
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -98,32 +100,9 @@ class Watched(Grid):
         except ValueError as error:
             seen["error"] = str(error)
 
-    def set_run(self, run: Any) -> None:
-        """As ``grid`` does."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Any:
-        """As ``grid`` says."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """As ``grid`` does."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
     def get_node_ids(self) -> Iterable[int]:
         """As ``grid`` says."""
         return _insisted(self._grid.get_node_ids)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As ``grid`` does."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As ``grid`` does."""
-        return self._grid.pull_messages(message_ids)
 
 
 def _plain(reason: str) -> str:

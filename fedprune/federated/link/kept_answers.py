@@ -11,15 +11,15 @@ from typing import Any
 import msgspec
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
+from fedprune.federated.link.passed_on import PassedOn
 from fedprune.files import remove, write_atomically
 
 _EVERY_S = 60.0
 """What a killed phase loses of its work at most, but for what devices are at; a shorter phase writes nothing."""
 
 
-class KeptAnswers(Grid):
+class KeptAnswers(PassedOn):
     """A grid whose answers lie in a folder once they took long, by what was asked of whom; asked again, they are read.
 
     That is the same answer wherever a device keeps nothing between messages, as simulated ones do. Whoever keeps what
@@ -28,34 +28,8 @@ class KeptAnswers(Grid):
 
     def __init__(self, grid: Grid, folder: Path) -> None:
         """``folder`` need not exist; the one that it lies in must, once devices are asked."""
-        self._grid, self._folder = grid, folder
-
-    def set_run(self, run: Run) -> None:
-        """As the grid's."""
-        self._grid.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        """As the grid's."""
-        return self._grid.run
-
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """As the grid's."""
-        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """As the grid's."""
-        return self._grid.get_node_ids()
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """As the grid's: of these nothing is kept."""
-        return self._grid.push_messages(messages)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As the grid's."""
-        return self._grid.pull_messages(message_ids)
+        super().__init__(grid)
+        self._folder = folder
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """Yield what is kept, then each reply when it is there; errors are not kept."""
